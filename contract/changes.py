@@ -1,0 +1,131 @@
+"""What travels between the parts: a change, and a dead letter.
+
+Values keep Spanner's own JSON encoding (INT64, NUMERIC, TIMESTAMP and DATE as strings, BYTES as base64, a JSON column as
+a JSON text) from the change stream to the sink, so no step in between can lose precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+ModType = Literal["INSERT", "UPDATE", "DELETE"]
+Row = dict[str, Any]
+
+
+class Column(NamedTuple):
+    """A column as a change record announces it. `type` is a Spanner type: `STRING`, `NUMERIC`, `ARRAY<INT64>`, …"""
+
+    name: str
+    type: str
+    is_primary_key: bool
+
+
+class Coordinates(NamedTuple):
+    """Where a change can be read again: enough to find it in its change stream, and no payment's data."""
+
+    stream: str
+    table: str
+    commit_timestamp: str
+    server_transaction_id: str
+    record_sequence: str
+    mod_index: int
+
+    @property
+    def change_id(self) -> str:
+        """The unique, deterministic id of the change. Its text order is the commit order."""
+        return change_id(
+            self.commit_timestamp, self.server_transaction_id, self.record_sequence, self.mod_index
+        )
+
+
+@dataclass(slots=True)
+class Change:
+    """One modification of one row.
+
+    `commit_timestamp` is RFC 3339 in UTC with exactly nine fractional digits. `new` is the row after the change and
+    `old` the values before it, each as far as the stream's value capture type carries them; keys are in `keys` alone.
+    """
+
+    stream: str
+    table: str
+    mod_type: ModType
+    commit_timestamp: str
+    server_transaction_id: str
+    record_sequence: str
+    mod_index: int
+    is_last_record_in_transaction_in_partition: bool
+    number_of_records_in_transaction: int
+    number_of_partitions_in_transaction: int
+    columns: tuple[Column, ...]
+    keys: Row
+    new: Row
+    old: Row
+    # Filled by the steps after decode.
+    card_tokens: list[str] = field(default_factory=list)
+    enriched: Row = field(default_factory=dict)
+
+    @property
+    def coordinates(self) -> Coordinates:
+        return Coordinates(
+            self.stream,
+            self.table,
+            self.commit_timestamp,
+            self.server_transaction_id,
+            self.record_sequence,
+            self.mod_index,
+        )
+
+    @property
+    def change_id(self) -> str:
+        return change_id(
+            self.commit_timestamp, self.server_transaction_id, self.record_sequence, self.mod_index
+        )
+
+
+def change_id(
+    commit_timestamp: str, server_transaction_id: str, record_sequence: str, mod_index: int
+) -> str:
+    """Commit timestamp, transaction, record sequence and mod index, padded so that text order is commit order."""
+    return f"{commit_timestamp}/{server_transaction_id}/{record_sequence}/{mod_index:06d}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A change that failed, masked; or, where masking itself failed, only where to read it again (`change` is None).
+
+    `reason` is one of `Reason`; `message` says the rule and the way out, never a value. Times are RFC 3339 in UTC.
+    """
+
+    coordinates: Coordinates
+    step: str
+    reason: str
+    message: str
+    attempts: int
+    first_failed_at: str
+    last_failed_at: str
+    change: dict[str, Any] | None = None
+
+    @property
+    def id(self) -> str:
+        return self.coordinates.change_id
+
+
+class Reason:
+    """Why a change became a dead letter. The classes are few, so that they can be metric labels."""
+
+    UNREADABLE = "unreadable_record"
+    CARD_IN_KEY = "card_number_in_key"
+    NOT_MASKABLE = "not_maskable"
+    ENRICHMENT = "enrichment_failed"
+    VALUE = "value_not_convertible"
+    REJECTED = "rejected_by_bigquery"
+
+
+class StepError(Exception):
+    """A change cannot go on. `message` gives the rule and the way out; it must not contain a value of the change."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
