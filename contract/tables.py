@@ -1,0 +1,236 @@
+"""The BigQuery tables: what infrastructure creates, the sink fills and the views read.
+
+A changelog table has every column of its source table after masking, and the metadata columns. Names and types of the
+`_metadata_spanner_*` columns are those of Google's template, so a query written for it runs here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, Literal
+
+from contract import schema
+
+Mode = Literal["NULLABLE", "REPEATED", "REQUIRED"]
+
+PAYMENT_DATASET: Final = "payment_audit"
+AUDIT_LOG_DATASET: Final = "audit_service_dataset"
+PAYMENT_TABLE: Final = "payment_audit_trail"
+AUDIT_LOG_TABLE: Final = "audit_logs"
+
+MOD_TYPE: Final = "_metadata_spanner_mod_type"
+TABLE_NAME: Final = "_metadata_spanner_table_name"
+COMMIT_TIMESTAMP: Final = "_metadata_spanner_commit_timestamp"
+COMMIT_TIMESTAMP_NANOS: Final = "_metadata_spanner_commit_timestamp_nanos"
+SERVER_TRANSACTION_ID: Final = "_metadata_spanner_server_transaction_id"
+RECORD_SEQUENCE: Final = "_metadata_spanner_record_sequence"
+IS_LAST_RECORD: Final = "_metadata_spanner_is_last_record_in_transaction_in_partition"
+NUMBER_OF_RECORDS: Final = "_metadata_spanner_number_of_records_in_transaction"
+NUMBER_OF_PARTITIONS: Final = "_metadata_spanner_number_of_partitions_in_transaction"
+BIG_QUERY_COMMIT_TIMESTAMP: Final = "_metadata_big_query_commit_timestamp"
+CHANGE_ID: Final = "_metadata_change_id"
+OLD_VALUES: Final = "_metadata_spanner_old_values"
+CARD_TOKENS: Final = "_metadata_card_tokens"
+
+CUSTOMER_ID: Final = "customer_id"
+ACTING_USER: Final = "acting_user"
+PAYMENT_STATE: Final = "payment_state"
+PAYMENT_STATE_AT: Final = "payment_state_at"
+PREVIOUS_PAYMENT_STATE: Final = "previous_payment_state"
+PREVIOUS_PAYMENT_STATE_AT: Final = "previous_payment_state_at"
+TRANSITION_EXPECTED: Final = "transition_expected"
+
+
+@dataclass(frozen=True)
+class Field:
+    """A BigQuery column. `default` is a SQL expression that the server evaluates when a row brings no value."""
+
+    name: str
+    type: str
+    mode: Mode = "NULLABLE"
+    description: str = ""
+    default: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A BigQuery table and how it is laid out."""
+
+    dataset: str
+    name: str
+    fields: tuple[Field, ...]
+    partition_by: str | None = None
+    cluster_by: tuple[str, ...] = ()
+    description: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.dataset}.{self.name}"
+
+
+METADATA_FIELDS: Final = (
+    Field(MOD_TYPE, "STRING", description="INSERT, UPDATE or DELETE"),
+    Field(TABLE_NAME, "STRING", description="Spanner table"),
+    Field(COMMIT_TIMESTAMP, "TIMESTAMP", description="Spanner commit timestamp, to the microsecond"),
+    Field(COMMIT_TIMESTAMP_NANOS, "INT64", description="The same, nanoseconds since 1970, exact"),
+    Field(SERVER_TRANSACTION_ID, "STRING", description="Spanner transaction"),
+    Field(RECORD_SEQUENCE, "STRING", description="Order of the record in its transaction and partition"),
+    Field(IS_LAST_RECORD, "BOOL", description="Last record of the transaction in its partition"),
+    Field(NUMBER_OF_RECORDS, "INT64", description="Records of the transaction, all partitions"),
+    Field(NUMBER_OF_PARTITIONS, "INT64", description="Partitions that the transaction wrote to"),
+    Field(
+        BIG_QUERY_COMMIT_TIMESTAMP,
+        "TIMESTAMP",
+        description="When the row reached BigQuery",
+        default="CURRENT_TIMESTAMP()",
+    ),
+    Field(CHANGE_ID, "STRING", description="Unique and deterministic; its text order is the commit order"),
+    Field(OLD_VALUES, "JSON", description="Masked values before the change; of a DELETE, the whole row"),
+    Field(CARD_TOKENS, "STRING", "REPEATED", description="Token of every card number found in the row"),
+)
+
+ENRICHMENT_FIELDS: Final = (
+    Field(CUSTOMER_ID, "STRING", description="Customer, from the row or its Metadata"),
+    Field(ACTING_USER, "STRING", description="Who or which service acted"),
+    Field(PAYMENT_STATE, "STRING", description="initiated, processed or failed; NULL for an unknown Status"),
+    Field(PAYMENT_STATE_AT, "TIMESTAMP", description="Time of the state"),
+    Field(PREVIOUS_PAYMENT_STATE, "STRING", description="State before this change"),
+    Field(PREVIOUS_PAYMENT_STATE_AT, "TIMESTAMP", description="Time of the state before this change"),
+    Field(TRANSITION_EXPECTED, "BOOL", description="False where the transition is not in the table of them"),
+)
+
+Policy = Literal["scan", "card", "token", "drop", "identifier"]
+
+# What masking does to a column, by its name in any table. `scan` passes the value, with every card number in it replaced;
+# `identifier` is never rewritten: a card number in it is a dead letter. A column that is not here is unclassified.
+COLUMN_POLICIES: Final[dict[str, Policy]] = {
+    "PUID": "identifier",
+    "CustomerId": "identifier",
+    "UserId": "scan",
+    "Region": "scan",
+    "Amount": "scan",
+    "Currency": "scan",
+    "PaymentMethod": "scan",
+    "CardNumber": "card",
+    "CardholderName": "token",
+    "CardExpiry": "drop",
+    "CVV": "drop",
+    "TrackData": "drop",
+    "PIN": "drop",
+    "Action": "scan",
+    "Timestamp": "scan",
+    "Status": "scan",
+    "ServiceName": "scan",
+    "Metadata": "scan",
+    "RetryCount": "scan",
+    "ErrorDetails": "scan",
+    "CreatedAt": "scan",
+    "UpdatedAt": "scan",
+}
+
+TOKEN_SUFFIX: Final = "_token"
+
+_TYPES: Final[Mapping[str, str]] = {
+    "BOOL": "BOOL",
+    "INT64": "INT64",
+    "FLOAT32": "FLOAT64",
+    "FLOAT64": "FLOAT64",
+    "NUMERIC": "NUMERIC",
+    "STRING": "STRING",
+    "BYTES": "BYTES",
+    "DATE": "DATE",
+    "TIMESTAMP": "TIMESTAMP",
+    "JSON": "JSON",
+}
+
+
+def fields_of(name: str, spanner_type: str) -> tuple[Field, ...]:
+    """The BigQuery columns that carry a source column after masking: none for a dropped one, two for a card number.
+
+    A Spanner type without a counterpart is carried as STRING, and its description says so.
+    """
+    policy = COLUMN_POLICIES.get(name, "scan")
+    if policy == "drop":
+        return ()
+    token = Field(f"{name}{TOKEN_SUFFIX}", "STRING", description=f"Keyed token of {name}")
+    if policy == "token":
+        return (token,)
+    array = re.fullmatch(r"ARRAY<(.*)>", spanner_type)
+    base = (array[1] if array else spanner_type).split("(")[0]
+    kind = _TYPES.get(base, "STRING")
+    note = "" if base in _TYPES else f"Spanner {base}, carried as text"
+    field = Field(name, kind, "REPEATED" if array else "NULLABLE", description=note)
+    return (field, token) if policy == "card" else (field,)
+
+
+def changelog_table(dataset: str, name: str, columns: Mapping[str, str]) -> Table:
+    """The changelog of a source table with `columns` (name → Spanner type)."""
+    source = tuple(f for column, kind in columns.items() for f in fields_of(column, kind))
+    return Table(
+        dataset=dataset,
+        name=name,
+        fields=source + METADATA_FIELDS + ENRICHMENT_FIELDS,
+        partition_by=COMMIT_TIMESTAMP,
+        cluster_by=("PUID",) if "PUID" in columns else (),
+        description="Append-only: one row per modification.",
+    )
+
+
+# Source table → where its changelog lives. Any other table goes to `<table>_changelog` in the payment dataset.
+CHANGELOGS: Final = {
+    PAYMENT_TABLE: (PAYMENT_DATASET, "payment_audit_trail_bq"),
+    AUDIT_LOG_TABLE: (AUDIT_LOG_DATASET, "audit_logs"),
+}
+
+
+@cache
+def changelogs() -> dict[str, Table]:
+    """The changelog tables of the tables in the Liquibase changelog, by source table."""
+    return {
+        source: changelog_table(*CHANGELOGS[source], {c.name: c.type for c in table.columns})
+        for source, table in schema.tables().items()
+        if source in CHANGELOGS
+    }
+
+
+def payment_state_table() -> Table:
+    """The latest row of each payment up to `merged_until`. Same columns as the changelog, so both can be united."""
+    changelog = changelogs()[PAYMENT_TABLE]
+    return Table(
+        dataset=PAYMENT_DATASET,
+        name="payment_state",
+        fields=changelog.fields,
+        cluster_by=("PUID",),
+        description="Latest change of each payment, merged from the changelog. A deleted payment keeps its DELETE.",
+    )
+
+
+# How far the merge has come; one row. Rewinding it is always safe: the merge takes the newest change of each payment.
+MERGE_PROGRESS: Final = Table(
+    dataset=PAYMENT_DATASET,
+    name="payment_state_progress",
+    fields=(Field("merged_until", "TIMESTAMP"), Field("merged_at", "TIMESTAMP")),
+    description="payment_state holds every change committed before merged_until.",
+)
+
+# Appended by the running job: every change committed before `position` is in BigQuery or is a durable dead letter.
+RESUME_POSITIONS: Final = Table(
+    dataset=PAYMENT_DATASET,
+    name="resume_positions",
+    fields=(
+        Field("job_name", "STRING"),
+        Field("generation", "INT64"),
+        Field("position", "TIMESTAMP"),
+        Field("written_at", "TIMESTAMP"),
+    ),
+    partition_by="written_at",
+    description="How far the pipeline has come.",
+)
+
+
+def all_tables() -> tuple[Table, ...]:
+    """Every table that infrastructure creates."""
+    return (*changelogs().values(), payment_state_table(), MERGE_PROGRESS, RESUME_POSITIONS)

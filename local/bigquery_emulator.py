@@ -1,0 +1,94 @@
+"""Starts the BigQuery emulator (`local-bigquery`): REST and the Storage Write API, on loopback.
+
+It runs in an environment of its own (Python 3.13, newer Arrow and Protobuf than Beam's) and without a network: the two
+DuckDB extensions that it would download are loaded from their wheels.
+
+    python -m bigquery_emulator --rest 9050 --grpc 9060 --data DIR --project audit-local
+
+Prints `READY` when both ports answer; ends on SIGTERM.
+"""
+
+import argparse
+import importlib
+import pathlib
+import signal
+import sys
+import threading
+from typing import Any
+
+import duckdb
+
+
+EXTENSIONS = ("spatial", "ducklake")
+
+
+def _extensions_from_wheels(directory: pathlib.Path) -> None:
+    """Puts the two DuckDB extensions where DuckDB looks for them, and points every connection there."""
+    [(version, platform)] = duckdb.sql("SELECT library_version, (SELECT platform FROM pragma_platform()) FROM pragma_version()").fetchall()
+    home = directory / version / platform
+    home.mkdir(parents=True, exist_ok=True)
+    for name in EXTENSIONS:
+        package = importlib.import_module(f"duckdb_extension_{name}")
+        wheel = next(pathlib.Path(next(iter(package.__path__))).rglob("*.duckdb_extension"))
+        link = home / wheel.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(wheel)
+
+    connect = duckdb.connect
+
+    def connect_offline(*args: Any, **kwargs: Any) -> Any:
+        config = dict(kwargs.pop("config", None) or {})
+        # DuckDB 1.5 takes the time zone only once the connection stands.
+        time_zone = config.pop("TimeZone", None)
+        config["extension_directory"] = str(directory)
+        connection = connect(*args, config=config, **kwargs)
+        if time_zone:
+            connection.execute(f"SET TimeZone='{time_zone}'")
+        for name in EXTENSIONS:
+            connection.execute(f"LOAD {name}")
+        return connection
+
+    duckdb.connect = connect_offline
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rest", type=int, required=True)
+    parser.add_argument("--grpc", type=int, required=True)
+    parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--project", required=True)
+    args = parser.parse_args()
+
+    _extensions_from_wheels(args.data / "extensions")
+    import uvicorn
+    from local_bigquery import app
+    from local_bigquery.grpc import server
+    from local_bigquery.settings import settings
+
+    args.data.mkdir(parents=True, exist_ok=True)
+    settings.data_dir = args.data
+    settings.default_project_id = args.project
+    settings.gcs_local_root = args.data / "gcs"
+    storage, _ = server.start("127.0.0.1", args.grpc)
+    rest = uvicorn.Server(
+        uvicorn.Config(getattr(app, "app", app), host="127.0.0.1", port=args.rest, log_level="warning")
+    )
+    thread = threading.Thread(target=rest.run, daemon=True)
+    thread.start()
+    while not rest.started:
+        if not thread.is_alive():
+            sys.exit(f"BigQuery emulator: port {args.rest} could not be opened.")
+        thread.join(0.01)
+    print("READY", flush=True)
+
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    ended.wait()
+    rest.should_exit = True
+    thread.join(5)
+    storage.stop(None)
+
+
+if __name__ == "__main__":
+    main()
