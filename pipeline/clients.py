@@ -1,0 +1,85 @@
+"""Connections to Google Cloud or to emulators. An endpoint is a setting; nothing else in the pipeline knows which it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import grpc
+
+# A peer that froze or vanished is noticed in half a minute instead of never.
+_CHANNEL = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoints:
+    """Where the services are. Empty texts mean Google Cloud."""
+
+    spanner: str = ""
+    bigquery: str = ""
+    bigquery_storage: str = ""
+
+
+def _credentials() -> Any:
+    from google.auth import default
+
+    credentials, _ = default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+    return credentials
+
+
+@cache
+def spanner_channel(endpoint: str) -> grpc.Channel:
+    """One channel a process and endpoint: the emulators' in plain text, Google's with TLS and the default credentials."""
+    if endpoint:
+        return grpc.insecure_channel(endpoint, options=_CHANNEL)
+    from google.auth.transport.grpc import secure_authorized_channel
+    from google.auth.transport.requests import Request
+
+    return secure_authorized_channel(_credentials(), Request(), "spanner.googleapis.com:443", options=_CHANNEL)
+
+
+def spanner_database(endpoint: str, project: str, instance: str, database: str, role: str = "") -> Any:
+    """A Spanner client library database, for what is not the change stream itself."""
+    import os
+
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import spanner
+
+    # The client exports its own metrics in the background otherwise, to a service an emulator does not have.
+    os.environ.setdefault("SPANNER_DISABLE_BUILTIN_METRICS", "true")
+    options: dict[str, Any] = {"project": project}
+    if endpoint:
+        options |= {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": endpoint}}
+    client = spanner.Client(**options)
+    return client.instance(instance).database(database, database_role=role or None)
+
+
+def bigquery_client(endpoint: str, project: str) -> Any:
+    """BigQuery's REST client."""
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import bigquery
+
+    if not endpoint:
+        return bigquery.Client(project=project)
+    return bigquery.Client(
+        project=project, credentials=AnonymousCredentials(), client_options={"api_endpoint": endpoint}
+    )
+
+
+def write_client(endpoint: str) -> Any:
+    """The Storage Write API's client."""
+    from google.cloud.bigquery_storage_v1 import BigQueryWriteClient
+    from google.cloud.bigquery_storage_v1.services.big_query_write.transports import BigQueryWriteGrpcTransport
+
+    if not endpoint:
+        return BigQueryWriteClient()
+    return BigQueryWriteClient(
+        transport=BigQueryWriteGrpcTransport(channel=grpc.insecure_channel(endpoint, options=_CHANNEL))
+    )
