@@ -5,11 +5,18 @@ DuckDB extensions that it would download are loaded from their wheels.
 
     python -m bigquery_emulator --rest 9050 --grpc 9060 --data DIR --project audit-local
 
-Prints `READY` when both ports answer; ends on SIGTERM.
+Prints `READY` when both ports answer; ends on SIGTERM. With `--arrivals FILE` it writes one JSON line for each append
+that queries can see, so that latency is measured where it counts without a query, which is slow here:
+
+    {"table": "payment_audit.audit_logs", "stamp": …, "rows": 2, "queryable_at": …, "latencies_ms": [212, 209]}
+
+`stamp` is the rows' `_metadata_big_query_commit_timestamp`, `latencies_ms` the time from each row's Spanner commit.
 """
 
 import argparse
+import datetime
 import importlib
+import json
 import pathlib
 import signal
 import sys
@@ -18,13 +25,16 @@ from typing import Any
 
 import duckdb
 
-
 EXTENSIONS = ("spatial", "ducklake")
+STAMP = "_metadata_big_query_commit_timestamp"
+COMMIT = "_metadata_spanner_commit_timestamp"
 
 
 def _extensions_from_wheels(directory: pathlib.Path) -> None:
     """Puts the two DuckDB extensions where DuckDB looks for them, and points every connection there."""
-    [(version, platform)] = duckdb.sql("SELECT library_version, (SELECT platform FROM pragma_platform()) FROM pragma_version()").fetchall()
+    [(version, platform)] = duckdb.sql(
+        "SELECT library_version, (SELECT platform FROM pragma_platform()) FROM pragma_version()"
+    ).fetchall()
     home = directory / version / platform
     home.mkdir(parents=True, exist_ok=True)
     for name in EXTENSIONS:
@@ -51,12 +61,49 @@ def _extensions_from_wheels(directory: pathlib.Path) -> None:
     duckdb.connect = connect_offline
 
 
+def _record_arrivals(file: pathlib.Path) -> None:
+    """Writes a line to `file` after each insert that the Storage Write API has made visible."""
+    from local_bigquery.grpc import write
+
+    insert = write._insert
+    out = file.open("a", buffering=1)
+
+    def insert_and_record(stream: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        errors: list[dict[str, Any]] = insert(stream, rows)
+        if rows and not errors:
+            _, dataset, table = stream.table
+            out.write(json.dumps(arrival(f"{dataset}.{table}", rows, datetime.datetime.now(datetime.UTC))) + "\n")
+        return errors
+
+    write._insert = insert_and_record
+
+
+def arrival(table: str, rows: list[dict[str, Any]], queryable_at: datetime.datetime) -> dict[str, Any]:
+    """What is recorded of an append: counts and times, nothing of a payment."""
+    commits = (_time(row[COMMIT]) for row in rows if row.get(COMMIT))
+    return {
+        "table": table,
+        "stamp": rows[0].get(STAMP),
+        "rows": len(rows),
+        "queryable_at": queryable_at.isoformat(),
+        "latencies_ms": [round((queryable_at - commit).total_seconds() * 1000) for commit in commits],
+    }
+
+
+def _time(value: Any) -> datetime.datetime:
+    """A TIMESTAMP of an appended row: ISO text from Arrow, microseconds since 1970 from protobuf."""
+    if str(value).lstrip("-").isdigit():
+        return datetime.datetime.fromtimestamp(int(value) / 1e6, datetime.UTC)
+    return datetime.datetime.fromisoformat(value)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rest", type=int, required=True)
     parser.add_argument("--grpc", type=int, required=True)
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--project", required=True)
+    parser.add_argument("--arrivals", type=pathlib.Path)
     args = parser.parse_args()
 
     _extensions_from_wheels(args.data / "extensions")
@@ -69,6 +116,8 @@ def main() -> None:
     settings.data_dir = args.data
     settings.default_project_id = args.project
     settings.gcs_local_root = args.data / "gcs"
+    if args.arrivals:
+        _record_arrivals(args.arrivals)
     storage, _ = server.start("127.0.0.1", args.grpc)
     rest = uvicorn.Server(
         uvicorn.Config(getattr(app, "app", app), host="127.0.0.1", port=args.rest, log_level="warning")

@@ -1,0 +1,31 @@
+# Everything is installed by `make setup`, which every target that needs it calls; it is quick when all is there.
+.DEFAULT_GOAL := help
+.PHONY: help setup run down test lint bench
+
+BIN := .venv/bin
+# make run DURATION=120 TPS=50 SEED=1
+RUN := $(if $(DURATION),--duration $(DURATION)) $(if $(TPS),--tps $(TPS)) $(if $(SEED),--seed $(SEED))
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install all that the rest needs (once; 2 to 4 minutes where Prism must be built)
+	@local/setup.sh
+
+run: setup ## Run the whole service here, with traffic: make run [DURATION=seconds] [TPS=50] [SEED=1]
+	@$(BIN)/audit local run $(RUN)
+
+down: setup ## End what runs in the background (after audit local up)
+	@$(BIN)/audit local down
+
+test: setup ## Run all the tests: make test [ARGS="-k search"]
+	@$(BIN)/pytest $(ARGS)
+
+lint: setup ## Check style, types and the direction of imports
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup ## Measure speed and memory; results in bench/results
+	@$(BIN)/python -m bench $(ARGS)

@@ -1,0 +1,186 @@
+#!/usr/bin/env bash
+# Installs everything that `make run` and `make test` need, and checks what it cannot install. What stands already is
+# left alone: each part has a stamp with the checksum of the file that pins it. What clones can share is in the cache.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/payment-audit
+uv_version=0.13.9
+beam_version=$(sed -n 's|.*github.com/apache/beam/sdks/v2 v||p' "$root/local/prism/go.mod")
+emulator_version=$(sed -n 's/^local-bigquery==//p' "$root/local/bigquery.lock")
+
+venv=$root/.venv
+uv_home=$cache/uv
+emulator_home=$cache/bigquery-emulator-$emulator_version
+prism_home=$cache/prism-$beam_version
+uv=$uv_home/bin/uv
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "make setup: $*"; exit 1; }
+
+# A part (folder, program in it, pin) is done when the program runs and its stamp holds the pin: the checksum of the files
+# that say what is to be installed.
+pin() { cat "$@" | cksum; }
+is_done() { [ -x "$1/$2" ] && [ -f "$1/.stamp" ] && [ "$(cat "$1/.stamp")" = "$3" ]; }
+mark_done() { printf '%s\n' "$3" >"$1/.stamp"; }
+
+uv_part=("$uv_home" bin/uv "$uv_version")
+venv_part=("$venv" bin/python "$(pin "$root/requirements.lock" "$root/pyproject.toml")")
+emulator_part=("$emulator_home" bin/python "$(pin "$root/local/bigquery.lock")")
+prism_part=("$prism_home" prism "$(pin "$root"/local/prism/go.{mod,sum})")
+
+# The real path of a Python of that version: on PATH, of pyenv, or else one that uv fetches.
+python() {
+  local candidate path
+  for candidate in "python$1" python3 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python; do
+    path=$("$candidate" -c 'import sys
+print(sys.executable if sys.argv[1] == "%d.%d" % sys.version_info[:2] else "")' "$1" 2>/dev/null) || continue
+    [ -z "$path" ] || { printf '%s\n' "$path"; return; }
+  done
+  if ! path=$("$uv" python find --no-project "$1" 2>/dev/null); then
+    say "  Python $1 is not here: uv fetches it"
+    "$uv" python install --quiet "$1" || fail "Python $1 is needed and could not be fetched. Install it so that python$1 is on PATH."
+    path=$("$uv" python find --no-project "$1")
+  fi
+  printf '%s\n' "$path"
+}
+
+install_uv() {
+  is_done "${uv_part[@]}" && return
+  say "uv $uv_version …"
+  local candidate
+  for candidate in python3 python3.13 python3.12 python3.11 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[1-9].*/bin/python; do
+    rm -rf "$uv_home"
+    if "$candidate" -m venv "$uv_home" >"$cache/uv.log" 2>&1 && [ -x "$uv_home/bin/pip" ]; then
+      "$uv_home/bin/pip" install --quiet --disable-pip-version-check "uv==$uv_version" >"$cache/uv.log" 2>&1 ||
+        fail "uv $uv_version could not be installed with pip; see $cache/uv.log. Check the network and pip's index."
+      mark_done "${uv_part[@]}"
+      return
+    fi
+  done
+  fail "no Python 3 with the venv module is on PATH. Install Python 3.11 (on Debian and Ubuntu also python3-venv)."
+}
+
+install_venv() {
+  is_done "${venv_part[@]}" && return
+  say "Python environment .venv …"
+  local interpreter
+  if [ ! -x "$venv/bin/python" ]; then
+    interpreter=$(python 3.11)
+    "$uv" venv --quiet --clear --python "$interpreter" "$venv"
+  fi
+  # Nothing is resolved: the lock says it all, and the project itself is installed so that edits take effect.
+  (cd "$root" && echo "-e ." | "$uv" pip sync --quiet --python "$venv/bin/python" requirements.lock -)
+  mark_done "${venv_part[@]}"
+  say "Python environment .venv: ready after ${SECONDS} s"
+}
+
+install_emulator() {
+  is_done "${emulator_part[@]}" && return
+  say "BigQuery emulator $emulator_version, in an environment of its own …"
+  local interpreter
+  interpreter=$(python 3.13)
+  rm -rf "$emulator_home"
+  "$uv" venv --quiet --python "$interpreter" "$emulator_home"
+  "$uv" pip install --quiet --no-deps --python "$emulator_home/bin/python" -r "$root/local/bigquery.lock"
+  mark_done "${emulator_part[@]}"
+  say "BigQuery emulator: ready after ${SECONDS} s"
+}
+
+# Prism: on PATH, or already downloaded by Beam, or Beam's release, or built from the Go module proxy.
+install_prism() {
+  is_done "${prism_part[@]}" && return
+  mkdir -p "$prism_home"
+  rm -f "$prism_home/prism"
+  local found log=$cache/prism.log
+  if found=$(command -v prism) && is_prism "$found"; then
+    ln -s "$found" "$prism_home/prism"
+  elif found=$(prism_of_beam) && is_prism "$found"; then
+    ln -s "$found" "$prism_home/prism"
+  elif download_prism "$log"; then
+    :
+  else
+    build_prism "$log"
+  fi
+  mark_done "${prism_part[@]}"
+  say "Prism, Beam's local runner: ready after ${SECONDS} s"
+}
+
+# Other programs have that name too.
+is_prism() { "$1" -h 2>&1 | grep -q -e '-job_port'; }
+
+prism_release() {
+  local system machine
+  system=$(uname -s | tr '[:upper:]' '[:lower:]')
+  case $(uname -m) in x86_64 | amd64) machine=amd64 ;; *) machine=arm64 ;; esac
+  echo "apache_beam-v$beam_version-prism-$system-$machine"
+}
+
+prism_of_beam() { ls "$HOME/.apache_beam/cache/prism/bin/$(prism_release)" 2>/dev/null; }
+
+download_prism() {
+  local name zip=$prism_home/prism.zip
+  name=$(prism_release)
+  command -v curl >/dev/null || return
+  curl --silent --show-error --fail --location --connect-timeout 5 --max-time 300 --output "$zip" \
+    "https://github.com/apache/beam/releases/download/v$beam_version/$name.zip" >"$1" 2>&1 || return
+  "$uv_home/bin/python" -m zipfile -e "$zip" "$prism_home" && rm "$zip" || return
+  mv "$prism_home/$name" "$prism_home/prism" && chmod +x "$prism_home/prism"
+}
+
+build_prism() {
+  command -v go >/dev/null || fail "Prism $beam_version could not be downloaded (see $1) and there is no Go to build it.
+Install Go from https://go.dev/dl, or put the binary from Beam's release page on PATH as prism."
+  say "Prism, Beam's local runner: cannot be downloaded here, so it is built (2 to 3 minutes, once) …"
+  local builder next=$((SECONDS + 15))
+  (cd "$root/local/prism" &&
+    go build -v -ldflags '-s -w' -o "$prism_home/prism.part" github.com/apache/beam/sdks/v2/go/cmd/prism) >"$1" 2>&1 &
+  builder=$!
+  while kill -0 "$builder" 2>/dev/null; do
+    sleep 0.5
+    if [ "$SECONDS" -ge "$next" ]; then
+      next=$((SECONDS + 15))
+      say "  building Prism: ${SECONDS} s, $(grep -c '^[a-z]' "$1" || true) packages compiled"
+    fi
+  done
+  wait "$builder" || fail "Prism could not be built; the end of $1:
+$(tail -5 "$1")
+Check the network and Go's module proxy (go env GOPROXY), or put Beam's prism binary on PATH."
+  mv "$prism_home/prism.part" "$prism_home/prism"
+}
+
+check_spanner_emulator() {
+  command -v emulator_main >/dev/null && return
+  local gcloud
+  if gcloud=$(command -v gcloud); then
+    [ ! -x "$(dirname "$(readlink -f "$gcloud")")/cloud_spanner_emulator/emulator_main" ] || return 0
+  fi
+  fail "the Spanner emulator is not installed, and only you can do that: install the Google Cloud CLI
+(https://cloud.google.com/sdk/docs/install), then run
+  gcloud components install cloud-spanner-emulator
+or, where the CLI came with apt or dnf, install the package google-cloud-cli-spanner-emulator."
+}
+
+all_done() {
+  is_done "${venv_part[@]}" && is_done "${emulator_part[@]}" && is_done "${prism_part[@]}"
+}
+
+main() {
+  check_spanner_emulator
+  all_done && return
+  mkdir -p "$cache"
+  # Two clones may be set up at once: the second waits for the first.
+  if command -v flock >/dev/null; then
+    exec 9>"$cache/lock"
+    flock 9
+  fi
+  install_uv
+  local parts=() failed=0 part
+  install_prism & parts+=($!)
+  { install_venv; install_emulator; } & parts+=($!)
+  for part in "${parts[@]}"; do wait "$part" || failed=1; done
+  [ "$failed" = 0 ] || exit 1
+  say "Set up in ${SECONDS} s."
+}
+
+main "$@"

@@ -1,0 +1,138 @@
+"""The emulators, once per test session, and fresh places in them for each test.
+
+A test that freezes an emulator (`spanner_process`, `bigquery_emulator.process`) thaws it again before it ends.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract import schema, tables
+from local import emulators
+from local.emulators import INSTANCE, PROJECT, BigQueryEmulator, SpannerEmulator
+from local.processes import Process
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditDatabase:
+    """A fresh audit database with its tables and change streams, and its metadata database beside it."""
+
+    endpoint: str
+    project: str
+    instance: str
+    name: str
+    metadata: str
+    client: Any
+    database: Any
+    metadata_database: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warehouse:
+    """A fresh BigQuery project: nothing in it is shared with another test."""
+
+    rest: str
+    grpc: str
+    project: str
+    client: Any
+
+
+@pytest.fixture(scope="session")
+def _spanner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SpannerEmulator]:
+    emulator = emulators.launch_spanner(logs=tmp_path_factory.mktemp("spanner"))
+    with emulator.process:
+        emulators.await_spanner(emulator)
+        client = emulators.spanner_client(emulator.endpoint)
+        instance = client.instance(INSTANCE, configuration_name=f"projects/{PROJECT}/instanceConfigs/emulator-config")
+        instance.create().result(30)
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def spanner_emulator(_spanner: SpannerEmulator) -> str:
+    """host:port of a Spanner emulator that has the instance `audit-instance` in the project `audit-local`."""
+    return _spanner.endpoint
+
+
+@pytest.fixture(scope="session")
+def spanner_process(_spanner: SpannerEmulator) -> Process:
+    return _spanner.process
+
+
+@pytest.fixture(scope="session")
+def spanner_client(spanner_emulator: str) -> Any:
+    return emulators.spanner_client(spanner_emulator)
+
+
+@pytest.fixture(scope="session")
+def bigquery_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQueryEmulator]:
+    """A BigQuery emulator: `.rest` URL, `.grpc` host:port, `.data` folder, `.process`."""
+    folder = tmp_path_factory.mktemp("bigquery")
+    emulator = emulators.launch_bigquery(logs=folder, data=folder / "data", arrivals=folder / "arrivals.jsonl")
+    with emulator.process:
+        emulators.await_bigquery(emulator)
+        yield emulator
+
+
+@pytest.fixture
+def audit_database(spanner_emulator: str, spanner_client: Any) -> Iterator[AuditDatabase]:
+    """A fresh audit database and metadata database, made from the changelogs; dropped after the test."""
+    unique = uuid.uuid4().hex[:8]
+    instance = spanner_client.instance(INSTANCE)
+    source = instance.database(f"audit-{unique}", ddl_statements=schema.statements(schema.AUDIT_DB))
+    metadata = instance.database(f"metadata-{unique}", ddl_statements=schema.statements(schema.METADATA_DB))
+    for database in (source, metadata):
+        database.create().result(60)
+    yield AuditDatabase(
+        endpoint=spanner_emulator,
+        project=PROJECT,
+        instance=INSTANCE,
+        name=source.database_id,
+        metadata=metadata.database_id,
+        client=spanner_client,
+        database=source,
+        metadata_database=metadata,
+    )
+    for database in (source, metadata):
+        database.drop()
+
+
+@pytest.fixture
+def empty_warehouse(bigquery_emulator: BigQueryEmulator) -> Warehouse:
+    """A fresh BigQuery project with nothing in it."""
+    project = f"audit-{uuid.uuid4().hex[:8]}"
+    client = emulators.bigquery_client(bigquery_emulator.rest, project)
+    return Warehouse(rest=bigquery_emulator.rest, grpc=bigquery_emulator.grpc, project=project, client=client)
+
+
+@pytest.fixture
+def warehouse(empty_warehouse: Warehouse) -> Warehouse:
+    """A fresh BigQuery project with the datasets and tables of the contract."""
+    from google.cloud import bigquery
+
+    client, project = empty_warehouse.client, empty_warehouse.project
+    for dataset in sorted({table.dataset for table in tables.all_tables()}):
+        client.create_dataset(dataset)
+    for table in tables.all_tables():
+        fields = [
+            bigquery.SchemaField(f.name, f.type, f.mode, description=f.description, default_value_expression=f.default)
+            for f in table.fields
+        ]
+        made = bigquery.Table(f"{project}.{table.id}", schema=fields)
+        if table.partition_by:
+            made.time_partitioning = bigquery.TimePartitioning(field=table.partition_by)
+        if table.cluster_by:
+            made.clustering_fields = list(table.cluster_by)
+        client.create_table(made)
+    return empty_warehouse
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    return tmp_path / "logs"
