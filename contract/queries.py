@@ -1,8 +1,8 @@
 """The SQL of the warehouse: views, prebuilt queries and scripts, as templates in `sql/bigquery/`.
 
-A template names `${project}`, `${payment_dataset}` and `${audit_log_dataset}`, and the column lists below, which come from
-`contract/tables.py`: a view never says `*`, because the columns of two tables need not stand in the same order once one
-was added to a living table.
+A template names `${project}`, `${payment_dataset}` and `${audit_log_dataset}`, and the column lists below, which come
+from `contract/tables.py`: two tables are never united by `*`, because their columns need not stand in the same order
+once one was added to a living table.
 """
 
 from __future__ import annotations
