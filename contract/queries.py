@@ -21,6 +21,7 @@ QUERIES = SQL / "queries"
 PAYMENT_CURRENT = "payment_current"
 PAYMENT_TRANSITIONS = "payment_transitions"
 PAYMENT_TIMELINE = "payment_timeline"
+COMPLETE_UNTIL = "complete_until"
 
 MERGE_PAYMENT_STATE = "merge_payment_state"
 REWIND_PAYMENT_STATE = "rewind_payment_state"

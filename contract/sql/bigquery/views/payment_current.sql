@@ -14,7 +14,7 @@ latest AS (
   ${payment_columns}
   FROM `${project}.${payment_dataset}.payment_audit_trail_bq`
   WHERE
-    -- BigQuery leaves partitions unread only for a constant: the interval bounds the cost, the merge's progress the rows.
+    -- BigQuery leaves partitions unread only for a constant: the interval bounds the cost, the progress the rows.
     -- A change older than the interval (a dead letter of last week) comes in with the next merge.
     _metadata_spanner_commit_timestamp >= TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL 7 DAY)
     AND _metadata_spanner_commit_timestamp >= COALESCE(

@@ -1,0 +1,23 @@
+-- The payments that failed in a period, with the reason that the service gave and how they stand now.
+-- @since TIMESTAMP, @until TIMESTAMP, @limit INT64
+SELECT
+  failure.PUID,
+  failure.customer_id,
+  failure.Region,
+  failure.commit_timestamp AS failed_at,
+  failure.from_status,
+  failure.to_status,
+  failure.ErrorDetails,
+  failure.ServiceName,
+  failure.expected,
+  payment.Status AS status_now,
+  payment.payment_state AS state_now,
+  payment.RetryCount
+FROM `${project}.${payment_dataset}.payment_transitions` AS failure
+LEFT JOIN `${project}.${payment_dataset}.payment_current` AS payment ON payment.PUID = failure.PUID
+WHERE
+  failure.commit_timestamp >= @since
+  AND failure.commit_timestamp < @until
+  AND failure.to_state = 'failed'
+ORDER BY failed_at DESC
+LIMIT @limit

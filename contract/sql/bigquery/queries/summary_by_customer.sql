@@ -1,0 +1,17 @@
+-- How the payments of each customer stand, of those changed in a period. Amounts of different currencies are never added.
+-- @since TIMESTAMP, @until TIMESTAMP, @limit INT64
+SELECT
+  customer_id,
+  Currency,
+  COUNT(*) AS payments,
+  COUNTIF(payment_state = 'initiated') AS initiated,
+  COUNTIF(payment_state = 'processed') AS processed,
+  COUNTIF(payment_state = 'failed') AS failed,
+  COUNTIF(payment_state IS NULL) AS of_unknown_state,
+  SUM(Amount) AS amount,
+  SUM(IF(payment_state = 'processed', Amount, 0)) AS processed_amount
+FROM `${project}.${payment_dataset}.payment_current`
+WHERE _metadata_spanner_commit_timestamp >= @since AND _metadata_spanner_commit_timestamp < @until
+GROUP BY customer_id, Currency
+ORDER BY payments DESC
+LIMIT @limit
