@@ -1,7 +1,7 @@
 """What travels between the parts: a change, and a dead letter.
 
-Values keep Spanner's own JSON encoding (INT64, NUMERIC, TIMESTAMP and DATE as strings, BYTES as base64, a JSON column as
-a JSON text) from the change stream to the sink, so no step in between can lose precision.
+Values keep Spanner's own JSON encoding (INT64, NUMERIC, TIMESTAMP and DATE as strings, BYTES as base64, a JSON column
+as a JSON text) from the change stream to the sink, so no step in between can lose precision.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ class Coordinates(NamedTuple):
     @property
     def change_id(self) -> str:
         """The unique, deterministic id of the change. Its text order is the commit order."""
-        return change_id(
-            self.commit_timestamp, self.server_transaction_id, self.record_sequence, self.mod_index
-        )
+        return change_id(self.commit_timestamp, self.server_transaction_id, self.record_sequence, self.mod_index)
 
 
 @dataclass(slots=True)
@@ -78,14 +76,10 @@ class Change:
 
     @property
     def change_id(self) -> str:
-        return change_id(
-            self.commit_timestamp, self.server_transaction_id, self.record_sequence, self.mod_index
-        )
+        return change_id(self.commit_timestamp, self.server_transaction_id, self.record_sequence, self.mod_index)
 
 
-def change_id(
-    commit_timestamp: str, server_transaction_id: str, record_sequence: str, mod_index: int
-) -> str:
+def change_id(commit_timestamp: str, server_transaction_id: str, record_sequence: str, mod_index: int) -> str:
     """Commit timestamp, transaction, record sequence and mod index, padded so that text order is commit order."""
     return f"{commit_timestamp}/{server_transaction_id}/{record_sequence}/{mod_index:06d}"
 
@@ -108,7 +102,8 @@ class DeadLetter:
 
     @property
     def id(self) -> str:
-        return self.coordinates.change_id
+        """The change id and the table: a transaction that writes to two streams can give one change id in both."""
+        return f"{self.coordinates.change_id}@{self.coordinates.table}"
 
 
 class Reason:

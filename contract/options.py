@@ -14,7 +14,7 @@ from contract import payments, tables
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One launch option. `default` None means it is required. `regex` is checked at launch, by the template and the job."""
+    """One launch option. `default` None means required. `regex` is checked at launch, by the template and the job."""
 
     name: str
     help: str
@@ -39,9 +39,7 @@ OPTIONS: Final = (
     Option(name="spannerMetadataInstanceId", help="Instance of the metadata database.", default=None),
     Option(name="spannerMetadataDatabase", help="Database with resume position and generations.", default=None),
     Option(name="spannerChangeStreamNames", help="Change streams to read, comma separated.", default=None),
-    Option(
-        name="rpcPriority", help="Priority of Spanner reads.", default="HIGH", regex="HIGH|MEDIUM|LOW"
-    ),
+    Option(name="rpcPriority", help="Priority of Spanner reads.", default="HIGH", regex="HIGH|MEDIUM|LOW"),
     Option(
         name="startTimestamp",
         help="First commit timestamp to read, RFC 3339 UTC. Empty: the resume position, else now.",
@@ -98,12 +96,8 @@ OPTIONS: Final = (
         default="exactly-once",
         regex="exactly-once|at-least-once",
     ),
-    Option(
-        name="numStorageWriteApiStreams", help="Write streams a table.", default="1", regex="[1-9][0-9]*"
-    ),
-    Option(
-        name="batchMillis", help="How long rows are gathered before an append.", default="200", regex=_INT
-    ),
+    Option(name="numStorageWriteApiStreams", help="Write streams a table.", default="1", regex="[1-9][0-9]*"),
+    Option(name="batchMillis", help="How long rows are gathered before an append.", default="200", regex=_INT),
     Option(name="batchRows", help="Most rows in one append.", default="500", regex="[1-9][0-9]*"),
     # Dead letters
     Option(name="deadLetterQueueDirectory", help="Where dead letters go: a path or gs:// URL.", default=None),
@@ -116,6 +110,11 @@ OPTIONS: Final = (
     Option(name="dlqMaxRetries", help="Tries before a letter is set aside in severe/.", default="5", regex=_INT),
     Option(name="disableDlqRetries", help="Do not retry dead letters.", default="false", regex=_BOOL),
     # Job
-    Option(name="dryRun", help="Check every setting, permission and schema; write nothing.", default="false", regex=_BOOL),
+    Option(
+        name="dryRun",
+        help="Check every setting, permission and schema; write nothing.",
+        default="false",
+        regex=_BOOL,
+    ),
     Option(name="logLevel", help="Log level.", default="INFO", regex="DEBUG|INFO|WARNING|ERROR"),
 )

@@ -104,8 +104,8 @@ ENRICHMENT_FIELDS: Final = (
 
 Policy = Literal["scan", "card", "token", "drop", "identifier"]
 
-# What masking does to a column, by its name in any table. `scan` passes the value, with every card number in it replaced;
-# `identifier` is never rewritten: a card number in it is a dead letter. A column that is not here is unclassified.
+# What masking does to a column, by its name in any table. `scan` passes the value with every card number in it
+# replaced; `identifier` is never rewritten: a card number in it is a dead letter. A column not named here is unclassified.
 COLUMN_POLICIES: Final[dict[str, Policy]] = {
     "PUID": "identifier",
     "CustomerId": "identifier",
@@ -131,7 +131,7 @@ COLUMN_POLICIES: Final[dict[str, Policy]] = {
     "UpdatedAt": "scan",
 }
 
-TOKEN_SUFFIX: Final = "_token"
+TOKEN_SUFFIX: Final = "_token"  # noqa: S105
 
 _TYPES: Final[Mapping[str, str]] = {
     "BOOL": "BOOL",

@@ -1,4 +1,4 @@
-"""Connections to Google Cloud or to emulators. An endpoint is a setting; nothing else in the pipeline knows which it is."""
+"""Connections to Google Cloud or to emulators: an endpoint is a setting, and nothing else in the pipeline knows it."""
 
 from __future__ import annotations
 
@@ -34,43 +34,47 @@ def _credentials() -> Any:
     return credentials
 
 
+def _anonymous() -> Any:
+    from google.auth.credentials import AnonymousCredentials
+
+    return AnonymousCredentials()  # type: ignore[no-untyped-call]
+
+
 @cache
 def spanner_channel(endpoint: str) -> grpc.Channel:
-    """One channel a process and endpoint: the emulators' in plain text, Google's with TLS and the default credentials."""
+    """One channel a process and endpoint: an emulator's in plain text, Google's with TLS and default credentials."""
     if endpoint:
         return grpc.insecure_channel(endpoint, options=_CHANNEL)
     from google.auth.transport.grpc import secure_authorized_channel
     from google.auth.transport.requests import Request
 
-    return secure_authorized_channel(_credentials(), Request(), "spanner.googleapis.com:443", options=_CHANNEL)
+    return secure_authorized_channel(  # type: ignore[no-untyped-call]
+        _credentials(), Request(), "spanner.googleapis.com:443", options=_CHANNEL
+    )
 
 
 def spanner_database(endpoint: str, project: str, instance: str, database: str, role: str = "") -> Any:
     """A Spanner client library database, for what is not the change stream itself."""
     import os
 
-    from google.auth.credentials import AnonymousCredentials
     from google.cloud import spanner
 
     # The client exports its own metrics in the background otherwise, to a service an emulator does not have.
     os.environ.setdefault("SPANNER_DISABLE_BUILTIN_METRICS", "true")
     options: dict[str, Any] = {"project": project}
     if endpoint:
-        options |= {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": endpoint}}
+        options |= {"credentials": _anonymous(), "client_options": {"api_endpoint": endpoint}}
     client = spanner.Client(**options)
     return client.instance(instance).database(database, database_role=role or None)
 
 
 def bigquery_client(endpoint: str, project: str) -> Any:
     """BigQuery's REST client."""
-    from google.auth.credentials import AnonymousCredentials
     from google.cloud import bigquery
 
     if not endpoint:
         return bigquery.Client(project=project)
-    return bigquery.Client(
-        project=project, credentials=AnonymousCredentials(), client_options={"api_endpoint": endpoint}
-    )
+    return bigquery.Client(project=project, credentials=_anonymous(), client_options={"api_endpoint": endpoint})
 
 
 def write_client(endpoint: str) -> Any:

@@ -21,8 +21,8 @@ END = "9999-12-31T23:59:59.999999999Z"
 class Partition:
     """How far one partition has been read.
 
-    Every change before `position` has been emitted, and of those at `position` just the ones in `seen`. `waiting_for` are
-    the parents that have not ended: while there are any, the partition must not be read.
+    Every change before `position` has been emitted, and of those at `position` just the ones in `seen`. `waiting_for`
+    are the parents that have not ended: while there are any, the partition must not be read.
     """
 
     position: str
@@ -112,4 +112,3 @@ class PartitionSet:
 
     def _of(self, token: str) -> Partition:
         return self._live()[token]
-

@@ -1,0 +1,132 @@
+"""`ReadChanges`: a change stream as an unbounded Beam source.
+
+A thin adapter. Beam 2.77's UnboundedSource is experimental, so what knows it is here, and what knows change streams is
+not: the checkpoint is a PartitionSet, the reading is PartitionReaders. The set of partitions with their positions is
+saved atomically with the records of a bundle; there is no metadata table to run, and a retried bundle gets a reader
+made anew from its own checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import apache_beam as beam
+from apache_beam import coders
+from apache_beam.io.unbounded_source import CheckpointMark, ReadFromUnboundedSource, UnboundedReader, UnboundedSource
+from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
+
+from contract.timestamps import to_micros
+from pipeline.clients import spanner_channel
+from pipeline.source.partitions import PartitionSet
+from pipeline.source.query import ChangeStream, ChangeStreamQuery
+from pipeline.source.reading import Ended, Failed, PartitionReaders, Reading, ReadThrough
+from pipeline.source.records import DataChange
+
+_POLL_SECONDS = 0.05
+_MAX_RECORDS_PER_BUNDLE = 2000
+_MAX_BUNDLE_SECONDS = 1.0
+
+
+class ReadChanges(beam.PTransform):
+    """The data change records of one change stream from `start` on, timestamped with their commit timestamps."""
+
+    def __init__(self, stream: ChangeStream, start: str, reading: Reading) -> None:
+        super().__init__()
+        self._source = ChangeStreamSource(stream, start, reading)
+
+    def expand(self, pipeline: Any) -> Any:
+        return pipeline | ReadFromUnboundedSource(
+            self._source,
+            poll_interval=_POLL_SECONDS,
+            max_records_per_bundle=_MAX_RECORDS_PER_BUNDLE,
+            max_read_time_seconds=_MAX_BUNDLE_SECONDS,
+        )
+
+
+class PartitionSetMark(CheckpointMark):
+    """The partition set as it was when the bundle ended. Nothing is acknowledged: Spanner keeps the records."""
+
+    def __init__(self, state: bytes) -> None:
+        self.state = state
+
+
+class _MarkCoder(coders.Coder):
+    def encode(self, mark: PartitionSetMark) -> bytes:
+        return mark.state
+
+    def decode(self, encoded: bytes) -> PartitionSetMark:
+        return PartitionSetMark(encoded)
+
+    def is_deterministic(self) -> bool:
+        return True
+
+
+class ChangeStreamSource(UnboundedSource):
+    """One change stream. It is not split: one reader carries many times the design load, and a shuffle follows."""
+
+    def __init__(self, stream: ChangeStream, start: str, reading: Reading) -> None:
+        self._stream = stream
+        self._start = start
+        self._reading = reading
+
+    def split(self, desired_num_splits: int, options: Any = None) -> list[UnboundedSource]:
+        return [self]
+
+    def create_reader(self, options: Any, checkpoint_mark: PartitionSetMark | None) -> UnboundedReader:
+        state = PartitionSet.from_bytes(checkpoint_mark.state) if checkpoint_mark else PartitionSet(self._start)
+        return ChangeStreamReader(self._stream, self._reading, state)
+
+    def get_checkpoint_mark_coder(self) -> coders.Coder:
+        return _MarkCoder()
+
+
+class ChangeStreamReader(UnboundedReader):
+    """Moves the partition set on with every item that the partitions' threads deliver."""
+
+    def __init__(self, stream: ChangeStream, reading: Reading, partitions: PartitionSet) -> None:
+        self._query = ChangeStreamQuery(stream, spanner_channel(stream.endpoint))
+        self._readers = PartitionReaders(self._query, reading)
+        self._partitions = partitions
+        self._current: DataChange | None = None
+
+    def start(self) -> bool:
+        if not self._partitions.discovered:
+            self._partitions.begin(self._query.roots(self._partitions.start))
+        self._readers.read(self._partitions.readable())
+        return self.advance()
+
+    def advance(self) -> bool:
+        while (delivered := self._readers.next()) is not None:
+            token, item = delivered
+            match item:
+                case DataChange():
+                    if self._partitions.claim(token, item):
+                        self._current = item
+                        return True
+                case ReadThrough(timestamp):
+                    self._partitions.advance(token, timestamp)
+                case Ended(children):
+                    self._partitions.end(token, children)
+                    self._readers.read(self._partitions.readable())
+                case Failed(error):
+                    raise error
+        return False
+
+    def get_current(self) -> DataChange:
+        if self._current is None:
+            raise RuntimeError("get_current before the first record")
+        return self._current
+
+    def get_current_timestamp(self) -> Timestamp:
+        return Timestamp(micros=to_micros(self.get_current().commit_timestamp))
+
+    def get_watermark(self) -> Timestamp:
+        if self._partitions.finished:
+            return MAX_TIMESTAMP
+        return Timestamp(micros=to_micros(self._partitions.watermark()))
+
+    def get_checkpoint_mark(self) -> PartitionSetMark:
+        return PartitionSetMark(self._partitions.to_bytes())
+
+    def close(self) -> None:
+        self._readers.close()
