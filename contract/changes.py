@@ -6,8 +6,8 @@ as a JSON text) from the change stream to the sink, so no step in between can lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple, Self
 
 ModType = Literal["INSERT", "UPDATE", "DELETE"]
 Row = dict[str, Any]
@@ -78,6 +78,14 @@ class Change:
     def change_id(self) -> str:
         return change_id(self.commit_timestamp, self.server_transaction_id, self.record_sequence, self.mod_index)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for a dead letter."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        return cls(**(values | {"columns": tuple(Column(*c) for c in values["columns"])}))
+
 
 def change_id(commit_timestamp: str, server_transaction_id: str, record_sequence: str, mod_index: int) -> str:
     """Commit timestamp, transaction, record sequence and mod index, padded so that text order is commit order."""
@@ -115,6 +123,8 @@ class Reason:
     ENRICHMENT = "enrichment_failed"
     VALUE = "value_not_convertible"
     REJECTED = "rejected_by_bigquery"
+    UNEXPECTED = "unexpected_error"
+    GONE = "no_longer_readable"
 
 
 class StepError(Exception):

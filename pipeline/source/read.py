@@ -15,20 +15,24 @@ from apache_beam import coders
 from apache_beam.io.unbounded_source import CheckpointMark, ReadFromUnboundedSource, UnboundedReader, UnboundedSource
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
 
-from contract.timestamps import to_micros
+from contract.timestamps import after, to_micros
 from pipeline.clients import spanner_channel
 from pipeline.source.partitions import PartitionSet
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
 from pipeline.source.reading import Ended, Failed, PartitionReaders, Reading, ReadThrough
-from pipeline.source.records import DataChange
+from pipeline.source.records import DataChange, ReadPosition
 
 _POLL_SECONDS = 0.05
 _MAX_RECORDS_PER_BUNDLE = 2000
 _MAX_BUNDLE_SECONDS = 1.0
+_SECONDS = len("2026-11-23T09:00:00")
 
 
 class ReadChanges(beam.PTransform):
-    """The data change records of one change stream from `start` on, timestamped with their commit timestamps."""
+    """The data change records of one change stream from `start` on, timestamped with their commit timestamps.
+
+    Between them, once a second of the stream, a ReadPosition says how far it was read.
+    """
 
     def __init__(self, stream: ChangeStream, start: str, reading: Reading) -> None:
         super().__init__()
@@ -87,7 +91,10 @@ class ChangeStreamReader(UnboundedReader):
         self._query = ChangeStreamQuery(stream, spanner_channel(stream.endpoint))
         self._readers = PartitionReaders(self._query, reading)
         self._partitions = partitions
-        self._current: DataChange | None = None
+        self._stream = stream.name
+        self._end = reading.end
+        self._current: DataChange | ReadPosition | None = None
+        self._announced = ""
 
     def start(self) -> bool:
         if not self._partitions.discovered:
@@ -96,6 +103,9 @@ class ChangeStreamReader(UnboundedReader):
         return self.advance()
 
     def advance(self) -> bool:
+        return self._next_change() or self._announce()
+
+    def _next_change(self) -> bool:
         while (delivered := self._readers.next()) is not None:
             token, item = delivered
             match item:
@@ -112,16 +122,34 @@ class ChangeStreamReader(UnboundedReader):
                     raise error
         return False
 
-    def get_current(self) -> DataChange:
+    def _announce(self) -> bool:
+        """Emits the position when it has moved into another second, or for the last time."""
+        position = self._watermark()
+        if position[:_SECONDS] == self._announced[:_SECONDS] and not self._partitions.finished:
+            return False
+        if position == self._announced:
+            return False
+        self._announced = position
+        self._current = ReadPosition(self._stream, position)
+        return True
+
+    def _watermark(self) -> str:
+        if self._partitions.finished and self._end:
+            return after(self._end)
+        return self._partitions.watermark()
+
+    def get_current(self) -> DataChange | ReadPosition:
         if self._current is None:
             raise RuntimeError("get_current before the first record")
         return self._current
 
     def get_current_timestamp(self) -> Timestamp:
-        return Timestamp(micros=to_micros(self.get_current().commit_timestamp))
+        current = self.get_current()
+        at = current.position if isinstance(current, ReadPosition) else current.commit_timestamp
+        return Timestamp(micros=to_micros(at))
 
     def get_watermark(self) -> Timestamp:
-        if self._partitions.finished:
+        if self._partitions.finished and self._announced == self._watermark():
             return MAX_TIMESTAMP
         return Timestamp(micros=to_micros(self._partitions.watermark()))
 

@@ -78,6 +78,17 @@ class ChildPartitions(NamedTuple):
 Record = DataChange | Heartbeat | ChildPartitions
 
 
+class ReadPosition(NamedTuple):
+    """Every change of `stream` committed before `position` was emitted before this.
+
+    It travels with the changes, because a watermark alone cannot be trusted with it: a runner that drains a job moves the
+    watermark to infinity, however far the stream was read.
+    """
+
+    stream: str
+    position: str
+
+
 class RecordReader:
     """Turns the responses of one change stream into records. Remembers the column types it has seen."""
 
