@@ -106,16 +106,10 @@ def spanner_client(endpoint: str, project: str = PROJECT) -> Any:
     )
 
 
-def bigquery_client(rest: str, project: str = PROJECT) -> Any:
-    """A google.cloud.bigquery client of the emulator."""
-    from google.auth.credentials import AnonymousCredentials
-    from google.cloud import bigquery
-
-    return bigquery.Client(
-        project=project,
-        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
-        client_options={"api_endpoint": rest},
-    )
+def metadata_database(connection: dict[str, Any]) -> Any:
+    """The metadata database of a connection.json, where the pipeline keeps its resume position."""
+    client = spanner_client(connection["spannerEndpoint"], connection["project"])
+    return client.instance(connection["spannerInstance"]).database(connection["metadataDatabase"])
 
 
 def answers(port: int) -> bool:

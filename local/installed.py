@@ -13,7 +13,7 @@ _LOCK: Final = Path(__file__).with_name("bigquery.lock")
 _GO_MODULE: Final = Path(__file__).with_name("prism") / "go.mod"
 
 
-class NotInstalled(RuntimeError):  # noqa: N818
+class NotInstalled(RuntimeError):
     """A program that the local stack needs is not there; the message says how to get it."""
 
 

@@ -17,6 +17,7 @@ from contract import schema, tables
 from local import emulators
 from local.emulators import INSTANCE, PROJECT, BigQueryEmulator, SpannerEmulator
 from local.processes import Process
+from pipeline import clients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ def audit_database(spanner_emulator: str, spanner_client: Any) -> Iterator[Audit
 def empty_warehouse(bigquery_emulator: BigQueryEmulator) -> Warehouse:
     """A fresh BigQuery project with nothing in it."""
     project = f"audit-{uuid.uuid4().hex[:8]}"
-    client = emulators.bigquery_client(bigquery_emulator.rest, project)
+    client = clients.bigquery_client(bigquery_emulator.rest, project)
     return Warehouse(rest=bigquery_emulator.rest, grpc=bigquery_emulator.grpc, project=project, client=client)
 
 

@@ -1,0 +1,95 @@
+"""What runs on this machine, as `audit local status` tells it."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from local import emulators
+from local.figures import dead_letters
+from local.stack import resume_position
+from local.state import READY, State, alive, read_json
+
+RECORDED: Final = "recorded only"
+
+
+def collect(state: State) -> dict[str, Any]:
+    """Phase, processes, endpoints, resources, dead letters and the pipeline's position, as far as they are known."""
+    stack = state.read()
+    phase = stack.get("phase", "down")
+    if not state.supervisor() and phase != "failed":
+        phase = "down"
+    processes = {
+        name: {key: value for key, value in record.items() if key != "started_at"} | {"running": bool(alive(record))}
+        for name, record in stack.get("processes", {}).items()
+    }
+    found = {
+        "phase": phase,
+        "error": stack.get("error"),
+        "state": str(state.root),
+        "processes": processes,
+        "restarts": stack.get("restarts", 0),
+        "merge": stack.get("merge"),
+        "resources": stack.get("resources", []),
+        "dead_letters": dead_letters(state.dead_letters),
+        "pipeline": {},
+    }
+    if phase == READY:
+        found["pipeline"] = _position(state)
+    return found
+
+
+def _position(state: State) -> dict[str, Any]:
+    outputs = read_json(state.connection)
+    position = resume_position(emulators.metadata_database(outputs), outputs["jobName"])
+    if position is None:
+        return {}
+    lag = (datetime.datetime.now(datetime.UTC) - position).total_seconds()
+    return {"position": position.isoformat(), "lag_seconds": round(lag, 1)}
+
+
+def show(found: dict[str, Any]) -> None:
+    """Prints it for people."""
+    console = Console()
+    style = {"ready": "green", "down": "dim", "failed": "red"}.get(found["phase"], "yellow")
+    console.print(f"local stack: [{style}]{found['phase']}[/]   state and logs: {found['state']}", soft_wrap=True)
+    if found["error"]:
+        console.print(found["error"], style="red", soft_wrap=True)
+    if found["phase"] == "down":
+        console.print("Start it with `audit local up`, or `make run` with traffic.")
+        return
+    processes = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("process", "", "pid", "where"):
+        processes.add_column(column)
+    for name, record in found["processes"].items():
+        where = "  ".join(record[key] for key in ("endpoint", "rest", "storage") if key in record)
+        running = "[green]running[/]" if record["running"] else "[red]ended[/]"
+        processes.add_row(name, running, str(record["pid"] or ""), where)
+    console.print(processes)
+    _show_pipeline(console, found)
+    _show_resources(console, found["resources"])
+
+
+def _show_pipeline(console: Console, found: dict[str, Any]) -> None:
+    position, letters, merge = found["pipeline"], found["dead_letters"], found["merge"]
+    if position:
+        console.print(f"pipeline: resume position {position['position']}, {position['lag_seconds']} s behind now")
+    console.print(f"restarts of the pipeline: {found['restarts']}")
+    console.print(f"dead letters: {letters['retry']} to retry, {letters['severe']} set aside")
+    if merge:
+        how = f"failed: {merge['error']}" if "error" in merge else f"took {merge['seconds']} s"
+        console.print(f"last merge of payment_state: {merge['at']}, {how}", soft_wrap=True)
+
+
+def _show_resources(console: Console, resources: list[dict[str, Any]]) -> None:
+    here = [r for r in resources if r["outcome"] != RECORDED]
+    recorded = [r for r in resources if r["outcome"] == RECORDED]
+    console.print(f"\nreally here ({len(here)}):")
+    for resource in here:
+        console.print(f"  {resource['type']}  {resource['name']}", soft_wrap=True)
+    console.print(f"recorded only, no counterpart on one machine ({len(recorded)}):")
+    for resource in recorded:
+        console.print(f"  {resource['type']}  {resource['name']}", soft_wrap=True, style="dim")
