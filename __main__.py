@@ -1,0 +1,80 @@
+"""The stack, in the order data flows: services write to Spanner, the job carries every change into BigQuery."""
+
+import pulumi
+
+from components.bigquery import Warehouse, WarehouseArgs
+from components.dataflow import StreamJob, StreamJobArgs
+from components.identity import Identity
+from components.provider import google
+from components.secrets import MaskingKeys, MaskingKeysArgs
+from components.settings import Settings
+from components.spanner import SourceDatabase, SourceDatabaseArgs
+from components.storage import Storage, StorageArgs
+
+settings = Settings.load()
+cloud = google(settings)
+here = pulumi.ResourceOptions(provider=cloud)
+
+accounts = Identity("accounts", here)
+
+source = SourceDatabase(
+    "source",
+    SourceDatabaseArgs(
+        settings=settings.spanner,
+        protect=settings.protect,
+        application=accounts.application.member,
+        pipeline=accounts.pipeline.member,
+    ),
+    here,
+)
+
+masking_keys = MaskingKeys(
+    "masking",
+    MaskingKeysArgs(region=settings.region, protect=settings.protect, pipeline=accounts.pipeline.member),
+    here,
+)
+
+storage = Storage(
+    "storage",
+    StorageArgs(
+        project=settings.project,
+        location=settings.region,
+        protect=settings.protect,
+        dead_letter_days=settings.pipeline.dead_letter_days,
+        pipeline=accounts.pipeline.member,
+    ),
+    here,
+)
+
+warehouse = Warehouse(
+    "warehouse",
+    WarehouseArgs(
+        project=settings.project,
+        settings=settings.warehouse,
+        protect=settings.protect,
+        pipeline=accounts.pipeline.member,
+        merge=accounts.merge.email,
+    ),
+    here,
+)
+
+# The job starts last, when it may do everything that it needs.
+job = StreamJob(
+    "stream",
+    StreamJobArgs(
+        settings=settings, source=source, storage=storage, masking_keys=masking_keys.location, account=accounts.pipeline
+    ),
+    pulumi.ResourceOptions(provider=cloud, depends_on=[source, masking_keys, storage, warehouse]),
+)
+
+# What `audit` needs to know: `pulumi stack output --json` is its connection file.
+pulumi.export("project", settings.project)
+pulumi.export("location", warehouse.location)
+pulumi.export("bigQueryEndpoint", settings.endpoints.big_query)
+pulumi.export("spannerEndpoint", settings.endpoints.spanner)
+pulumi.export("spannerInstance", source.instance)
+pulumi.export("spannerDatabase", source.database)
+pulumi.export("metadataDatabase", source.metadata_database)
+pulumi.export("maskingKeys", masking_keys.location)
+pulumi.export("deadLetterDirectory", storage.dead_letters)
+pulumi.export("jobName", job.name)

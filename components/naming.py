@@ -1,0 +1,25 @@
+"""What things are called. The same name in every stack; what is unique in the world carries the project."""
+
+from typing import Final
+
+INSTANCE: Final = "audit-instance"
+AUDIT_DATABASE: Final = "audit-db"
+METADATA_DATABASE: Final = "audit-metadata"
+STREAM_JOB: Final = "audit-stream-job"
+MASKING_KEYS: Final = "masking-keys"
+MERGE: Final = "merge-payment-state"
+
+
+def bucket(project: str, purpose: str) -> str:
+    """A bucket's name. Bucket names are one namespace for the whole of Google Cloud."""
+    return f"{project}-{purpose}"
+
+
+def labels(stack: str) -> dict[str, str]:
+    """Labels that every resource of the stack carries."""
+    return {"service": "payment-audit", "stack": stack, "managed-by": "pulumi"}
+
+
+def component(role: str) -> str:
+    """The Pulumi type of a component."""
+    return f"payment-audit:components:{role}"

@@ -1,0 +1,19 @@
+"""The Google Cloud provider of a stack: its project, region, labels and endpoints."""
+
+import pulumi_gcp as gcp
+
+from components import naming
+from components.settings import Settings
+
+
+def google(settings: Settings) -> gcp.Provider:
+    """The one provider that every resource uses, so that no resource depends on who runs Pulumi where."""
+    endpoints = settings.endpoints
+    return gcp.Provider(
+        "google",
+        project=settings.project,
+        region=settings.region,
+        default_labels=naming.labels(settings.stack),
+        spanner_custom_endpoint=f"{endpoints.spanner_admin}/v1/" if endpoints.spanner_admin else None,
+        big_query_custom_endpoint=f"{endpoints.big_query}/bigquery/v2/" if endpoints.big_query else None,
+    )

@@ -1,0 +1,74 @@
+"""BigQuery datasets, tables and views, made in the emulator."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from local.machine import SECONDS, Here, Inputs, State, found
+
+
+class Dataset:
+    """A dataset of the emulator."""
+
+    def read(self, here: Here, name: str, inputs: Inputs) -> State | None:
+        return found(here.bigquery.get_dataset, inputs["datasetId"])
+
+    def create(self, here: Here, name: str, inputs: Inputs) -> State:
+        from google.cloud import bigquery
+
+        dataset = bigquery.Dataset(f"{here.project}.{inputs['datasetId']}")
+        dataset.location = inputs["location"]
+        here.bigquery.create_dataset(dataset, timeout=SECONDS)
+        return {}
+
+    def update(self, here: Here, name: str, inputs: Inputs, state: State) -> bool:
+        return False
+
+    def delete(self, here: Here, name: str, inputs: Inputs) -> None:
+        here.bigquery.delete_dataset(inputs["datasetId"], delete_contents=True)
+
+
+class Table:
+    """A table or a view. Columns are only ever added: the job adds some of its own."""
+
+    def read(self, here: Here, name: str, inputs: Inputs) -> State | None:
+        return found(here.bigquery.get_table, f"{inputs['datasetId']}.{inputs['tableId']}")
+
+    def create(self, here: Here, name: str, inputs: Inputs) -> State:
+        here.bigquery.create_table(self._asked(here, inputs), timeout=SECONDS)
+        return {}
+
+    def update(self, here: Here, name: str, inputs: Inputs, state: State) -> bool:
+        asked, there = self._asked(here, inputs), state["resource"]
+        if asked.view_query:
+            if there.view_query == asked.view_query:
+                return False
+            here.bigquery.delete_table(there)
+            here.bigquery.create_table(asked, timeout=SECONDS)
+            return True
+        names = {field.name for field in there.schema}
+        missing = [field for field in asked.schema if field.name not in names]
+        if missing:
+            there.schema = [*there.schema, *missing]
+            here.bigquery.update_table(there, ["schema"], timeout=SECONDS)
+        return bool(missing)
+
+    def delete(self, here: Here, name: str, inputs: Inputs) -> None:
+        here.bigquery.delete_table(f"{inputs['datasetId']}.{inputs['tableId']}")
+
+    def _asked(self, here: Here, inputs: Inputs) -> Any:
+        """The inputs in the API's own shape."""
+        from google.cloud import bigquery
+
+        place = {"projectId": here.project, "datasetId": inputs["datasetId"], "tableId": inputs["tableId"]}
+        shape: dict[str, Any] = {"tableReference": place, "description": inputs.get("description")}
+        if view := inputs.get("view"):
+            shape["view"] = {"query": view["query"], "useLegacySql": False}
+        else:
+            shape["schema"] = {"fields": json.loads(inputs["schema"])}
+        if partitioning := inputs.get("timePartitioning"):
+            shape["timePartitioning"] = dict(partitioning)
+        if clusterings := inputs.get("clusterings"):
+            shape["clustering"] = {"fields": list(clusterings)}
+        return bigquery.Table.from_api_repr(shape)

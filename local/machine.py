@@ -1,0 +1,90 @@
+"""This machine as a place to provision onto: its emulators, its folder, and what making a resource here means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+Inputs = Mapping[str, Any]
+State = dict[str, Any]
+
+SECONDS: Final = 60  # the longest that one call to an emulator may take
+
+
+class ProviderError(RuntimeError):
+    """A resource cannot be made here; the message says the rule and the way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalEndpoints:
+    """Where the emulators answer: `spanner` and `bigquery_storage` are host:port, `bigquery` is a URL."""
+
+    spanner: str
+    bigquery: str
+    bigquery_storage: str
+
+
+@dataclass(frozen=True)
+class Here:
+    """This machine: the emulators, and the folder of everything that is a file."""
+
+    project: str
+    folder: Path
+    endpoints: LocalEndpoints
+
+    @cached_property
+    def instances(self) -> Any:
+        import grpc
+        from google.cloud.spanner_admin_instance_v1 import InstanceAdminClient
+        from google.cloud.spanner_admin_instance_v1.services.instance_admin.transports import InstanceAdminGrpcTransport
+
+        channel = grpc.insecure_channel(self.endpoints.spanner)
+        return InstanceAdminClient(transport=InstanceAdminGrpcTransport(channel=channel))
+
+    @cached_property
+    def databases(self) -> Any:
+        import grpc
+        from google.cloud.spanner_admin_database_v1 import DatabaseAdminClient
+        from google.cloud.spanner_admin_database_v1.services.database_admin.transports import DatabaseAdminGrpcTransport
+
+        channel = grpc.insecure_channel(self.endpoints.spanner)
+        return DatabaseAdminClient(transport=DatabaseAdminGrpcTransport(channel=channel))
+
+    @cached_property
+    def bigquery(self) -> Any:
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import bigquery
+
+        return bigquery.Client(
+            project=self.project,
+            credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+            client_options={"api_endpoint": self.endpoints.bigquery},
+        )
+
+
+class Handler(Protocol):
+    """How one resource type is really made. `name` is the resource's name in the program, `inputs` what it asks for."""
+
+    def read(self, here: Here, name: str, inputs: Inputs) -> State | None:
+        """What there is, or None."""
+
+    def create(self, here: Here, name: str, inputs: Inputs) -> State: ...
+
+    def update(self, here: Here, name: str, inputs: Inputs, state: State) -> bool:
+        """Makes what there is into what is asked for. Whether anything had to be done."""
+
+    def delete(self, here: Here, name: str, inputs: Inputs) -> None: ...
+
+
+def found(get: Any, *args: Any, **named: Any) -> State | None:
+    """What `get` finds, or None. Its creation time tells a new one of the same name from an old one."""
+    from google.api_core.exceptions import NotFound
+
+    try:
+        resource = get(*args, timeout=SECONDS, **named)
+    except NotFound:
+        return None
+    return {"resource": resource, "create_time": getattr(resource, "create_time", None)}

@@ -1,0 +1,112 @@
+"""What stands in for Google Cloud on one machine: a table from resource type to how it is really made here.
+
+Spanner and BigQuery resources are made in the emulators, buckets are folders, the masking key is a file. The job and
+the scheduled query are handed back: the stack runs them as a process and a loop. What is not in HANDLERS has no
+counterpart here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from local.bigquery_resources import Dataset, Table
+from local.machine import Handler, Here, Inputs, State
+from local.spanner_resources import SpannerDatabase, SpannerInstance
+
+JOB: Final = "gcp:dataflow/flexTemplateJob:FlexTemplateJob"
+SCHEDULED_QUERY: Final = "gcp:bigquery/dataTransferConfig:DataTransferConfig"
+
+
+class Folder:
+    """A bucket is a folder with the resource's name."""
+
+    def read(self, here: Here, name: str, inputs: Inputs) -> State | None:
+        return self._state(here, name) if (here.folder / name).is_dir() else None
+
+    def create(self, here: Here, name: str, inputs: Inputs) -> State:
+        (here.folder / name).mkdir(parents=True)
+        return self._state(here, name)
+
+    def update(self, here: Here, name: str, inputs: Inputs, state: State) -> bool:
+        return False
+
+    def delete(self, here: Here, name: str, inputs: Inputs) -> None:
+        (here.folder / name).rmdir()
+
+    def _state(self, here: Here, name: str) -> State:
+        return {"url": str(here.folder / name)}
+
+
+class KeyFile:
+    """The masking keys are a file that only its owner reads, with one version."""
+
+    def read(self, here: Here, name: str, inputs: Inputs) -> State | None:
+        return self._state(here, name) if self._file(here, name).exists() else None
+
+    def create(self, here: Here, name: str, inputs: Inputs) -> State:
+        file = self._file(here, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Its mode from the start: between creation and a chmod others could read it.
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as keys:
+            json.dump({"v1": base64.b64encode(secrets.token_bytes(32)).decode()}, keys)
+        return self._state(here, name)
+
+    def update(self, here: Here, name: str, inputs: Inputs, state: State) -> bool:
+        return False
+
+    def delete(self, here: Here, name: str, inputs: Inputs) -> None:
+        self._file(here, name).unlink()
+
+    def _file(self, here: Here, name: str) -> Path:
+        return here.folder / f"{name}.json"
+
+    def _state(self, here: Here, name: str) -> State:
+        return {"id": f"file:{self._file(here, name)}"}
+
+
+class HandedBack:
+    """What the stack itself runs, from the resource's inputs."""
+
+    def read(self, here: Here, name: str, inputs: Inputs) -> State | None:
+        return None
+
+    def create(self, here: Here, name: str, inputs: Inputs) -> State:
+        return {}
+
+    def update(self, here: Here, name: str, inputs: Inputs, state: State) -> bool:
+        return False
+
+    def delete(self, here: Here, name: str, inputs: Inputs) -> None:
+        """The stack ends it."""
+
+
+HANDLERS: Final[Mapping[str, Handler]] = {
+    "gcp:spanner/instance:Instance": SpannerInstance(),
+    "gcp:spanner/database:Database": SpannerDatabase(),
+    "gcp:bigquery/dataset:Dataset": Dataset(),
+    "gcp:bigquery/table:Table": Table(),
+    "gcp:storage/bucket:Bucket": Folder(),
+    "gcp:secretmanager/secret:Secret": KeyFile(),
+    JOB: HandedBack(),
+    SCHEDULED_QUERY: HandedBack(),
+}
+
+
+def server_made(project: str, kind: str, name: str, inputs: Inputs) -> State:
+    """What Google Cloud would add to a resource's own inputs, as far as the program reads it. `id` is always there."""
+    if kind == "gcp:serviceaccount/account:Account":
+        email = f"{inputs['accountId']}@{project}.iam.gserviceaccount.com"
+        return {"id": email, "email": email, "member": f"serviceAccount:{email}"}
+    if kind == "gcp:storage/bucket:Bucket":
+        return {"id": inputs["name"], "url": f"gs://{inputs['name']}"}
+    if kind == "gcp:secretmanager/secret:Secret":
+        return {"id": f"projects/{project}/secrets/{inputs['secretId']}"}
+    if kind == "pulumi:index:Stash":
+        return {"id": name, "output": inputs["input"]}
+    return {"id": name}
