@@ -1,0 +1,326 @@
+"""Masking of a change, in place, by the policy of each column (contract/tables.py), for keys, new and old values alike.
+
+Most rows hold no card number outside their card columns. So all the texts of a row are looked at in one go first, and
+only where that look finds something that could be a card number is each value gone through by its type.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from contract.changes import Change, Column, Reason, Row, StepError
+from contract.tables import COLUMN_POLICIES, TOKEN_SUFFIX, Policy
+from pipeline.transforms.cards import (
+    CARD_TOKEN,
+    LONGEST,
+    SHORTEST,
+    digits_of,
+    find_cards,
+    hide_cards,
+    is_card,
+    may_hold_card,
+    shorten,
+)
+from pipeline.transforms.json_text import card_in_number, mask_json, may_need_masking
+from pipeline.transforms.keys import MaskingKeys
+
+NewColumns = Literal["scan", "hold"]
+Scan = Callable[[Any, set[str]], Any]
+
+_HIDDEN_ALREADY = re.compile(r"[0-9]{0,6}[*xX•#.\s-]{4,}[0-9]{0,4}")
+_NUMBERS: Final = ("INT64", "NUMERIC", "PG_NUMERIC")
+_FLOATS: Final = ("FLOAT64", "FLOAT32")
+_JSONS: Final = ("JSON", "PG_JSONB")
+_TEXTS: Final = ("STRING", *_JSONS, "TIMESTAMP", "DATE", "UUID", "INTERVAL", "ENUM", *_NUMBERS)
+_SMALLEST_CARD: Final = 10 ** (SHORTEST - 1)
+
+
+class _NotExpectedError(Exception):
+    """A value is not what its type says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What to do with the columns of a table. Made once for each list of columns."""
+
+    types: dict[str, str]
+    texts: frozenset[str]  # looked at in one go
+    jsons: tuple[str, ...]
+    scans: dict[str, Scan]  # every scanned column, by its type
+    others: tuple[str, ...]  # scanned columns that are no texts
+    drops: tuple[str, ...]
+    cards: tuple[str, ...]
+    tokens: tuple[str, ...]
+    identifiers: frozenset[str]
+    unclassified: tuple[str, ...]
+
+
+class Masker:
+    """Masks changes. `new_columns` says what becomes of a column without a policy: scanned, or held back as NULL."""
+
+    def __init__(self, keys: MaskingKeys, new_columns: NewColumns = "hold") -> None:
+        if new_columns not in ("scan", "hold"):
+            raise ValueError(f"newColumns must be scan or hold, got {new_columns!r}. Set it in Pulumi.<stack>.yaml.")
+        self._keys = keys
+        self._hold = new_columns == "hold"
+        self._plans: dict[tuple[Column, ...], _Plan] = {}
+        self._last: dict[str, tuple[tuple[Column, ...], _Plan]] = {}
+
+    def mask(self, change: Change) -> tuple[str, ...]:
+        """Masks the change in place and returns its columns without a policy that carried a value.
+
+        Raises StepError where a value cannot be masked or a key holds a card number; the change must then not be kept.
+        """
+        plan = self._plan(change)
+        found: set[str] = set()
+        unclassified = self._unclassified(change, plan) if plan.unclassified else ()
+        for row in (change.keys, change.new, change.old):
+            if row:
+                self._mask_row(row, plan, found)
+        change.card_tokens = sorted(self._keys.token(CARD_TOKEN, digits) for digits in found) if found else []
+        return unclassified
+
+    def _plan(self, change: Change) -> _Plan:
+        columns = change.columns
+        last = self._last.get(change.table)
+        if last is not None and last[0] is columns:
+            return last[1]
+        plan = self._plans.get(columns)
+        if plan is None:
+            plan = self._plans[columns] = self._plan_for(columns)
+        self._last[change.table] = (columns, plan)
+        return plan
+
+    def _unclassified(self, change: Change, plan: _Plan) -> tuple[str, ...]:
+        rows = (change.keys, change.new, change.old)
+        carried = tuple(name for name in plan.unclassified if any(row.get(name) is not None for row in rows))
+        if self._hold:
+            for row in rows:
+                row.update((name, None) for name in carried if name in row)
+        return carried
+
+    def _mask_row(self, row: Row, plan: _Plan, found: set[str]) -> None:
+        if not row.keys() <= plan.types.keys():
+            raise StepError(Reason.NOT_MASKABLE, "a value belongs to none of the record's columns. Report it as a bug.")
+        for name in plan.drops:
+            row.pop(name, None)
+        for name in plan.cards:
+            if name in row:
+                row[name], row[name + TOKEN_SUFFIX] = self._card(name, plan.types[name], row[name], found)
+        for name in plan.tokens:
+            if name in row:
+                row[name + TOKEN_SUFFIX] = self._only_token(name, row.pop(name))
+        if self._may_hold_card(row, plan):
+            for name in plan.scans.keys() & row.keys():
+                self._scan(name, row, plan, found)
+        else:
+            for name in plan.others:
+                if row.get(name) is not None:
+                    self._scan(name, row, plan, found)
+
+    def _may_hold_card(self, row: Row, plan: _Plan) -> bool:
+        texts = plan.texts
+        try:
+            joined = "x".join([value for name, value in row.items() if name in texts and value is not None])
+            return may_hold_card(joined) or any(
+                may_need_masking(row[name]) for name in plan.jsons if row.get(name) is not None
+            )
+        except TypeError:  # not a text: the look at each value says which
+            return True
+
+    def _scan(self, name: str, row: Row, plan: _Plan, found: set[str]) -> None:
+        value = row[name]
+        if value is None:
+            return
+        cards: set[str] = set()
+        try:
+            masked = plan.scans[name](value, cards)
+        except _NotExpectedError:
+            raise _not_maskable(name) from None
+        if not cards:
+            row[name] = masked
+            return
+        if name in plan.identifiers:
+            raise StepError(
+                Reason.CARD_IN_KEY,
+                f"{name} holds a card number. It identifies the row and is never rewritten: correct it in Spanner.",
+            )
+        found |= cards
+        row[name] = masked
+
+    def _json(self, value: Any, found: set[str]) -> str:
+        text = _string(value)
+        return mask_json(text, found, lambda number: self._mask_card(number, found), self._text_token)
+
+    def _each(self, value: Any, one: Callable[[Any], tuple[Any, str | None]]) -> tuple[Any, str | None]:
+        """Masks a value, or each element of an ARRAY: the tokens of those stand side by side."""
+        if not isinstance(value, list):
+            return (None, None) if value is None else one(value)
+        pairs = [self._each(element, one) for element in value]
+        return [masked for masked, _ in pairs], ",".join(token for _, token in pairs if token) or None
+
+    def _card(self, name: str, kind: str, value: Any, found: set[str]) -> tuple[Any, str | None]:
+        """The value of a card column and its token. Where stars cannot stand by its type, NULL and its token."""
+        base = _base(kind.removeprefix("ARRAY<").removesuffix(">"))
+
+        def one(element: Any) -> tuple[Any, str | None]:
+            if isinstance(element, bool) or not isinstance(element, str | int | float):
+                raise _not_maskable(name)
+            text = element if isinstance(element, str) else format(element, ".0f")
+            masked, token = self._mask_card(text, found)
+            return (masked if base == "STRING" else None), token
+
+        return self._each(value, one)
+
+    def _mask_card(self, value: str, found: set[str]) -> tuple[str, str | None]:
+        """The value of a card column, masked whether or not its check digit is right, and its token."""
+        digits = digits_of(value)
+        if SHORTEST <= len(digits) <= LONGEST:
+            found.add(digits)
+            return shorten(digits), self._keys.token(CARD_TOKEN, digits)
+        if _HIDDEN_ALREADY.fullmatch(value):
+            return value, None
+        found |= {card.digits for card in find_cards(value)}
+        return "*" * len(value), None
+
+    def _only_token(self, name: str, value: Any) -> str | None:
+        def one(element: Any) -> tuple[None, str | None]:
+            if not isinstance(element, str):
+                raise _not_maskable(name)
+            return None, self._text_token(name, element) if element.strip() else None
+
+        return self._each(value, one)[1]
+
+    def _text_token(self, name: str, value: str) -> str:
+        return self._keys.token(name, " ".join(value.casefold().split()))
+
+    def _plan_for(self, columns: tuple[Column, ...]) -> _Plan:
+        types = {c.name: c.type for c in columns}
+        policies = {name: COLUMN_POLICIES.get(name) for name in types}
+        scanned = {
+            name: _base(kind)
+            for name, kind in types.items()
+            if policies[name] in ("scan", "identifier") or (policies[name] is None and not self._hold)
+        }
+        keys = {c.name for c in columns if c.is_primary_key}
+
+        def of(wanted: Policy | None) -> tuple[str, ...]:
+            return tuple(name for name, policy in policies.items() if policy == wanted)
+
+        return _Plan(
+            types=types,
+            texts=frozenset(name for name, base in scanned.items() if base in _TEXTS),
+            jsons=tuple(name for name, base in scanned.items() if base in _JSONS),
+            scans={name: self._scan_for(types[name]) for name in scanned},
+            others=tuple(name for name, base in scanned.items() if base not in _TEXTS),
+            drops=of("drop"),
+            cards=of("card"),
+            tokens=of("token"),
+            identifiers=frozenset(of("identifier")) | (keys & scanned.keys()),
+            unclassified=of(None),
+        )
+
+    def _scan_for(self, kind: str) -> Scan:
+        """How to scan a value of a Spanner type."""
+        if kind.upper().startswith("ARRAY<"):
+            element = self._scan_for(kind[len("ARRAY<") :].removesuffix(">"))
+            return lambda value, found: _array(value, found, element)
+        base = _base(kind).split("<")[0]
+        return self._json if base in _JSONS else _SCANS.get(base, _anything)
+
+
+def _base(spanner_type: str) -> str:
+    """The type without its length: `STRING(36)` → `STRING`."""
+    return spanner_type.split("(", maxsplit=1)[0].strip().upper()
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _NotExpectedError
+    return value
+
+
+def _text(value: Any, found: set[str]) -> str:
+    return hide_cards(_string(value), found)
+
+
+def _number(value: Any, found: set[str]) -> str | None:
+    """An INT64 or NUMERIC, or None where it is a card number: what is left of one is no number."""
+    digits = card_in_number(_string(value))
+    if digits is None:
+        return str(value)
+    found.add(digits)
+    return None
+
+
+def _float(value: Any, found: set[str]) -> Any:
+    if value in ("NaN", "Infinity", "-Infinity"):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _NotExpectedError
+    if abs(value) >= _SMALLEST_CARD and value == value // 1 and is_card(digits := format(abs(value), ".0f")):
+        found.add(digits)
+        return None
+    return value
+
+
+def _bytes(value: Any, found: set[str]) -> str:
+    """BYTES as text, UTF-8 or else Latin-1 (which also shows the digits of UTF-16), and back."""
+    data, encoding = _decoded(_string(value))
+    masked = hide_cards(data.decode(encoding), found)
+    return base64.b64encode(masked.encode(encoding)).decode() if found else str(value)
+
+
+def _decoded(value: str) -> tuple[bytes, str]:
+    try:
+        data = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise _NotExpectedError from None
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return data, "latin-1"
+    return data, "utf-8"
+
+
+def _bool(value: Any, found: set[str]) -> bool:
+    if not isinstance(value, bool):
+        raise _NotExpectedError
+    return value
+
+
+def _array(value: Any, found: set[str], element: Scan) -> list[Any]:
+    if not isinstance(value, list):
+        raise _NotExpectedError
+    return [None if v is None else element(v, found) for v in value]
+
+
+def _anything(value: Any, found: set[str]) -> Any:
+    """A value of a type that is not known here, by what it is."""
+    if isinstance(value, str):
+        return hide_cards(value, found)
+    if isinstance(value, list):
+        return _array(value, found, _anything)
+    return value if isinstance(value, bool) else _float(value, found)
+
+
+_SCANS: Final[dict[str, Scan]] = {
+    **dict.fromkeys(_TEXTS, _text),
+    **dict.fromkeys(_NUMBERS, _number),
+    **dict.fromkeys(_FLOATS, _float),
+    "BYTES": _bytes,
+    "PROTO": _bytes,
+    "BOOL": _bool,
+}
+
+
+def _not_maskable(name: str) -> StepError:
+    return StepError(
+        Reason.NOT_MASKABLE,
+        f"the value of {name} is not what its type says, so it cannot be masked. Report it as a bug.",
+    )
