@@ -1,0 +1,117 @@
+"""`audit dead-letters`."""
+
+from __future__ import annotations
+
+import click
+
+from support.cli.output import (
+    NothingFound,
+    current_connection,
+    explains_errors,
+    json_option,
+    print_json,
+    print_table,
+    wants_json,
+)
+
+_KINDS = click.Choice(["retry", "severe"])
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Lists, shows, retries or discards changes that could not be written.
+
+    The running job retries those in `retry` by itself; those in `severe` were set aside after the last try.
+
+    \b
+    Examples:
+      audit dead-letters list --kind severe
+      audit dead-letters show ID
+      audit dead-letters retry ID ID …
+      audit dead-letters retry --all            once the cause is gone
+      audit dead-letters discard ID
+    """
+
+
+@dead_letters.command("list")
+@click.option("--kind", type=_KINDS, help="Only those that are retried, or only those set aside.")
+@json_option
+@click.pass_context
+@explains_errors
+def list_letters(ctx: click.Context, kind: str | None, as_json: bool) -> None:
+    """Lists dead letters in commit order."""
+    from support import dead_letters as letters
+
+    queue = letters.queue(current_connection(ctx))
+    found = [letter for letter in letters.all_letters(queue) if kind in (None, letter.kind)]
+    if wants_json(as_json):
+        print_json([{k: v for k, v in _fields(letter).items() if k != "change"} for letter in found])
+    else:
+        if found:
+            print_table(
+                ["id", "where", "table", "payment", "reason", "message", "tries", "last failure"],
+                [(x.id, x.kind, x.table, x.puid, x.reason, x.message, x.attempts, x.last_failed_at) for x in found],
+            )
+        click.echo(f"{len(found) or 'No'} dead letter{'' if len(found) == 1 else 's'}.")
+    if unreadable := queue.unreadable():
+        click.echo(
+            f"{unreadable} lines are no dead letters and are kept as they are; look at {queue.directory}.", err=True
+        )
+    if not found:
+        raise NothingFound
+
+
+@dead_letters.command()
+@click.argument("letter_id", metavar="ID")
+@click.pass_context
+@explains_errors
+def show(ctx: click.Context, letter_id: str) -> None:
+    """Shows a dead letter with its masked change, as JSON."""
+    from support import dead_letters as letters
+
+    found = letters.find(letters.queue(current_connection(ctx)), letter_id)
+    if found is None:
+        click.echo("There is no such dead letter. See `audit dead-letters list`.", err=True)
+        raise NothingFound
+    print_json(found)
+
+
+@dead_letters.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="All that were set aside.")
+@click.pass_context
+@explains_errors
+def retry(ctx: click.Context, ids: tuple[str, ...], every: bool) -> None:
+    """Hands dead letters to the running job, which tries them with its next round as if for the first time."""
+    from support import dead_letters as letters
+
+    if bool(ids) == every:
+        raise click.UsageError("name the dead letters to retry, or pass --all.")
+    queue = letters.queue(current_connection(ctx))
+    wanted = [letter.id for letter in letters.all_letters(queue, ["severe"])] if every else list(ids)
+    _report(letters.retry(queue, wanted), len(set(wanted)), "handed to the next retry")
+
+
+@dead_letters.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.confirmation_option(prompt="Their changes will never be in BigQuery. Discard?", help="Do not ask.")
+@click.pass_context
+@explains_errors
+def discard(ctx: click.Context, ids: tuple[str, ...]) -> None:
+    """Gives dead letters up for good."""
+    from support import dead_letters as letters
+
+    _report(letters.discard(letters.queue(current_connection(ctx)), ids), len(set(ids)), "discarded")
+
+
+def _report(done: int, asked: int, what: str) -> None:
+    rest = f"; {asked - done} not found" if done < asked else ""
+    click.echo(f"{done} dead letter{'' if done == 1 else 's'} {what}{rest}.")
+    if not done:
+        raise NothingFound
+
+
+def _fields(letter: object) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(letter)  # type: ignore[call-overload,no-any-return]

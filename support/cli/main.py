@@ -1,0 +1,91 @@
+"""The `audit` command. It starts fast: a command's module is imported when it is called, libraries by its work."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+import click
+
+# Command → where it is and its line in the help, which costs no import.
+COMMANDS = {
+    "search": ("support.cli.search:search", "Find payments by id, customer, card, state, status or time."),
+    "timeline": ("support.cli.timeline:timeline", "Show everything that happened to a payment."),
+    "dead-letters": (
+        "support.cli.dead_letters:dead_letters",
+        "List, show, retry or discard what could not be written.",
+    ),
+}
+EXTRA_COMMANDS = "audit.commands"
+
+
+class _Commands(click.Group):
+    """The commands of support, and those that other parts add through the entry points `audit.commands`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*COMMANDS, *_extra()})
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in COMMANDS:
+            module, _, attribute = COMMANDS[name][0].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        if extra := _extra().get(name):
+            loaded: click.Command = extra.load()
+            return loaded
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = []
+        for name in self.list_commands(ctx):
+            if name in COMMANDS:
+                rows.append((name, COMMANDS[name][1]))
+            elif command := _loaded(_extra()[name]):
+                rows.append((name, command.get_short_help_str(limit=80)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _extra() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=EXTRA_COMMANDS)}
+
+
+def _loaded(entry: EntryPoint) -> click.Command | None:
+    """None where the libraries of that part are not installed: the help leaves it out."""
+    try:
+        command: click.Command = entry.load()
+    except ImportError:
+        return None
+    return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--connection",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="AUDIT_CONNECTION",
+    show_envvar=True,
+    help="Stack to talk to: a file with the stack's outputs.  [default: .audit/connection.json, the local stack]",
+)
+@click.pass_context
+def main(ctx: click.Context, connection: Path | None) -> None:
+    """Finds and follows payments in the audit warehouse. Card data in it is masked.
+
+    \b
+    Examples:
+      audit search 7d0f…                          a payment by its id
+      audit search --customer C-1042 --state failed
+      audit search --card                         asks for the number, unseen
+      audit timeline 7d0f…                        everything that happened to it
+      audit dead-letters list                     what could not be written, and why
+      pulumi stack output --json > prod.json; audit --connection prod.json search …
+
+    Output is a table on a terminal and JSON elsewhere.
+    Exit codes: 0 found, 1 nothing found or no answer, 2 wrong usage.
+    """
+    ctx.obj = {"connection": connection}
+
+
+if __name__ == "__main__":
+    main()

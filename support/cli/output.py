@@ -1,0 +1,115 @@
+"""How commands speak: a table on a terminal, JSON elsewhere; errors without a traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+from support import connection as connections
+from support.connection import Connection
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON also on a terminal.")
+
+
+class NothingFound(SystemExit):
+    """The answer is empty: exit code 1."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
+def current_connection(ctx: click.Context) -> Connection:
+    """The connection that `audit --connection` names."""
+    path: Path | None = (ctx.obj or {}).get("connection")
+    return connections.load(path)
+
+
+def explains_errors(command: Callable[P, T]) -> Callable[P, T]:
+    """An error that says its way out is shown as it is: exit code 2 for a wrong request, 1 where there is no answer."""
+
+    @wraps(command)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        from pipeline.transforms.cards import CardNumberError
+        from pipeline.transforms.keys import MaskingKeyError
+        from support.search import SearchError
+        from support.warehouse import WarehouseError
+
+        try:
+            return command(*args, **kwargs)
+        except (SearchError, CardNumberError, connections.ConnectionFileError) as error:
+            raise click.UsageError(str(error)) from error
+        except (WarehouseError, MaskingKeyError) as error:
+            raise click.ClickException(str(error)) from error
+
+    return called
+
+
+def wants_json(as_json: bool) -> bool:
+    return as_json or not sys.stdout.isatty()
+
+
+def print_json(answer: Any) -> None:
+    """Times are RFC 3339 in UTC, decimals are texts: no precision is lost on the way."""
+    click.echo(json.dumps(answer, default=_plain, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(
+            column, overflow="fold", justify="right" if column in ("amount", "attempts", "tries") else "left"
+        )
+    for row in rows:
+        # Text, so that a value with square brackets is not read as markup.
+        table.add_row(*(Text(cell(value), style=_STYLES.get(str(value), "")) for value in row))
+    Console().print(table)
+
+
+_STYLES = {"failed": "red", "processed": "green", "initiated": "yellow", "deleted": "dim", "unexpected": "bold red"}
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it: times in UTC to the millisecond."""
+    match value:
+        case None:
+            return "·"
+        case datetime():
+            return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        case Decimal():
+            return f"{value:,.2f}" if value == round(value, 2) else f"{value:f}"
+    return str(value)
+
+
+def complete_line(complete_until: datetime | None) -> str:
+    """How far the answer can be relied on."""
+    if complete_until is None:
+        return "No job has said for a week how far the warehouse is complete. Is the pipeline running?"
+    return f"Complete up to {cell(complete_until)} UTC."
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case Decimal():
+            return f"{value:f}"
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(type(value).__name__)

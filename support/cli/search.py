@@ -1,0 +1,139 @@
+"""`audit search`."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from support.cli.output import (
+    NothingFound,
+    complete_line,
+    current_connection,
+    explains_errors,
+    json_option,
+    print_json,
+    print_table,
+    wants_json,
+)
+
+if TYPE_CHECKING:
+    from support.search import Found, Payment
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class When(click.ParamType[datetime]):
+    """A time: RFC 3339 or a date in UTC, or so long ago (`90s`, `15m`, `2h`, `7d`)."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        if value[:-1].isdigit() and value[-1] in _UNITS:
+            return datetime.now(UTC) - timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(
+                f"{value!r} is no time: write 2026-11-23, 2026-11-23T09:00:00Z, or so long ago: 90s, 15m, 2h, 7d."
+            )
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@click.command()
+@click.argument("puid", required=False)
+@click.option("--customer", help="Customer id.")
+@click.option("--card", is_flag=True, help="A card: its number is asked for unseen, or read from standard input.")
+@click.option("--state", type=click.Choice(["initiated", "processed", "failed"]), help="Payment state.")
+@click.option("--status", help="Status as the services write it, such as PENDING.")
+@click.option("--since", type=When(), help="Last changed at or after: a UTC time, or so long ago (15m, 2h, 7d).")
+@click.option("--until", type=When(), help="Last changed before.")
+@click.option("--limit", type=int, default=50, show_default=True, help="Most payments to show.")
+@json_option
+@click.pass_context
+@explains_errors
+def search(
+    ctx: click.Context,
+    puid: str | None,
+    customer: str | None,
+    card: bool,
+    state: str | None,
+    status: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Finds payments, the last changed first. All that is given must hold; with nothing given, the latest ones.
+
+    \b
+    Examples:
+      audit search 7d0f2c9e-…
+      audit search --customer C-1042 --since 7d
+      audit search --state failed --since 15m --json | jq '.payments[].error'
+      audit search --card                  asks for the number
+      audit search --card < number.txt
+
+    A card is searched by its keyed token; its number is never an argument, so it stays out of the shell's history.
+    """
+    from support import search as searching
+    from support.warehouse import Warehouse
+
+    connection = current_connection(ctx)
+    tokens = _card_tokens(connection.masking_keys) if card else ()
+    wanted = searching.Search(
+        puid=puid,
+        customer_id=customer,
+        card_tokens=tokens,
+        state=state,
+        status=status,
+        since=since,
+        until=until,
+        limit=limit,
+    )
+    found = searching.search(Warehouse(connection), wanted)
+    if wants_json(as_json):
+        print_json(found)
+    else:
+        _print(found)
+    if not found.payments:
+        raise NothingFound
+
+
+def _card_tokens(masking_keys: str) -> tuple[str, ...]:
+    from pipeline.transforms.cards import card_tokens
+    from pipeline.transforms.keys import MaskingKeys
+
+    keys = MaskingKeys.load(masking_keys)
+    number = click.prompt("Card number", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
+    return tuple(card_tokens(number.strip(), keys))
+
+
+def _print(found: Found) -> None:
+    if found.payments:
+        print_table(
+            ["payment", "customer", "state", "status", "amount", "", "card", "region", "changed", "error"],
+            (_row(payment) for payment in found.payments),
+        )
+    number = len(found.payments)
+    more = ", and there are more (--limit)" if found.more else ""
+    click.echo(f"{number or 'No'} payment{'' if number == 1 else 's'}{more}. {complete_line(found.complete_until)}")
+
+
+def _row(payment: Payment) -> list[Any]:
+    return [
+        payment.puid,
+        payment.customer_id,
+        "deleted" if payment.deleted_at else payment.state,
+        payment.status,
+        payment.amount,
+        payment.currency,
+        payment.card,
+        payment.region,
+        payment.changed_at,
+        payment.error or "",
+    ]

@@ -1,0 +1,85 @@
+"""`audit timeline`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from support.cli.output import (
+    NothingFound,
+    complete_line,
+    current_connection,
+    explains_errors,
+    json_option,
+    print_json,
+    print_table,
+    wants_json,
+)
+
+if TYPE_CHECKING:
+    from support.timeline import Event, Timeline, Transition
+
+# It says only when the change was committed, as the first column does.
+_NOISE = frozenset({"UpdatedAt"})
+
+
+@click.command()
+@click.argument("puid")
+@json_option
+@click.pass_context
+@explains_errors
+def timeline(ctx: click.Context, puid: str, as_json: bool) -> None:
+    """Shows everything that happened to a payment: each change with old and new values, and its transitions.
+
+    \b
+    Examples:
+      audit timeline 7d0f2c9e-…
+      audit timeline 7d0f2c9e-… --json | jq '.transitions'
+    """
+    from support import timeline as timelines
+    from support.warehouse import Warehouse
+
+    found = timelines.timeline(Warehouse(current_connection(ctx)), puid)
+    if wants_json(as_json):
+        print_json(found)
+    else:
+        _print(found)
+    if not found.events:
+        raise NothingFound
+
+
+def _print(found: Timeline) -> None:
+    if found.events:
+        print_table(
+            ["committed", "", "table", "status", "service", "what"],
+            (_event(event) for event in found.events),
+            title=f"Payment {found.puid}{' (deleted)' if found.deleted else ''}",
+        )
+        print_table(
+            ["at", "from", "to", "state", "after", "", ""],
+            (_transition(transition) for transition in found.transitions),
+            title="Transitions",
+        )
+    else:
+        click.echo(f"No change of a payment {found.puid}.")
+    click.echo(complete_line(found.complete_until))
+
+
+def _event(event: Event) -> list[Any]:
+    what = []
+    for difference in event.differences:
+        if difference.column in _NOISE:
+            continue
+        if event.mod_type == "UPDATE":
+            what.append(f"{difference.column}: {difference.old or '·'} → {difference.new or '·'}")
+        else:
+            what.append(f"{difference.column}: {difference.new if event.mod_type == 'INSERT' else difference.old}")
+    time = event.committed_at.replace("T", " ")[:23]
+    return [time, event.mod_type, event.table, event.status, event.service or "", "\n".join(what)]
+
+
+def _transition(transition: Transition) -> list[Any]:
+    after = "" if transition.seconds is None else f"{transition.seconds:,.1f} s"
+    unexpected = "unexpected" if transition.expected is False else ""
+    return [transition.at, transition.from_status, transition.to_status, transition.to_state, after, unexpected, ""]

@@ -1,0 +1,71 @@
+"""What a support command needs to know of a stack: where its warehouse, its source and its dead letters are.
+
+In the cloud that is what the Pulumi program exports (`pulumi stack output --json`); the local stack writes the same
+keys.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_FILE = Path(".audit") / "connection.json"
+
+_WAY_OUT = (
+    "Start the stack with `make run`, or write the file with `pulumi stack output --json > FILE` "
+    "and pass --connection FILE."
+)
+
+
+class ConnectionFileError(ValueError):
+    """The connection file is missing or says too little; the message gives the rule and the way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """A stack's addresses. An empty endpoint means Google Cloud."""
+
+    project: str
+    location: str
+    big_query_endpoint: str
+    spanner_endpoint: str
+    spanner_instance: str
+    spanner_database: str
+    metadata_database: str
+    masking_keys: str
+    dead_letter_directory: str
+    job_name: str
+
+
+# Attribute → key in the file.
+_KEYS = {
+    name: "".join(part.title() if i else part for i, part in enumerate(name.split("_")))
+    for name in Connection.__dataclass_fields__
+}
+
+
+def load(path: Path | None = None) -> Connection:
+    """Reads a connection file; without a path, `.audit/connection.json` here or in a folder above.
+
+    Keys that it does not know (other stack outputs) do not matter. Raises ConnectionFileError.
+    """
+    path = path or _nearest()
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise ConnectionFileError(f"{path} cannot be read: {error.strerror}. {_WAY_OUT}") from None
+    except ValueError:
+        raise ConnectionFileError(f"{path} must hold JSON, and does not. {_WAY_OUT}") from None
+    if not isinstance(content, dict):
+        raise ConnectionFileError(f"{path} must hold a JSON object, and does not. {_WAY_OUT}")
+    if missing := sorted(key for key in _KEYS.values() if not isinstance(content.get(key), str)):
+        raise ConnectionFileError(f"{path} must name {', '.join(missing)} as texts, and does not. {_WAY_OUT}")
+    return Connection(**{name: content[key] for name, key in _KEYS.items()})
+
+
+def _nearest() -> Path:
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / DEFAULT_FILE).exists():
+            return folder / DEFAULT_FILE
+    return DEFAULT_FILE

@@ -1,0 +1,78 @@
+"""Dead letters as people handle them: list, show, hand to the next retry, discard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.sink.dead_letters import DeadLetterQueue, Kind
+from support.connection import Connection
+
+__all__ = ["Letter", "all_letters", "discard", "find", "queue", "retry"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Letter:
+    """A dead letter and where it is: `retry` (tried again by the running job) or `severe` (set aside)."""
+
+    id: str
+    kind: Kind
+    table: str
+    committed_at: str
+    puid: str | None
+    step: str
+    reason: str
+    message: str
+    attempts: int
+    first_failed_at: str
+    last_failed_at: str
+    change: dict[str, Any] | None
+
+
+def queue(connection: Connection) -> DeadLetterQueue:
+    """The stack's queue."""
+    return DeadLetterQueue(connection.dead_letter_directory)
+
+
+def all_letters(letters: DeadLetterQueue, kinds: Iterable[Kind] = ("retry", "severe")) -> list[Letter]:
+    """The letters in commit order, each once."""
+    found = [_letter(kind, letter) for kind in kinds for letter in letters.letters(kind)]
+    return sorted(found, key=lambda letter: letter.id)
+
+
+def find(letters: DeadLetterQueue, letter_id: str) -> Letter | None:
+    """One letter with its masked change."""
+    found = letters.find(letter_id)
+    return _letter(*found) if found else None
+
+
+def retry(letters: DeadLetterQueue, ids: Iterable[str]) -> int:
+    """Hands letters to the running job, which tries them within `dlqRetryMinutes`, as if for the first time.
+
+    Also those set aside. Says how many there were.
+    """
+    return letters.release(ids)
+
+
+def discard(letters: DeadLetterQueue, ids: Iterable[str]) -> int:
+    """Gives letters up for good: their changes will never be in BigQuery. Says how many there were."""
+    return letters.discard(ids)
+
+
+def _letter(kind: Kind, letter: Any) -> Letter:
+    keys = (letter.change or {}).get("keys") or {}
+    return Letter(
+        id=letter.id,
+        kind=kind,
+        table=letter.coordinates.table,
+        committed_at=letter.coordinates.commit_timestamp,
+        puid=keys.get("PUID"),
+        step=letter.step,
+        reason=letter.reason,
+        message=letter.message,
+        attempts=letter.attempts,
+        first_failed_at=letter.first_failed_at,
+        last_failed_at=letter.last_failed_at,
+        change=letter.change,
+    )

@@ -1,0 +1,152 @@
+"""Timeline: what happened to one payment, change by change, as its services wrote it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from contract import tables
+from support.warehouse import Row, Warehouse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A column that a change wrote. Values are texts; None is NULL."""
+
+    column: str
+    old: str | None
+    new: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One change of the payment or of its audit log.
+
+    `committed_at` is RFC 3339 with nanoseconds. `differences`: of an INSERT what was written (old is None), of an
+    UPDATE the columns that changed, of a DELETE the before image (new is None).
+    """
+
+    change_id: str
+    committed_at: str
+    arrived_at: datetime | None
+    table: str
+    mod_type: str
+    status: str | None
+    state: str | None
+    expected: bool | None
+    service: str | None
+    acting_user: str | None
+    error: str | None
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transition:
+    """A change of the payment's status. Its creation comes from None, its deletion goes to None."""
+
+    from_status: str | None
+    to_status: str | None
+    from_state: str | None
+    to_state: str | None
+    at: datetime
+    seconds: float | None
+    expected: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """A payment's life in commit order. The warehouse is complete up to `complete_until`."""
+
+    puid: str
+    events: tuple[Event, ...]
+    transitions: tuple[Transition, ...]
+    complete_until: datetime | None
+
+    @property
+    def deleted(self) -> bool:
+        of_payment = [event for event in self.events if event.table == tables.PAYMENT_TABLE]
+        return bool(of_payment) and of_payment[-1].mod_type == "DELETE"
+
+
+def timeline(warehouse: Warehouse, puid: str) -> Timeline:
+    """Reads everything about a payment; without events when there is no such payment. Raises WarehouseError."""
+    # Asked for first: what is found is then at least as complete as it says.
+    complete_until = warehouse.complete_until()
+    events = tuple(_event(row) for row in warehouse.prebuilt("timeline_of_payment", puid=puid))
+    found = warehouse.prebuilt("transitions_of_payment", puid=puid) if events else []
+    return Timeline(
+        puid=puid,
+        events=events,
+        transitions=tuple(_transition(row) for row in found),
+        complete_until=complete_until,
+    )
+
+
+def _event(row: Row) -> Event:
+    return Event(
+        change_id=row["change_id"],
+        # Its first part; the TIMESTAMP column ends at microseconds.
+        committed_at=row["change_id"].split("/", 1)[0],
+        arrived_at=row["arrived_at"],
+        table=row["source_table"],
+        mod_type=row["mod_type"],
+        status=row["Status"],
+        state=row["payment_state"],
+        expected=row["transition_expected"],
+        service=row["ServiceName"],
+        acting_user=row["acting_user"],
+        error=row["ErrorDetails"],
+        differences=_differences(row),
+    )
+
+
+def _differences(row: Row) -> tuple[Difference, ...]:
+    fields = {field.name: field for field in _source_fields()}
+    old: Row = row["old_values"] or {}
+    # A column that only the old values have was added to the source after this view was made.
+    names = [name for name in dict.fromkeys([*fields, *old]) if name != "PUID"]
+    if row["mod_type"] == "UPDATE":
+        names = [name for name in names if name in old]
+    pairs = ((name, _old(fields.get(name), old.get(name)), _text(row.get(name))) for name in names)
+    return tuple(Difference(column=name, old=before, new=after) for name, before, after in pairs if before != after)
+
+
+def _old(field: tables.Field | None, value: Any) -> str | None:
+    """An old value: in Spanner's JSON encoding, where a JSON column is a JSON text."""
+    if field and field.type == "JSON" and isinstance(value, str):
+        return _text(json.loads(value))
+    return _text(value)
+
+
+def _source_fields() -> list[tables.Field]:
+    added = {field.name for field in (*tables.METADATA_FIELDS, *tables.ENRICHMENT_FIELDS)}
+    return [field for field in tables.changelogs()[tables.PAYMENT_TABLE].fields if field.name not in added]
+
+
+def _text(value: Any) -> str | None:
+    """A value as Spanner's JSON encoding writes it, so that an old and a new one can be compared."""
+    match value:
+        case None:
+            return None
+        case Decimal():
+            return format(value.normalize(), "f")
+        case datetime():
+            return value.isoformat(timespec="auto").replace("+00:00", "Z")
+        case dict() | list():
+            return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return str(value)
+
+
+def _transition(row: Row) -> Transition:
+    return Transition(
+        from_status=row["from_status"],
+        to_status=row["to_status"],
+        from_state=row["from_state"],
+        to_state=row["to_state"],
+        at=row["to_at"],
+        seconds=row["seconds_in_from_state"],
+        expected=row["expected"],
+    )
