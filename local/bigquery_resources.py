@@ -5,42 +5,37 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from local.machine import SECONDS, Here, Inputs, State, found
+from local.machine import SECONDS, Handler, Here, Inputs, found
 
 
-class Dataset:
+class Dataset(Handler):
     """A dataset of the emulator."""
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> State | None:
+    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
         return found(here.bigquery.get_dataset, inputs["datasetId"])
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> State:
+    def create(self, here: Here, name: str, inputs: Inputs) -> None:
         from google.cloud import bigquery
 
         dataset = bigquery.Dataset(f"{here.project}.{inputs['datasetId']}")
         dataset.location = inputs["location"]
         here.bigquery.create_dataset(dataset, timeout=SECONDS)
-        return {}
-
-    def update(self, here: Here, name: str, inputs: Inputs, state: State) -> bool:
-        return False
 
     def delete(self, here: Here, name: str, inputs: Inputs) -> None:
         here.bigquery.delete_dataset(inputs["datasetId"], delete_contents=True)
 
 
-class Table:
+class Table(Handler):
     """A table or a view. Columns are only ever added: the job adds some of its own."""
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> State | None:
+    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
         return found(here.bigquery.get_table, f"{inputs['datasetId']}.{inputs['tableId']}")
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> State:
+    def create(self, here: Here, name: str, inputs: Inputs) -> None:
         here.bigquery.create_table(self._asked(here, inputs), timeout=SECONDS)
-        return {}
 
-    def update(self, here: Here, name: str, inputs: Inputs, state: State) -> bool:
-        asked, there = self._asked(here, inputs), state["resource"]
+    def update(self, here: Here, name: str, inputs: Inputs, there: Any) -> bool:
+        asked = self._asked(here, inputs)
         if asked.view_query:
             if there.view_query == asked.view_query:
                 return False

@@ -89,13 +89,14 @@ class _Making:
     def make(self, kind: str, name: str, inputs: Mapping[str, Any]) -> State:
         with self._lock:
             state = server_made(self._here.project, kind, name, inputs)
-            outcome, made = self._really_make(kind, name, inputs)
+            outcome = self._really_make(kind, name, inputs)
             if not kind.startswith("pulumi:"):
                 resource = Resource(type=kind, name=name, outcome=outcome)
                 self.resources.append(resource)
                 self._inputs[kind] = inputs
                 self._on_resource(resource)
-            return {**state, **made}
+            handler = HANDLERS.get(kind)
+            return {**state, **(handler.outputs(self._here, name, inputs) if handler else {})}
 
     def inputs(self, kind: str) -> Mapping[str, Any]:
         """The inputs of the only resource of a kind."""
@@ -105,15 +106,16 @@ class _Making:
             )
         return self._inputs[kind]
 
-    def _really_make(self, kind: str, name: str, inputs: Mapping[str, Any]) -> tuple[Outcome, State]:
+    def _really_make(self, kind: str, name: str, inputs: Mapping[str, Any]) -> Outcome:
         handler = HANDLERS.get(kind)
         if handler is None:
-            return "recorded only", {}
+            return "recorded only"
         try:
             there = handler.read(self._here, name, inputs)
             if there is None:
-                return "created here", handler.create(self._here, name, inputs)
-            return "updated" if handler.update(self._here, name, inputs, there) else "unchanged", there
+                handler.create(self._here, name, inputs)
+                return "created here"
+            return "updated" if handler.update(self._here, name, inputs, there) else "unchanged"
         except ProviderError:
             raise
         except Exception as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 Inputs = Mapping[str, Any]
 State = dict[str, Any]
@@ -65,26 +65,35 @@ class Here:
         )
 
 
-class Handler(Protocol):
+class Handler:
     """How one resource type is really made. `name` is the resource's name in the program, `inputs` what it asks for."""
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> State | None:
+    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
         """What there is, or None."""
+        raise NotImplementedError
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> State: ...
+    def create(self, here: Here, name: str, inputs: Inputs) -> None:
+        """Makes it where there was nothing."""
+        raise NotImplementedError
 
-    def update(self, here: Here, name: str, inputs: Inputs, state: State) -> bool:
+    def update(self, here: Here, name: str, inputs: Inputs, there: Any) -> bool:
         """Makes what there is into what is asked for. Whether anything had to be done."""
+        return False
 
-    def delete(self, here: Here, name: str, inputs: Inputs) -> None: ...
+    def delete(self, here: Here, name: str, inputs: Inputs) -> None:
+        """Takes it away, with what is in it."""
+        raise NotImplementedError
+
+    def outputs(self, here: Here, name: str, inputs: Inputs) -> State:
+        """What the program reads of it that differs here from Google Cloud."""
+        return {}
 
 
-def found(get: Any, *args: Any, **named: Any) -> State | None:
-    """What `get` finds, or None. Its creation time tells a new one of the same name from an old one."""
+def found(get: Any, *args: Any, **named: Any) -> Any:
+    """What `get` finds, or None."""
     from google.api_core.exceptions import NotFound
 
     try:
-        resource = get(*args, timeout=SECONDS, **named)
+        return get(*args, timeout=SECONDS, **named)
     except NotFound:
         return None
-    return {"resource": resource, "create_time": getattr(resource, "create_time", None)}

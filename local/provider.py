@@ -11,9 +11,10 @@ import base64
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from local.bigquery_resources import Dataset, Table
 from local.machine import Handler, Here, Inputs, State
@@ -23,42 +24,34 @@ JOB: Final = "gcp:dataflow/flexTemplateJob:FlexTemplateJob"
 SCHEDULED_QUERY: Final = "gcp:bigquery/dataTransferConfig:DataTransferConfig"
 
 
-class Folder:
+class Folder(Handler):
     """A bucket is a folder with the resource's name."""
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> State | None:
-        return self._state(here, name) if (here.folder / name).is_dir() else None
+    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
+        return (here.folder / name).is_dir() or None
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> State:
+    def create(self, here: Here, name: str, inputs: Inputs) -> None:
         (here.folder / name).mkdir(parents=True)
-        return self._state(here, name)
-
-    def update(self, here: Here, name: str, inputs: Inputs, state: State) -> bool:
-        return False
 
     def delete(self, here: Here, name: str, inputs: Inputs) -> None:
-        (here.folder / name).rmdir()
+        shutil.rmtree(here.folder / name)
 
-    def _state(self, here: Here, name: str) -> State:
+    def outputs(self, here: Here, name: str, inputs: Inputs) -> State:
         return {"url": str(here.folder / name)}
 
 
-class KeyFile:
+class KeyFile(Handler):
     """The masking keys are a file that only its owner reads, with one version."""
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> State | None:
-        return self._state(here, name) if self._file(here, name).exists() else None
+    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
+        return self._file(here, name).exists() or None
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> State:
+    def create(self, here: Here, name: str, inputs: Inputs) -> None:
         file = self._file(here, name)
         file.parent.mkdir(parents=True, exist_ok=True)
         # Its mode from the start: between creation and a chmod others could read it.
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as keys:
             json.dump({"v1": base64.b64encode(secrets.token_bytes(32)).decode()}, keys)
-        return self._state(here, name)
-
-    def update(self, here: Here, name: str, inputs: Inputs, state: State) -> bool:
-        return False
 
     def delete(self, here: Here, name: str, inputs: Inputs) -> None:
         self._file(here, name).unlink()
@@ -66,21 +59,18 @@ class KeyFile:
     def _file(self, here: Here, name: str) -> Path:
         return here.folder / f"{name}.json"
 
-    def _state(self, here: Here, name: str) -> State:
+    def outputs(self, here: Here, name: str, inputs: Inputs) -> State:
         return {"id": f"file:{self._file(here, name)}"}
 
 
-class HandedBack:
+class HandedBack(Handler):
     """What the stack itself runs, from the resource's inputs."""
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> State | None:
+    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
         return None
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> State:
-        return {}
-
-    def update(self, here: Here, name: str, inputs: Inputs, state: State) -> bool:
-        return False
+    def create(self, here: Here, name: str, inputs: Inputs) -> None:
+        """The stack starts it."""
 
     def delete(self, here: Here, name: str, inputs: Inputs) -> None:
         """The stack ends it."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from local.machine import SECONDS, Here, Inputs, ProviderError, State, found
+from local.machine import SECONDS, Handler, Here, Inputs, ProviderError, found
 
 
-class SpannerInstance:
+class SpannerInstance(Handler):
     """An instance of the emulator."""
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> State | None:
+    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
         return found(here.instances.get_instance, name=_instance(here, inputs["name"]))
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> State:
+    def create(self, here: Here, name: str, inputs: Inputs) -> None:
         here.instances.create_instance(
             parent=f"projects/{here.project}",
             instance_id=inputs["name"],
@@ -25,25 +26,21 @@ class SpannerInstance:
             },
             timeout=SECONDS,
         ).result(SECONDS)
-        return {}
-
-    def update(self, here: Here, name: str, inputs: Inputs, state: State) -> bool:
-        return False
 
     def delete(self, here: Here, name: str, inputs: Inputs) -> None:
         here.instances.delete_instance(name=_instance(here, inputs["name"]), timeout=SECONDS)
 
 
-class SpannerDatabase:
+class SpannerDatabase(Handler):
     """A database. As for Google's provider, the statements that were run are the resource's state, not the database's.
 
     They are kept in a file with the database's creation time: a restarted emulator has lost both together.
     """
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> State | None:
+    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
         return found(here.databases.get_database, name=self._path(here, inputs))
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> State:
+    def create(self, here: Here, name: str, inputs: Inputs) -> None:
         statements = list(inputs.get("ddls") or [])
         database = here.databases.create_database(
             request={
@@ -54,30 +51,29 @@ class SpannerDatabase:
             timeout=SECONDS,
         ).result(SECONDS)
         self._record(here, inputs, str(database.create_time), statements)
-        return {}
 
-    def update(self, here: Here, name: str, inputs: Inputs, state: State) -> bool:
-        wanted, run = list(inputs.get("ddls") or []), self._run(here, inputs, state)
+    def update(self, here: Here, name: str, inputs: Inputs, there: Any) -> bool:
+        wanted, run = list(inputs.get("ddls") or []), self._run(here, inputs, there)
         if wanted[: len(run)] != run:
             raise ProviderError(
                 f"{inputs['name']}: an earlier statement of the changelog was changed or removed, or something else "
-                "made the database. A changelog only grows: add a changeset. `audit local down`, then `up`, begins anew."
+                "made the database. A changelog only grows: add a changeset, or begin anew: `audit local down`, `up`."
             )
         later = wanted[len(run) :]
         if later:
             here.databases.update_database_ddl(database=self._path(here, inputs), statements=later).result(SECONDS)
-            self._record(here, inputs, str(state["create_time"]), wanted)
+            self._record(here, inputs, str(there.create_time), wanted)
         return bool(later)
 
     def delete(self, here: Here, name: str, inputs: Inputs) -> None:
         here.databases.drop_database(database=self._path(here, inputs), timeout=SECONDS)
         self._file(here, inputs).unlink(missing_ok=True)
 
-    def _run(self, here: Here, inputs: Inputs, state: State) -> list[str]:
+    def _run(self, here: Here, inputs: Inputs, there: Any) -> list[str]:
         """The statements that made the database, or one that no changelog has where that is not known."""
         file = self._file(here, inputs)
         kept = json.loads(file.read_text()) if file.exists() else {}
-        return list(kept["ddls"]) if kept.get("create_time") == str(state["create_time"]) else ["unknown"]
+        return list(kept["ddls"]) if kept.get("create_time") == str(there.create_time) else ["unknown"]
 
     def _record(self, here: Here, inputs: Inputs, create_time: str, statements: list[str]) -> None:
         file = self._file(here, inputs)
