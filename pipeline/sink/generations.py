@@ -26,10 +26,10 @@ class Fenced(Exception):
 
 
 class Takeover(NamedTuple):
-    """What a new job found. `position` is None on the very first start; `streams` are the older jobs' write streams."""
+    """What a new job found: where to read from, and the write streams of older jobs."""
 
     generation: int
-    position: str | None
+    position: str
     streams: list[str]
 
 
@@ -40,16 +40,20 @@ class Generations:
         self._database = database
         self._job = job_name
 
-    def take_over(self) -> Takeover:
-        """Makes this job the newest. From its return on, older jobs can record neither streams nor positions."""
+    def take_over(self, start: str) -> Takeover:
+        """Makes this job the newest. From its return on, older jobs can record neither streams nor positions.
 
-        def work(transaction: Any) -> tuple[int, Any]:
+        `start` becomes the resume position of a first start: a job that dies before it wrote one leaves no gap.
+        """
+
+        def work(transaction: Any) -> tuple[int, str]:
             row = _first(transaction.read("jobs", ["Generation", "ResumePosition"], _keys([self._job])))
-            generation, position = (row[0] + 1, row[1]) if row else (1, None)
+            generation = row[0] + 1 if row else 1
+            position = timestamps.from_nanos(_nanos(row[1])) if row and row[1] else start
             transaction.insert_or_update(
                 "jobs",
-                ["JobName", "Generation", "UpdatedAt"],
-                [[self._job, generation, _COMMIT_TIMESTAMP]],
+                ["JobName", "Generation", "ResumePosition", "UpdatedAt"],
+                [[self._job, generation, position, _COMMIT_TIMESTAMP]],
             )
             return generation, position
 
@@ -63,7 +67,7 @@ class Generations:
                     param_types={"job": param_types.STRING},
                 )
             ]
-        return Takeover(generation, timestamps.from_nanos(_nanos(position)) if position else None, streams)
+        return Takeover(generation, position, streams)
 
     def fence(self, generation: int) -> str:
         """Call when the older streams are finalized. Returns the time after which no older job's row can be."""

@@ -81,8 +81,8 @@ Record = DataChange | Heartbeat | ChildPartitions
 class ReadPosition(NamedTuple):
     """Every change of `stream` committed before `position` was emitted before this.
 
-    It travels with the changes, because a watermark alone cannot be trusted with it: a runner that drains a job moves the
-    watermark to infinity, however far the stream was read.
+    It travels with the changes, because a watermark alone cannot be trusted with it: a runner that drains a job moves
+    the watermark to infinity, however far the stream was read.
     """
 
     stream: str

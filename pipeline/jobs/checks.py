@@ -1,0 +1,165 @@
+"""What must be right before a job starts: looked at once, at launch, and alone in a dry run. Writes nothing.
+
+Each check says what it looked at; a failed one says the rule and the way out. The first problem hides none of the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import fsspec
+import grpc
+from google.api_core.exceptions import GoogleAPICallError, NotFound
+
+from contract import tables, timestamps
+from pipeline import clients
+from pipeline.jobs.settings import StreamSettings
+from pipeline.source.query import ChangeStreamQuery
+from pipeline.transforms.keys import MaskingKeys
+
+_LOG = logging.getLogger(__name__)
+
+CAPTURE_TYPE = "NEW_ROW_AND_OLD_VALUES"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's result. `problem` is empty when all is well."""
+
+    checked: str
+    problem: str = ""
+
+
+class CheckFailed(Exception):
+    """The job cannot start; the message lists every problem."""
+
+
+def run(settings: StreamSettings) -> list[Finding]:
+    """Runs every check."""
+    findings: list[Finding] = []
+    for check in (_masking_keys, _change_streams, _start, _metadata_database, _datasets, _dead_letter_directory):
+        findings += _guarded(check, settings)
+    return findings
+
+
+def require(settings: StreamSettings) -> None:
+    """Raises CheckFailed when a check finds a problem."""
+    problems = [f.problem for f in run(settings) if f.problem]
+    if problems:
+        raise CheckFailed("\n".join(problems))
+
+
+def _guarded(check: Callable[[StreamSettings], Iterator[Finding]], settings: StreamSettings) -> list[Finding]:
+    name = (check.__name__).strip("_").replace("_", " ")
+    try:
+        return list(check(settings))
+    except (GoogleAPICallError, grpc.RpcError) as error:
+        code = getattr(error, "grpc_status_code", None) or (error.code() if callable(error.code) else error.code)
+        return [
+            Finding(
+                name,
+                f"{name}: the service answered {getattr(code, 'name', code)}. Check that it is reachable, that "
+                "what the options name exists, and that the job's account has the roles of `components/identity.py`.",
+            )
+        ]
+    except (ValueError, OSError) as error:
+        return [Finding(name, f"{name}: {error}")]
+
+
+def _masking_keys(settings: StreamSettings) -> Iterator[Finding]:
+    keys = MaskingKeys.load(settings["maskingKeys"])
+    yield Finding(f"masking keys: {len(keys.keys)}, newest {keys.newest}")
+
+
+def _change_streams(settings: StreamSettings) -> Iterator[Finding]:
+    database = clients.spanner_database(
+        settings["spannerEndpoint"],
+        settings["spannerProjectId"],
+        settings["spannerInstanceId"],
+        settings["spannerDatabase"],
+        settings["spannerDatabaseRole"],
+    )
+    with database.snapshot() as snapshot:
+        rows = snapshot.execute_sql(
+            "SELECT s.CHANGE_STREAM_NAME, o.OPTION_VALUE FROM INFORMATION_SCHEMA.CHANGE_STREAMS AS s "
+            "LEFT JOIN INFORMATION_SCHEMA.CHANGE_STREAM_OPTIONS AS o "
+            "ON o.CHANGE_STREAM_NAME = s.CHANGE_STREAM_NAME AND o.OPTION_NAME = 'value_capture_type'"
+        )
+        capture = {name: kind or "OLD_AND_NEW_VALUES" for name, kind in rows}
+    for name in settings.stream_names:
+        if name not in capture:
+            yield Finding(
+                name,
+                f"change stream {name} must exist in {settings['spannerDatabase']}, which has "
+                f"{', '.join(sorted(capture)) or 'none'}. Set spannerChangeStreamNames, or run the schema's changelog.",
+            )
+        elif capture[name] != CAPTURE_TYPE:
+            yield Finding(
+                name,
+                f"change stream {name} must capture {CAPTURE_TYPE}, has {capture[name]}. Add a changeset: "
+                f"ALTER CHANGE STREAM {name} SET OPTIONS (value_capture_type = '{CAPTURE_TYPE}').",
+            )
+        else:
+            yield Finding(f"change stream {name}: {CAPTURE_TYPE}")
+
+
+def _start(settings: StreamSettings) -> Iterator[Finding]:
+    """Asks for the partitions at the start: Spanner refuses a time before the stream or past its retention."""
+    start = settings["startTimestamp"]
+    if not start:
+        return
+    if timestamps.normalise(start) > timestamps.now():
+        yield Finding("start", f"startTimestamp must not be in the future, got {start}.")
+        return
+    for stream in settings.streams:
+        try:
+            ChangeStreamQuery(stream, clients.spanner_channel(stream.endpoint)).roots(timestamps.normalise(start))
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.OUT_OF_RANGE:
+                yield Finding(
+                    "start",
+                    f"startTimestamp must lie after the creation of {stream.name} and inside its retention period, "
+                    f"got {start}. Give a later one, or none to go on from the resume position.",
+                )
+                continue
+            raise
+        yield Finding(f"start timestamp {start} is readable in {stream.name}")
+
+
+def _metadata_database(settings: StreamSettings) -> Iterator[Finding]:
+    at = settings.sink.metadata
+    database = clients.spanner_database(settings["spannerEndpoint"], at.project, at.instance, at.database)
+    with database.snapshot() as snapshot:
+        names = {row[0] for row in snapshot.execute_sql("SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES")}
+    absent = {"jobs", "write_streams"} - names
+    if absent:
+        yield Finding(
+            "metadata database",
+            f"metadata database {at.database} must have the tables {', '.join(sorted(absent))}. Run `pulumi up`.",
+        )
+    else:
+        yield Finding(f"metadata database {at.database}")
+
+
+def _datasets(settings: StreamSettings) -> Iterator[Finding]:
+    client = settings.sink.bigquery()
+    names = {dataset for dataset, _ in tables.CHANGELOGS.values()} | {settings["bigQueryDataset"]}
+    for name in sorted(names):
+        try:
+            client.get_dataset(f"{settings['bigQueryProjectId']}.{name}")
+        except NotFound:
+            yield Finding(name, f"dataset {name} must exist in {settings['bigQueryProjectId']}. Run `pulumi up`.")
+        else:
+            yield Finding(f"dataset {name}")
+
+
+def _dead_letter_directory(settings: StreamSettings) -> Iterator[Finding]:
+    directory = settings["deadLetterQueueDirectory"]
+    filesystem, path = fsspec.core.url_to_fs(directory)
+    root = path if not directory.startswith("gs://") else path.split("/")[0]
+    if not filesystem.exists(root):
+        yield Finding("dead letters", f"deadLetterQueueDirectory must exist, {directory} does not. Run `pulumi up`.")
+    else:
+        yield Finding(f"dead letters: {directory}")

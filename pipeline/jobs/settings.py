@@ -1,0 +1,161 @@
+"""The job's command line, made from `contract.options`, checked at once and whole."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from contract import payments, tables, timestamps
+from contract.options import OPTIONS
+from pipeline.clients import Endpoints
+from pipeline.sink.changelogs import Destinations
+from pipeline.sink.config import MetadataDatabase, SinkSettings
+from pipeline.source.query import ChangeStream
+from pipeline.source.reading import Reading
+from pipeline.transforms.filter import Ignored
+from pipeline.transforms.mask import NewColumns
+
+_EXAMPLE = """
+Options that are not listed go to Beam (--runner, --job_name, --region, …).
+
+Example, on one machine:
+  python -m pipeline.jobs.stream --runner=PrismRunner --job_name=audit-stream-job \\
+    --spannerProjectId=audit-local --spannerInstanceId=audit-instance --spannerDatabase=audit-db …
+"""
+
+
+class SettingsError(ValueError):
+    """Options that cannot be run with; the message lists every problem with its way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSettings:
+    """What the streaming job runs with."""
+
+    values: dict[str, str]
+    job_name: str
+
+    def __getitem__(self, name: str) -> str:
+        return self.values[name]
+
+    @property
+    def endpoints(self) -> Endpoints:
+        return Endpoints(
+            spanner=self["spannerEndpoint"],
+            bigquery=self["bigQueryEndpoint"],
+            bigquery_storage=self["bigQueryStorageEndpoint"],
+        )
+
+    @property
+    def stream_names(self) -> tuple[str, ...]:
+        return tuple(_listed(self["spannerChangeStreamNames"]))
+
+    @property
+    def streams(self) -> tuple[ChangeStream, ...]:
+        database = (
+            f"projects/{self['spannerProjectId']}/instances/{self['spannerInstanceId']}"
+            f"/databases/{self['spannerDatabase']}"
+        )
+        return tuple(
+            ChangeStream(
+                name=name,
+                database=database,
+                endpoint=self["spannerEndpoint"],
+                role=self["spannerDatabaseRole"],
+                priority=self["rpcPriority"],
+                heartbeat_millis=int(self["heartbeatMillis"]),
+            )
+            for name in self.stream_names
+        )
+
+    @property
+    def reading(self) -> Reading:
+        end = self["endTimestamp"]
+        return Reading(
+            mode=self["readMode"],  # type: ignore[arg-type]
+            window_millis=int(self["windowMillis"]),
+            end=timestamps.normalise(end) if end else None,
+        )
+
+    @property
+    def new_columns(self) -> NewColumns:
+        return self["newColumns"]  # type: ignore[return-value]
+
+    @property
+    def payment_states(self) -> dict[str, str]:
+        return payments.parse_states(self["paymentStates"])
+
+    @property
+    def ignored(self) -> Ignored:
+        return Ignored.parse(fields=self["ignoreFields"], tables=self["ignoreTables"])
+
+    @property
+    def sink(self) -> SinkSettings:
+        return SinkSettings(
+            endpoints=self.endpoints,
+            metadata=MetadataDatabase(
+                project=self["spannerProjectId"],
+                instance=self["spannerMetadataInstanceId"],
+                database=self["spannerMetadataDatabase"],
+            ),
+            destinations=Destinations(
+                project=self["bigQueryProjectId"],
+                dataset=self["bigQueryDataset"],
+                name_template=self["bigQueryChangelogTableNameTemplate"],
+                places=tables.CHANGELOGS,
+            ),
+            job_name=self.job_name,
+            exactly_once=self["writeMode"] == "exactly-once",
+        )
+
+
+def parse(argv: Sequence[str]) -> tuple[StreamSettings, list[str]]:
+    """Reads the command line. Returns the settings and what is left for Beam. Raises SettingsError."""
+    parser = ArgumentParser(
+        prog="pipeline.jobs.stream",
+        description="Carries every change of Spanner change streams, masked and enriched, into BigQuery.",
+        epilog=_EXAMPLE,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for option in OPTIONS:
+        shown = "required" if option.required else f"default: {option.default or 'empty'}"
+        help_text = f"{option.help} ({shown})".replace("%", "%%")
+        parser.add_argument(f"--{option.name}", default=option.default, help=help_text, metavar="VALUE")
+    parser.add_argument("--job_name", default="audit-stream-job", help="Name of the job; its resume position is by it.")
+    known, beam_args = parser.parse_known_args(argv)
+    values: dict[str, Any] = vars(known)
+    job_name: str = values.pop("job_name")
+    problems = _problems(values)
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return StreamSettings(values=values, job_name=job_name), [*beam_args, f"--job_name={job_name}"]
+
+
+def _problems(values: dict[str, Any]) -> list[str]:
+    found = []
+    for option in OPTIONS:
+        value = values[option.name]
+        if value is None:
+            found.append(f"--{option.name} is required: {option.help}")
+        elif option.regex and not re.fullmatch(option.regex, value):
+            found.append(f"--{option.name} must match {option.regex}, got {value!r}. {option.help}")
+    if found:
+        return found
+    try:
+        payments.parse_states(values["paymentStates"])
+    except ValueError as error:
+        found.append(str(error))
+    if not list(_listed(values["spannerChangeStreamNames"])):
+        found.append("--spannerChangeStreamNames must name at least one change stream.")
+    start, end = values["startTimestamp"], values["endTimestamp"]
+    if start and end and timestamps.normalise(start) >= timestamps.normalise(end):
+        found.append(f"--endTimestamp must be after --startTimestamp, got {start} and {end}.")
+    return found
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

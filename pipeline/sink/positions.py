@@ -1,0 +1,56 @@
+"""The resume position as the warehouse sees it: how complete the changelogs are, for readers and the state's merge."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+from google.api_core.exceptions import GoogleAPICallError
+
+from contract import tables, timestamps
+from pipeline.sink.connection import AppendConnection, NoAnswer
+
+_LOG = logging.getLogger(__name__)
+_TIMESTAMP = pa.timestamp("us", tz="UTC")
+_SCHEMA = pa.schema(
+    [("job_name", pa.string()), ("generation", pa.int64()), ("position", _TIMESTAMP), ("written_at", _TIMESTAMP)]
+)
+
+
+class PositionLog:
+    """Appends positions to the table `resume_positions`."""
+
+    def __init__(self, settings: Any) -> None:
+        self._settings = settings
+        self._connection: AppendConnection | None = None
+
+    def publish(self, position: str) -> None:
+        """Appends one position. A failure is logged and left: the next position says more."""
+        row = [
+            [self._settings.job_name],
+            [self._settings.generation],
+            [timestamps.to_micros(position)],
+            [datetime.now(UTC)],
+        ]
+        batch = pa.RecordBatch.from_arrays(
+            [pa.array(v, t) for v, t in zip(row, _SCHEMA.types, strict=True)], schema=_SCHEMA
+        )
+        try:
+            self._connect().append(batch, None, timeout=10)
+        except (GoogleAPICallError, NoAnswer) as error:
+            _LOG.warning("Publishing the resume position: %s. The next one follows.", type(error).__name__)
+            self._connection = None
+
+    def _connect(self) -> AppendConnection:
+        if self._connection is None:
+            from pipeline.clients import write_client
+
+            table = tables.RESUME_POSITIONS
+            project = self._settings.destinations.project
+            stream = f"projects/{project}/datasets/{table.dataset}/tables/{table.name}/streams/_default"
+            self._connection = AppendConnection(
+                write_client(self._settings.endpoints.bigquery_storage), stream, _SCHEMA
+            )
+        return self._connection

@@ -1,0 +1,234 @@
+"""`WriteChanges`: encoded rows → BigQuery, and the position to resume from, measured behind both ways out.
+
+Rows of a shard gather in keyed state for `batch_millis`, then one append takes them all; rows that arrive during an
+append wait and go with the next. The batch is not frozen before the append: a retried bundle may bring more rows, and
+`Shard` is right for any rows at any time, because after a refused offset it asks the table and not the offset.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.coders import PickleCoder
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.utils.timestamp import Timestamp
+
+from contract import metrics, tables, timestamps
+from contract.changes import Coordinates, DeadLetter, Reason
+from pipeline.sink import rows
+from pipeline.sink.config import SinkSettings
+from pipeline.sink.shards import Outcome, Rejected, Shard, StreamPosition
+from pipeline.source.records import ReadPosition
+from pipeline.steps import DEAD, EncodedRows
+
+_LOG = logging.getLogger(__name__)
+
+
+class AppendRows(beam.DoFn):
+    """Appends the gathered rows of a shard, exactly once. Rejected rows become dead letters."""
+
+    STREAM = ReadModifyWriteStateSpec("stream", PickleCoder())
+    PENDING = BagStateSpec("pending", PickleCoder())
+    HELD = ReadModifyWriteStateSpec("held", PickleCoder())
+    FLUSH = TimerSpec("flush", TimeDomain.REAL_TIME)
+
+    def __init__(self, settings: SinkSettings, batch_millis: int) -> None:
+        self._settings = settings
+        self._batch_seconds = batch_millis / 1000
+        self._appended = Metrics.counter(metrics.NAMESPACE, metrics.ROWS_APPENDED)
+        self._already_there = Metrics.counter(metrics.NAMESPACE, metrics.ROWS_ALREADY_THERE)
+        self._millis = Metrics.distribution(metrics.NAMESPACE, metrics.APPEND_MILLIS)
+        self._rows = Metrics.distribution(metrics.NAMESPACE, metrics.BATCH_ROWS)
+        self._age = Metrics.distribution(metrics.NAMESPACE, metrics.COMMIT_TO_APPENDED_MILLIS)
+
+    def setup(self) -> None:
+        self._clients = self._settings.connect()
+        self._shards: dict[str, Shard] = {}
+
+    def process(
+        self,
+        element: tuple[str, EncodedRows],
+        at: Any = beam.DoFn.TimestampParam,
+        pending: Any = beam.DoFn.StateParam(PENDING),
+        held: Any = beam.DoFn.StateParam(HELD),
+        flush: Any = beam.DoFn.TimerParam(FLUSH),
+    ) -> None:
+        pending.add(element[1])
+        # The timer holds the watermark at the timestamp of the element that set it: the earliest one must.
+        holding = held.read()
+        if holding is None or at.micros < holding[0]:
+            due = holding[1] if holding else time.time() + self._batch_seconds
+            held.write((at.micros, due))
+            flush.set(Timestamp.of(due))
+
+    @on_timer(FLUSH)
+    def flush(
+        self,
+        key: str = beam.DoFn.KeyParam,
+        stream: Any = beam.DoFn.StateParam(STREAM),
+        pending: Any = beam.DoFn.StateParam(PENDING),
+        held: Any = beam.DoFn.StateParam(HELD),
+    ) -> Iterator[Any]:
+        encoded: list[EncodedRows] = list(pending.read())
+        pending.clear()
+        held.clear()
+        if not encoded:
+            return
+        table, _, number = key.partition("|")
+        shard = self._shards.get(key)
+        if shard is None:
+            shard = self._shards[key] = Shard(self._clients, table, number)
+        state = stream.read()
+        started = time.monotonic()
+        batch = rows.merge([e.data for e in encoded])
+        columns = tuple({c.name: c for e in encoded for c in e.columns}.values())
+        position, outcome = shard.append(StreamPosition(*state) if state else None, batch, columns)
+        if position is None:
+            stream.clear()
+        else:
+            stream.write(tuple(position))
+        self._measure(batch, outcome, time.monotonic() - started)
+        for rejected in outcome.rejected:
+            yield beam.pvalue.TaggedOutput(DEAD, rejected_letter(rejected))
+
+    def teardown(self) -> None:
+        for shard in self._shards.values():
+            shard.close()
+
+    def _measure(self, batch: Any, outcome: Outcome, seconds: float) -> None:
+        self._appended.inc(outcome.appended)
+        self._already_there.inc(outcome.already_there)
+        self._millis.update(int(seconds * 1000))
+        self._rows.update(batch.num_rows)
+        newest = batch[tables.COMMIT_TIMESTAMP_NANOS][batch.num_rows - 1].as_py()
+        self._age.update(max(0, time.time_ns() - newest) // 1_000_000)
+
+
+def rejected_letter(rejected: Rejected) -> DeadLetter:
+    """The dead letter of a row that BigQuery refused: the row as it was sent, and where to read the change again."""
+    row = {name: _json(value) for name, value in rejected.row.items() if name != rows.STREAM}
+    commit_timestamp, transaction, sequence, mod_index = row[tables.CHANGE_ID].split("/")
+    now = timestamps.now()
+    return DeadLetter(
+        coordinates=Coordinates(
+            rejected.row[rows.STREAM],
+            row[tables.TABLE_NAME],
+            commit_timestamp,
+            transaction,
+            sequence,
+            int(mod_index),
+        ),
+        step="AppendRows",
+        reason=Reason.REJECTED,
+        message=rejected.message,
+        attempts=0,
+        first_failed_at=now,
+        last_failed_at=now,
+        change={"row": row},
+    )
+
+
+def _json(value: Any) -> Any:
+    return value if value is None or isinstance(value, str | int | float | bool | list) else str(value)
+
+
+class TrackPosition(beam.DoFn):
+    """Writes the resume position: the read position of the slowest stream, once everything before it is out.
+
+    Its input are the read positions. A timer at a read position fires when the watermark behind appends and dead
+    letters has passed it. The next one is set only then: a timer that moves on with each new position would never fire.
+    """
+
+    LATEST = ReadModifyWriteStateSpec("latest", PickleCoder())
+    AWAITED = ReadModifyWriteStateSpec("awaited", PickleCoder())
+    PASSED = TimerSpec("passed", TimeDomain.WATERMARK)
+
+    def __init__(self, settings: SinkSettings, streams: tuple[str, ...], publish_seconds: float = 10.0) -> None:
+        self._settings = settings
+        self._streams = streams
+        self._publish_seconds = publish_seconds
+
+    def setup(self) -> None:
+        from pipeline.sink.positions import PositionLog
+
+        self._generations = self._settings.generations()
+        self._log = PositionLog(self._settings)
+        self._published = 0.0
+
+    def process(
+        self,
+        element: tuple[bytes, ReadPosition],
+        latest: Any = beam.DoFn.StateParam(LATEST),
+        awaited: Any = beam.DoFn.StateParam(AWAITED),
+        passed: Any = beam.DoFn.TimerParam(PASSED),
+    ) -> None:
+        read = element[1]
+        positions: dict[str, str] = latest.read() or {}
+        positions[read.stream] = max(read.position, positions.get(read.stream, ""))
+        latest.write(positions)
+        if awaited.read() is None and len(positions) == len(self._streams):
+            self._await(min(positions.values()), awaited, passed)
+
+    @on_timer(PASSED)
+    def advance(
+        self,
+        latest: Any = beam.DoFn.StateParam(LATEST),
+        awaited: Any = beam.DoFn.StateParam(AWAITED),
+        passed: Any = beam.DoFn.TimerParam(PASSED),
+    ) -> None:
+        position: str = awaited.read()
+        self._write(position)
+        slowest = min(latest.read().values())
+        if slowest > position:
+            self._await(slowest, awaited, passed)
+        else:
+            awaited.clear()
+
+    @staticmethod
+    def _await(position: str, awaited: Any, passed: Any) -> None:
+        awaited.write(position)
+        # Runners cut timestamps to milliseconds: a change just before the position counts as of that millisecond.
+        passed.set(Timestamp(micros=(timestamps.to_micros(position) // 1000 + 1) * 1000))
+
+    def _write(self, position: str) -> None:
+        self._generations.advance(self._settings.generation, position)
+        if time.monotonic() - self._published >= self._publish_seconds:
+            self._published = time.monotonic()
+            self._log.publish(position)
+
+
+class WriteChanges(beam.PTransform):
+    """(encoded rows, dead letters of the steps before, read positions) → BigQuery, dead letters, resume position."""
+
+    def __init__(
+        self,
+        settings: SinkSettings,
+        *,
+        batch_millis: int,
+        streams: tuple[str, ...],
+        dead_letters: beam.PTransform,
+    ) -> None:
+        super().__init__()
+        self._settings = settings
+        self._batch_millis = batch_millis
+        self._streams = streams
+        self._dead_letters = dead_letters
+
+    def expand(self, inputs: dict[str, Any]) -> Any:
+        appended = inputs["rows"] | "AppendRows" >> beam.ParDo(
+            AppendRows(self._settings, self._batch_millis)
+        ).with_outputs(DEAD, main="appended")
+        written = (inputs["dead_letters"], appended[DEAD]) | "AllDeadLetters" >> beam.Flatten() | self._dead_letters
+        # Of these two only the watermark matters: no position passes before their elements are out.
+        return (
+            (inputs["positions"], appended["appended"], written)
+            | "BehindTheSink" >> beam.Flatten()
+            | "OneKey" >> beam.WithKeys(b"").with_output_types(tuple[bytes, Any])
+            | "TrackPosition" >> beam.ParDo(TrackPosition(self._settings, self._streams))
+        )
