@@ -1,0 +1,100 @@
+"""Rows as the pipeline writes them, put into the BigQuery emulator by hand, in any order."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from contract import changes, payments, queries, tables
+from support.warehouse import _parameter
+
+# A recent whole second: payment_current reads the last days only.
+START = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+
+
+def at(second: float) -> datetime:
+    return START + timedelta(seconds=second)
+
+
+def row(
+    puid: str, mod: str, second: float, status: str | None = None, old: Any = None, **fields: Any
+) -> dict[str, Any]:
+    """A changelog row of `payment_audit_trail` (or, with `table`, of audit_logs), committed `second` after START."""
+    table = fields.pop("table", tables.PAYMENT_TABLE)
+    commit = at(second).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
+    before = (old or {}).get("Status", status if mod == "UPDATE" else None)
+    return {
+        "PUID": puid,
+        "Status": status,
+        tables.MOD_TYPE: mod,
+        tables.TABLE_NAME: table,
+        tables.COMMIT_TIMESTAMP: at(second).isoformat(),
+        tables.COMMIT_TIMESTAMP_NANOS: str(int(at(second).timestamp() * 1e6) * 1000),
+        tables.CHANGE_ID: changes.change_id(commit, "tx", "00000000", 0),
+        tables.BIG_QUERY_COMMIT_TIMESTAMP: at(second + 0.5).isoformat(),
+        tables.OLD_VALUES: None if old is None else json.dumps(old),
+        tables.PAYMENT_STATE: payments.PAYMENT_STATES.get(status or ""),
+        tables.PAYMENT_STATE_AT: at(second).isoformat(),
+        tables.PREVIOUS_PAYMENT_STATE: payments.PAYMENT_STATES.get(before or ""),
+        **fields,
+    }
+
+
+@dataclass(frozen=True)
+class Changelog:
+    """Writes rows and runs scripts in one test's warehouse."""
+
+    client: Any
+    project: str
+
+    def create(self) -> None:
+        """Makes the tables and views."""
+        from google.cloud import bigquery
+
+        for dataset in (tables.PAYMENT_DATASET, tables.AUDIT_LOG_DATASET):
+            self.client.create_dataset(f"{self.project}.{dataset}")
+        for table in tables.all_tables():
+            fields = [bigquery.SchemaField(f.name, f.type, f.mode) for f in table.fields]
+            self.client.create_table(bigquery.Table(f"{self.project}.{table.id}", schema=fields))
+        for name in queries.views():
+            view = bigquery.Table(f"{self.project}.{tables.PAYMENT_DATASET}.{name}")
+            view.view_query = queries.view(name, self.project)
+            self.client.create_table(view)
+
+    def clear(self) -> None:
+        """Takes every row out of every table."""
+        for table in tables.all_tables():
+            self.query(f"DELETE FROM `{self.project}.{table.id}` WHERE TRUE")
+
+    def payments(self, *rows: dict[str, Any]) -> None:
+        self._insert(tables.changelogs()[tables.PAYMENT_TABLE].id, rows)
+
+    def audit_logs(self, *rows: dict[str, Any]) -> None:
+        self._insert(tables.changelogs()[tables.AUDIT_LOG_TABLE].id, rows)
+
+    def position(self, second: float, *, job: str = "audit-stream-job") -> None:
+        written = {"written_at": datetime.now(UTC).isoformat(), "position": at(second).isoformat()}
+        self._insert(tables.RESUME_POSITIONS.id, [{"job_name": job, "generation": 1, **written}])
+
+    def merge(self) -> None:
+        self.client.query(queries.script(queries.MERGE_PAYMENT_STATE, self.project)).result()
+
+    def rewind(self, second: float) -> None:
+        self.query(queries.script(queries.REWIND_PAYMENT_STATE, self.project), commit_timestamp=at(second))
+
+    def query(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        from google.cloud import bigquery
+
+        config = bigquery.QueryJobConfig(
+            query_parameters=[_parameter(name, value) for name, value in parameters.items()],
+            default_dataset=f"{self.project}.{tables.PAYMENT_DATASET}",
+        )
+        return [dict(found) for found in self.client.query(sql, job_config=config).result()]
+
+    def current(self) -> dict[str, str]:
+        return {found["PUID"]: found["Status"] for found in self.query("SELECT PUID, Status FROM payment_current")}
+
+    def _insert(self, table: str, rows: Any) -> None:
+        assert self.client.insert_rows_json(self.client.get_table(f"{self.project}.{table}"), list(rows)) == []
