@@ -193,10 +193,11 @@ class Retrier:
             _, outcome = shard.append(None, missing, columns)
             shard.close()
             refused = [rejected_letter(r) for r in outcome.rejected]
-            if table == tables.PAYMENT_TABLE:
-                self._rewind_merge(min(missing[tables.COMMIT_TIMESTAMP].to_pylist()))
+        if table == tables.PAYMENT_TABLE:
+            # Also for rows that were there: an earlier try may have ended between its append and its rewind.
+            self._rewind_merge(min(batch[tables.COMMIT_TIMESTAMP].to_pylist()))
         lost = {letter.id for letter in refused}
-        return [i for i in ids if i not in lost], refused
+        return [letter_id for i in ids if (letter_id := f"{i}@{table}") not in lost], refused
 
     def _rewind_merge(self, oldest: Any) -> None:
         """The merged state ends before the oldest row that came late, so that the next merge takes it in."""
