@@ -6,7 +6,7 @@ CREATE TABLE jobs (
   JobName STRING(128) NOT NULL,
   Generation INT64 NOT NULL,
   ResumePosition TIMESTAMP,
-  FencedAt TIMESTAMP,
+  FencedAt TIMESTAMP OPTIONS (allow_commit_timestamp = true),
   UpdatedAt TIMESTAMP NOT NULL OPTIONS (allow_commit_timestamp = true),
 ) PRIMARY KEY (JobName);
 --rollback DROP TABLE jobs;
