@@ -12,8 +12,7 @@ from components.spanner import SourceDatabase, SourceDatabaseArgs
 from components.storage import Storage, StorageArgs
 
 settings = Settings.load()
-cloud = google(settings)
-here = pulumi.ResourceOptions(provider=cloud)
+here = pulumi.ResourceOptions(provider=google(settings))
 
 accounts = Identity("accounts", here)
 
@@ -58,13 +57,17 @@ warehouse = Warehouse(
     here,
 )
 
-# The job starts last, when it may do everything that it needs.
 job = StreamJob(
     "stream",
     StreamJobArgs(
-        settings=settings, source=source, storage=storage, masking_keys=masking_keys.location, account=accounts.pipeline
+        settings=settings,
+        source=source,
+        storage=storage,
+        masking_keys=masking_keys.location,
+        account=accounts.pipeline,
+        needs=[source, masking_keys, storage, warehouse],
     ),
-    pulumi.ResourceOptions(provider=cloud, depends_on=[source, masking_keys, storage, warehouse]),
+    here,
 )
 
 # What `audit` needs to know: `pulumi stack output --json` is its connection file.

@@ -8,7 +8,7 @@ import pulumi
 from pulumi_gcp import bigquery, projects
 
 from components import naming
-from components.settings import WarehouseSettings
+from components.settings import Settings
 from contract import queries, tables
 
 # The job adds columns to these as they appear in Spanner; Pulumi must not take them away again.
@@ -21,9 +21,7 @@ _MERGED_FROM: Final = (tables.changelogs()[tables.PAYMENT_TABLE].id, tables.RESU
 class WarehouseArgs:
     """`pipeline`: the member that the job runs as; `merge`: the e-mail of the scheduled merge's service account."""
 
-    project: str
-    settings: WarehouseSettings
-    protect: bool
+    settings: Settings
     pipeline: pulumi.Input[str]
     merge: pulumi.Input[str]
 
@@ -35,22 +33,22 @@ class Warehouse(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: WarehouseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("Warehouse"), name, {}, opts)
-        self._args = args
-        self.location = args.settings.location
+        self._args, self._settings = args, args.settings
+        self.location = args.settings.warehouse.location
         self._datasets = {d: self._dataset(d) for d in sorted({t.dataset for t in tables.all_tables()})}
         self._tables = {table.id: self._table(table) for table in tables.all_tables()}
         self._views = {view: self._view(view) for view in queries.views()}
         self._pipeline_access()
         self._merge_access()
         self._merge()
-        for reader in args.settings.readers:
+        for reader in args.settings.warehouse.readers:
             self._reader_access(reader)
-        if args.settings.readers:
+        if args.settings.warehouse.readers:
             self._authorize_views()
         self.register_outputs({"location": self.location})
 
     def _dataset(self, dataset: str) -> bigquery.Dataset:
-        protect = self._args.protect
+        protect = self._settings.protect
         return bigquery.Dataset(
             dataset,
             dataset_id=dataset,
@@ -61,7 +59,7 @@ class Warehouse(pulumi.ComponentResource):
         )
 
     def _table(self, table: tables.Table) -> bigquery.Table:
-        protect = self._args.protect
+        protect = self._settings.protect
         partitioning: bigquery.TableTimePartitioningArgsDict | None = (
             {"type": "DAY", "field": table.partition_by} if table.partition_by else None
         )
@@ -83,7 +81,7 @@ class Warehouse(pulumi.ComponentResource):
             f"{tables.PAYMENT_DATASET}.{view}",
             dataset_id=self._datasets[tables.PAYMENT_DATASET].dataset_id,
             table_id=view,
-            view={"query": queries.view(view, self._args.project), "use_legacy_sql": False},
+            view={"query": queries.view(view, self._settings.project), "use_legacy_sql": False},
             deletion_protection=False,
             # A view holds nothing. BigQuery checks its query when it is made, so what it reads must be there.
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(self._tables.values())),
@@ -91,14 +89,13 @@ class Warehouse(pulumi.ComponentResource):
 
     def _merge(self) -> None:
         """The scheduled query that brings payment_state up to date."""
-        settings = self._args.settings
         bigquery.DataTransferConfig(
             naming.MERGE,
             display_name=naming.MERGE,
             data_source_id="scheduled_query",
             location=self.location,
-            schedule=f"every {settings.merge_minutes} minutes",
-            params={"query": queries.script(queries.MERGE_PAYMENT_STATE, self._args.project)},
+            schedule=f"every {self._settings.warehouse.merge_minutes} minutes",
+            params={"query": queries.script(queries.MERGE_PAYMENT_STATE, self._settings.project)},
             service_account_name=self._args.merge,
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(self._tables.values())),
         )
@@ -137,7 +134,7 @@ class Warehouse(pulumi.ComponentResource):
                     f"{key}-{view}",
                     dataset_id=dataset.dataset_id,
                     view={
-                        "project_id": self._args.project,
+                        "project_id": self._settings.project,
                         "dataset_id": tables.PAYMENT_DATASET,
                         "table_id": table.table_id,
                     },
@@ -157,7 +154,7 @@ class Warehouse(pulumi.ComponentResource):
     def _may_query(self, who: str, member: pulumi.Input[str]) -> None:
         projects.IAMMember(
             f"query-{who}",
-            project=self._args.project,
+            project=self._settings.project,
             role="roles/bigquery.jobUser",
             member=member,
             opts=pulumi.ResourceOptions(parent=self),

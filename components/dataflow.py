@@ -1,6 +1,6 @@
 """The streaming job: a Dataflow flex template job, with the launch options of the contract as its parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -15,13 +15,17 @@ from contract import options, schema
 
 @dataclass(frozen=True, kw_only=True)
 class StreamJobArgs:
-    """What the job reads, where it writes, and who it runs as."""
+    """What the job reads, where it writes, and who it runs as.
+
+    `needs` is what must be there, with its grants, while the job runs: made before it, taken away after it is drained.
+    """
 
     settings: Settings
     source: SourceDatabase
     storage: Storage
     masking_keys: pulumi.Input[str]
     account: serviceaccount.Account
+    needs: Sequence[pulumi.Resource]
 
 
 class StreamJob(pulumi.ComponentResource):
@@ -91,7 +95,10 @@ class StreamJob(pulumi.ComponentResource):
             on_delete="drain",
             # Two jobs at once would fence each other; an update in place would keep the old one's state.
             opts=pulumi.ResourceOptions(
-                parent=self, delete_before_replace=True, replace_on_changes=["*"], depends_on=[worker]
+                parent=self,
+                delete_before_replace=True,
+                replace_on_changes=["*"],
+                depends_on=[worker, *self._args.needs],
             ),
         )
 

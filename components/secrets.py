@@ -6,14 +6,14 @@ import pulumi
 from pulumi_gcp import secretmanager
 
 from components import naming
+from components.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskingKeysArgs:
     """`pipeline`: the member that the job runs as."""
 
-    region: str
-    protect: bool
+    settings: Settings
     pipeline: pulumi.Input[str]
 
 
@@ -39,9 +39,9 @@ class MaskingKeys(pulumi.ComponentResource):
         return secretmanager.Secret(
             naming.MASKING_KEYS,
             secret_id=naming.MASKING_KEYS,
-            replication={"user_managed": {"replicas": [{"location": self._args.region}]}},
-            deletion_protection=self._args.protect,
-            opts=pulumi.ResourceOptions(parent=self, protect=self._args.protect),
+            replication={"user_managed": {"replicas": [{"location": self._args.settings.region}]}},
+            deletion_protection=self._args.settings.protect,
+            opts=pulumi.ResourceOptions(parent=self, protect=self._args.settings.protect),
         )
 
     def _access(self, secret: secretmanager.Secret, role: str) -> None:

@@ -8,7 +8,7 @@ import pulumi
 from pulumi_gcp import spanner
 
 from components import naming
-from components.settings import SpannerSettings
+from components.settings import Settings
 from contract import schema
 
 
@@ -20,8 +20,7 @@ class SchemaOwnerError(ValueError):
 class SourceDatabaseArgs:
     """`application` and `pipeline`: the members that write payments and that read their changes."""
 
-    settings: SpannerSettings
-    protect: bool
+    settings: Settings
     application: pulumi.Input[str]
     pipeline: pulumi.Input[str]
 
@@ -35,7 +34,7 @@ class SourceDatabase(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: SourceDatabaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("SourceDatabase"), name, {}, opts)
-        self._args = args
+        self._args, self._settings = args, args.settings
         instance = self._instance()
         database = self._audit_database(instance)
         metadata = self._database(naming.METADATA_DATABASE, instance, schema.statements(schema.METADATA_DB))
@@ -50,7 +49,7 @@ class SourceDatabase(pulumi.ComponentResource):
         )
 
     def _instance(self) -> spanner.Instance:
-        settings = self._args.settings
+        settings = self._settings.spanner
         return spanner.Instance(
             naming.INSTANCE,
             name=naming.INSTANCE,
@@ -58,12 +57,12 @@ class SourceDatabase(pulumi.ComponentResource):
             config=settings.instance_config,
             processing_units=settings.processing_units,
             force_destroy=False,
-            opts=pulumi.ResourceOptions(parent=self, protect=self._args.protect),
+            opts=pulumi.ResourceOptions(parent=self, protect=self._settings.protect),
         )
 
     def _audit_database(self, instance: spanner.Instance) -> spanner.Database:
         """The source database. Liquibase's is made empty, and Pulumi then leaves its schema alone."""
-        settings = self._args.settings
+        settings = self._settings.spanner
         owner = self._schema_owner()
         if settings.schema_owner == "liquibase":
             return self._database(naming.AUDIT_DATABASE, instance, [], ignore=["ddls"])
@@ -73,7 +72,7 @@ class SourceDatabase(pulumi.ComponentResource):
 
     def _schema_owner(self) -> pulumi.Output[str]:
         """The owner that the stack was made with, kept in its state. SchemaOwnerError when config says another."""
-        configured = self._args.settings.schema_owner
+        configured = self._settings.spanner.schema_owner
         stash = pulumi.Stash("schema-owner", input=configured, opts=pulumi.ResourceOptions(parent=self))
         return pulumi.Output.all(stash.output, stash.urn).apply(partial(_same_owner, configured))
 
@@ -86,13 +85,13 @@ class SourceDatabase(pulumi.ComponentResource):
         ignore: list[str] | None = None,
     ) -> spanner.Database:
         """`ddls` is append-only: changing an earlier statement plans a replacement, which protection stops."""
-        protect = self._args.protect
+        protect = self._settings.protect
         return spanner.Database(
             name,
             name=name,
             instance=instance.name,
             ddls=statements,
-            version_retention_period=self._args.settings.version_retention,
+            version_retention_period=self._settings.spanner.version_retention,
             deletion_protection=protect,
             enable_drop_protection=protect,
             opts=pulumi.ResourceOptions(parent=self, protect=protect, ignore_changes=ignore),

@@ -8,6 +8,7 @@ import pulumi
 from pulumi_gcp import storage
 
 from components import naming
+from components.settings import Settings
 
 _DAY: Final = 24 * 3600
 _READ: Final = "roles/storage.objectViewer"
@@ -17,12 +18,9 @@ _ROLES: Final = {"dead-letters": _WRITE, "temp": _WRITE, "staging": _WRITE, "tem
 
 @dataclass(frozen=True, kw_only=True)
 class StorageArgs:
-    """`dead_letter_days`: how long a dead letter is kept. `pipeline`: the member that the job runs as."""
+    """`pipeline`: the member that the job runs as."""
 
-    project: str
-    location: str
-    protect: bool
-    dead_letter_days: int
+    settings: Settings
     pipeline: pulumi.Input[str]
 
 
@@ -36,7 +34,7 @@ class Storage(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: StorageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("Storage"), name, {}, opts)
-        self._args = args
+        self._args, self._settings = args, args.settings
         buckets = {purpose: self._bucket(purpose) for purpose in _ROLES}
         for purpose, bucket in buckets.items():
             self._access(purpose, bucket)
@@ -50,22 +48,22 @@ class Storage(pulumi.ComponentResource):
         scratch = purpose in ("temp", "staging")
         return storage.Bucket(
             purpose,
-            name=naming.bucket(self._args.project, purpose),
-            location=self._args.location,
+            name=naming.bucket(self._settings.project, purpose),
+            location=self._settings.region,
             uniform_bucket_level_access=True,
             public_access_prevention="enforced",
             versioning={"enabled": not scratch},
             # Every worker writes and removes scratch objects all the time; keeping those is money for nothing.
             soft_delete_policy={"retention_duration_seconds": 0 if scratch else 7 * _DAY},
             lifecycle_rules=self._lifecycle(purpose),
-            force_destroy=not self._args.protect,
-            opts=pulumi.ResourceOptions(parent=self, protect=self._args.protect and not scratch),
+            force_destroy=not self._settings.protect,
+            opts=pulumi.ResourceOptions(parent=self, protect=self._settings.protect and not scratch),
         )
 
     def _lifecycle(self, purpose: str) -> Sequence[storage.BucketLifecycleRuleArgsDict]:
         """What is deleted, and when. Staged files are never: a worker that starts months later reads them."""
         if purpose == "dead-letters":
-            return [_delete(age=self._args.dead_letter_days), _delete(days_since_noncurrent_time=7)]
+            return [_delete(age=self._settings.pipeline.dead_letter_days), _delete(days_since_noncurrent_time=7)]
         if purpose == "temp":
             return [_delete(age=14)]
         if purpose == "templates":

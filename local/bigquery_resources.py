@@ -3,59 +3,60 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
+
+from google.cloud import bigquery
 
 from local.machine import SECONDS, Handler, Here, Inputs, found
+
+# The client goes on trying for ten minutes by itself.
+_PATIENCE: Final[dict[str, Any]] = {"timeout": SECONDS, "retry": bigquery.DEFAULT_RETRY.with_timeout(SECONDS)}
 
 
 class Dataset(Handler):
     """A dataset of the emulator."""
 
     def read(self, here: Here, name: str, inputs: Inputs) -> Any:
-        return found(here.bigquery.get_dataset, inputs["datasetId"])
+        return found(here.bigquery.get_dataset, inputs["datasetId"], **_PATIENCE)
 
     def create(self, here: Here, name: str, inputs: Inputs) -> None:
-        from google.cloud import bigquery
-
         dataset = bigquery.Dataset(f"{here.project}.{inputs['datasetId']}")
         dataset.location = inputs["location"]
-        here.bigquery.create_dataset(dataset, timeout=SECONDS)
+        here.bigquery.create_dataset(dataset, **_PATIENCE)
 
     def delete(self, here: Here, name: str, inputs: Inputs) -> None:
-        here.bigquery.delete_dataset(inputs["datasetId"], delete_contents=True)
+        here.bigquery.delete_dataset(inputs["datasetId"], delete_contents=True, **_PATIENCE)
 
 
 class Table(Handler):
     """A table or a view. Columns are only ever added: the job adds some of its own."""
 
     def read(self, here: Here, name: str, inputs: Inputs) -> Any:
-        return found(here.bigquery.get_table, f"{inputs['datasetId']}.{inputs['tableId']}")
+        return found(here.bigquery.get_table, f"{inputs['datasetId']}.{inputs['tableId']}", **_PATIENCE)
 
     def create(self, here: Here, name: str, inputs: Inputs) -> None:
-        here.bigquery.create_table(self._asked(here, inputs), timeout=SECONDS)
+        here.bigquery.create_table(self._asked(here, inputs), **_PATIENCE)
 
     def update(self, here: Here, name: str, inputs: Inputs, there: Any) -> bool:
         asked = self._asked(here, inputs)
         if asked.view_query:
             if there.view_query == asked.view_query:
                 return False
-            here.bigquery.delete_table(there)
-            here.bigquery.create_table(asked, timeout=SECONDS)
+            here.bigquery.delete_table(there, **_PATIENCE)
+            here.bigquery.create_table(asked, **_PATIENCE)
             return True
         names = {field.name for field in there.schema}
         missing = [field for field in asked.schema if field.name not in names]
         if missing:
             there.schema = [*there.schema, *missing]
-            here.bigquery.update_table(there, ["schema"], timeout=SECONDS)
+            here.bigquery.update_table(there, ["schema"], **_PATIENCE)
         return bool(missing)
 
     def delete(self, here: Here, name: str, inputs: Inputs) -> None:
-        here.bigquery.delete_table(f"{inputs['datasetId']}.{inputs['tableId']}")
+        here.bigquery.delete_table(f"{inputs['datasetId']}.{inputs['tableId']}", **_PATIENCE)
 
     def _asked(self, here: Here, inputs: Inputs) -> Any:
         """The inputs in the API's own shape."""
-        from google.cloud import bigquery
-
         place = {"projectId": here.project, "datasetId": inputs["datasetId"], "tableId": inputs["tableId"]}
         shape: dict[str, Any] = {"tableReference": place, "description": inputs.get("description")}
         if view := inputs.get("view"):

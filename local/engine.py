@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import pulumi
 import yaml
+from pulumi.runtime import mocks, settings
+from pulumi.runtime.stack import run_pulumi_func
 
 from local.machine import Here, LocalEndpoints, ProviderError, State
 from local.provider import HANDLERS, JOB, SCHEDULED_QUERY, server_made
@@ -168,10 +171,6 @@ def _run(
     on_register: Callable[[Any], None] | None,
     program: Callable[[], object],
 ) -> dict[str, Any]:
-    import pulumi
-    from pulumi.runtime import mocks, settings
-    from pulumi.runtime.stack import run_pulumi_func
-
     class Mocks(mocks.Mocks):
         def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
             if not args.custom:

@@ -8,10 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
+from google.api_core.exceptions import NotFound
+from google.cloud.spanner_admin_database_v1 import DatabaseAdminClient
+from google.cloud.spanner_admin_database_v1.services.database_admin.transports import DatabaseAdminGrpcTransport
+from google.cloud.spanner_admin_instance_v1 import InstanceAdminClient
+from google.cloud.spanner_admin_instance_v1.services.instance_admin.transports import InstanceAdminGrpcTransport
+
+from pipeline import clients
+
 Inputs = Mapping[str, Any]
 State = dict[str, Any]
 
-SECONDS: Final = 60  # the longest that one call to an emulator may take
+SECONDS: Final = 30  # the longest that one call to an emulator may take
 
 
 class ProviderError(RuntimeError):
@@ -37,32 +46,17 @@ class Here:
 
     @cached_property
     def instances(self) -> Any:
-        import grpc
-        from google.cloud.spanner_admin_instance_v1 import InstanceAdminClient
-        from google.cloud.spanner_admin_instance_v1.services.instance_admin.transports import InstanceAdminGrpcTransport
-
         channel = grpc.insecure_channel(self.endpoints.spanner)
         return InstanceAdminClient(transport=InstanceAdminGrpcTransport(channel=channel))
 
     @cached_property
     def databases(self) -> Any:
-        import grpc
-        from google.cloud.spanner_admin_database_v1 import DatabaseAdminClient
-        from google.cloud.spanner_admin_database_v1.services.database_admin.transports import DatabaseAdminGrpcTransport
-
         channel = grpc.insecure_channel(self.endpoints.spanner)
         return DatabaseAdminClient(transport=DatabaseAdminGrpcTransport(channel=channel))
 
     @cached_property
     def bigquery(self) -> Any:
-        from google.auth.credentials import AnonymousCredentials
-        from google.cloud import bigquery
-
-        return bigquery.Client(
-            project=self.project,
-            credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
-            client_options={"api_endpoint": self.endpoints.bigquery},
-        )
+        return clients.bigquery_client(self.endpoints.bigquery, self.project)
 
 
 class Handler:
@@ -91,9 +85,7 @@ class Handler:
 
 def found(get: Any, *args: Any, **named: Any) -> Any:
     """What `get` finds, or None."""
-    from google.api_core.exceptions import NotFound
-
     try:
-        return get(*args, timeout=SECONDS, **named)
+        return get(*args, **named)
     except NotFound:
         return None

@@ -13,7 +13,7 @@ class SpannerInstance(Handler):
     """An instance of the emulator."""
 
     def read(self, here: Here, name: str, inputs: Inputs) -> Any:
-        return found(here.instances.get_instance, name=_instance(here, inputs["name"]))
+        return found(here.instances.get_instance, name=_instance(here, inputs["name"]), timeout=SECONDS)
 
     def create(self, here: Here, name: str, inputs: Inputs) -> None:
         here.instances.create_instance(
@@ -38,7 +38,7 @@ class SpannerDatabase(Handler):
     """
 
     def read(self, here: Here, name: str, inputs: Inputs) -> Any:
-        return found(here.databases.get_database, name=self._path(here, inputs))
+        return found(here.databases.get_database, name=self._path(here, inputs), timeout=SECONDS)
 
     def create(self, here: Here, name: str, inputs: Inputs) -> None:
         statements = list(inputs.get("ddls") or [])

@@ -1,0 +1,156 @@
+"""Config is refused with its rule, its value and the way out, everything that is wrong at once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from components.settings import LAUNCH_OPTIONS, Settings, SettingsError
+from contract import options
+from local.engine import ROOT, stack_config
+from local.machine import ProviderError
+
+STACKS = ("dev", "staging", "prod", "local")
+DECLARED = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+PYTHON_TYPES = {"string": str, "integer": int, "boolean": bool, "array": list}
+
+
+def parse(stack: str = "dev", **changed: Any) -> Settings:
+    values = {**stack_config(stack), **changed}
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items() if v is not None}
+    return Settings.parse(stack, texts.get)
+
+
+def refusal(stack: str = "dev", **changed: Any) -> list[str]:
+    with pytest.raises(SettingsError) as refused:
+        parse(stack, **changed)
+    return str(refused.value).splitlines()[1:]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_stack_s_own_config_is_accepted(stack: str) -> None:
+    assert parse(stack).stack == stack
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("project", "Payment_Audit", "a Google Cloud project id"),
+        ("region", "Iowa", "a region, such as us-central1"),
+        ("deletionProtection", "yes", "true or false"),
+        ("spannerInstanceConfig", "Regional!", "an instance config, such as nam3"),
+        ("spannerProcessingUnits", 50, "a whole number from 100 to 10000000"),
+        ("spannerProcessingUnits", 150, "a multiple of 100 below 1000, of 1000 from there"),
+        ("spannerProcessingUnits", 1100, "a multiple of 100 below 1000, of 1000 from there"),
+        ("spannerProcessingUnits", "many", "a whole number from 100 to 10000000"),
+        ("spannerVersionRetention", "8d", "1h to 24h or 1d to 7d"),
+        ("spannerVersionRetention", "25h", "1h to 24h or 1d to 7d"),
+        ("schemaOwner", "terraform", "pulumi or liquibase"),
+        ("schemaContexts", ["Cloud!"], "a list of names of Liquibase contexts"),
+        ("schemaContexts", "cloud", "a list of names of Liquibase contexts"),
+        ("warehouseLocation", "Mars", "a BigQuery location, such as us-central1"),
+        ("mergeMinutes", 1, "a whole number from 5 to 60"),
+        ("readers", ["allUsers"], "a list of members such as group:support-staff@example.com, never everyone"),
+        ("readers", ["support-staff@example.com"], "a list of members such as group:support-staff@example.com"),
+        ("pipelineOwner", "airflow", "pulumi or composer"),
+        ("templatePath", "template.json", "empty or a gs://….json path"),
+        ("machineType", "big", "a machine type, such as n2-standard-4"),
+        ("workers", 0, "a whole number from 1 to 1000"),
+        ("maxWorkers", 1001, "a whole number from 1 to 1000"),
+        ("workers", 9, "at most maxWorkers (1)"),
+        ("subnetwork", "default", "empty or regions/R/subnetworks/S"),
+        ("dlqRetentionDays", 6, "a whole number from 7 to 3650"),
+        ("rpcPriority", "URGENT", "HIGH|MEDIUM|LOW"),
+        ("readMode", "poll", "tail|windows"),
+        ("writeMode", "twice", "exactly-once|at-least-once"),
+        ("newColumns", "drop", "scan|hold"),
+        ("batchRows", 0, "[1-9][0-9]*"),
+        ("logLevel", "LOUD", "DEBUG|INFO|WARNING|ERROR"),
+        ("spannerEndpoint", "spanner.example.com:9010", "empty, a host:port of this machine or a host:443 (TLS)"),
+        (
+            "spannerAdminEndpoint",
+            "http://spanner.example.com",
+            "empty, an http:// URL of this machine or an https:// URL",
+        ),
+        ("bigQueryEndpoint", "http://10.0.0.1:9050", "empty, an http:// URL of this machine or an https:// URL"),
+        ("bigQueryEndpoint", "http://127.0.0.1:9050", "set together with bigQueryStorageEndpoint, or neither"),
+        ("bigQueryStorageEndpoint", "10.0.0.1:9060", "empty, a host:port of this machine or a host:443 (TLS)"),
+    ],
+)
+def test_a_wrong_value_is_refused(key: str, value: Any, rule: str) -> None:
+    [problem] = refusal(**{key: value})
+    assert problem.startswith(f"{key} must be {rule}")
+    assert f"got {value if isinstance(value, str) else json.dumps(value)!s}" in problem.replace("'", "")
+    assert problem.endswith("Set it in Pulumi.dev.yaml.")
+
+
+@pytest.mark.parametrize("key", sorted(DECLARED))
+def test_a_missing_value_is_refused(key: str) -> None:
+    assert f"{key} must be set, got nothing. Set it in Pulumi.dev.yaml." in refusal(**{key: None})
+
+
+def test_an_unknown_payment_state_is_refused() -> None:
+    [problem] = refusal(paymentStates="DONE=finished")
+    assert "initiated, processed, failed" in problem
+
+
+def test_prod_must_be_protected_and_hold_new_columns() -> None:
+    assert refusal("prod", deletionProtection=False, newColumns="scan") == [
+        "deletionProtection must be true in prod, got 'false'. Set it in Pulumi.prod.yaml.",
+        "newColumns must be hold in prod, where a column is kept NULL until somebody has classified it, got 'scan'. "
+        "Set it in Pulumi.prod.yaml.",
+    ]
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    problems = refusal(project="X", region=None, mergeMinutes=1, rpcPriority="URGENT")
+    assert [problem.split()[0] for problem in problems] == ["project", "region", "mergeMinutes", "rpcPriority"]
+
+
+def test_endpoints_with_tls_are_accepted() -> None:
+    settings = parse(
+        spannerEndpoint="spanner.us-central1.rep.googleapis.com:443",
+        bigQueryEndpoint="https://bigquery.us-central1.rep.googleapis.com",
+        bigQueryStorageEndpoint="bigquerystorage.us-central1.rep.googleapis.com:443",
+    )
+    assert settings.endpoints.spanner.endswith(":443")
+
+
+def test_every_declared_key_is_read_and_every_key_read_is_declared() -> None:
+    read = set()
+    values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in stack_config("dev").items()}
+
+    def get(key: str) -> str | None:
+        read.add(key)
+        return values.get(key)
+
+    Settings.parse("dev", get)
+    assert read == set(DECLARED)
+
+
+@pytest.mark.parametrize("key", sorted(DECLARED))
+def test_a_declaration_has_a_type_that_pulumi_knows_and_a_description(key: str) -> None:
+    declared = DECLARED[key]
+    assert set(declared) <= {"type", "items", "description", "default"}
+    assert declared["description"].endswith(".")
+    assert ("items" in declared) == (declared["type"] == "array")
+    assert type(declared.get("default", PYTHON_TYPES[declared["type"]]())) is PYTHON_TYPES[declared["type"]]
+
+
+@pytest.mark.parametrize("name", LAUNCH_OPTIONS)
+def test_a_launch_option_has_the_same_default_in_config(name: str) -> None:
+    [option] = [option for option in options.OPTIONS if option.name == name]
+    default = DECLARED[name]["default"]
+    # Empty means the option's own default.
+    assert default == "" or (default if isinstance(default, str) else json.dumps(default)) == option.default
+
+
+def test_a_misspelt_key_in_a_stack_file_is_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Pulumi.yaml").write_text((ROOT / "Pulumi.yaml").read_text())
+    (tmp_path / "Pulumi.dev.yaml").write_text("config: {'payment-audit:projekt': p}")
+    monkeypatch.setattr("local.engine.ROOT", tmp_path)
+    with pytest.raises(ProviderError, match=r"payment-audit:projekt is not declared in Pulumi\.yaml"):
+        stack_config("dev")

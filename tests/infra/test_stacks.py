@@ -1,0 +1,189 @@
+"""The graphs of dev, staging and prod: what is in them, and what the parts of the program promise each other."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from graph import Graph, graph_of
+
+from contract import options, queries, schema, tables
+from local.engine import ROOT
+
+EXPECTED = Path(__file__).with_name("expected")
+CONNECTION = {
+    "project",
+    "location",
+    "bigQueryEndpoint",
+    "spannerEndpoint",
+    "spannerInstance",
+    "spannerDatabase",
+    "metadataDatabase",
+    "maskingKeys",
+    "deadLetterDirectory",
+    "jobName",
+}
+
+
+@pytest.mark.parametrize("inventory", ["all", "own"])
+def test_a_stack_has_what_its_inventory_expects(graph: Graph, inventory: str) -> None:
+    name = "all" if inventory == "all" else graph.stack
+    text = (EXPECTED / f"{name}.yaml").read_text().replace("${project}", graph.outputs["project"])
+    there = {(node.type, node.name): node.inputs for node in graph.nodes}
+    missing = [
+        problem
+        for kind, resources in yaml.safe_load(text).items()
+        for resource, wanted in resources.items()
+        for problem in _missing(wanted, there.get((kind, resource)), f"{kind} {resource}")
+    ]
+    assert missing == []
+
+
+def _missing(wanted: Any, there: Any, where: str) -> Iterator[str]:
+    if isinstance(wanted, dict) and hasattr(there, "get"):
+        for key, value in wanted.items():
+            yield from _missing(value, there.get(key), f"{where}.{key}")
+    elif wanted != there:
+        yield f"{where}: expected {wanted!r}, got {there!r}"
+
+
+def test_an_inventory_is_seen_to_miss() -> None:
+    assert list(_missing({"a": {"b": 1}}, {"a": {"b": 2}}, "x")) == ["x.a.b: expected 1, got 2"]
+    assert list(_missing({"a": 1}, None, "x")) == ["x: expected {'a': 1}, got None"]
+
+
+def test_stacks_have_the_same_types_of_resources() -> None:
+    readers = {"gcp:bigquery/datasetAccess:DatasetAccess"}
+    types = [{node.type for node in graph_of(stack).nodes} - readers for stack in ("dev", "staging", "prod", "local")]
+    assert types[0] == types[1] == types[2] == types[3]
+
+
+def test_the_databases_get_the_statements_of_the_changelogs(graph: Graph) -> None:
+    assert graph.one("Database", "audit-db").inputs["ddls"] == schema.statements(contexts=frozenset({"cloud"}))
+    assert graph.one("Database", "audit-metadata").inputs["ddls"] == schema.statements(schema.METADATA_DB)
+
+
+def test_every_table_and_view_of_the_contract_is_there(graph: Graph) -> None:
+    made = {node.name: node.inputs for node in graph.of("Table")}
+    views = {f"{tables.PAYMENT_DATASET}.{view}" for view in queries.views()}
+    assert set(made) == {table.id for table in tables.all_tables()} | views
+    for table in tables.all_tables():
+        columns = json.loads(made[table.id]["schema"])
+        assert [(c["name"], c["type"], c["mode"]) for c in columns] == [(f.name, f.type, f.mode) for f in table.fields]
+
+
+def test_the_job_adds_columns_and_pulumi_does_not_take_them_away(graph: Graph) -> None:
+    ignored = {node.name for node in graph.of("Table") if "schema" in node.options.ignoreChanges}
+    assert ignored == {
+        "payment_audit.payment_audit_trail_bq",
+        "audit_service_dataset.audit_logs",
+        "payment_audit.payment_state",
+    }
+
+
+def test_the_job_gets_options_of_the_contract_and_all_required_ones(graph: Graph) -> None:
+    known = {option.name: option for option in options.OPTIONS}
+    parameters = graph.one("FlexTemplateJob").inputs["parameters"]
+    assert set(parameters) <= set(known)
+    assert {name for name, option in known.items() if option.required} <= set(parameters)
+    for name, value in parameters.items():
+        assert value != known[name].default
+        assert re.fullmatch(known[name].regex or ".+", value), f"{name}={value}"
+
+
+def test_every_setting_of_the_job_reaches_it() -> None:
+    given = {
+        "rpcPriority": "LOW",
+        "startTimestamp": "2026-11-23T09:00:00Z",
+        "readMode": "windows",
+        "heartbeatMillis": 2000,
+        "windowMillis": 300,
+        "newColumns": "scan",
+        "paymentStates": "DONE=processed",
+        "ignoreFields": "ErrorDetails",
+        "ignoreTables": "audit_logs",
+        "writeMode": "at-least-once",
+        "numStorageWriteApiStreams": 2,
+        "batchMillis": 100,
+        "batchRows": 50,
+        "dlqRetryMinutes": "0.5",
+        "dlqMaxRetries": 3,
+        "disableDlqRetries": True,
+        "logLevel": "DEBUG",
+    }
+    parameters = graph_of("dev", given).one("FlexTemplateJob").inputs["parameters"]
+    as_text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
+    assert {name: parameters[name] for name in given} == as_text
+
+
+def test_a_changed_job_is_drained_and_then_replaced(graph: Graph) -> None:
+    job = graph.one("FlexTemplateJob")
+    assert job.inputs["onDelete"] == "drain"
+    assert job.options.deleteBeforeReplace
+    assert list(job.options.replaceOnChanges) == ["*"]
+
+
+def test_the_job_starts_when_all_its_grants_are_there(graph: Graph) -> None:
+    """A worker that starts without a grant fails, and Dataflow gives up after a few of them."""
+    [job] = [node for node in graph.nodes if node.type.endswith("FlexTemplateJob")]
+    awaited = " ".join(job.options.dependencies)
+    for node in graph.nodes:
+        if "dataflow-sa" in str(node.inputs.get("member")):
+            assert f"::{node.name} " in f"{awaited} ", node.id
+
+
+def test_composer_keeps_the_job_when_it_owns_the_pipeline() -> None:
+    graph = graph_of("dev", {"pipelineOwner": "composer"})
+    assert graph.of("FlexTemplateJob") == []
+    assert graph.one("IAMMember", "dataflow-worker").inputs["role"] == "roles/dataflow.worker"
+
+
+def test_the_outputs_are_the_connection_file(graph: Graph) -> None:
+    assert set(graph.outputs) == CONNECTION
+    assert graph.outputs["maskingKeys"] == f"projects/{graph.outputs['project']}/secrets/masking-keys"
+    assert graph.outputs["deadLetterDirectory"] == f"gs://{graph.outputs['project']}-dead-letters"
+
+
+def test_the_merge_may_use_the_tables_that_its_sql_names_and_no_others(graph: Graph) -> None:
+    named = set(
+        re.findall(r"`[\w-]+\.payment_audit\.(\w+)`", graph.one("DataTransferConfig").inputs["params"]["query"])
+    )
+    grants = [node.inputs for node in graph.of("IamMember") if "merge-sa" in node.inputs["member"]]
+    assert {grant["tableId"] for grant in grants} == named
+    edited = {grant["tableId"] for grant in grants if grant["role"] == "roles/bigquery.dataEditor"}
+    assert edited == {"payment_state", "payment_state_progress"}
+
+
+def test_readers_see_views_only(prod: Graph) -> None:
+    support = [node.inputs for node in prod.nodes if "support-staff" in str(node.inputs.get("member"))]
+    on_tables = [grant for grant in support if "tableId" in grant]
+    assert {grant["tableId"] for grant in on_tables} == set(queries.views())
+    assert {grant["role"] for grant in on_tables} == {"roles/bigquery.dataViewer"}
+    assert [grant["role"] for grant in support if "tableId" not in grant] == ["roles/bigquery.jobUser"]
+
+
+def test_every_dataset_trusts_every_view_that_readers_see(prod: Graph) -> None:
+    trusted = {(n.inputs["datasetId"], n.inputs["view"]["tableId"]) for n in prod.of("DatasetAccess")}
+    assert trusted == {(d, v) for d in ("payment_audit", "audit_service_dataset") for v in queries.views()}
+
+
+def test_liquibase_s_database_is_made_empty_and_left_alone() -> None:
+    database = graph_of("dev", {"schemaOwner": "liquibase"}).one("Database", "audit-db")
+    assert not database.inputs.get("ddls")
+    assert list(database.options.ignoreChanges) == ["ddls"]
+
+
+def test_names_are_the_same_in_every_run(graph: Graph) -> None:
+    again = graph_of(graph.stack)
+    assert {node.id for node in again.nodes} == {node.id for node in graph.nodes}
+
+
+def test_the_program_is_wiring_only() -> None:
+    lines = (ROOT / "__main__.py").read_text().splitlines()
+    assert len(lines) <= 80
+    assert not [line for line in lines if re.match(r"\s*(def|class|if|for|while) ", line)]
