@@ -18,42 +18,17 @@ accounts = Identity("accounts", here)
 
 source = SourceDatabase(
     "source",
-    SourceDatabaseArgs(
-        settings=settings.spanner,
-        protect=settings.protect,
-        application=accounts.application.member,
-        pipeline=accounts.pipeline.member,
-    ),
+    SourceDatabaseArgs(settings=settings, application=accounts.application.member, pipeline=accounts.pipeline.member),
     here,
 )
 
-masking_keys = MaskingKeys(
-    "masking",
-    MaskingKeysArgs(region=settings.region, protect=settings.protect, pipeline=accounts.pipeline.member),
-    here,
-)
+masking_keys = MaskingKeys("masking", MaskingKeysArgs(settings=settings, pipeline=accounts.pipeline.member), here)
 
-storage = Storage(
-    "storage",
-    StorageArgs(
-        project=settings.project,
-        location=settings.region,
-        protect=settings.protect,
-        dead_letter_days=settings.pipeline.dead_letter_days,
-        pipeline=accounts.pipeline.member,
-    ),
-    here,
-)
+storage = Storage("storage", StorageArgs(settings=settings, pipeline=accounts.pipeline.member), here)
 
 warehouse = Warehouse(
     "warehouse",
-    WarehouseArgs(
-        project=settings.project,
-        settings=settings.warehouse,
-        protect=settings.protect,
-        pipeline=accounts.pipeline.member,
-        merge=accounts.merge.email,
-    ),
+    WarehouseArgs(settings=settings, pipeline=accounts.pipeline.member, merge=accounts.merge.email),
     here,
 )
 
