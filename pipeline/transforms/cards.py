@@ -103,7 +103,7 @@ class Card(NamedTuple):
 
 
 # Twelve digits with at most six other characters between two of them, none a letter.
-_ASCII_RUN = re.compile(r"[0-9](?:[^0-9A-Za-z]{0,6}[0-9]){11,}", re.A)
+_ASCII_RUN = re.compile(r"[0-9](?:[^0-9A-Za-z]{0,6}[0-9]){11,}")
 _ANY_RUN = re.compile(r"\d(?:[\W_]{0,6}\d){11,}")
 _GROUP = re.compile(r"[0-9]+")
 _ENTITY = re.compile(r"&(?:nbsp|ensp|emsp|thinsp|shy|ndash|mdash|#[0-9]{1,4}|#[xX][0-9a-fA-F]{1,4});")
@@ -143,11 +143,24 @@ class _PlainCharacters(dict[int, str]):
 _PLAIN = _PlainCharacters()
 
 
+# For the quick look: Latin-1 bytes as digits (0), letters (x) and colons; all others are deleted.
+_KINDS = bytes(48 if 48 <= i < 58 else 58 if i == 58 else 120 for i in range(256))
+_BETWEEN = bytes(i for i in range(256) if not chr(i).isalnum() and i != 58)
+
+
 def may_hold_card(text: str) -> bool:
-    """A quick look that never misses: False means that `find_cards` finds none."""
-    if "&" in text:
+    """A quick look that never misses: False means that `find_cards` finds none.
+
+    A card number that is written with colons has four digits or more before the first one, a time of day has two: the
+    times that rows are full of do not need the long look.
+    """
+    if "&" in text or "%" in text:
         return True
-    return (_ASCII_RUN if text.isascii() else _ANY_RUN).search(text) is not None
+    try:
+        kinds = text.encode("latin-1").translate(_KINDS, _BETWEEN)
+    except UnicodeEncodeError:
+        return _ANY_RUN.search(text) is not None
+    return b"000000000000" in kinds or b"0000:" in kinds
 
 
 def find_cards(text: str) -> list[Card]:
@@ -155,8 +168,9 @@ def find_cards(text: str) -> list[Card]:
     if len(text) < SHORTEST or not may_hold_card(text):
         return []
     plain = text if text.isascii() else text.translate(_PLAIN)
-    for written in (_ENTITY, _PERCENT):
-        plain = written.sub(lambda match: " " * len(match[0]), plain)
+    for sign, written in (("&", _ENTITY), ("%", _PERCENT)):
+        if sign in plain:
+            plain = written.sub(lambda match: " " * len(match[0]), plain)
     cards = [card for run in _ASCII_RUN.finditer(plain) for card in _cards_in_run(plain, run.start(), run.end())]
     if not cards:
         return []
@@ -246,7 +260,7 @@ def _is_phone(plain: str, start: int, digits: str) -> bool:
 def _not_cards(plain: str) -> Iterator[tuple[int, int]]:
     """Where UUIDs, hex digests and IBANs stand."""
     for match in _NOT_CARDS.finditer(plain):
-        if sum(c.isalpha() for c in match[0]) >= _HEX_LETTERS:
+        if "-" in match[0] or sum(c.isalpha() for c in match[0]) >= _HEX_LETTERS:
             yield match.span()
     for match in _IBAN.finditer(plain):
         if iban.is_valid(match[0]):

@@ -15,7 +15,7 @@ from typing import Final
 import orjson
 
 from contract.tables import COLUMN_POLICIES, Policy
-from pipeline.transforms.cards import LONGEST, hide_cards, is_card, may_hold_card, shorten
+from pipeline.transforms.cards import LONGEST, find_cards, hide_cards, is_card, shorten
 
 _OTHER_NAMES: Final[dict[str, Policy]] = {
     "pan": "card",
@@ -39,23 +39,37 @@ _OTHER_NAMES: Final[dict[str, Policy]] = {
 _NAMES: Final[dict[str, Policy]] = {
     name.casefold(): policy for name, policy in COLUMN_POLICIES.items() if policy in ("card", "token", "drop")
 } | _OTHER_NAMES
-# Each of the names above, written with a quote before it, begins with one of these.
-_STARTS: Final = ('"card', '"cv', '"pin', '"pan', '"track', '"name', '"security')
+# Each name above begins with one of these; a name that does not has no policy.
+_STARTS: Final = ("card", "cv", "pin", "pan", "track", "nameon", "name_on", "name-on", "name on", "security")
+_QUOTED_STARTS: Final = tuple(f'"{start}' for start in _STARTS)
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null|[{}\[\]]', re.S)
 _IS_NAME = re.compile(r"\s*:")
 # A number with an exponent can be a card number in fewer digits than it has.
-_EXPONENT = re.compile(r"(?:^|[\[:,])\s*-?[0-9][0-9.]*[eE]")
+_EXPONENT = re.compile(r"[eE](?<=[0-9.].)\+?[0-9]")
+# Escapes that stand for a digit, or between digits.
+_ESCAPE = re.compile(
+    r"[0-9][^0-9A-Za-z]{0,6}\\[utnrbf]|\\(?:u[0-9a-fA-F]{4}|[tnrbf])[^0-9A-Za-z]{0,6}(?:[0-9]|\\[utnrbf])"
+)
 
-CardMask = Callable[[str], tuple[str, str | None]]
+CardMask = Callable[[str], str]
 Token = Callable[[str, str], str]
 
 
-def may_need_masking(text: str) -> bool:
-    """A quick look that never misses: False means that `mask_json` returns the text as it is."""
-    if "\\" in text or may_hold_card(text) or _EXPONENT.search(text):
+def is_special(text: str) -> bool:
+    """Whether a JSON text may need masking that the look for card numbers in it, as it is written, does not show."""
+    lower = text.lower()
+    for start in _QUOTED_STARTS:
+        if start in lower:
+            return True
+    if "\\" in text and _ESCAPE.search(text):
         return True
-    lower = text.casefold().replace('" ', '"')
-    return any(start in lower for start in _STARTS)
+    return any(_ends_number(text, match.start()) for match in _EXPONENT.finditer(text))
+
+
+def _ends_number(text: str, end: int) -> bool:
+    """Whether the digits before `end` begin a JSON number, and not a part of a string."""
+    before = text[:end].rstrip("0123456789.").removesuffix("-").rstrip()
+    return not before or before[-1] in "[:,"
 
 
 def mask_json(text: str, found: set[str], mask_card: CardMask, token: Token) -> str:
@@ -64,6 +78,8 @@ def mask_json(text: str, found: set[str], mask_card: CardMask, token: Token) -> 
     `mask_card` masks a card number that stands alone; `token(name, value)` makes the token of a value. Adds the card
     numbers that it finds to `found`.
     """
+    if not is_special(text) and not find_cards(text):
+        return text
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -121,7 +137,7 @@ class _Masking:
             return value, i + 1
         if policy == "card":
             if value[0] == '"' or value[0] in "-0123456789":
-                return _quoted(self.mask_card(_plain(value))[0]), i + 1
+                return _quoted(self.mask_card(_plain(value))), i + 1
             return self._scan(value), i + 1
         stop = self._end_of_value(i)
         if policy == "token" and value[0] == '"':
@@ -154,7 +170,8 @@ def card_in_number(text: str) -> str | None:
 def _policy_of(name: str) -> tuple[str, Policy] | None:
     """The policy of a member by its name, whatever its case and separators; None for a name without one."""
     plain = _plain(name)
-    policy = _NAMES.get(re.sub(r"[^a-z0-9]", "", plain.casefold()))
+    lower = plain.lower()
+    policy = _NAMES.get(re.sub(r"[^a-z0-9]", "", lower)) if lower.startswith(_STARTS) else None
     return (plain, policy) if policy else None
 
 

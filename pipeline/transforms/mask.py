@@ -26,7 +26,7 @@ from pipeline.transforms.cards import (
     may_hold_card,
     shorten,
 )
-from pipeline.transforms.json_text import card_in_number, mask_json, may_need_masking
+from pipeline.transforms.json_text import card_in_number, is_special, mask_json
 from pipeline.transforms.keys import MaskingKeys
 
 NewColumns = Literal["scan", "hold"]
@@ -54,7 +54,7 @@ class _Plan:
     scans: dict[str, Scan]  # every scanned column, by its type
     others: tuple[str, ...]  # scanned columns that are no texts
     drops: tuple[str, ...]
-    cards: tuple[str, ...]
+    cards: tuple[tuple[str, bool], ...]  # with whether stars can stand there
     tokens: tuple[str, ...]
     identifiers: frozenset[str]
     unclassified: tuple[str, ...]
@@ -78,11 +78,12 @@ class Masker:
         """
         plan = self._plan(change)
         found: set[str] = set()
+        tokens: dict[str, str] = {}
         unclassified = self._unclassified(change, plan) if plan.unclassified else ()
         for row in (change.keys, change.new, change.old):
             if row:
-                self._mask_row(row, plan, found)
-        change.card_tokens = sorted(self._keys.token(CARD_TOKEN, digits) for digits in found) if found else []
+                self._mask_row(row, plan, found, tokens)
+        change.card_tokens = sorted(self._card_token(digits, tokens) for digits in found) if found else []
         return unclassified
 
     def _plan(self, change: Change) -> _Plan:
@@ -104,14 +105,15 @@ class Masker:
                 row.update((name, None) for name in carried if name in row)
         return carried
 
-    def _mask_row(self, row: Row, plan: _Plan, found: set[str]) -> None:
+    def _mask_row(self, row: Row, plan: _Plan, found: set[str], tokens: dict[str, str]) -> None:
         if not row.keys() <= plan.types.keys():
             raise StepError(Reason.NOT_MASKABLE, "a value belongs to none of the record's columns. Report it as a bug.")
         for name in plan.drops:
             row.pop(name, None)
-        for name in plan.cards:
+        for name, is_text in plan.cards:
             if name in row:
-                row[name], row[name + TOKEN_SUFFIX] = self._card(name, plan.types[name], row[name], found)
+                masked, token = self._card(name, row[name], found, tokens)
+                row[name], row[name + TOKEN_SUFFIX] = masked if is_text else None, token
         for name in plan.tokens:
             if name in row:
                 row[name + TOKEN_SUFFIX] = self._only_token(name, row.pop(name))
@@ -127,9 +129,9 @@ class Masker:
         texts = plan.texts
         try:
             joined = "x".join([value for name, value in row.items() if name in texts and value is not None])
-            return may_hold_card(joined) or any(
-                may_need_masking(row[name]) for name in plan.jsons if row.get(name) is not None
-            )
+            if may_hold_card(joined):
+                return True
+            return any(is_special(row[name]) for name in plan.jsons if row.get(name) is not None)
         except TypeError:  # not a text: the look at each value says which
             return True
 
@@ -155,7 +157,7 @@ class Masker:
 
     def _json(self, value: Any, found: set[str]) -> str:
         text = _string(value)
-        return mask_json(text, found, lambda number: self._mask_card(number, found), self._text_token)
+        return mask_json(text, found, lambda number: self._mask_card(number, found, {})[0], self._text_token)
 
     def _each(self, value: Any, one: Callable[[Any], tuple[Any, str | None]]) -> tuple[Any, str | None]:
         """Masks a value, or each element of an ARRAY: the tokens of those stand side by side."""
@@ -164,29 +166,32 @@ class Masker:
         pairs = [self._each(element, one) for element in value]
         return [masked for masked, _ in pairs], ",".join(token for _, token in pairs if token) or None
 
-    def _card(self, name: str, kind: str, value: Any, found: set[str]) -> tuple[Any, str | None]:
-        """The value of a card column and its token. Where stars cannot stand by its type, NULL and its token."""
-        base = _base(kind.removeprefix("ARRAY<").removesuffix(">"))
+    def _card(self, name: str, value: Any, found: set[str], tokens: dict[str, str]) -> tuple[Any, str | None]:
+        """The value of a card column and its token."""
 
-        def one(element: Any) -> tuple[Any, str | None]:
+        def one(element: Any) -> tuple[str, str | None]:
             if isinstance(element, bool) or not isinstance(element, str | int | float):
                 raise _not_maskable(name)
-            text = element if isinstance(element, str) else format(element, ".0f")
-            masked, token = self._mask_card(text, found)
-            return (masked if base == "STRING" else None), token
+            return self._mask_card(element if isinstance(element, str) else format(element, ".0f"), found, tokens)
 
         return self._each(value, one)
 
-    def _mask_card(self, value: str, found: set[str]) -> tuple[str, str | None]:
+    def _mask_card(self, value: str, found: set[str], tokens: dict[str, str]) -> tuple[str, str | None]:
         """The value of a card column, masked whether or not its check digit is right, and its token."""
         digits = digits_of(value)
         if SHORTEST <= len(digits) <= LONGEST:
             found.add(digits)
-            return shorten(digits), self._keys.token(CARD_TOKEN, digits)
+            return shorten(digits), self._card_token(digits, tokens)
         if _HIDDEN_ALREADY.fullmatch(value):
             return value, None
         found |= {card.digits for card in find_cards(value)}
         return "*" * len(value), None
+
+    def _card_token(self, digits: str, tokens: dict[str, str]) -> str:
+        token = tokens.get(digits)
+        if token is None:
+            token = tokens[digits] = self._keys.token(CARD_TOKEN, digits)
+        return token
 
     def _only_token(self, name: str, value: Any) -> str | None:
         def one(element: Any) -> tuple[None, str | None]:
@@ -219,7 +224,9 @@ class Masker:
             scans={name: self._scan_for(types[name]) for name in scanned},
             others=tuple(name for name, base in scanned.items() if base not in _TEXTS),
             drops=of("drop"),
-            cards=of("card"),
+            cards=tuple(
+                (name, _base(types[name]) in ("STRING", "ARRAY<STRING", "ARRAY<STRING>")) for name in of("card")
+            ),
             tokens=of("token"),
             identifiers=frozenset(of("identifier")) | (keys & scanned.keys()),
             unclassified=of(None),
