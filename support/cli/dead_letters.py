@@ -14,8 +14,6 @@ from support.cli.output import (
     wants_json,
 )
 
-_KINDS = click.Choice(["retry", "severe"])
-
 
 @click.group("dead-letters")
 def dead_letters() -> None:
@@ -25,7 +23,7 @@ def dead_letters() -> None:
 
     \b
     Examples:
-      audit dead-letters list --kind severe
+      audit dead-letters list --severe
       audit dead-letters show ID
       audit dead-letters retry ID ID …
       audit dead-letters retry --all            once the cause is gone
@@ -34,16 +32,16 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
-@click.option("--kind", type=_KINDS, help="Only those that are retried, or only those set aside.")
+@click.option("--severe", is_flag=True, help="Only those set aside.")
 @json_option
 @click.pass_context
 @explains_errors
-def list_letters(ctx: click.Context, kind: str | None, as_json: bool) -> None:
+def list_letters(ctx: click.Context, severe: bool, as_json: bool) -> None:
     """Lists dead letters in commit order."""
     from support import dead_letters as letters
 
     queue = letters.queue(current_connection(ctx))
-    found = [letter for letter in letters.all_letters(queue) if kind in (None, letter.kind)]
+    found = letters.all_letters(queue, ["severe"] if severe else ["retry", "severe"])
     if wants_json(as_json):
         print_json([{k: v for k, v in _fields(letter).items() if k != "change"} for letter in found])
     else:
@@ -51,6 +49,7 @@ def list_letters(ctx: click.Context, kind: str | None, as_json: bool) -> None:
             print_table(
                 ["id", "where", "table", "payment", "reason", "message", "tries", "last failure"],
                 [(x.id, x.kind, x.table, x.puid, x.reason, x.message, x.attempts, x.last_failed_at) for x in found],
+                optional=["payment", "message", "last failure", "tries", "table"],
             )
         click.echo(f"{len(found) or 'No'} dead letter{'' if len(found) == 1 else 's'}.")
     if unreadable := queue.unreadable():

@@ -65,23 +65,43 @@ def print_json(answer: Any) -> None:
     click.echo(json.dumps(answer, default=_plain, indent=2, ensure_ascii=False))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, optional: Sequence[str] = (), title: str | None = None
+) -> None:
+    """Where the terminal is too narrow, `optional` columns are left out, the last first; JSON has them all."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    cells = [[cell(value) for value in row] for row in rows]
+    shown = _fitting(columns, cells, optional, console.width)
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(
-            column, overflow="fold", justify="right" if column in ("amount", "attempts", "tries") else "left"
-        )
-    for row in rows:
+    for name in shown:
+        table.add_column(name, overflow="fold", justify="right" if name in _NUMBERS else "left")
+    for row in cells:
+        by_name = dict(zip(columns, row, strict=True))
         # Text, so that a value with square brackets is not read as markup.
-        table.add_row(*(Text(cell(value), style=_STYLES.get(str(value), "")) for value in row))
-    Console().print(table)
+        table.add_row(*(Text(by_name[name], style=_STYLES.get(by_name[name], "")) for name in shown))
+    console.print(table)
 
 
+def _fitting(columns: Sequence[str], cells: list[list[str]], optional: Sequence[str], width: int) -> list[str]:
+    widths = {
+        name: max([len(name), *(len(line) for row in cells for line in row[i].split("\n"))])
+        for i, name in enumerate(columns)
+    }
+    shown = list(columns)
+    for name in reversed(optional):
+        if sum(widths[kept] + _GAP for kept in shown) <= width:
+            break
+        shown.remove(name)
+    return shown
+
+
+_GAP = 3
+_NUMBERS = frozenset({"amount", "tries", "after"})
 _STYLES = {"failed": "red", "processed": "green", "initiated": "yellow", "deleted": "dim", "unexpected": "bold red"}
 
 

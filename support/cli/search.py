@@ -116,8 +116,9 @@ def _card_tokens(masking_keys: str) -> tuple[str, ...]:
 def _print(found: Found) -> None:
     if found.payments:
         print_table(
-            ["payment", "customer", "state", "status", "amount", "", "card", "region", "changed", "error"],
+            ["payment", "customer", "state", "status", "amount", "currency", "card", "region", "changed", "error"],
             (_row(payment) for payment in found.payments),
+            optional=["changed", "currency", "amount", "customer", "error", "card", "region"],
         )
     number = len(found.payments)
     more = ", and there are more (--limit)" if found.more else ""

@@ -52,12 +52,13 @@ def timeline(ctx: click.Context, puid: str, as_json: bool) -> None:
 def _print(found: Timeline) -> None:
     if found.events:
         print_table(
-            ["committed", "", "table", "status", "service", "what"],
+            ["committed", "change", "table", "status", "service", "what"],
             (_event(event) for event in found.events),
+            optional=["status", "table", "service"],
             title=f"Payment {found.puid}{' (deleted)' if found.deleted else ''}",
         )
         print_table(
-            ["at", "from", "to", "state", "after", "", ""],
+            ["at", "from", "to", "state", "after", "expected"],
             (_transition(transition) for transition in found.transitions),
             title="Transitions",
         )
@@ -81,5 +82,5 @@ def _event(event: Event) -> list[Any]:
 
 def _transition(transition: Transition) -> list[Any]:
     after = "" if transition.seconds is None else f"{transition.seconds:,.1f} s"
-    unexpected = "unexpected" if transition.expected is False else ""
-    return [transition.at, transition.from_status, transition.to_status, transition.to_state, after, unexpected, ""]
+    expected = {True: "", False: "unexpected", None: "unknown"}[transition.expected]
+    return [transition.at, transition.from_status, transition.to_status, transition.to_state, after, expected]
