@@ -41,12 +41,17 @@ class BigQueryEmulator:
     process: Process
 
 
-def launch_spanner(*, logs: Path, port: int | None = None) -> SpannerEmulator:
-    """Starts the Spanner emulator without waiting for it. Raises EmulatorError, installed.NotInstalled."""
+def launch_spanner(*, logs: Path, port: int | None = None, partition_seconds: int | None = None) -> SpannerEmulator:
+    """Starts the Spanner emulator without waiting for it. Raises EmulatorError, installed.NotInstalled.
+
+    A change stream partition lives 20 to 40 s, then moves, splits or merges; `partition_seconds` n makes it n to 2n.
+    """
     binary = installed.spanner_emulator()
     port = _port(port, "Spanner emulator", "--spanner-port")
     endpoint = f"{_HOST}:{port}"
     command: list[str | Path] = [binary, "--host_port", endpoint]
+    if partition_seconds:
+        command.append(f"--override_change_stream_partition_token_alive_seconds={partition_seconds}")
     process = Process.start("spanner-emulator", command, log=logs / "spanner-emulator.log")
     return SpannerEmulator(endpoint=endpoint, process=process)
 

@@ -60,9 +60,16 @@ def _boolean(value: Any) -> bool:
     return value
 
 
+_SPECIAL_FLOATS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
 def _float(value: Any) -> float:
     # NaN and the infinities come as text. A NaN is also sent as null by the emulator; that one is lost before us.
-    return float(value) if not isinstance(value, str) else {"NaN": math.nan, "Infinity": math.inf}.get(value, -math.inf)
+    return _SPECIAL_FLOATS[value] if isinstance(value, str) else float(value)
+
+
+def _bytes(value: str) -> bytes:
+    return base64.b64decode(value, validate=True)
 
 
 def _timestamp(value: str) -> int:
@@ -75,7 +82,7 @@ _CONVERTERS: dict[str, Converter] = {
     "FLOAT64": _float,
     "NUMERIC": Decimal,
     "STRING": _text,
-    "BYTES": base64.b64decode,
+    "BYTES": _bytes,
     "DATE": date.fromisoformat,
     "TIMESTAMP": _timestamp,
     "JSON": _text,
