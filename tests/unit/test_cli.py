@@ -1,0 +1,191 @@
+"""The `audit` command line without a stack: help, speed, wrong usage, dead letters."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from contract.changes import Coordinates, DeadLetter, Reason
+from pipeline.sink.dead_letters import DeadLetterQueue
+from support.cli.main import COMMANDS, main
+from support.connection import Connection, ConnectionFileError, load
+
+TEXTS = dict.fromkeys(
+    (
+        "project", "location", "bigQueryEndpoint", "spannerEndpoint", "spannerInstance", "spannerDatabase",
+        "metadataDatabase", "maskingKeys", "deadLetterDirectory", "jobName",
+    ),
+    "x",
+)  # fmt: skip
+
+
+@pytest.fixture
+def connection_file(tmp_path: Path) -> Path:
+    file = tmp_path / "connection.json"
+    file.write_text(json.dumps(TEXTS | {"deadLetterDirectory": str(tmp_path / "dead-letters"), "anotherOutput": 7}))
+    return file
+
+
+@pytest.fixture
+def queue(connection_file: Path) -> DeadLetterQueue:
+    return DeadLetterQueue(load(connection_file).dead_letter_directory)
+
+
+def audit(file: Path | None, *arguments: str, stdin: str = "") -> Result:
+    chosen = ["--connection", str(file)] if file else []
+    return CliRunner().invoke(main, [*chosen, *arguments], input=stdin)
+
+
+def letter(second: int, puid: str = "p1") -> DeadLetter:
+    return DeadLetter(
+        coordinates=Coordinates("S", "payment_audit_trail", f"2026-11-23T09:12:{second:02d}.000000000Z", "tx", "00", 0),
+        step="Enrich",
+        reason=Reason.ENRICHMENT,
+        message="Status must be text.",
+        attempts=5,
+        first_failed_at="2026-11-23T09:13:00Z",
+        last_failed_at="2026-11-23T10:13:00Z",
+        change={"keys": {"PUID": puid}, "new": {}, "old": {}},
+    )
+
+
+def commands(group: click.Group) -> list[tuple[str, click.Command]]:
+    found = []
+    for name in group.commands or COMMANDS:
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        found.append((name, command))
+        if isinstance(command, click.Group):
+            found += [(f"{name} {inner}", each) for inner, each in commands(command)]
+    return found
+
+
+def test_every_command_says_what_it_does_and_every_option_has_help() -> None:
+    for name, command in commands(main):
+        assert command.help, name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.name}"
+
+
+def test_the_help_has_examples_and_the_commands_of_other_parts() -> None:
+    help_text = audit(None, "--help").output
+    assert "Examples:" in help_text
+    for name in (*COMMANDS, "local"):
+        assert f"\n  {name} " in help_text
+    for name in ("search", "timeline", "dead-letters"):
+        assert "Examples:" in audit(None, name, "--help").output
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["dead-letters", "list", "--help"]])
+def test_help_loads_no_heavy_library(arguments: list[str]) -> None:
+    script = (
+        "import sys\nfrom support.cli.main import main\n"
+        f"main({arguments!r}, standalone_mode=False)\n"
+        "heavy = {'google.cloud.bigquery', 'google.cloud.spanner', 'apache_beam', 'pyarrow', 'rich', 'fsspec', 'pulumi'}\n"
+        "sys.exit(' '.join(sorted(heavy & sys.modules.keys())) or 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_without_a_connection_file_it_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for result in (audit(None, "search"), audit(tmp_path / "none.json", "timeline", "p1")):
+        assert result.exit_code == 2
+        assert "make run" in result.output and "pulumi stack output --json" in result.output
+
+
+def test_the_connection_of_a_folder_above_is_found(
+    tmp_path: Path, connection_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".audit").mkdir()
+    connection_file.rename(tmp_path / ".audit" / "connection.json")
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep" / "er")
+    assert load().job_name == "x"
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [("{", "must hold JSON"), ("[]", "a JSON object"), ('{"project": "p"}', "must name bigQueryEndpoint")],
+)
+def test_a_connection_file_that_says_too_little_is_refused(tmp_path: Path, content: str, rule: str) -> None:
+    file = tmp_path / "connection.json"
+    file.write_text(content)
+    with pytest.raises(ConnectionFileError, match=rule):
+        load(file)
+
+
+def test_a_connection_file_names_exactly_what_support_needs(connection_file: Path) -> None:
+    assert load(connection_file) == Connection(
+        **dict.fromkeys(Connection.__dataclass_fields__, "x")
+        | {"dead_letter_directory": str(connection_file.parent / "dead-letters")}
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        (["search", "--since", "yesterday"], "15m, 2h, 7d"),
+        (["search", "--limit", "0"], "must be 1 to 10,000"),
+        (["search", "--state", "lost"], "initiated"),
+        (["dead-letters", "retry"], "--all"),
+        (["dead-letters", "retry", "--all", "id"], "--all"),
+        (["timeline"], "PUID"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_says_the_rule(connection_file: Path, arguments: list[str], rule: str) -> None:
+    result = audit(connection_file, *arguments)
+    assert result.exit_code == 2
+    assert rule in result.output
+
+
+def test_dead_letters_are_listed_and_shown(connection_file: Path, queue: DeadLetterQueue) -> None:
+    queue.put([letter(2, "p2"), letter(1)])
+    queue.set_aside([letter(2, "p2")])
+    listed = json.loads(audit(connection_file, "dead-letters", "list").stdout)
+    assert [(each["puid"], each["kind"], each["reason"]) for each in listed] == [
+        ("p1", "retry", Reason.ENRICHMENT),
+        ("p2", "severe", Reason.ENRICHMENT),
+    ]
+    severe = json.loads(audit(connection_file, "dead-letters", "list", "--severe").stdout)
+    assert [each["puid"] for each in severe] == ["p2"]
+    shown = json.loads(audit(connection_file, "dead-letters", "show", listed[0]["id"]).stdout)
+    assert shown["change"]["keys"] == {"PUID": "p1"}
+
+
+def test_a_dead_letter_set_aside_is_handed_to_the_next_retry(connection_file: Path, queue: DeadLetterQueue) -> None:
+    queue.put([letter(1), letter(2), letter(3)])
+    queue.set_aside([letter(1), letter(2)])
+    assert "1 dead letter handed" in audit(connection_file, "dead-letters", "retry", letter(1).id).output
+    assert "1 dead letter handed" in audit(connection_file, "dead-letters", "retry", "--all").output
+    assert [stored.attempts for stored in queue.letters()] == [0, 0, 5]
+
+
+def test_discarding_asks_first(connection_file: Path, queue: DeadLetterQueue) -> None:
+    queue.put([letter(1)])
+    assert audit(connection_file, "dead-letters", "discard", letter(1).id, stdin="n\n").exit_code == 1
+    assert queue.counts()["retry"] == 1
+    result = audit(connection_file, "dead-letters", "discard", "--yes", letter(1).id, "unknown")
+    assert "1 dead letter discarded; 1 not found" in result.output
+    assert queue.counts()["retry"] == 0
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["show", "none"], ["retry", "none"], ["discard", "--yes", "none"]])
+def test_no_such_dead_letter_is_exit_code_1(connection_file: Path, arguments: list[str]) -> None:
+    assert audit(connection_file, "dead-letters", *arguments).exit_code == 1
+
+
+def test_a_card_number_is_no_argument(connection_file: Path) -> None:
+    # `--card` takes no value: the number would be in the shell's history and the process list.
+    search = main.get_command(click.Context(main), "search")
+    assert search is not None
+    [card] = [parameter for parameter in search.params if parameter.name == "card"]
+    assert isinstance(card, click.Option) and card.is_flag
