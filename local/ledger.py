@@ -1,7 +1,7 @@
 """What traffic committed, one JSON line a modification: the truth that `audit local check` compares BigQuery with.
 
-It holds no personal data: keys, states and times only. Lines are flushed one by one, so a killed run leaves at most half
-a last line, which reading ignores and the next append removes.
+It holds no personal data: keys, states and times only. Lines are flushed one by one, so a killed run leaves at most
+half a last line, which reading ignores and the next append removes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from contract.changes import ModType
 class Entry:
     """One modification as Spanner reports it. `commit_timestamp` is RFC 3339 in UTC with nine fractional digits.
 
-    `operation` counts the commits of `seed` from 0; the modifications of one commit share it. `status` is the row's Status after
-    the change, None when it has none. A `dead_letter` must never reach BigQuery.
+    `operation` counts the commits of `seed` from 0; the modifications of one commit share it. `status` is the row's
+    Status after the change, None when it has none. A `dead_letter` must never reach BigQuery.
     """
 
     seed: int
