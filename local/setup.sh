@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs everything that `make run` and `make test` need, and checks what it cannot install. What stands already is
 # left alone: each part has a stamp with the checksum of the file that pins it. What clones can share is in the cache.
+# `setup.sh check` installs nothing: it names what is missing, and then fails.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -161,13 +162,18 @@ check_spanner_emulator() {
 or, where the CLI came with apt or dnf, install the package google-cloud-cli-spanner-emulator."
 }
 
-all_done() {
-  is_done "${venv_part[@]}" && is_done "${emulator_part[@]}" && is_done "${prism_part[@]}"
+missing() {
+  is_done "${venv_part[@]}" || echo ".venv"
+  is_done "${emulator_part[@]}" || echo "BigQuery emulator"
+  is_done "${prism_part[@]}" || echo "Prism"
 }
 
 main() {
   check_spanner_emulator
-  all_done && return
+  local lacks
+  lacks=$(missing)
+  [ -n "$lacks" ] || return 0
+  [ "${1:-}" != check ] || fail "not installed, or not as the lock files say: $(echo "$lacks" | paste -s -d , -)."
   mkdir -p "$cache"
   # Two clones may be set up at once: the second waits for the first.
   if command -v flock >/dev/null; then

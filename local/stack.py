@@ -14,6 +14,7 @@ import datetime
 import fcntl
 import importlib
 import logging
+import pkgutil
 import signal
 import sys
 import threading
@@ -65,7 +66,7 @@ class Options:
 def provision_program(state: State, spanner: SpannerEmulator, bigquery: BigQueryEmulator) -> Provisioned:
     """Runs `__main__.py`, the program of the cloud, onto the emulators."""
     from local.engine import provision
-    from local.provider import LocalEndpoints
+    from local.machine import LocalEndpoints
 
     return provision(
         stack=STACK,
@@ -118,33 +119,32 @@ class Supervisor:
             self.state.end_leftovers()
             self.state.clear()
             self._account.tell()
-            code = 0
-            try:
-                self._start()
-                self._watch()
-            except KeyboardInterrupt:
-                log.info("asked to end")
-            except (StackError, ProcessError, EmulatorError, installed.NotInstalled) as error:
-                code = self._fail(str(error))
-            except Exception as error:
-                log.exception("The stack cannot go on.")
-                code = self._fail(f"{type(error).__name__}: {error}. See {self.state.logs / 'stack.log'}.")
+            error = self._run()
             self._end_processes()
-            if code == 0:
-                self._account.tell(phase=STOPPED, processes={})
-            return code
+            self._account.tell(phase=FAILED if error else STOPPED, error=error)
+            return 1 if error else 0
+
+    def _run(self) -> str | None:
+        """Starts and watches. Returns why it cannot go on, or None when it was asked to end."""
+        try:
+            self._start()
+            self._watch()
+        except KeyboardInterrupt:
+            log.info("asked to end")
+            return None
+        except (StackError, ProcessError, EmulatorError, installed.NotInstalled) as error:
+            log.error(error)
+            return str(error)
+        except Exception as error:
+            log.exception("The stack cannot go on.")
+            return f"{type(error).__name__}: {error}"
+        return None
 
     def stop(self, *_: object) -> None:
         """Ends the run from a signal handler: waiting and starting are broken off, once."""
         if not self.stopped.is_set():
             self.stopped.set()
             raise KeyboardInterrupt
-
-    def _fail(self, message: str) -> int:
-        log.error(message)
-        self._end_processes()
-        self._account.tell(phase=FAILED, error=message)
-        return 1
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -298,8 +298,12 @@ def resume_position(metadata_database: Any, job: str) -> datetime.datetime | Non
 
 
 def _import_program() -> None:
-    with contextlib.suppress(Exception):  # Who needs it imports it again, and gets the error.
-        importlib.import_module("local.engine")
+    """Imports what the program needs, Pulumi first of all. Who needs it imports it again, and gets the error if any."""
+    import components
+
+    with contextlib.suppress(Exception):
+        for module in ("local.engine", *(f"components.{m.name}" for m in pkgutil.iter_modules(components.__path__))):
+            importlib.import_module(module)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from local import emulators
 from local.figures import dead_letters
 from local.stack import resume_position
-from local.state import READY, State, alive, read_json
+from local.state import FAILED, READY, State, alive, read_json
 
 RECORDED: Final = "recorded only"
 
@@ -20,7 +20,7 @@ def collect(state: State) -> dict[str, Any]:
     """Phase, processes, endpoints, resources, dead letters and the pipeline's position, as far as they are known."""
     stack = state.read()
     phase = stack.get("phase", "down")
-    if not state.supervisor() and phase != "failed":
+    if not state.supervisor() and phase != FAILED:
         phase = "down"
     processes = {
         name: {key: value for key, value in record.items() if key != "started_at"} | {"running": bool(alive(record))}
@@ -58,7 +58,7 @@ def show(found: dict[str, Any]) -> None:
     console.print(f"local stack: [{style}]{found['phase']}[/]   state and logs: {found['state']}", soft_wrap=True)
     if found["error"]:
         console.print(found["error"], style="red", soft_wrap=True)
-    if found["phase"] == "down":
+    if found["phase"] in {"down", FAILED}:
         console.print("Start it with `audit local up`, or `make run` with traffic.")
         return
     processes = Table(box=None, pad_edge=False, header_style="dim")
@@ -87,9 +87,12 @@ def _show_pipeline(console: Console, found: dict[str, Any]) -> None:
 def _show_resources(console: Console, resources: list[dict[str, Any]]) -> None:
     here = [r for r in resources if r["outcome"] != RECORDED]
     recorded = [r for r in resources if r["outcome"] == RECORDED]
-    console.print(f"\nreally here ({len(here)}):")
-    for resource in here:
-        console.print(f"  {resource['type']}  {resource['name']}", soft_wrap=True)
-    console.print(f"recorded only, no counterpart on one machine ({len(recorded)}):")
-    for resource in recorded:
-        console.print(f"  {resource['type']}  {resource['name']}", soft_wrap=True, style="dim")
+    for title, some, style in (
+        (f"really here ({len(here)})", here, ""),
+        (f"recorded only: no counterpart on one machine ({len(recorded)})", recorded, "dim"),
+    ):
+        console.print(f"\n{title}")
+        table = Table.grid(padding=(0, 2))
+        for resource in sorted(some, key=lambda r: (r["type"], r["name"])):
+            table.add_row("", resource["type"].rpartition(":")[2], resource["name"], style=style)
+        console.print(table)

@@ -43,6 +43,8 @@ class Glimpse:
         from pipeline.clients import bigquery_client
 
         connection = read_json(self.state.connection)
+        if not connection:
+            return
         client = bigquery_client(connection["bigQueryEndpoint"], connection["project"])
         metadata = emulators.metadata_database(connection)
         pause = 2.0
