@@ -80,7 +80,7 @@ class Change:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for a dead letter."""
-        return asdict(self)
+        return asdict(self) | {"columns": [list(column) for column in self.columns]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
