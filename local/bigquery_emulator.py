@@ -61,6 +61,25 @@ def _extensions_from_wheels(directory: pathlib.Path) -> None:
     duckdb.connect = connect_offline
 
 
+def _append_at_an_offset_atomically() -> None:
+    """The emulator looks at the offset, inserts, and only then counts: two appends at one offset both land, and so does
+    one beside a finalize. BigQuery does each as one step, which is what exactly-once rests on."""
+    from local_bigquery.grpc import write
+
+    append, finalize = write._append, write.finalize
+    locks: dict[str, threading.Lock] = {}
+
+    def append_alone(stream: Any, rows: list[dict[str, Any]], offset: int | None) -> Any:
+        with locks.setdefault(stream.name, threading.Lock()):
+            return append(stream, rows, offset)
+
+    def finalize_alone(request: Any) -> Any:
+        with locks.setdefault(request.name, threading.Lock()):
+            return finalize(request)
+
+    write._append, write.finalize = append_alone, finalize_alone
+
+
 def _record_arrivals(file: pathlib.Path) -> None:
     """Writes a line to `file` after each insert that the Storage Write API has made visible."""
     from local_bigquery.grpc import write
@@ -107,6 +126,7 @@ def main() -> None:
     args = parser.parse_args()
 
     _extensions_from_wheels(args.data / "extensions")
+    _append_at_an_offset_atomically()
     import uvicorn
     from local_bigquery import app
     from local_bigquery.grpc import server

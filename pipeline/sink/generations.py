@@ -87,13 +87,17 @@ class Generations:
             row = _first(snapshot.read("write_streams", ["WriteStream"], _keys([self._job, table_id, shard])))
         return row[0] if row else None
 
-    def record_stream(self, generation: int, table_id: str, shard: str, stream: str, *, replaces: str | None) -> bool:
-        """Records the stream that may take rows of a shard. False when another one than `replaces` is recorded by now.
+    def record_stream(
+        self, generation: int, table_id: str, shard: str, stream: str, *, replaces: str | None
+    ) -> str | None:
+        """Records the stream that may take rows of a shard, and returns when: the commit timestamp.
 
-        Raises Fenced when a newer job has taken over.
+        None when another one than `replaces` is recorded by now. Raises Fenced when a newer job has taken over.
         """
+        ran: list[Any] = []
 
         def work(transaction: Any) -> bool:
+            ran[:] = [transaction]
             row = _first(transaction.read("write_streams", ["WriteStream"], _keys([self._job, table_id, shard])))
             if (row[0] if row else None) != replaces:
                 return False
@@ -104,7 +108,8 @@ class Generations:
             )
             return True
 
-        return bool(self._checked(generation, work))
+        recorded = self._checked(generation, work)
+        return timestamps.from_nanos(_nanos(ran[0].committed)) if recorded else None
 
     def advance(self, generation: int, position: str) -> None:
         """Every change committed before `position` is in BigQuery or is a durable dead letter. Raises Fenced."""

@@ -6,8 +6,11 @@ not that it was these rows: a retried bundle may bring other rows, in another or
 stream is opened in place of another, the same three steps restore certainty:
 
 1. finalize the stream: nobody, however late, can append to it any more;
-2. look up which of the rows' change ids the table has;
-3. append only the missing ones, to a new stream that was recorded in place of the old one.
+2. record a new stream in its place; the time of that is the new stream's fence;
+3. look up which change ids the table has, and append only the missing ones.
+
+The look-up goes on for every row that was committed before the fence, not only for those at hand: whoever wrote to the
+old stream may have been further ahead. A row that was committed after the fence cannot be in the table yet.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import pyarrow.compute as pc
 from google.api_core import exceptions
 from google.cloud.bigquery_storage_v1 import types
 
-from contract import tables
+from contract import tables, timestamps
 from contract.changes import Column
 from pipeline.sink import rows as row_encoding
 from pipeline.sink.changelogs import Changelogs, Destinations, NotReady
@@ -53,10 +56,14 @@ _TRANSIENT = (
 
 
 class StreamPosition(NamedTuple):
-    """A write stream and the offset of its next row: the shard's keyed state."""
+    """A write stream and the offset of its next row: the shard's keyed state.
+
+    Rows that were committed up to `fenced_at` may have been appended to an earlier stream; None where there was none.
+    """
 
     stream: str
     offset: int
+    fenced_at: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +127,6 @@ class Shard:
         Waits out an unreachable BigQuery: it returns when every row is queryable or rejected. Raises Fenced.
         """
         outcome = Outcome()
-        fenced_at = self._clients.fenced_at
-        if fenced_at is not None and pc.min(batch[tables.COMMIT_TIMESTAMP]).as_py() <= _moment(fenced_at):
-            batch = self._missing(batch, outcome)
         for part in _parts(batch):
             position = self._append_part(position, part, columns, outcome)
         return position, outcome
@@ -135,12 +139,15 @@ class Shard:
     def _append_part(
         self, position: StreamPosition | None, batch: pa.Table, columns: tuple[Column, ...], outcome: Outcome
     ) -> StreamPosition | None:
-        failures = refusals = 0
+        failures = refusals = faulted = 0
+        looked_up = False
         while batch.num_rows:
             try:
                 names = self._clients.changelogs.conform(self._table, columns, row_encoding.fields(columns))
                 if position is None:
-                    position, batch = self._open(batch, outcome)
+                    position, looked_up = self._open(), False
+                if not looked_up and self._may_be_there(position, batch):
+                    batch, looked_up = self._missing(batch, outcome), True
                     continue
                 self._send(position, self._request_rows(batch, names))
                 outcome.appended += batch.num_rows
@@ -152,7 +159,11 @@ class Shard:
                 _wait_out(error, failures, self._id)
             except _Refused as refused:
                 if refused.row_errors:
-                    batch = self._without_rejected(batch, refused, outcome)
+                    # The table may have changed under us: rows are rejected only against its newest schema.
+                    faulted += 1
+                    if faulted > 1:
+                        batch = self._without_rejected(batch, refused, outcome)
+                    position = self._abandon()
                     continue
                 refusals += 1
                 if refusals > _REFUSALS_BEFORE_SPLIT:
@@ -184,26 +195,32 @@ class Shard:
         if response.error.code:
             raise _Refused(response.error.code, response.error.message, response.row_errors)
 
-    def _open(self, batch: pa.Table, outcome: Outcome) -> tuple[StreamPosition, pa.Table]:
-        """A new stream in place of the recorded one, and the rows that the table still lacks."""
+    def _may_be_there(self, position: StreamPosition, batch: pa.Table) -> bool:
+        fences = [f for f in (self._clients.fenced_at, position.fenced_at) if f is not None]
+        return bool(fences) and pc.min(batch[tables.COMMIT_TIMESTAMP]).as_py() <= timestamps.to_datetime(max(fences))
+
+    def _open(self) -> StreamPosition:
+        """A new stream in place of the recorded one."""
         dataset, name = self._clients.destinations.of(self._table)
         parent = f"projects/{self._clients.destinations.project}/datasets/{dataset}/tables/{name}"
         generations = self._clients.generations
         if generations is None:
-            return StreamPosition(f"{parent}/streams/_default", 0), batch
+            return StreamPosition(f"{parent}/streams/_default", 0)
         recorded = generations.stream(self._id, self._shard)
         if recorded:
             self._finalize(recorded)
-            batch = self._missing(batch, outcome)
         made = self._clients.write.create_write_stream(
             parent=parent, write_stream=types.WriteStream(type_=types.WriteStream.Type.COMMITTED)
         )
-        if not generations.record_stream(self._clients.generation, self._id, self._shard, made.name, replaces=recorded):
+        fenced_at = generations.record_stream(
+            self._clients.generation, self._id, self._shard, made.name, replaces=recorded
+        )
+        if fenced_at is None:
             raise NotReady(f"another worker opened a stream for shard {self._shard}: it is closed and looked through")
-        return StreamPosition(made.name, 0), batch
+        return StreamPosition(made.name, 0, fenced_at if recorded else None)
 
     def _abandon(self) -> StreamPosition | None:
-        """Gives the stream up. Opening the next one finalizes it and looks its rows up."""
+        """Gives the stream up. Opening the next one finalizes it."""
         self.close()
         self._clients.changelogs.forget(self._table)
         return None
@@ -282,12 +299,6 @@ def _parts(batch: pa.Table) -> list[pa.Table]:
     pieces = max(1, -(-batch.nbytes // _MOST_BYTES))
     size = max(1, -(-batch.num_rows // pieces))
     return [batch.slice(start, size).combine_chunks() for start in range(0, batch.num_rows, size)]
-
-
-def _moment(timestamp: str) -> Any:
-    from contract import timestamps
-
-    return timestamps.to_datetime(timestamp)
 
 
 def _wait_out(error: Exception, failures: int, table_id: str) -> None:
