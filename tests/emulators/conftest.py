@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import pytest
 from changelog import Changelog
 
+from local.emulators import PROJECT
 from pipeline import clients
 
 
 @pytest.fixture(scope="session")
 def _changelog(bigquery_emulator: Any) -> Changelog:
-    project = f"audit-{uuid.uuid4().hex[:8]}"
-    made = Changelog(clients.bigquery_client(bigquery_emulator.rest, project), project)
+    # The project of the Spanner emulator's instance: a connection names one project for both.
+    made = Changelog(clients.bigquery_client(bigquery_emulator.rest, PROJECT), PROJECT)
     made.create()
     return made
 
