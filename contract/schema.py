@@ -61,9 +61,7 @@ def changesets(changelog: Path = AUDIT_DB) -> Iterator[Changeset]:
         if not text.startswith("--liquibase formatted sql"):
             raise SchemaError(f"{name}: the first line must be '--liquibase formatted sql'.")
         parts = _CHANGESET.split(text)
-        for author, change_id, attributes, body in zip(
-            parts[1::4], parts[2::4], parts[3::4], parts[4::4], strict=True
-        ):
+        for author, change_id, attributes, body in zip(parts[1::4], parts[2::4], parts[3::4], parts[4::4], strict=True):
             sql = "\n".join(line for line in body.splitlines() if not line.startswith("--"))
             statements = [s.strip() for s in sql.split(";") if s.strip()]
             if len(statements) != 1:
@@ -100,9 +98,7 @@ def tables(changelog: Path = AUDIT_DB) -> dict[str, Table]:
             table = found[added[1]]
             column = _column(added[2])
             extra = (column,) if column else ()
-            found[table.name] = Table(
-                name=table.name, columns=table.columns + extra, primary_key=table.primary_key
-            )
+            found[table.name] = Table(name=table.name, columns=table.columns + extra, primary_key=table.primary_key)
         elif dropped := re.match(r"ALTER TABLE (\w+) DROP COLUMN (\w+)", sql):
             table = found[dropped[1]]
             kept = tuple(c for c in table.columns if c.name != dropped[2])

@@ -11,7 +11,7 @@ import json
 import runpy
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -159,9 +159,17 @@ def run_program(
     """
     config = {f"payment-audit:{key}": _text(value) for key, value in values.items()}
     run = program or (lambda: runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__"))
-    # A thread of its own has Pulumi's global state of its own.
-    with ThreadPoolExecutor(1, thread_name_prefix="pulumi") as thread:
-        return thread.submit(_run, stack, config, make, on_register, run).result()
+    ended: Future[dict[str, Any]] = Future()
+
+    def settle() -> None:
+        try:
+            ended.set_result(_run(stack, config, make, on_register, run))
+        except BaseException as error:
+            ended.set_exception(error)
+
+    # A thread of its own has Pulumi's global state of its own; a daemon, so that Ctrl-C does not wait for an emulator.
+    threading.Thread(target=settle, name="pulumi", daemon=True).start()
+    return ended.result()
 
 
 def _run(

@@ -152,18 +152,23 @@ class Process:
         self.stop(grace=0)
 
     def stop(self, *, grace: float = 5) -> None:
-        """Asks the group to end, waits up to `grace` seconds, then kills what is left of it."""
+        """Asks it to end, waits up to `grace` seconds, then kills what is left of its group."""
         end_group(self.pid, grace=grace, reap=self.popen)
         _guard.remove(self.pid)
 
 
 def end_group(group: int, *, grace: float = 5, reap: subprocess.Popen[bytes] | None = None) -> None:
-    """Ends a process group: SIGTERM, `grace` seconds, SIGKILL; frozen members too. A group that is gone is fine."""
+    """Ends a process group: SIGTERM to its leader, `grace` seconds for both, SIGKILL. A group that is gone is fine.
+
+    The leader is asked alone, since it has an order in which to end its children: a pipeline whose Prism goes first
+    takes it for a failure.
+    """
     if grace:
-        _signal(group, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(group, signal.SIGTERM)
         _signal(group, signal.SIGCONT)
         deadline = time.monotonic() + grace
-        while time.monotonic() < deadline and group_members(group, reap):
+        while time.monotonic() < deadline and _runs(group, reap):
             time.sleep(0.02)
     _signal(group, signal.SIGKILL)
     if reap:
@@ -172,15 +177,17 @@ def end_group(group: int, *, grace: float = 5, reap: subprocess.Popen[bytes] | N
         time.sleep(0.01)
 
 
+def _runs(leader: int, reap: subprocess.Popen[bytes] | None) -> bool:
+    return reap.poll() is None if reap else started_at(leader) is not None
+
+
 def _signal(group: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, number)
 
 
-def group_members(group: int, reap: subprocess.Popen[bytes] | None = None) -> list[psutil.Process]:
-    """The living processes of a group. `reap` is our child among them: it is collected when it has ended."""
-    if reap:
-        reap.poll()
+def group_members(group: int) -> list[psutil.Process]:
+    """The living processes of a group."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError):

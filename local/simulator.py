@@ -29,8 +29,8 @@ Clock = Callable[[], datetime]
 
 # Shares of all payments, or of their steps.
 _STUCK: Final = 0.02
-_MALFORMED: Final = 0.04
-_CARD_AS_CUSTOMER: Final = 0.002
+_MALFORMED: Final = 0.06
+_CARD_AS_CUSTOMER: Final = 0.004
 _DELETED: Final = 0.03
 _AUDITED: Final = 0.3
 

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from google.api_core.exceptions import ServiceUnavailable
+from google.api_core.retry import Retry, if_exception_type
 
 from local.machine import SECONDS, Handler, Here, Inputs, ProviderError, found
+
+# The client goes on trying for an hour by itself.
+_PATIENCE: Final[dict[str, Any]] = {
+    "timeout": SECONDS,
+    "retry": Retry(predicate=if_exception_type(ServiceUnavailable), timeout=SECONDS),
+}
 
 
 class SpannerInstance(Handler):
     """An instance of the emulator."""
 
     def read(self, here: Here, name: str, inputs: Inputs) -> Any:
-        return found(here.instances.get_instance, name=_instance(here, inputs["name"]), timeout=SECONDS)
+        return found(here.instances.get_instance, name=_instance(here, inputs["name"]), **_PATIENCE)
 
     def create(self, here: Here, name: str, inputs: Inputs) -> None:
         here.instances.create_instance(
@@ -28,7 +37,7 @@ class SpannerInstance(Handler):
         ).result(SECONDS)
 
     def delete(self, here: Here, name: str, inputs: Inputs) -> None:
-        here.instances.delete_instance(name=_instance(here, inputs["name"]), timeout=SECONDS)
+        here.instances.delete_instance(name=_instance(here, inputs["name"]), **_PATIENCE)
 
 
 class SpannerDatabase(Handler):
@@ -38,7 +47,7 @@ class SpannerDatabase(Handler):
     """
 
     def read(self, here: Here, name: str, inputs: Inputs) -> Any:
-        return found(here.databases.get_database, name=self._path(here, inputs), timeout=SECONDS)
+        return found(here.databases.get_database, name=self._path(here, inputs), **_PATIENCE)
 
     def create(self, here: Here, name: str, inputs: Inputs) -> None:
         statements = list(inputs.get("ddls") or [])
@@ -66,7 +75,7 @@ class SpannerDatabase(Handler):
         return bool(later)
 
     def delete(self, here: Here, name: str, inputs: Inputs) -> None:
-        here.databases.drop_database(database=self._path(here, inputs), timeout=SECONDS)
+        here.databases.drop_database(database=self._path(here, inputs), **_PATIENCE)
         self._file(here, inputs).unlink(missing_ok=True)
 
     def _run(self, here: Here, inputs: Inputs, there: Any) -> list[str]:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from contract import timestamps
 from local import emulators, installed
 from local.emulators import BigQueryEmulator, EmulatorError, SpannerEmulator
 from local.processes import Process, ProcessError, started_at
@@ -40,6 +41,7 @@ TRAFFIC: Final = "traffic"
 _LONGEST_PAUSE: Final = 30
 _STEADY_SECONDS: Final = 60
 _BEGIN_SECONDS: Final = 120
+_GRACE_SECONDS: Final = 4
 
 
 class StackError(RuntimeError):
@@ -80,6 +82,8 @@ def pipeline_command(provisioned: Provisioned) -> list[str]:
     """The job as a process on Prism, with the parameters that its Dataflow job would get."""
     parameters = [f"--{name}={value}" for name, value in provisioned.job_parameters.items()]
     runner = [
+        # The first job reads from here on: what is committed while it starts is not missed. Later ones resume.
+        f"--startTimestamp={timestamps.now()}",
         "--runner=PrismRunner",
         f"--prism_location={installed.prism()}",
         f"--job_name={provisioned.outputs['jobName']}",
@@ -112,6 +116,7 @@ class Supervisor:
         self._account = Account(self.state)
         self._processes: dict[str, Process] = {}
         self._restarts = 0
+        self._quick_deaths = 0
 
     def run(self) -> int:
         """Runs until `stop` or until an emulator dies. Returns the exit code. Raises StackError if not alone."""
@@ -171,7 +176,9 @@ class Supervisor:
         with self._account.step(PIPELINE):
             self._pipeline = self._command(provisioned)
             self._start_pipeline()
-            self._await_begun(provisioned.outputs)
+            # A parameter that has its default is not passed.
+            if provisioned.job_parameters.get("writeMode") != "at-least-once":
+                self._await_begun(provisioned.outputs)
         self._account.tell(phase=READY, ready_seconds=self._account.seconds)
         log.info("ready after %.1f s", self._account.seconds)
         if self.options.tps:
@@ -239,7 +246,7 @@ class Supervisor:
         # Prism, or whatever else is left of it, would go on with the old job beside the new one.
         dead.kill()
         lived = time.monotonic() - self._pipeline_began
-        self._quick_deaths = 0 if lived > _STEADY_SECONDS else getattr(self, "_quick_deaths", 0) + 1
+        self._quick_deaths = 0 if lived > _STEADY_SECONDS else self._quick_deaths + 1
         self._restarts += 1
         pause = min(_LONGEST_PAUSE, 2**self._quick_deaths / 4)
         log.warning(
@@ -286,7 +293,7 @@ class Supervisor:
         self.stopped.set()
         self._account.tell(phase=STOPPING)
         for name in sorted(self._processes, key=lambda name: name not in {TRAFFIC, PIPELINE}):
-            self._processes.pop(name).stop(grace=2)
+            self._processes.pop(name).stop(grace=_GRACE_SECONDS)
 
 
 def resume_position(metadata_database: Any, job: str) -> datetime.datetime | None:

@@ -45,7 +45,7 @@ _QUOTED_STARTS: Final = tuple(f'"{start}' for start in _STARTS)
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null|[{}\[\]]', re.S)
 _IS_NAME = re.compile(r"\s*:")
 # A number with an exponent can be a card number in fewer digits than it has.
-_EXPONENT = re.compile(r"[eE](?<=[0-9.].)\+?[0-9]")
+_EXPONENT = re.compile(r"[eE](?<=[0-9.].)[+-]?[0-9]")
 # Escapes that stand for a digit, or between digits.
 _ESCAPE = re.compile(
     r"[0-9][^0-9A-Za-z]{0,6}\\[utnrbf]|\\(?:u[0-9a-fA-F]{4}|[tnrbf])[^0-9A-Za-z]{0,6}(?:[0-9]|\\[utnrbf])"

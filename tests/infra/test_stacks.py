@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import pytest
 import yaml
 from graph import Graph, graph_of
 
+from components.spanner import SchemaOwnerError
 from contract import options, queries, schema, tables
-from local.engine import ROOT
+from local.engine import ROOT, run_program, stack_config
+from local.provider import server_made
 
 EXPECTED = Path(__file__).with_name("expected")
 CONNECTION = {
@@ -176,6 +178,33 @@ def test_liquibase_s_database_is_made_empty_and_left_alone() -> None:
     database = graph_of("dev", {"schemaOwner": "liquibase"}).one("Database", "audit-db")
     assert not database.inputs.get("ddls")
     assert list(database.options.ignoreChanges) == ["ddls"]
+
+
+@pytest.mark.parametrize(
+    ("made_with", "configured", "way_out"),
+    [
+        (
+            "pulumi",
+            "liquibase",
+            "run `liquibase changelog-sync`, which marks the statements as run, then `pulumi up --replace",
+        ),
+        ("liquibase", "pulumi", "keep Liquibase: the provider cannot adopt statements that it did not run."),
+    ],
+)
+def test_the_schema_s_owner_of_a_living_stack_cannot_be_changed(made_with: str, configured: str, way_out: str) -> None:
+    databases = []
+
+    def make(kind: str, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        if name == "audit-db" and inputs.get("ddls"):
+            databases.append(name)
+        kept = {"output": made_with} if kind == "pulumi:index:Stash" else {}
+        return {**server_made("payment-audit-dev", kind, name, inputs), **kept}
+
+    with pytest.raises(SchemaOwnerError) as refused:
+        run_program("dev", {**stack_config("dev"), "schemaOwner": configured}, make)
+    assert f"schemaOwner must stay '{made_with}'" in str(refused.value)
+    assert way_out in str(refused.value)
+    assert databases == []
 
 
 def test_names_are_the_same_in_every_run(graph: Graph) -> None:

@@ -1,0 +1,80 @@
+"""The supervisor with real emulators, and a stub for the program and for the pipeline: supervision alone.
+
+    python stack_of_stubs.py STATE
+
+The pipeline records that it has begun, in a real metadata database, and has a child, as the real one has Prism.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from contract import schema
+from local import emulators
+from local.emulators import INSTANCE, PROJECT, BigQueryEmulator, SpannerEmulator
+from local.stack import Options, Supervisor
+from local.state import State
+
+
+@dataclass(frozen=True)
+class Provisioned:
+    outputs: dict[str, Any]
+    resources: tuple[Any, ...] = ()
+    job_parameters: dict[str, str] = field(default_factory=lambda: {"writeMode": "exactly-once"})
+    merge_sql: str = "SELECT 1"
+    merge_seconds: int = 1
+
+
+def provision(_: State, spanner: SpannerEmulator, __: BigQueryEmulator) -> Any:
+    client = emulators.spanner_client(spanner.endpoint)
+    instance = client.instance(INSTANCE, configuration_name=f"projects/{PROJECT}/instanceConfigs/emulator-config")
+    instance.create().result(30)
+    instance.database("audit-metadata", ddl_statements=schema.statements(schema.METADATA_DB)).create().result(30)
+    return Provisioned(
+        {
+            "project": PROJECT,
+            "spannerEndpoint": spanner.endpoint,
+            "spannerInstance": INSTANCE,
+            "metadataDatabase": "audit-metadata",
+            "jobName": "audit-stream-job",
+        }
+    )
+
+
+def pipeline(endpoint: str) -> None:
+    import datetime
+
+    from google.cloud import spanner
+
+    database = emulators.spanner_client(endpoint).instance(INSTANCE).database("audit-metadata")
+    now = datetime.datetime.now(datetime.UTC)
+    row = ("audit-stream-job", 1, now, spanner.COMMIT_TIMESTAMP)
+    with database.batch() as batch:
+        batch.insert_or_update("jobs", ("JobName", "Generation", "ResumePosition", "UpdatedAt"), [row])
+    subprocess.Popen(["sleep", "600"])
+    print("begun", flush=True)
+    time.sleep(600)
+
+
+def main() -> None:
+    if sys.argv[1] == "pipeline":
+        return pipeline(sys.argv[2])
+    logging.basicConfig(level=logging.INFO)
+    supervisor = Supervisor(
+        Options(state=Path(sys.argv[1])),
+        provision=provision,
+        command=lambda p: [sys.executable, __file__, "pipeline", p.outputs["spannerEndpoint"]],
+    )
+    signal.signal(signal.SIGTERM, supervisor.stop)
+    sys.exit(supervisor.run())
+
+
+if __name__ == "__main__":
+    main()

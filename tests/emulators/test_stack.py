@@ -1,0 +1,144 @@
+"""Supervision of the local stack: what dies, what is started again, what is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from local.commands import local
+from local.processes import Process, end_group, group_members
+from local.state import FAILED, READY, State
+
+STUBS = Path(__file__).with_name("stack_of_stubs.py")
+
+
+def _await(condition: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"waited for: {what}"
+        time.sleep(0.05)
+
+
+def _audit_local(*args: str) -> Result:
+    return CliRunner().invoke(local, list(args))
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[tuple[State, Process]]:
+    """A stack that is ready; whatever is left of it afterwards is ended."""
+    state = State(tmp_path / "state")
+    supervisor = Process.start("stack", [sys.executable, STUBS, state.root], log=tmp_path / "stack.log")
+    try:
+        supervisor.await_ready(lambda: state.read().get("phase") == READY, timeout=90)
+        yield state, supervisor
+    finally:
+        supervisor.stop(grace=20)
+        state.end_leftovers()
+
+
+def _group(state: State, name: str) -> int:
+    return int(state.read()["processes"][name]["pid"])
+
+
+def test_a_killed_pipeline_is_started_again_without_its_old_children(stack: tuple[State, Process]) -> None:
+    state, _ = stack
+    old = _group(state, "pipeline")
+    _await(lambda: len(group_members(old)) == 2, "the pipeline's child")
+    os.kill(old, signal.SIGKILL)
+    _await(lambda: _group(state, "pipeline") != old, "a new pipeline")
+    assert not group_members(old)
+    assert state.read()["restarts"] == 1
+    _await(lambda: (state.logs / "pipeline.log").read_text().count("begun") == 2, "the new pipeline's begin")
+
+
+def test_a_dead_emulator_ends_the_stack_with_the_way_out(stack: tuple[State, Process]) -> None:
+    state, supervisor = stack
+    groups = [record["pid"] for record in state.read()["processes"].values()]
+    os.kill(_group(state, "spanner-emulator"), signal.SIGKILL)
+    assert supervisor.popen.wait(60) == 1
+    told = state.read()
+    assert told["phase"] == FAILED
+    assert "spanner-emulator ended by itself" in told["error"]
+    assert "audit local down" in told["error"]
+    assert not any(group_members(group) for group in groups)
+    shown = _audit_local("status", f"--state={state.root}")
+    assert shown.exit_code == 1
+    assert "spanner-emulator ended by itself" in shown.output.replace("\n", "")
+
+
+def test_a_second_stack_with_the_same_state_is_refused(stack: tuple[State, Process]) -> None:
+    state, supervisor = stack
+    second = subprocess.run(
+        [sys.executable, "-m", "local.stack", "--state", state.root], capture_output=True, text=True
+    )
+    assert second.returncode == 1
+    assert "runs already" in second.stderr
+    assert supervisor.alive
+    assert state.read()["phase"] == READY
+
+
+def test_up_twice_is_harmless_status_tells_and_down_ends_all(stack: tuple[State, Process]) -> None:
+    state, supervisor = stack
+    at = f"--state={state.root}"
+    groups = [record["pid"] for record in state.read()["processes"].values()]
+    assert "runs already" in _audit_local("up", at).output
+    refused = _audit_local("run", at)
+    assert refused.exit_code == 1
+    assert "audit local down" in refused.output
+    status = _audit_local("status", at)
+    assert status.exit_code == 0
+    assert "resume position" in status.output
+    _await(lambda: "merge" in state.read(), "a merge")
+    assert "seconds" in state.read()["merge"]
+    assert "is down" in _audit_local("down", at).output
+    assert supervisor.popen.wait(30) == 0
+    assert not any(group_members(group) for group in groups)
+    assert {path.name for path in state.root.iterdir()} == {"logs", "supervisor.lock"}
+    assert "was not running" in _audit_local("down", at).output
+
+
+def test_a_killed_supervisor_leaves_nothing_running(stack: tuple[State, Process]) -> None:
+    state, supervisor = stack
+    groups = [record["pid"] for record in state.read()["processes"].values()]
+    os.kill(supervisor.pid, signal.SIGKILL)
+    supervisor.popen.wait()
+    try:
+        _await(lambda: not any(group_members(group) for group in groups), "the end of all processes")
+    finally:
+        for group in groups:
+            end_group(group, grace=0)
+    assert _audit_local("status", f"--state={state.root}").exit_code == 1
+
+
+def test_a_taken_port_stops_the_start_and_names_the_option(tmp_path: Path, spanner_emulator: str) -> None:
+    at = f"--state={tmp_path / 'state'}"
+    port = spanner_emulator.rpartition(":")[2]
+    failed = _audit_local("up", at, f"--spanner-port={port}")
+    assert failed.exit_code == 1
+    assert f"Port {port} is taken" in failed.output
+    assert "--spanner-port" in failed.output
+
+
+def test_a_log_that_is_not_there_is_an_error_that_lists_the_others(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "pipeline.log").write_text("one\ntwo\n")
+    assert _audit_local("logs", "pipeline", "-n", "1", f"--state={tmp_path}").output == "two\n"
+    missing = _audit_local("logs", "nope", f"--state={tmp_path}")
+    assert missing.exit_code == 1
+    assert "Logs: pipeline." in missing.output
+
+
+def test_every_command_of_the_local_stack_has_help() -> None:
+    with local.make_context("local", ["up"], resilient_parsing=True) as context:
+        commands = {name: local.get_command(context, name) for name in local.list_commands(context)}
+    assert set(commands) == {"up", "down", "status", "run", "logs", "traffic", "check"}
+    assert all(command and command.get_short_help_str() for command in commands.values())

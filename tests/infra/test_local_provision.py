@@ -1,0 +1,283 @@
+"""The program, provisioned onto the real emulators."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import spanner as spanner_component
+from contract import queries, schema, tables
+from local import emulators, spanner_resources
+from local.emulators import BigQueryEmulator
+from local.engine import Provisioned, Resource, provision
+from local.machine import Here, LocalEndpoints, ProviderError
+from local.provider import HANDLERS
+from pipeline import clients
+
+HERE_TYPES = {
+    "gcp:spanner/instance:Instance",
+    "gcp:spanner/database:Database",
+    "gcp:bigquery/dataset:Dataset",
+    "gcp:bigquery/table:Table",
+    "gcp:storage/bucket:Bucket",
+    "gcp:secretmanager/secret:Secret",
+    "gcp:bigquery/dataTransferConfig:DataTransferConfig",
+    "gcp:dataflow/flexTemplateJob:FlexTemplateJob",
+}
+
+
+class Machine:
+    """A project of its own on the emulators, with a state folder of its own."""
+
+    def __init__(self, endpoints: LocalEndpoints, folder: Path) -> None:
+        self.project = f"audit-{uuid.uuid4().hex[:8]}"
+        self.folder = folder
+        self.endpoints = endpoints
+        self.seen: list[Resource] = []
+
+    def provision(self, **config: Any) -> Provisioned:
+        return provision(
+            stack="local",
+            state=self.folder,
+            endpoints=self.endpoints,
+            on_resource=self.seen.append,
+            config={"project": self.project, **config},
+        )
+
+    @property
+    def bigquery(self) -> Any:
+        return clients.bigquery_client(self.endpoints.bigquery, self.project)
+
+    def ddl(self, database: str) -> list[str]:
+        client = emulators.spanner_client(self.endpoints.spanner, self.project)
+        made = client.instance("audit-instance").database(database)
+        made.reload()
+        return list(made.ddl_statements)
+
+
+@pytest.fixture
+def machine(spanner_emulator: str, bigquery_emulator: BigQueryEmulator, tmp_path: Path) -> Machine:
+    endpoints = LocalEndpoints(
+        spanner=spanner_emulator, bigquery=bigquery_emulator.rest, bigquery_storage=bigquery_emulator.grpc
+    )
+    return Machine(endpoints, tmp_path / "state")
+
+
+def test_what_has_an_emulator_is_created_and_the_rest_is_only_recorded(machine: Machine) -> None:
+    provisioned = machine.provision()
+    assert tuple(machine.seen) == provisioned.resources
+    assert {r.type for r in provisioned.resources if r.outcome == "created here"} == HERE_TYPES
+    recorded = {r.type for r in provisioned.resources if r.outcome == "recorded only"}
+    assert not recorded & HERE_TYPES
+    assert "gcp:spanner/databaseIAMMember:DatabaseIAMMember" in recorded
+
+
+def test_provisioning_again_changes_nothing(machine: Machine) -> None:
+    first = machine.provision()
+    keys = (machine.folder / "masking-keys.json").read_text()
+    second = machine.provision()
+    handed_back = {"merge-payment-state", "audit-stream-job"}
+    assert {r.outcome for r in second.resources if r.name not in handed_back} == {"unchanged", "recorded only"}
+    assert second.job_parameters == first.job_parameters
+    assert second.outputs == first.outputs
+    assert (machine.folder / "masking-keys.json").read_text() == keys
+
+
+def test_the_job_gets_the_local_parameters(machine: Machine) -> None:
+    provisioned = machine.provision()
+    folder, endpoints = machine.folder, machine.endpoints
+    assert provisioned.job_parameters == {
+        "spannerProjectId": machine.project,
+        "spannerInstanceId": "audit-instance",
+        "spannerDatabase": "audit-db",
+        "spannerMetadataInstanceId": "audit-instance",
+        "spannerMetadataDatabase": "audit-metadata",
+        "spannerChangeStreamNames": "PaymentAuditTrailChangeStream,AuditLogChangeStream",
+        "spannerEndpoint": endpoints.spanner,
+        "bigQueryProjectId": machine.project,
+        "bigQueryEndpoint": endpoints.bigquery,
+        "bigQueryStorageEndpoint": endpoints.bigquery_storage,
+        "maskingKeys": f"file:{folder}/masking-keys.json",
+        "deadLetterQueueDirectory": f"{folder}/dead-letters",
+        "readMode": "windows",
+        "newColumns": "scan",
+    }
+    assert provisioned.outputs == {
+        "project": machine.project,
+        "location": "us-central1",
+        "bigQueryEndpoint": endpoints.bigquery,
+        "spannerEndpoint": endpoints.spanner,
+        "spannerInstance": "audit-instance",
+        "spannerDatabase": "audit-db",
+        "metadataDatabase": "audit-metadata",
+        "maskingKeys": f"file:{folder}/masking-keys.json",
+        "deadLetterDirectory": f"{folder}/dead-letters",
+        "jobName": "audit-stream-job",
+    }
+
+
+def test_the_tables_are_those_of_the_contract(machine: Machine) -> None:
+    machine.provision()
+    client = machine.bigquery
+    for table in tables.all_tables():
+        made = client.get_table(table.id)
+        columns = [(f.name, f.field_type, f.mode, f.default_value_expression) for f in made.schema]
+        wanted = [(f.name, _api_type(f.type), f.mode, f.default) for f in table.fields]
+        assert columns == wanted, table.id
+        partitioned_by = made.time_partitioning.field if made.time_partitioning else None
+        assert partitioned_by == table.partition_by
+        assert tuple(made.clustering_fields or ()) == table.cluster_by
+
+
+def _api_type(name: str) -> str:
+    """BigQuery's API answers with the older names."""
+    return {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN"}.get(name, name)
+
+
+def test_the_databases_are_those_of_the_changelogs(machine: Machine, audit_database: Any) -> None:
+    machine.provision()
+    for name, reference in (
+        ("audit-db", audit_database.database),
+        ("audit-metadata", audit_database.metadata_database),
+    ):
+        reference.reload()
+        assert machine.ddl(name) == list(reference.ddl_statements)
+
+
+def test_the_views_and_the_merge_run(machine: Machine) -> None:
+    provisioned = machine.provision()
+    client = machine.bigquery
+    client.query(provisioned.merge_sql).result(timeout=60)
+    assert provisioned.merge_seconds == 300
+    for view in queries.views():
+        client.query(f"SELECT * FROM `{tables.PAYMENT_DATASET}.{view}`").result(timeout=60)
+
+
+def test_the_masking_key_is_32_random_bytes_that_only_its_owner_reads(machine: Machine) -> None:
+    machine.provision()
+    file = machine.folder / "masking-keys.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    [(version, key)] = json.loads(file.read_text()).items()
+    assert version == "v1"
+    assert len(base64.b64decode(key)) == 32
+
+
+def _changelog(monkeypatch: pytest.MonkeyPatch, statements: list[str]) -> None:
+    """Gives audit-db another changelog."""
+    real = schema.statements
+
+    def changed(changelog: Path = schema.AUDIT_DB, **named: Any) -> list[str]:
+        return statements if changelog == schema.AUDIT_DB else real(changelog, **named)
+
+    monkeypatch.setattr(spanner_component.schema, "statements", changed)
+
+
+def test_a_later_changeset_is_appended(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.provision()
+    _changelog(monkeypatch, [*schema.statements(), "ALTER TABLE audit_logs ADD COLUMN CorrelationId STRING(36)"])
+    provisioned = machine.provision()
+    assert [r.name for r in provisioned.resources if r.outcome == "updated"] == ["audit-db"]
+    assert any("CorrelationId" in statement for statement in machine.ddl("audit-db"))
+    assert not [r for r in machine.provision().resources if r.outcome == "updated"]
+
+
+def test_a_column_added_by_hand_is_nobody_s_fault(machine: Machine) -> None:
+    machine.provision()
+    client = emulators.spanner_client(machine.endpoints.spanner, machine.project)
+    database = client.instance("audit-instance").database("audit-db")
+    database.update_ddl(["ALTER TABLE audit_logs ADD COLUMN ByHand STRING(36)"]).result(30)
+    assert not [r for r in machine.provision().resources if r.outcome == "updated"]
+
+
+def test_a_changed_earlier_changeset_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.provision()
+    first, *rest = schema.statements()
+    _changelog(monkeypatch, [first.replace("STRING(50)", "STRING(60)"), *rest])
+    with pytest.raises(ProviderError, match="audit-db: an earlier statement of the changelog was changed or removed"):
+        machine.provision()
+
+
+def test_a_missing_column_is_added_and_an_extra_one_stays(machine: Machine) -> None:
+    machine.provision()
+    client = machine.bigquery
+    table = tables.RESUME_POSITIONS
+    made = client.get_table(table.id)
+    kept = [field for field in made.schema if field.name != "written_at"]
+    client.delete_table(table.id)
+    from google.cloud import bigquery
+
+    extra = bigquery.SchemaField("by_the_job", "STRING")
+    client.create_table(bigquery.Table(f"{machine.project}.{table.id}", schema=[*kept, extra]))
+    provisioned = machine.provision()
+    assert [r.name for r in provisioned.resources if r.outcome == "updated"] == [table.id]
+    assert [f.name for f in client.get_table(table.id).schema] == [*(f.name for f in kept), "by_the_job", "written_at"]
+
+
+def test_a_changed_view_is_made_again(machine: Machine) -> None:
+    machine.provision()
+    from google.cloud import bigquery
+
+    name = f"{machine.project}.{tables.PAYMENT_DATASET}.{queries.PAYMENT_CURRENT}"
+    machine.bigquery.delete_table(name)
+    old = bigquery.Table(name)
+    old.view_query = "SELECT 1 AS one"
+    machine.bigquery.create_table(old)
+    provisioned = machine.provision()
+    assert [r.name for r in provisioned.resources if r.outcome == "updated"] == ["payment_audit.payment_current"]
+    assert machine.bigquery.get_table(name).view_query == queries.view(queries.PAYMENT_CURRENT, machine.project)
+
+
+def test_every_handler_takes_away_what_it_made(machine: Machine) -> None:
+    inputs: dict[str, list[tuple[str, dict[str, Any]]]] = {
+        "gcp:bigquery/table:Table": [
+            ("t", {"datasetId": "d", "tableId": "t", "schema": '[{"name":"a","type":"INT64"}]'})
+        ],
+        "gcp:bigquery/dataset:Dataset": [("d", {"datasetId": "d", "location": "US"})],
+        "gcp:spanner/database:Database": [("b", {"instance": "ii", "name": "b-b", "ddls": []})],
+        "gcp:spanner/instance:Instance": [
+            ("ii", {"name": "ii", "displayName": "ii", "config": "emulator-config", "processingUnits": 100})
+        ],
+        "gcp:storage/bucket:Bucket": [("b", {"name": "b"})],
+        "gcp:secretmanager/secret:Secret": [("s", {"secretId": "s"})],
+    }
+    here = Here(machine.project, machine.folder, machine.endpoints)
+    for kind, resources in reversed(inputs.items()):
+        for name, given in resources:
+            assert not HANDLERS[kind].read(here, name, given)
+            HANDLERS[kind].create(here, name, given)
+            assert HANDLERS[kind].read(here, name, given)
+    for kind, resources in inputs.items():
+        for name, given in resources:
+            HANDLERS[kind].delete(here, name, given)
+            assert not HANDLERS[kind].read(here, name, given)
+
+
+def test_an_emulator_that_is_not_there_is_said_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    patience = spanner_resources._PATIENCE
+    monkeypatch.setitem(patience, "retry", patience["retry"].with_timeout(1))
+    nowhere = LocalEndpoints(spanner="127.0.0.1:1", bigquery=machine.endpoints.bigquery, bigquery_storage="127.0.0.1:1")
+    with pytest.raises(ProviderError) as refused:
+        provision(stack="local", state=machine.folder, endpoints=nowhere, on_resource=lambda _: None)
+    assert "gcp:spanner/instance:Instance audit-instance could not be made" in str(refused.value)
+    assert "`audit local down`, then `up`" in str(refused.value)
+
+
+def test_composer_s_pipeline_cannot_run_here(machine: Machine) -> None:
+    with pytest.raises(ProviderError, match="pipelineOwner must be pulumi here"):
+        machine.provision(pipelineOwner="composer")
+
+
+def test_nothing_of_the_caller_s_environment_is_used(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even another emulator that the shell points to."""
+    monkeypatch.setenv("SPANNER_EMULATOR_HOST", "127.0.0.1:1")
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:1")
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "somewhere-else")
+    machine.provision()
+    assert os.environ["SPANNER_EMULATOR_HOST"] == "127.0.0.1:1"
