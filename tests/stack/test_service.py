@@ -1,0 +1,199 @@
+"""The whole service on this machine, as a user runs it: payments go in, workers die, and everything is there, once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract import tables, timestamps
+from local import emulators
+from local.simulator import cards_made
+from local.state import State
+from support import connection as connections
+from support.timeline import timeline
+from support.warehouse import Warehouse
+
+AUDIT = Path(sys.executable).with_name("audit")
+SEED = 11
+# More operations than the tests let it commit: the cards of all of them are looked for.
+OPERATIONS = 20_000
+
+
+def audit(*args: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([AUDIT, *args], capture_output=True, text=True, check=check)
+
+
+class Service:
+    """A running stack of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state = State(folder)
+
+    def up(self) -> None:
+        audit("local", "up", "--state", self.state.root)
+
+    def process(self, name: str) -> int:
+        return int(self.state.read()["processes"][name]["pid"])
+
+    def traffic(self, tps: int, seconds: int) -> subprocess.Popen[bytes]:
+        rest = [f"--duration={seconds}", f"--seed={SEED}"]
+        return subprocess.Popen(
+            [AUDIT, "local", "traffic", "--state", self.state.root, f"--tps={tps}", *rest],
+            stdout=subprocess.DEVNULL,
+        )
+
+    def check(self) -> dict[str, Any]:
+        done = audit("local", "check", "--state", self.state.root, "--wait", "90", "--json", check=False)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return Warehouse(connections.load(self.state.connection))
+
+    @property
+    def database(self) -> Any:
+        read = json.loads(self.state.connection.read_text())
+        client = emulators.spanner_client(read["spannerEndpoint"])
+        return client.instance(read["spannerInstance"]).database(read["spannerDatabase"])
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    made = Service(tmp_path_factory.mktemp("service") / "state")
+    made.up()
+    yield made
+    audit("local", "down", "--state", made.state.root)
+
+
+def await_(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited for: {what}"
+        time.sleep(0.2)
+    return found
+
+
+def commit(service: Service, puid: str, **values: Any) -> None:
+    row = {"PUID": puid, "Action": "TEST", "Timestamp": "2026-11-23T09:00:00Z"} | values
+    with service.database.batch() as batch:
+        batch.insert_or_update("payment_audit_trail", list(row), [list(row.values())])
+
+
+def events(service: Service, puid: str, wanted: int) -> Any:
+    return await_(
+        lambda: (found := timeline(service.warehouse, puid)) and len(found.events) >= wanted and found,
+        f"{wanted} changes of {puid}",
+    )
+
+
+def test_up_twice_is_harmless(service: Service) -> None:
+    before = service.state.read()["processes"]
+    service.up()
+    assert service.state.read()["processes"] == before
+
+
+def test_nothing_is_lost_or_doubled_when_the_pipeline_is_killed_and_bigquery_freezes(service: Service) -> None:
+    traffic = service.traffic(tps=25, seconds=40)
+    chance = random.Random(time.time_ns())
+    for _ in range(3):
+        time.sleep(chance.uniform(3, 7))
+        victim = service.process("pipeline")
+        os.killpg(victim, signal.SIGKILL)
+        await_(lambda old=victim: service.process("pipeline") != old, "a new pipeline")
+    storage = service.process("bigquery-emulator")
+    os.killpg(storage, signal.SIGSTOP)
+    time.sleep(8)
+    os.killpg(storage, signal.SIGCONT)
+    assert traffic.wait(120) == 0
+    report = service.check()
+    arrivals = report["arrivals"]
+    assert arrivals["missing"] == arrivals["doubled"] == report["unmasked"] == []
+    assert report["committed"] > 500
+
+
+def test_an_update_shows_old_and_new_values_and_the_transition(service: Service) -> None:
+    commit(service, "update-1", Status="INITIATED", Amount="10.00")
+    commit(service, "update-1", Status="CAPTURED", Amount="12.50")
+    found = events(service, "update-1", 2)
+    [changed] = [e for e in found.events if e.mod_type == "UPDATE"]
+    assert {(d.column, d.old, d.new) for d in changed.differences} >= {
+        ("Status", "INITIATED", "CAPTURED"),
+        ("Amount", "10", "12.5"),
+    }
+    assert [(t.from_state, t.to_state) for t in found.transitions][-1] == ("initiated", "processed")
+
+
+def test_a_delete_shows_the_row_as_it_was(service: Service) -> None:
+    commit(service, "delete-1", Status="INITIATED", CustomerId="c-7")
+    with service.database.batch() as batch:
+        from google.cloud.spanner_v1 import KeySet
+
+        batch.delete("payment_audit_trail", KeySet(keys=[["delete-1"]]))
+    found = events(service, "delete-1", 2)
+    last = found.events[-1]
+    assert last.mod_type == "DELETE"
+    assert {d.column: d.old for d in last.differences}["CustomerId"] == "c-7"
+    assert found.deleted
+
+
+def test_a_column_that_is_added_while_it_runs_arrives(service: Service) -> None:
+    service.database.update_ddl(["ALTER TABLE payment_audit_trail ADD COLUMN Channel STRING(20)"]).result(60)
+    commit(service, "column-1", Status="INITIATED", Channel="mobile")
+
+    def channel() -> Any:
+        table = tables.changelogs()["payment_audit_trail"].id
+        project = service.warehouse.connection.project
+        columns = service.warehouse.rows(f"SELECT * FROM `{project}.{table}` WHERE PUID = 'column-1'")
+        return columns and columns[0].get("Channel")
+
+    assert await_(channel, "the new column") == "mobile"
+
+
+def test_a_card_number_in_a_key_is_a_dead_letter_and_holds_nothing_up(service: Service) -> None:
+    [card, *_] = sorted(cards_made(SEED, 50))
+    commit(service, "letter-1", Status="INITIATED", CustomerId=card)
+    commit(service, "after-the-letter", Status="INITIATED")
+    events(service, "after-the-letter", 1)
+    listed = audit("--connection", service.state.connection, "dead-letters", "list", "--json").stdout
+    letters = json.loads(listed)
+    assert any(letter["reason"] == "card_number_in_key" for letter in letters)
+    assert card not in listed
+
+
+def test_a_killed_job_resumes_from_its_position_and_says_so(service: Service) -> None:
+    status = json.loads(audit("local", "status", "--state", service.state.root, "--json").stdout)
+    position = status["pipeline"]["position"]
+    assert timestamps.to_micros(timestamps.now()) / 1e6 - _seconds(position) < 60
+    log = (service.state.logs / "pipeline.log").read_text()
+    assert "generation 4, reads from" in log
+
+
+def test_no_card_number_is_in_any_file(service: Service) -> None:
+    """The last test: it looks at everything that the others left behind, byte by byte."""
+    cards = [card.encode() for card in cards_made(SEED, OPERATIONS)]
+    looked = 0
+    for path in service.state.root.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            content = path.read_bytes()
+            looked += len(content)
+            # One pass for all of them: every number starts with the same handful of prefixes.
+            assert not any(card in content for card in cards), f"a card number is in {path.name}"
+    assert looked > 100_000
+
+
+def _seconds(moment: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(moment).timestamp()
