@@ -1,0 +1,116 @@
+"""What a launch looks at first: each thing that can be wrong says the rule and the way out; all are said at once."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contract import timestamps
+from pipeline.jobs import checks
+from pipeline.jobs.settings import StreamSettings, parse
+from tests.conftest import AuditDatabase, Warehouse
+
+
+@pytest.fixture
+def options(audit_database: AuditDatabase, warehouse: Warehouse, tmp_path: Path) -> dict[str, str]:
+    """Options with which everything is right."""
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"v1": base64.b64encode(b"k" * 32).decode()}))
+    return {
+        "spannerProjectId": audit_database.project,
+        "spannerInstanceId": audit_database.instance,
+        "spannerDatabase": audit_database.name,
+        "spannerMetadataInstanceId": audit_database.instance,
+        "spannerMetadataDatabase": audit_database.metadata,
+        "spannerChangeStreamNames": "PaymentAuditTrailChangeStream,AuditLogChangeStream",
+        "spannerEndpoint": audit_database.endpoint,
+        "maskingKeys": f"file:{keys}",
+        "bigQueryProjectId": warehouse.project,
+        "bigQueryEndpoint": warehouse.rest,
+        "bigQueryStorageEndpoint": warehouse.grpc,
+        "deadLetterQueueDirectory": str(tmp_path),
+    }
+
+
+def arguments(options: dict[str, str]) -> list[str]:
+    return [f"--{name}={value}" for name, value in options.items()]
+
+
+def problems(options: dict[str, str]) -> list[str]:
+    settings: StreamSettings
+    settings, _ = parse(arguments(options))
+    return [f.problem for f in checks.run(settings) if f.problem]
+
+
+def test_a_right_configuration_passes(options: dict[str, str]) -> None:
+    assert problems(options | {"startTimestamp": timestamps.now()}) == []
+
+
+def test_a_dry_run_prints_its_findings_and_writes_nothing(options: dict[str, str], warehouse: Warehouse) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.jobs.stream", *arguments(options), "--dryRun=true"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "change stream PaymentAuditTrailChangeStream" in done.stdout
+    assert "failed" not in done.stdout
+    table = f"{warehouse.project}.payment_audit.resume_positions"
+    assert next(iter(warehouse.client.query(f"SELECT COUNT(*) FROM `{table}`").result()))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"spannerChangeStreamNames": "Missing"}, "change stream Missing must exist in"),
+        ({"startTimestamp": "2020-01-01T00:00:00Z"}, "must lie after the creation of PaymentAuditTrailChangeStream"),
+        ({"startTimestamp": "2099-01-01T00:00:00Z"}, "must not be in the future"),
+        ({"bigQueryDataset": "nowhere"}, "dataset nowhere must exist"),
+        ({"deadLetterQueueDirectory": "/nowhere/at/all"}, "deadLetterQueueDirectory must exist"),
+        ({"maskingKeys": "file:/nowhere/keys.json"}, "masking keys cannot be read"),
+        ({"spannerDatabase": "no-such-db"}, "the service answered NOT_FOUND"),
+        ({"spannerMetadataDatabase": "no-such-db"}, "the service answered NOT_FOUND"),
+    ],
+)
+def test_each_wrong_setting_says_the_rule_and_the_way_out(
+    options: dict[str, str], wrong: dict[str, str], says: str
+) -> None:
+    found = problems(options | wrong)
+    assert any(says in problem for problem in found), found
+
+
+def test_a_stream_that_captures_too_little_is_refused(options: dict[str, str], audit_database: AuditDatabase) -> None:
+    audit_database.database.update_ddl(
+        ["CREATE CHANGE STREAM Poor FOR audit_logs OPTIONS (value_capture_type = 'NEW_VALUES')"]
+    ).result(60)
+    [problem] = problems(options | {"spannerChangeStreamNames": "Poor"})
+    assert "must capture NEW_ROW_AND_OLD_VALUES, has NEW_VALUES" in problem
+    assert "ALTER CHANGE STREAM Poor" in problem
+
+
+def test_a_metadata_database_without_its_tables_is_refused(
+    options: dict[str, str], audit_database: AuditDatabase
+) -> None:
+    [problem] = problems(options | {"spannerMetadataDatabase": audit_database.name})
+    assert "must have the tables jobs, write_streams" in problem
+
+
+def test_all_problems_are_said_at_once(options: dict[str, str]) -> None:
+    assert len(problems(options | {"spannerChangeStreamNames": "Missing", "bigQueryDataset": "nowhere"})) == 2
+
+
+def test_a_launch_with_a_problem_ends_with_the_message_and_exit_code_1(options: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.jobs.stream", *arguments(options | {"spannerChangeStreamNames": "Missing"})],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "change stream Missing must exist" in done.stderr
+    assert "Traceback" not in done.stderr

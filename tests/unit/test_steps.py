@@ -1,0 +1,128 @@
+"""What becomes of failures: a dead letter each, without a value, and the rest goes on."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apache_beam.pvalue import TaggedOutput
+from apache_beam.utils.windowed_value import WindowedValue
+
+from contract.changes import Change, Coordinates, DeadLetter, Reason, StepError
+from contract.payments import PAYMENT_STATES
+from pipeline.sink.dead_letters import DeadLetterQueue
+from pipeline.source.records import DataChange, Mod, ReadPosition
+from pipeline.steps import POSITIONS, Decode, EncodeRows, Enrich, Mask, WriteDeadLetters, dead_letter
+from tests.unit.test_rows import change
+
+SECRET = "4111111111111111"
+AT = Coordinates("S", "things", "2026-11-23T09:00:00.000000000Z", "1", "00000000", 0)
+
+
+def record(*mods: Mod) -> DataChange:
+    some = change()
+    return DataChange(
+        stream="S",
+        commit_timestamp=some.commit_timestamp,
+        record_sequence="00000000",
+        server_transaction_id="42",
+        is_last_record_in_transaction_in_partition=True,
+        table="things",
+        columns=some.columns,
+        mods=mods,
+        mod_type="INSERT",
+        value_capture_type="NEW_ROW_AND_OLD_VALUES",
+        number_of_records_in_transaction=1,
+        number_of_partitions_in_transaction=1,
+        transaction_tag="",
+        is_system_transaction=False,
+    )
+
+
+def letters(outputs: Any) -> list[DeadLetter]:
+    return [o.value for o in outputs if isinstance(o, TaggedOutput) and isinstance(o.value, DeadLetter)]
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Mask:
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"v1": base64.b64encode(b"k" * 32).decode()}))
+    step = Mask(f"file:{keys}", "scan")
+    step.setup()
+    return step
+
+
+def test_one_unreadable_modification_does_not_stop_the_others() -> None:
+    good = Mod('{"PUID":"p1"}', "{}", "{}")
+    outputs = list(Decode().process(record(good, Mod(f'{{"PUID": {SECRET}', "{}", "{}"), good)))
+    assert [o.mod_index for o in outputs if isinstance(o, Change)] == [0, 2]
+    [letter] = letters(outputs)
+    assert (letter.reason, letter.coordinates.mod_index, letter.change) == (Reason.UNREADABLE, 1, None)
+    assert SECRET not in repr(letter)
+
+
+def test_positions_go_their_own_way() -> None:
+    [output] = Decode().process(ReadPosition("S", AT.commit_timestamp))
+    assert (output.tag, output.value.stream) == (POSITIONS, "S")
+
+
+def test_what_cannot_be_masked_keeps_only_where_it_is(mask: Mask) -> None:
+    bad = change()
+    bad.keys = {"PUID": SECRET}
+    [letter] = letters(list(mask.process(bad)))
+    assert (letter.reason, letter.change) == (Reason.CARD_IN_KEY, None)
+    assert SECRET not in repr(letter)
+
+
+def test_an_unexpected_error_says_where_and_never_quotes(mask: Mask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Change) -> None:
+        raise ValueError(f"invalid literal: {SECRET}")
+
+    monkeypatch.setattr(mask._masker, "mask", broken)
+    [letter] = letters(list(mask.process(change())))
+    assert letter.reason == Reason.UNEXPECTED
+    assert "ValueError in Mask" in letter.message
+    assert SECRET not in repr(letter)
+
+
+def test_a_failure_after_masking_keeps_the_masked_change() -> None:
+    broken = change()
+    broken.new = None  # type: ignore[assignment]
+    [letter] = letters(list(Enrich(PAYMENT_STATES).process(broken)))
+    assert letter.change is not None
+    assert letter.change["keys"] == {"PUID": "p1"}
+
+
+def test_rows_of_a_bundle_leave_as_one_batch_a_shard_at_the_time_of_the_earliest() -> None:
+    step = EncodeRows(shards=1, most_rows=100)
+    step.start_bundle()
+    late, early = change("p1"), change("p2")
+    early.commit_timestamp = "2026-11-23T08:00:00.000000000Z"
+    assert list(step.process(late)) == list(step.process(early)) == []
+    [output] = step.finish_bundle()
+    assert isinstance(output, WindowedValue)
+    assert output.value[0] == "things|0"
+    assert output.timestamp.to_rfc3339() == "2026-11-23T08:00:00Z"
+
+
+def test_a_full_batch_leaves_before_the_bundle_ends() -> None:
+    step = EncodeRows(shards=1, most_rows=2)
+    step.start_bundle()
+    assert len([o for i in range(4) for o in step.process(change(f"p{i}"))]) == 2
+    assert list(step.finish_bundle()) == []
+
+
+def test_a_payments_changes_stay_in_one_shard() -> None:
+    step = EncodeRows(shards=4, most_rows=100)
+    assert len({step._key(change("p1")) for _ in range(5)}) == 1
+    assert len({step._key(change(f"p{i}")) for i in range(50)}) == 4
+
+
+def test_dead_letters_are_durable_when_the_bundle_ends(tmp_path: Path) -> None:
+    step = WriteDeadLetters(str(tmp_path))
+    step.setup()
+    step.start_bundle()
+    step.process(dead_letter(AT, "Mask", StepError(Reason.NOT_MASKABLE, "mend it")))
+    step.finish_bundle()
+    assert [x.coordinates for x in DeadLetterQueue(str(tmp_path)).letters()] == [AT]
