@@ -27,6 +27,8 @@ from support.connection import Connection
 from support.warehouse import Warehouse, WarehouseError
 
 _POLL_SECONDS: Final = 1.0
+# Whole tables are read, on a machine that may be busy with the traffic.
+_QUERY_SECONDS: Final = 180.0
 _SHOWN: Final = 20
 _EMULATOR_NOTES: Final = (
     "UpdatedAt is not compared, and other times to the second: the Spanner emulator's change records give a commit "
@@ -72,7 +74,7 @@ def run_check(connection: Connection, ledger: Path, arrivals: Path, *, wait: flo
     entries = [e for e in read_ledger(ledger) if e.commit_timestamp <= timestamps.from_datetime(cutoff)]
     if not entries:
         raise CheckError(f"{ledger} names no commit: there is nothing to check. Make some with `audit local traffic`.")
-    warehouse = Warehouse(connection)
+    warehouse = Warehouse(connection, seconds=_QUERY_SECONDS)
     _await(warehouse, connection, entries, ends)
     while True:
         rows = {table: _changelog(warehouse, table) for table in tables.changelogs()}

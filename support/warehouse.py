@@ -22,10 +22,14 @@ class WarehouseError(RuntimeError):
 
 
 class Warehouse:
-    """Runs queries for a Connection. Its client is made with the first query."""
+    """Runs queries for a Connection. Its client is made with the first query.
 
-    def __init__(self, connection: Connection) -> None:
+    `seconds` is how long a query may take; by default, what a person waits.
+    """
+
+    def __init__(self, connection: Connection, *, seconds: float | None = None) -> None:
         self.connection = connection
+        self._seconds = seconds or (_EMULATOR_SECONDS if connection.big_query_endpoint else _GOOGLE_SECONDS)
         self._client: Any = None
 
     @property
@@ -55,13 +59,12 @@ class Warehouse:
         from google.api_core.retry import Retry, if_exception_type
         from google.cloud import bigquery
 
-        seconds = _EMULATOR_SECONDS if self.connection.big_query_endpoint else _GOOGLE_SECONDS
         transient = if_exception_type(exceptions.ServiceUnavailable, exceptions.TooManyRequests, exceptions.BadGateway)
-        retry = Retry(predicate=transient, initial=0.2, timeout=seconds)
+        retry = Retry(predicate=transient, initial=0.2, timeout=self._seconds)
         config = bigquery.QueryJobConfig(query_parameters=[_parameter(k, v) for k, v in parameters.items()])
         try:
-            job = self.client.query(sql, job_config=config, retry=retry, job_retry=None, timeout=seconds)
-            return [dict(row) for row in job.result(retry=retry, job_retry=None, timeout=seconds)]
+            job = self.client.query(sql, job_config=config, retry=retry, job_retry=None, timeout=self._seconds)
+            return [dict(row) for row in job.result(retry=retry, job_retry=None, timeout=self._seconds)]
         except Exception as error:
             raise _explained(error, self.connection) from error
 
