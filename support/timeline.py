@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -110,15 +111,25 @@ def _differences(row: Row) -> tuple[Difference, ...]:
     names = [name for name in dict.fromkeys([*fields, *old]) if name != "PUID"]
     if row["mod_type"] == "UPDATE":
         names = [name for name in names if name in old]
-    pairs = ((name, _old(fields.get(name), old.get(name)), _text(row.get(name))) for name in names)
-    return tuple(Difference(column=name, old=before, new=after) for name, before, after in pairs if before != after)
+    pairs = (pair for name in names for pair in _by_member(name, _old(fields.get(name), old.get(name)), row.get(name)))
+    texts = ((name, _text(before), _text(after)) for name, before, after in pairs)
+    return tuple(Difference(column=name, old=before, new=after) for name, before, after in texts if before != after)
 
 
-def _old(field: tables.Field | None, value: Any) -> str | None:
+def _by_member(name: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
+    """(column, old, new); of a JSON object that changed, its members one by one: `Metadata.channel`."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for member in dict.fromkeys([*before, *after]):
+            yield from _by_member(f"{name}.{member}", before.get(member), after.get(member))
+    else:
+        yield name, before, after
+
+
+def _old(field: tables.Field | None, value: Any) -> Any:
     """An old value: in Spanner's JSON encoding, where a JSON column is a JSON text."""
     if field and field.type == "JSON" and isinstance(value, str):
-        return _text(json.loads(value))
-    return _text(value)
+        return json.loads(value)
+    return value
 
 
 def _source_fields() -> list[tables.Field]:
