@@ -41,11 +41,12 @@ _NAMES: Final[dict[str, Policy]] = {
 } | _OTHER_NAMES
 # Each name above begins with one of these; a name that does not has no policy.
 _STARTS: Final = ("card", "cv", "pin", "pan", "track", "nameon", "name_on", "name-on", "name on", "security")
-_QUOTED_STARTS: Final = tuple(f'"{start}' for start in _STARTS)
+_MAY_BE_NAMED = re.compile(f'"(?:{"|".join(_STARTS)})')
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null|[{}\[\]]', re.S)
 _IS_NAME = re.compile(r"\s*:")
 # A number with an exponent can be a card number in fewer digits than it has.
-_EXPONENT = re.compile(r"[eE](?<=[0-9.].)[+-]?[0-9]")
+_FIRST_EXPONENT = re.compile(r"\s*-?[0-9.]+[eE][+-]?[0-9]")
+_EXPONENT = re.compile(rf"[\[:,]{_FIRST_EXPONENT.pattern}")
 # Escapes that stand for a digit, or between digits.
 _ESCAPE = re.compile(
     r"[0-9][^0-9A-Za-z]{0,6}\\[utnrbf]|\\(?:u[0-9a-fA-F]{4}|[tnrbf])[^0-9A-Za-z]{0,6}(?:[0-9]|\\[utnrbf])"
@@ -57,19 +58,11 @@ Token = Callable[[str, str], str]
 
 def is_special(text: str) -> bool:
     """Whether a JSON text may need masking that the look for card numbers in it, as it is written, does not show."""
-    lower = text.lower()
-    for start in _QUOTED_STARTS:
-        if start in lower:
-            return True
+    if _MAY_BE_NAMED.search(text.lower()):
+        return True
     if "\\" in text and _ESCAPE.search(text):
         return True
-    return any(_ends_number(text, match.start()) for match in _EXPONENT.finditer(text))
-
-
-def _ends_number(text: str, end: int) -> bool:
-    """Whether the digits before `end` begin a JSON number, and not a part of a string."""
-    before = text[:end].rstrip("0123456789.").removesuffix("-").rstrip()
-    return not before or before[-1] in "[:,"
+    return _FIRST_EXPONENT.match(text) is not None or _EXPONENT.search(text) is not None
 
 
 def mask_json(text: str, found: set[str], mask_card: CardMask, token: Token) -> str:
