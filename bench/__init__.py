@@ -1,0 +1,8 @@
+"""Speed, latency and memory, measured: `make bench`. What was found stands in docs/benchmarks.md.
+
+    record.py         real change records of the simulator's traffic, kept in bench/results
+    pipeline_only.py  change record responses → append requests without I/O: CPU a record, stage by stage; a profile
+    live.py           the whole service on the emulators: latency, CPU by process, memory, nothing lost
+
+Figures are CPU seconds wherever they can be: other programs on the machine change them less than wall time.
+"""
