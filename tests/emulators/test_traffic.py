@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -239,3 +241,48 @@ def test_no_card_number_is_left_in_what_masking_makes_of_the_stream(audit_databa
     # The same search finds them where they are not masked.
     raw = "\n".join(mod.new_values for record in records(audit_database, ledger) for mod in record.mods)
     assert [card for card in spelled if card in raw]
+
+
+def connection_file(place: Any, folder: Path, **more: str) -> None:
+    outputs = {
+        "project": place.project,
+        "location": "US",
+        "bigQueryEndpoint": "",
+        "spannerEndpoint": place.endpoint,
+        "spannerInstance": place.instance,
+        "spannerDatabase": place.name,
+        "metadataDatabase": place.metadata,
+        "maskingKeys": "file:keys.json",
+        "deadLetterDirectory": "dead-letters",
+        "jobName": "audit-stream-job",
+    }
+    (folder / "connection.json").write_text(json.dumps(outputs | more))
+
+
+def audit(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("audit")), "local", "traffic", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_command_makes_traffic_in_the_stack_of_its_state_folder(audit_database: Any, tmp_path: Path) -> None:
+    connection_file(audit_database, tmp_path)
+
+    done = audit(f"--state={tmp_path}", "--tps=50", "--duration=2", "--seed=4")
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["changes"] == len(list(read_ledger(tmp_path / "ledger.jsonl"))) > 0
+    assert "commits" in done.stdout.splitlines()[0]
+
+
+def test_the_command_refuses_a_stack_in_the_cloud(audit_database: Any, tmp_path: Path) -> None:
+    connection_file(audit_database, tmp_path, spannerEndpoint="")
+    done = audit(f"--state={tmp_path}")
+    assert done.returncode == 1
+    assert "traffic goes to an emulator only" in done.stderr
+
+
+def test_the_command_says_how_to_get_a_stack_where_there_is_none(tmp_path: Path) -> None:
+    done = audit(f"--state={tmp_path}")
+    assert done.returncode == 1
+    assert "make run" in done.stderr
