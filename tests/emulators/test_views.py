@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from changelog import Changelog, at, row
 
-from contract import queries
+from contract import queries, tables
 
 A_LIFE = (
     row("a", "INSERT", 1, "INITIATED"),
@@ -20,7 +20,8 @@ A_LIFE = (
 
 def test_the_current_state_is_right_whatever_the_order_of_arrival(changelog: Changelog) -> None:
     for number, order in enumerate(itertools.permutations(A_LIFE)):
-        changelog.payments(*({**each, "PUID": f"a{number}"} for each in order))
+        arrived = ({tables.BIG_QUERY_COMMIT_TIMESTAMP: at(60 + place).isoformat()} for place in range(3))
+        changelog.payments(*({**each, **when, "PUID": f"a{number}"} for each, when in zip(order, arrived, strict=True)))
     assert changelog.current() == {f"a{number}": "CAPTURED" for number in range(6)}
 
 
@@ -73,7 +74,11 @@ def test_a_merge_again_and_a_late_older_change_leave_the_newest_state(changelog:
     changelog.merge()
     changelog.merge()
     assert changelog.current() == {"a": "CAPTURED"}
-    assert len(changelog.query("SELECT PUID FROM payment_state")) == 1
+    # Also when the changelog keeps the newer change no longer.
+    changelog.query("DELETE FROM payment_audit_trail_bq WHERE Status = 'CAPTURED'")
+    changelog.rewind(1)
+    changelog.merge()
+    assert changelog.query("SELECT Status FROM payment_state") == [{"Status": "CAPTURED"}]
 
 
 def test_a_dead_letter_that_comes_late_is_seen_after_a_rewind(changelog: Changelog) -> None:
@@ -116,6 +121,8 @@ def test_the_job_that_is_behind_says_how_complete_the_warehouse_is(changelog: Ch
     for second, job in ((5, "one"), (9, "one"), (7, "two")):
         changelog.position(second, job=job)
     assert changelog.query("SELECT complete_until FROM complete_until") == [{"complete_until": at(7)}]
+    changelog.merge()
+    assert changelog.query("SELECT merged_until FROM payment_state_progress") == [{"merged_until": at(7)}]
 
 
 def test_transitions_have_from_to_duration_and_whether_they_were_expected(changelog: Changelog) -> None:

@@ -224,3 +224,17 @@ def test_many_letters_are_resolved_with_one_write_a_file(
 def test_a_queue_travels_to_a_worker(queue: DeadLetterQueue) -> None:
     pickle.loads(pickle.dumps(queue)).put([letter(1)])
     assert list(queue.letters()) == [letter(1)]
+
+
+def test_a_queue_in_an_object_store_behaves_the_same(tmp_path: Path) -> None:
+    # fsspec's store in memory: whole objects, no folders and no renaming, as in Cloud Storage.
+    queue = DeadLetterQueue(f"memory://{tmp_path.name}/dead-letters")
+    assert queue.counts() == {"retry": 0, "severe": 0}
+    queue.put([letter(1), letter(2), letter(3)])
+    queue.set_aside([letter(2)])
+    queue.resolve([letter(1).id])
+    assert list(queue.letters()) == [letter(3)]
+    assert queue.release([letter(2).id]) == 1
+    assert [(stored.id, stored.attempts) for stored in queue.letters()] == [(letter(2).id, 0), (letter(3).id, 1)]
+    queue.discard([letter(2).id, letter(3).id])
+    assert queue.counts() == {"retry": 0, "severe": 0}
