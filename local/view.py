@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
@@ -24,6 +24,7 @@ from local.state import State, alive, read_json
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _PLAIN_SECONDS: Final = 5
 _STATE_STYLES: Final = {payments.INITIATED: "yellow", payments.PROCESSED: "green", payments.FAILED: "red"}
+_FLOW_COLUMNS: Final[tuple[JustifyMethod, ...]] = ("left", "right", "right", "left")
 _RECENT_ROWS: Final = 8
 # A query costs the BigQuery emulator much: the pause after one is this many times what it took.
 _QUERY_PAUSE: Final = 15
@@ -126,8 +127,8 @@ class View:
         """The whole picture of now."""
         figures, now = self._updated()
         flow = Table.grid(padding=(0, 2))
-        for _ in range(4):
-            flow.add_column(justify="right")
+        for justify in _FLOW_COLUMNS:
+            flow.add_column(justify=justify)
         for name, total, per_second in (
             ("committed to Spanner", figures.committed, figures.per_second_committed),
             ("searchable in BigQuery", figures.arrived, figures.per_second_arrived),
