@@ -135,7 +135,7 @@ Install Go from https://go.dev/dl, or put the binary from Beam's release page on
   say "Prism, Beam's local runner: cannot be downloaded here, so it is built (2 to 3 minutes, once) …"
   local builder next=$((SECONDS + 15))
   (cd "$root/local/prism" &&
-    go build -v -ldflags '-s -w' -o "$prism_home/prism.part" github.com/apache/beam/sdks/v2/go/cmd/prism) >"$1" 2>&1 &
+    CGO_ENABLED=0 go build -v -ldflags '-s -w' -o "$prism_home/prism.part" github.com/apache/beam/sdks/v2/go/cmd/prism) >"$1" 2>&1 &
   builder=$!
   while kill -0 "$builder" 2>/dev/null; do
     sleep 0.5
