@@ -1,0 +1,90 @@
+"""CPU and memory of the processes of a local stack, sampled from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import defaultdict
+from typing import Any, Final
+
+import psutil
+
+from local.processes import group_members
+from local.state import State
+
+_EVERY_SECONDS: Final = 2.0
+_PRISM: Final = "prism"
+
+
+class Watch:
+    """Samples until `stop`. CPU seconds and memory are those of whole process groups, Prism's apart."""
+
+    def __init__(self, state: State, others: dict[str, int] | None = None) -> None:
+        self._state = state
+        self._others = others or {}
+        self._first: dict[int, float] = {}
+        self._last: dict[int, float] = {}
+        self._names: dict[int, str] = {}
+        self._memory: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._began = time.monotonic()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._sample()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._sample()
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """By process, from the first sample to the last."""
+        found: dict[str, float] = defaultdict(float)
+        for pid, last in self._last.items():
+            found[self._names[pid]] += last - self._first[pid]
+        return {name: round(seconds, 1) for name, seconds in sorted(found.items(), key=lambda item: -item[1])}
+
+    def memory_mib(self, name: str) -> dict[str, Any]:
+        """Resident memory: by time (seconds, MiB), and how it grew over the second half."""
+        samples = self._memory[name]
+        half = samples[len(samples) // 2 :]
+        every = max(1, len(samples) // 20)
+        return {
+            "samples": [[round(at), round(mib)] for at, mib in samples[::every]],
+            "most": round(max(mib for _, mib in samples)),
+            "growth_mib_a_minute_second_half": round(_slope(half) * 60, 2),
+        }
+
+    def _run(self) -> None:
+        while not self._stopped.wait(_EVERY_SECONDS):
+            self._sample()
+
+    def _sample(self) -> None:
+        at = time.monotonic() - self._began
+        memory: dict[str, float] = defaultdict(float)
+        stack = self._state.read()
+        leaders = {name: record["pid"] for name, record in stack.get("processes", {}).items() if record.get("pid")}
+        for name, leader in (leaders | {"supervisor": stack["supervisor"]["pid"]} | self._others).items():
+            for process in group_members(leader):
+                with contextlib.suppress(psutil.Error):
+                    times, what = process.cpu_times(), _PRISM if process.name() == _PRISM else name
+                    self._names[process.pid] = what
+                    self._last[process.pid] = times.user + times.system
+                    # What a process used before it was first seen is part of it, unless it was there at the start.
+                    self._first.setdefault(process.pid, self._last[process.pid] if not self._thread.is_alive() else 0.0)
+                    memory[what] += process.memory_info().rss / 2**20
+        for what, mib in memory.items():
+            self._memory[what].append((at, mib))
+
+
+def _slope(samples: list[tuple[float, float]]) -> float:
+    """MiB a second, by least squares."""
+    if len(samples) < 3:
+        return 0.0
+    middle = sum(at for at, _ in samples) / len(samples)
+    level = sum(mib for _, mib in samples) / len(samples)
+    spread = sum((at - middle) ** 2 for at, _ in samples)
+    return sum((at - middle) * (mib - level) for at, mib in samples) / spread
