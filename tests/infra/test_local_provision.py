@@ -62,19 +62,32 @@ class Machine:
         return list(made.ddl_statements)
 
 
-@pytest.fixture
-def machine(spanner_emulator: str, bigquery_emulator: BigQueryEmulator, tmp_path: Path) -> Machine:
-    endpoints = LocalEndpoints(
+@pytest.fixture(scope="session")
+def endpoints(spanner_emulator: str, bigquery_emulator: BigQueryEmulator) -> LocalEndpoints:
+    return LocalEndpoints(
         spanner=spanner_emulator, bigquery=bigquery_emulator.rest, bigquery_storage=bigquery_emulator.grpc
     )
+
+
+@pytest.fixture
+def machine(endpoints: LocalEndpoints, tmp_path: Path) -> Machine:
     return Machine(endpoints, tmp_path / "state")
 
 
-def test_what_has_an_emulator_is_created_and_the_rest_is_only_recorded(machine: Machine) -> None:
-    provisioned = machine.provision()
-    assert tuple(machine.seen) == provisioned.resources
-    assert {r.type for r in provisioned.resources if r.outcome == "created here"} == HERE_TYPES
-    recorded = {r.type for r in provisioned.resources if r.outcome == "recorded only"}
+@pytest.fixture(scope="module")
+def provisioned(endpoints: LocalEndpoints, tmp_path_factory: pytest.TempPathFactory) -> tuple[Machine, Provisioned]:
+    """A provisioned machine that tests only look at."""
+    machine = Machine(endpoints, tmp_path_factory.mktemp("machine") / "state")
+    return machine, machine.provision()
+
+
+def test_what_has_an_emulator_is_created_and_the_rest_is_only_recorded(
+    provisioned: tuple[Machine, Provisioned],
+) -> None:
+    machine, made = provisioned
+    assert tuple(machine.seen) == made.resources
+    assert {r.type for r in made.resources if r.outcome == "created here"} == HERE_TYPES
+    recorded = {r.type for r in made.resources if r.outcome == "recorded only"}
     assert not recorded & HERE_TYPES
     assert "gcp:spanner/databaseIAMMember:DatabaseIAMMember" in recorded
 
@@ -90,10 +103,10 @@ def test_provisioning_again_changes_nothing(machine: Machine) -> None:
     assert (machine.folder / "masking-keys.json").read_text() == keys
 
 
-def test_the_job_gets_the_local_parameters(machine: Machine) -> None:
-    provisioned = machine.provision()
+def test_the_job_gets_the_local_parameters(provisioned: tuple[Machine, Provisioned]) -> None:
+    machine, made = provisioned
     folder, endpoints = machine.folder, machine.endpoints
-    assert provisioned.job_parameters == {
+    assert made.job_parameters == {
         "spannerProjectId": machine.project,
         "spannerInstanceId": "audit-instance",
         "spannerDatabase": "audit-db",
@@ -108,8 +121,9 @@ def test_the_job_gets_the_local_parameters(machine: Machine) -> None:
         "deadLetterQueueDirectory": f"{folder}/dead-letters",
         "readMode": "windows",
         "newColumns": "scan",
+        "dlqRetryMinutes": "0.5",
     }
-    assert provisioned.outputs == {
+    assert made.outputs == {
         "project": machine.project,
         "location": "us-central1",
         "bigQueryEndpoint": endpoints.bigquery,
@@ -123,8 +137,8 @@ def test_the_job_gets_the_local_parameters(machine: Machine) -> None:
     }
 
 
-def test_the_tables_are_those_of_the_contract(machine: Machine) -> None:
-    machine.provision()
+def test_the_tables_are_those_of_the_contract(provisioned: tuple[Machine, Provisioned]) -> None:
+    machine, _ = provisioned
     client = machine.bigquery
     for table in tables.all_tables():
         made = client.get_table(table.id)
@@ -141,8 +155,10 @@ def _api_type(name: str) -> str:
     return {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN"}.get(name, name)
 
 
-def test_the_databases_are_those_of_the_changelogs(machine: Machine, audit_database: Any) -> None:
-    machine.provision()
+def test_the_databases_are_those_of_the_changelogs(
+    provisioned: tuple[Machine, Provisioned], audit_database: Any
+) -> None:
+    machine, _ = provisioned
     for name, reference in (
         ("audit-db", audit_database.database),
         ("audit-metadata", audit_database.metadata_database),
@@ -151,17 +167,17 @@ def test_the_databases_are_those_of_the_changelogs(machine: Machine, audit_datab
         assert machine.ddl(name) == list(reference.ddl_statements)
 
 
-def test_the_views_and_the_merge_run(machine: Machine) -> None:
-    provisioned = machine.provision()
+def test_the_views_and_the_merge_run(provisioned: tuple[Machine, Provisioned]) -> None:
+    machine, made = provisioned
     client = machine.bigquery
-    client.query(provisioned.merge_sql).result(timeout=60)
-    assert provisioned.merge_seconds == 300
+    client.query(made.merge_sql).result(timeout=60)
+    assert made.merge_seconds == 300
     for view in queries.views():
         client.query(f"SELECT * FROM `{tables.PAYMENT_DATASET}.{view}`").result(timeout=60)
 
 
-def test_the_masking_key_is_32_random_bytes_that_only_its_owner_reads(machine: Machine) -> None:
-    machine.provision()
+def test_the_masking_key_is_32_random_bytes_that_only_its_owner_reads(provisioned: tuple[Machine, Provisioned]) -> None:
+    machine, _ = provisioned
     file = machine.folder / "masking-keys.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     [(version, key)] = json.loads(file.read_text()).items()
