@@ -70,23 +70,16 @@ def test_a_process_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path
     assert process.popen.returncode == -signal.SIGKILL
 
 
-def test_a_process_with_grace_ends_in_its_own_way(tmp_path: Path) -> None:
-    process = Process.start(
-        "polite",
-        ["sh", "-c", "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done"],
-        log=tmp_path / "log",
-    )
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_process_with_grace_ends_in_its_own_way_even_when_it_was_frozen(tmp_path: Path, frozen: bool) -> None:
+    program = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done"
+    process = Process.start("polite", ["sh", "-c", program], log=tmp_path / "log")
     process.await_ready(lambda: "up" in process.output(), timeout=10)
+    if frozen:
+        process.freeze()
     process.stop()
     assert process.popen.returncode == 3
     assert "bye" in process.output()
-
-
-def test_a_frozen_process_can_be_stopped(tmp_path: Path) -> None:
-    process = _family(tmp_path / "log")
-    process.freeze()
-    process.stop(grace=2)
-    assert not group_members(process.pid)
 
 
 def test_a_killed_parent_leaves_nothing_behind(tmp_path: Path) -> None:
