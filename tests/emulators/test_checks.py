@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from contract import timestamps
+from contract import tables, timestamps
 from pipeline.jobs import checks
 from pipeline.jobs.settings import StreamSettings, parse
 from tests.conftest import AuditDatabase, Warehouse
 
 
 @pytest.fixture
-def options(audit_database: AuditDatabase, warehouse: Warehouse, tmp_path: Path) -> dict[str, str]:
-    """Options with which everything is right."""
+def options(audit_database: AuditDatabase, empty_warehouse: Warehouse, tmp_path: Path) -> dict[str, str]:
+    """Options with which everything is right. The datasets are enough: the job makes its tables."""
+    for dataset in (tables.PAYMENT_DATASET, tables.AUDIT_LOG_DATASET):
+        empty_warehouse.client.create_dataset(dataset)
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps({"v1": base64.b64encode(b"k" * 32).decode()}))
     return {
@@ -30,9 +32,9 @@ def options(audit_database: AuditDatabase, warehouse: Warehouse, tmp_path: Path)
         "spannerChangeStreamNames": "PaymentAuditTrailChangeStream,AuditLogChangeStream",
         "spannerEndpoint": audit_database.endpoint,
         "maskingKeys": f"file:{keys}",
-        "bigQueryProjectId": warehouse.project,
-        "bigQueryEndpoint": warehouse.rest,
-        "bigQueryStorageEndpoint": warehouse.grpc,
+        "bigQueryProjectId": empty_warehouse.project,
+        "bigQueryEndpoint": empty_warehouse.rest,
+        "bigQueryStorageEndpoint": empty_warehouse.grpc,
         "deadLetterQueueDirectory": str(tmp_path),
     }
 
@@ -51,7 +53,9 @@ def test_a_right_configuration_passes(options: dict[str, str]) -> None:
     assert problems(options | {"startTimestamp": timestamps.now()}) == []
 
 
-def test_a_dry_run_prints_its_findings_and_writes_nothing(options: dict[str, str], warehouse: Warehouse) -> None:
+def test_a_dry_run_prints_its_findings_and_writes_nothing(
+    options: dict[str, str], empty_warehouse: Warehouse, audit_database: AuditDatabase
+) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.jobs.stream", *arguments(options), "--dryRun=true"],
         capture_output=True,
@@ -60,8 +64,9 @@ def test_a_dry_run_prints_its_findings_and_writes_nothing(options: dict[str, str
     )
     assert "change stream PaymentAuditTrailChangeStream" in done.stdout
     assert "failed" not in done.stdout
-    table = f"{warehouse.project}.payment_audit.resume_positions"
-    assert next(iter(warehouse.client.query(f"SELECT COUNT(*) FROM `{table}`").result()))[0] == 0
+    assert not list(empty_warehouse.client.list_tables(f"{empty_warehouse.project}.{tables.PAYMENT_DATASET}"))
+    with audit_database.metadata_database.snapshot() as snapshot:
+        assert not list(snapshot.execute_sql("SELECT JobName FROM jobs"))
 
 
 @pytest.mark.parametrize(
