@@ -165,11 +165,18 @@ def run_program(
         try:
             ended.set_result(_run(stack, config, make, on_register, run))
         except BaseException as error:
-            ended.set_exception(error)
+            ended.set_exception(first_cause(error))
 
     # A thread of its own has Pulumi's global state of its own; a daemon, so that Ctrl-C does not wait for an emulator.
     threading.Thread(target=settle, name="pulumi", daemon=True).start()
     return ended.result()
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """What went wrong, where Pulumi tells of a resource that waited for it: which of the two comes first is chance."""
+    while isinstance(error, ValueError) and str(error).startswith("While processing ") and error.__cause__:
+        error = error.__cause__
+    return error
 
 
 def _run(

@@ -14,7 +14,7 @@ from graph import Graph, graph_of
 
 from components.spanner import SchemaOwnerError
 from contract import options, queries, schema, tables
-from local.engine import ROOT, run_program, stack_config
+from local.engine import ROOT, first_cause, run_program, stack_config
 from local.provider import server_made
 
 EXPECTED = Path(__file__).with_name("expected")
@@ -205,6 +205,17 @@ def test_the_schema_s_owner_of_a_living_stack_cannot_be_changed(made_with: str, 
     assert f"schemaOwner must stay '{made_with}'" in str(refused.value)
     assert way_out in str(refused.value)
     assert databases == []
+
+
+def test_a_failure_is_told_as_itself_and_not_as_what_waited_for_it() -> None:
+    failure = SchemaOwnerError("the rule")
+    failure.__cause__ = KeyError("deeper")
+    waiting = ValueError("While processing input: 'ddls'")
+    waiting.__cause__ = failure
+    resource = ValueError("While processing resource: 'audit-db'")
+    resource.__cause__ = waiting
+    assert first_cause(resource) is failure
+    assert first_cause(failure) is failure
 
 
 def test_names_are_the_same_in_every_run(graph: Graph) -> None:
