@@ -153,7 +153,7 @@ def _beam_metrics(state: State) -> dict[str, Any]:
         [job] = service.GetJobs(jobs.GetJobsRequest()).job_info
         answer = service.GetJobMetrics(jobs.GetJobMetricsRequest(job_id=job.job_id))
     found: dict[str, Any] = {}
-    for info in answer.metrics.attempted:
+    for info in answer.metrics.committed:
         name = info.labels.get("NAME")
         if info.labels.get("NAMESPACE") == metrics.NAMESPACE and info.type == "beam:metrics:distribution_int64:v1":
             count, total, _, most = _varints(info.payload)
