@@ -26,7 +26,7 @@ from rich.text import Text
 
 ROOT = Path(__file__).parent.parent
 RUN = "make run DURATION=60 TPS=50"
-WIDTH, HEIGHT = 104, 50
+WIDTH, HEIGHT = 116, 50
 _SEARCH_AFTER = 40.0
 _CONTROL = re.compile(r"\x1b\[(\??[0-9;]*)([A-Za-z])|([\r\n])")
 
