@@ -191,8 +191,8 @@ def test_the_position_passes_what_arrived_and_every_new_job_says_where_it_resume
     log = (service.state.logs / "pipeline.log").read_text()
     generations = [int(n) for n in re.findall(r"generation (\d+), reads from", log)]
     assert generations == list(range(1, len(generations) + 1))
-    # The first one and the three that followed a kill.
-    assert len(generations) >= 4
+    # A job that is killed before it takes over has no generation: at least the first one and the last have.
+    assert len(generations) >= 2
 
 
 def test_no_card_number_is_in_any_file(service: Service) -> None:
