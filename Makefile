@@ -1,6 +1,6 @@
 # Everything is installed by `make setup`, which every target that needs it calls; it is quick when all is there.
 .DEFAULT_GOAL := help
-.PHONY: help setup run down test lint bench
+.PHONY: help setup pulumi run down test test-infra lint docs bench
 
 BIN := .venv/bin
 # make run DURATION=120 TPS=50 SEED=1
@@ -12,20 +12,29 @@ help: ## This list
 setup: ## Install all that the rest needs (once; 2 to 4 minutes where Prism must be built)
 	@local/setup.sh
 
+pulumi: ## The Pulumi CLI for the tests: found on PATH, or built (once; about 10 minutes of CPU)
+	@local/setup.sh pulumi
+
 run: setup ## Run the whole service here, with traffic: make run [DURATION=seconds] [TPS=50] [SEED=1]
 	@$(BIN)/audit local run $(RUN)
 
 down: setup ## End what runs in the background (after audit local up)
 	@$(BIN)/audit local down
 
-test: setup ## Run all the tests: make test [ARGS="-k search"]
+test: pulumi ## Run all the tests: make test [ARGS="-k search"]
 	@$(BIN)/pytest $(ARGS)
+
+test-infra: pulumi ## Run the tests of the stacks: graphs, rules, delivery, and the real Pulumi CLI
+	@$(BIN)/pytest tests/infra $(ARGS)
 
 lint: setup ## Check style, types and the direction of imports
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+docs: setup ## Write what is generated: docs/iam.md
+	@$(BIN)/python -m guardrails.iam
 
 bench: setup ## Measure speed and memory; results in bench/results
 	@$(BIN)/python -m bench $(ARGS)

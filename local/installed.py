@@ -11,6 +11,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parent.parent
 _LOCK: Final = Path(__file__).with_name("bigquery.lock")
 _GO_MODULE: Final = Path(__file__).with_name("prism") / "go.mod"
+_PULUMI: Final = Path(__file__).with_name("pulumi") / "cli" / "go.mod"
 
 
 class NotInstalled(RuntimeError):
@@ -49,6 +50,15 @@ def prism() -> Path:
     """The Prism runner's binary."""
     [version] = re.findall(r"github.com/apache/beam/sdks/v2 v(\S+)", _GO_MODULE.read_text())
     return _installed(cache() / f"prism-{version}" / "prism", "Prism, the local Beam runner,")
+
+
+def pulumi() -> Path:
+    """The folder of the Pulumi CLI: `bin` for PATH, and `language` with its Python host where it was built here."""
+    [version] = re.findall(r"github.com/pulumi/pulumi/pkg/v3 v(\S+)", _PULUMI.read_text())
+    home = cache() / f"pulumi-{version}"
+    if (home / "bin" / "pulumi").exists():
+        return home
+    raise NotInstalled(f"The Pulumi CLI is not installed at {home}. Run `make pulumi`.")
 
 
 def _installed(path: Path, what: str) -> Path:

@@ -86,17 +86,3 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     JOB: HandedBack(),
     SCHEDULED_QUERY: HandedBack(),
 }
-
-
-def server_made(project: str, kind: str, name: str, inputs: Inputs) -> State:
-    """What Google Cloud would add to a resource's own inputs, as far as the program reads it. `id` is always there."""
-    if kind == "gcp:serviceaccount/account:Account":
-        email = f"{inputs['accountId']}@{project}.iam.gserviceaccount.com"
-        return {"id": email, "email": email, "member": f"serviceAccount:{email}"}
-    if kind == "gcp:storage/bucket:Bucket":
-        return {"id": inputs["name"], "url": f"gs://{inputs['name']}"}
-    if kind == "gcp:secretmanager/secret:Secret":
-        return {"id": f"projects/{project}/secrets/{inputs['secretId']}"}
-    if kind == "pulumi:index:Stash":
-        return {"id": name, "output": inputs["input"]}
-    return {"id": name}

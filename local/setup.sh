@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs everything that `make run` and `make test` need, and checks what it cannot install. What stands already is
-# left alone: each part has a stamp with the checksum of the file that pins it. What clones can share is in the cache.
+# Installs everything that `make run` needs, and checks what it cannot install. What stands already is left alone: each
+# part has a stamp with the checksum of the file that pins it. What clones can share is in the cache.
+# `setup.sh pulumi` installs the Pulumi CLI as well, which only the tests need.
 # `setup.sh check` installs nothing: it names what is missing, and then fails.
 set -euo pipefail
 
@@ -8,12 +9,14 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/payment-audit
 uv_version=0.13.9
 beam_version=$(sed -n 's|.*github.com/apache/beam/sdks/v2 v||p' "$root/local/prism/go.mod")
+pulumi_version=$(sed -n 's|.*github.com/pulumi/pulumi/pkg/v3 v||p' "$root/local/pulumi/cli/go.mod")
 emulator_version=$(sed -n 's/^local-bigquery==//p' "$root/local/bigquery.lock")
 
 venv=$root/.venv
 uv_home=$cache/uv
 emulator_home=$cache/bigquery-emulator-$emulator_version
 prism_home=$cache/prism-$beam_version
+pulumi_home=$cache/pulumi-$pulumi_version
 uv=$uv_home/bin/uv
 
 say() { printf '%s\n' "$*" >&2; }
@@ -29,6 +32,7 @@ uv_part=("$uv_home" bin/uv "$uv_version")
 venv_part=("$venv" bin/python "$(pin "$root/requirements.lock" "$root/pyproject.toml")")
 emulator_part=("$emulator_home" bin/python "$(pin "$root/local/bigquery.lock")")
 prism_part=("$prism_home" prism "$(pin "$root"/local/prism/go.{mod,sum})")
+pulumi_part=("$pulumi_home" bin/pulumi "$(pin "$root"/local/pulumi/{cli,language}/go.{mod,sum})")
 
 # The real path of a Python of that version: on PATH, of pyenv, or else one that uv fetches.
 python() {
@@ -133,21 +137,66 @@ build_prism() {
   command -v go >/dev/null || fail "Prism $beam_version could not be downloaded (see $1) and there is no Go to build it.
 Install Go from https://go.dev/dl, or put the binary from Beam's release page on PATH as prism."
   say "Prism, Beam's local runner: cannot be downloaded here, so it is built (2 to 3 minutes, once) …"
-  local builder next=$((SECONDS + 15))
-  (cd "$root/local/prism" &&
-    CGO_ENABLED=0 go build -v -ldflags '-s -w' -o "$prism_home/prism.part" github.com/apache/beam/sdks/v2/go/cmd/prism) >"$1" 2>&1 &
+  build prism github.com/apache/beam/sdks/v2/go/cmd/prism "$prism_home/prism" "$1" '-s -w' ||
+    fail "Prism could not be built; the end of $1:
+$(tail -5 "$1")
+Check the network and Go's module proxy (go env GOPROXY), or put Beam's prism binary on PATH."
+}
+
+# build MODULE PACKAGE OUTPUT LOG LDFLAGS: builds a program from a Go module of ours, and tells how far it is.
+build() {
+  local builder next=$((SECONDS + 15)) name=${3##*/}
+  (cd "$root/local/$1" && CGO_ENABLED=0 nice go build -v -ldflags "$5" -o "$3.part" "$2") >"$4" 2>&1 &
   builder=$!
   while kill -0 "$builder" 2>/dev/null; do
     sleep 0.5
     if [ "$SECONDS" -ge "$next" ]; then
       next=$((SECONDS + 15))
-      say "  building Prism: ${SECONDS} s, $(grep -c '^[a-z]' "$1" || true) packages compiled"
+      say "  building $name: ${SECONDS} s, $(grep -c '^[a-z]' "$4" || true) packages compiled"
     fi
   done
-  wait "$builder" || fail "Prism could not be built; the end of $1:
+  wait "$builder" || return
+  mv "$3.part" "$3"
+}
+
+# The Pulumi CLI: on PATH, or built from the Go module proxy, with what it needs to run Python programs and policies.
+install_pulumi() {
+  is_done "${pulumi_part[@]}" && return
+  local found log=$cache/pulumi.log
+  rm -rf "$pulumi_home"
+  mkdir -p "$pulumi_home/bin" "$pulumi_home/language"
+  if found=$(command -v pulumi) && is_new_enough "$("$found" version 2>/dev/null)"; then
+    # It has its language host and its policy analyzer beside it, and looks for them where the link leads.
+    ln -s "$found" "$pulumi_home/bin/pulumi"
+  else
+    build_pulumi "$log"
+  fi
+  mark_done "${pulumi_part[@]}"
+  say "Pulumi CLI: ready after ${SECONDS} s"
+}
+
+# The Automation API hears of each resource from 3.206 on.
+is_new_enough() { [ "$(printf '%s\n' v3.206.0 "$1" | sort -V | head -1)" = v3.206.0 ]; }
+
+build_pulumi() {
+  command -v go >/dev/null || fail "no pulumi 3.206 or newer is on PATH, and there is no Go to build it.
+Install the Pulumi CLI (https://www.pulumi.com/docs/install), or Go from https://go.dev/dl."
+  say "Pulumi CLI $pulumi_version: none on PATH, so it is built (about 10 minutes of CPU, once) …"
+  local sdk=github.com/pulumi/pulumi/sdk/v3 host
+  build pulumi/cli github.com/pulumi/pulumi/pkg/v3/cmd/pulumi "$pulumi_home/bin/pulumi" "$1" \
+    "-s -w -X $sdk/go/common/version.Version=v$pulumi_version" || fail_pulumi "$1"
+  # Beside the CLI it would also be asked to run policies, which this version of it cannot: it has a folder of its own.
+  build pulumi/language "$sdk/python/cmd/pulumi-language-python" "$pulumi_home/language/pulumi-language-python" "$1" '-s -w' ||
+    fail_pulumi "$1"
+  host=$(cd "$root/local/pulumi/language" && go list -m -f '{{.Dir}}' "$sdk")/python
+  install -m 755 "$host/cmd/pulumi-language-python-exec" "$pulumi_home/language/"
+  install -m 755 "$host/dist/pulumi-analyzer-policy-python" "$pulumi_home/bin/"
+}
+
+fail_pulumi() {
+  fail "the Pulumi CLI could not be built; the end of $1:
 $(tail -5 "$1")
-Check the network and Go's module proxy (go env GOPROXY), or put Beam's prism binary on PATH."
-  mv "$prism_home/prism.part" "$prism_home/prism"
+Check the network and Go's module proxy (go env GOPROXY), or install the Pulumi CLI (https://www.pulumi.com/docs/install)."
 }
 
 check_spanner_emulator() {
@@ -166,12 +215,13 @@ missing() {
   is_done "${venv_part[@]}" || echo ".venv"
   is_done "${emulator_part[@]}" || echo "BigQuery emulator"
   is_done "${prism_part[@]}" || echo "Prism"
+  [ "${1:-}" != pulumi ] || is_done "${pulumi_part[@]}" || echo "Pulumi CLI"
 }
 
 main() {
   check_spanner_emulator
   local lacks
-  lacks=$(missing)
+  lacks=$(missing "$@")
   [ -n "$lacks" ] || return 0
   [ "${1:-}" != check ] || fail "not installed, or not as the lock files say: $(echo "$lacks" | paste -s -d , -)."
   mkdir -p "$cache"
@@ -182,7 +232,7 @@ main() {
   fi
   install_uv
   local parts=() failed=0 part
-  install_prism & parts+=($!)
+  { install_prism; [ "${1:-}" != pulumi ] || install_pulumi; } & parts+=($!)
   { install_venv; install_emulator; } & parts+=($!)
   for part in "${parts[@]}"; do wait "$part" || failed=1; done
   [ "$failed" = 0 ] || exit 1

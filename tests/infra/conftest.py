@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from graph import Graph, graph_of
+
+from guardrails.graph import Graph, graph_of
 
 STACKS = ("dev", "staging", "prod")
 

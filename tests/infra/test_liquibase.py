@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from components.config import ROOT
 from contract import schema
 from local.emulators import INSTANCE, PROJECT
-from local.engine import ROOT
 
 POM = ROOT / "tests" / "liquibase" / "pom.xml"
 

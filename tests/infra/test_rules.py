@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pulumi
 import pulumi_gcp as gcp
 import pytest
-from graph import Graph, graph_of
-from rules import (
+
+from guardrails import iam, rules
+from guardrails.graph import Graph, graph_of
+from guardrails.iam import Grant
+from guardrails.rules import (
     RULES,
     Rule,
     buckets_are_private,
     dead_letters_are_kept_a_week,
     everything_is_in_a_component,
+    everything_is_labelled,
+    everything_is_where_the_stack_is,
     everything_uses_the_stack_s_provider,
     grants_are_members,
     grants_are_on_one_resource,
+    keys_are_our_own,
     no_admin_role,
     no_key_of_a_service_account,
     no_primitive_role,
+    no_public_address,
     nobody_is_everybody,
     nothing_that_holds_data_can_be_deleted_in_prod,
-    workers_have_no_public_address,
 )
+from guardrails.stores import STORES
 
 PROTECTED = pulumi.ResourceOptions(protect=True)
+Program = Callable[[], object]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -33,38 +44,65 @@ def test_every_stack_keeps_the_rule(graph: Graph, rule: Rule) -> None:
     assert list(rule(graph)) == []
 
 
-def _project_role(role: str, member: str = "group:a@example.com") -> Callable[[], object]:
+def _project_role(role: str, member: str = "group:a@example.com") -> Program:
     return lambda: gcp.projects.IAMMember("bad", project="p", role=role, member=member)
 
 
-def _bucket(
-    name: str = "bad", *, days: int = 30, access: str = "enforced", uniform: bool = True
-) -> Callable[[], object]:
-    return lambda: gcp.storage.Bucket(
-        name,
-        location="us-central1",
-        name=name,
-        public_access_prevention=access,
-        uniform_bucket_level_access=uniform,
-        lifecycle_rules=[{"action": {"type": "Delete"}, "condition": {"age": days}}],
-        force_destroy=True,
+def _bucket(name: str = "bad", *, days: int = 30, **changed: Any) -> Program:
+    """A bucket that keeps every rule but the one that `changed` breaks."""
+    inputs: dict[str, Any] = {
+        "location": "us-east4",
+        "name": name,
+        "public_access_prevention": "enforced",
+        "uniform_bucket_level_access": True,
+        "lifecycle_rules": [{"action": {"type": "Delete"}, "condition": {"age": days}}],
+        "force_destroy": False,
+        "encryption": {"default_kms_key_name": "k"},
+        "opts": PROTECTED,
+    }
+    return lambda: gcp.storage.Bucket(name, **{**inputs, **changed})
+
+
+def _job(**inputs: Any) -> Program:
+    return lambda: gcp.dataflow.FlexTemplateJob(
+        "bad", container_spec_gcs_path="gs://b/t.json", kms_key_name="k", **inputs
     )
 
 
-def _job() -> object:
-    return gcp.dataflow.FlexTemplateJob("bad", container_spec_gcs_path="gs://b/t.json")
-
-
-def _table(*, protection: bool, options: pulumi.ResourceOptions | None = None) -> Callable[[], object]:
+def _table(*, protection: bool, options: pulumi.ResourceOptions | None = None) -> Program:
     return lambda: gcp.bigquery.Table(
         "bad", dataset_id="d", table_id="t", schema="[]", deletion_protection=protection, opts=options
     )
 
 
-BREAKING = [
+def _secret(*keys: str | None) -> Program:
+    """A secret with a replica for each key; None is one without."""
+    replicas = [
+        {"location": "us-east4", **({"customer_managed_encryption": {"kms_key_name": key}} if key else {})}
+        for key in keys
+    ]
+    return lambda: gcp.secretmanager.Secret(
+        "bad",
+        secret_id="s",
+        replication={"user_managed": {"replicas": replicas}},
+        deletion_protection=True,
+        opts=PROTECTED,
+    )
+
+
+def _firewall(**inputs: Any) -> Program:
+    return lambda: gcp.compute.Firewall("bad", network="n", allows=[{"protocol": "tcp"}], **inputs)
+
+
+def _spanner(config: str) -> Program:
+    return lambda: gcp.spanner.Instance("bad", config=config, display_name="d", force_destroy=False, opts=PROTECTED)
+
+
+BREAKING: list[tuple[Rule, Program]] = [
     (no_primitive_role, _project_role("roles/editor")),
     (no_admin_role, _project_role("roles/storage.objectAdmin")),
     (no_admin_role, _project_role("roles/spanner.databaseAdmin")),
+    (no_admin_role, _project_role("roles/iam.securityReviewer")),
     (nobody_is_everybody, _project_role("roles/bigquery.jobUser", "allAuthenticatedUsers")),
     (
         nobody_is_everybody,
@@ -74,23 +112,160 @@ BREAKING = [
     (grants_are_members, lambda: gcp.bigquery.DatasetIamPolicy("bad", dataset_id="d", policy_data="{}")),
     (grants_are_on_one_resource, _project_role("roles/bigquery.dataEditor")),
     (no_key_of_a_service_account, lambda: gcp.serviceaccount.Key("bad", service_account_id="a")),
-    (buckets_are_private, _bucket(access="inherited")),
-    (buckets_are_private, _bucket(uniform=False)),
+    (buckets_are_private, _bucket(public_access_prevention="inherited")),
+    (buckets_are_private, _bucket(uniform_bucket_level_access=False)),
     (dead_letters_are_kept_a_week, _bucket("dead-letters", days=6)),
-    (workers_have_no_public_address, _job),
+    (dead_letters_are_kept_a_week, _bucket("dead-letters", lifecycle_rules=None)),
+    (no_public_address, _job()),
+    (no_public_address, _job(ip_configuration="WORKER_IP_PUBLIC")),
+    (no_public_address, _firewall(source_ranges=["10.0.0.0/8", "0.0.0.0/0"])),
+    (no_public_address, lambda: gcp.compute.Address("bad", region="us-east4")),
+    (no_public_address, lambda: gcp.compute.GlobalAddress("bad")),
+    (no_public_address, lambda: gcp.cloudbuild.WorkerPool("bad", location="us-east4", worker_config={})),
+    (
+        no_public_address,
+        lambda: gcp.compute.Instance(
+            "bad",
+            machine_type="m",
+            zone="z",
+            boot_disk={},
+            network_interfaces=[{"network": "n", "access_configs": [{}]}],
+        ),
+    ),
+    (keys_are_our_own, _bucket(encryption=None)),
+    (keys_are_our_own, _secret(None)),
+    (keys_are_our_own, _secret("k", None)),
+    (keys_are_our_own, lambda: gcp.bigquery.Dataset("bad", dataset_id="d", location="US")),
     (nothing_that_holds_data_can_be_deleted_in_prod, _table(protection=True)),
     (nothing_that_holds_data_can_be_deleted_in_prod, _table(protection=False, options=PROTECTED)),
-    (nothing_that_holds_data_can_be_deleted_in_prod, _bucket()),
-    (everything_uses_the_stack_s_provider, _job),
-    (everything_is_in_a_component, _job),
+    (nothing_that_holds_data_can_be_deleted_in_prod, _bucket(opts=None)),
+    (nothing_that_holds_data_can_be_deleted_in_prod, _bucket(force_destroy=True)),
+    (nothing_that_holds_data_can_be_deleted_in_prod, _bucket(force_destroy=None)),
+    (
+        nothing_that_holds_data_can_be_deleted_in_prod,
+        lambda: gcp.kms.CryptoKey("bad", key_ring="r", rotation_period="7776000s"),
+    ),
+    (everything_is_where_the_stack_is, _bucket(location="europe-west1")),
+    (everything_is_where_the_stack_is, _spanner("regional-europe-west1")),
+    (everything_is_labelled, lambda: gcp.Provider("bad", project="p", default_labels={"service": "payment-audit"})),
+    (
+        everything_is_labelled,
+        lambda: gcp.monitoring.NotificationChannel("bad", type="email", user_labels={"service": "payment-audit"}),
+    ),
+    (everything_uses_the_stack_s_provider, _job()),
+    (everything_is_in_a_component, _job()),
 ]
 
 
 @pytest.mark.parametrize(("rule", "program"), BREAKING, ids=lambda value: getattr(value, "__name__", ""))
-def test_the_rule_names_the_resource_that_breaks_it(rule: Rule, program: Callable[[], object]) -> None:
-    [broken] = rule(graph_of("prod", program=program))
+def test_the_rule_names_the_resource_that_breaks_it(rule: Rule, program: Program) -> None:
+    [broken] = rule(graph_of("prod", IN_US_EAST, program))
     assert broken.split()[1].rstrip(":") in {"bad", "dead-letters"}
 
 
+IN_US_EAST: Mapping[str, Any] = {"region": "us-east4", "warehouseLocation": "US", "customerManagedKeys": True}
+
+
 def test_every_rule_has_been_seen_to_fail() -> None:
-    assert {rule for rule, _ in BREAKING} == set(RULES)
+    assert {rule for rule, _ in BREAKING} - {keys_are_our_own} == set(RULES)
+
+
+def test_every_rule_of_the_module_is_run() -> None:
+    """A rule that is written and not listed guards nothing."""
+    written = {
+        function
+        for _, function in inspect.getmembers(rules, inspect.isfunction)
+        if function.__module__ == rules.__name__ and not function.__name__.startswith("_")
+    }
+    assert written - {keys_are_our_own} == set(RULES)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_every_rule_says_the_rule_and_the_way_out(rule: Rule) -> None:
+    assert re.fullmatch(r"[A-Z].+[.:] .+\.", str(rule.__doc__))
+
+
+def test_what_keeps_the_rules_is_not_accused() -> None:
+    def good() -> None:
+        _firewall(source_ranges=["10.0.0.0/8"])()
+        _secret("k", "k")()
+        _spanner("nam3")()
+        gcp.compute.Address("inside", region="us-east4", address_type="INTERNAL")
+
+    graph = graph_of("prod", IN_US_EAST, good)
+    for rule in (no_public_address, keys_are_our_own, everything_is_where_the_stack_is):
+        assert list(rule(graph)) == []
+
+
+def test_google_s_keys_are_for_dev_only() -> None:
+    """prod cannot turn them off by config; dev can."""
+    without = {**IN_US_EAST, "customerManagedKeys": False}
+    assert list(keys_are_our_own(graph_of("prod", without, _bucket(encryption=None))))
+    assert list(keys_are_our_own(graph_of("dev", without, _bucket(encryption=None)))) == []
+
+
+def test_every_kind_that_takes_a_key_is_asked_for_one(graph: Graph) -> None:
+    """By the provider's own arguments: a new kind of store cannot be forgotten."""
+    known = {*rules.KEYS, *rules.KEYS_ELSEWHERE}
+    for node in graph.nodes:
+        if node.type.startswith("gcp:") and node.type not in known:
+            taken = [name for name in _arguments(node.type) if re.search(r"kms|cmek|encryption", name)]
+            assert taken == [], f"{node.type} takes {taken}: add it to KEYS or KEYS_ELSEWHERE in guardrails/rules.py"
+
+
+def _arguments(kind: str) -> list[str]:
+    """The arguments of a type's class: gcp:storage/bucket:Bucket is pulumi_gcp.storage.Bucket."""
+    package, _, name = kind.removeprefix("gcp:").partition(":")
+    module = getattr(gcp, package.partition("/")[0])
+    return list(inspect.signature(getattr(module, name)._internal_init).parameters)
+
+
+def test_every_store_is_known(graph: Graph) -> None:
+    """By the provider's own switches: a kind that can refuse its deletion is one that holds something."""
+    switches = {"deletion_protection", "enable_drop_protection", "force_destroy", "delete_contents_on_destroy"}
+    for node in graph.nodes:
+        if node.type.startswith("gcp:") and node.type not in STORES:
+            assert not switches & set(_arguments(node.type)), f"{node.type}: add it to STORES in guardrails/stores.py"
+
+
+# ---------------------------------------------------------------------- grants and their reasons
+
+
+def test_every_grant_has_a_reason_and_every_reason_a_grant() -> None:
+    assert iam.problems(_graphs()) == []
+
+
+def test_the_table_of_grants_is_what_the_stacks_make() -> None:
+    assert iam.DOCUMENT.read_text() == iam.document(_graphs()), "run `make docs`"
+
+
+def _graphs() -> list[Graph]:
+    return [graph_of(stack) for stack in iam.STACKS]
+
+
+def test_a_grant_without_a_reason_is_found_and_a_reason_without_a_grant() -> None:
+    graph = graph_of("dev", program=_project_role("roles/bigquery.jobUser", "group:new@example.com"))
+    found = iam.problems([graph])
+    assert (
+        "group:new@example.com, project, roles/bigquery.jobUser: a grant without a reason. "
+        "Add it to REASONS in guardrails/iam.py." in found
+    )
+    assert any(problem.endswith("a reason without a grant. Take it out of REASONS.") for problem in found)
+
+
+def test_a_grant_of_a_new_kind_says_where_to_name_it() -> None:
+    def program() -> None:
+        gcp.cloudrunv2.ServiceIamMember("bad", name="s", role="roles/run.invoker", member="user:a@b.c")
+
+    with pytest.raises(iam.UnnamedResource, match="serviceIamMember:ServiceIamMember: say in _RESOURCES"):
+        list(iam.grants(graph_of("dev", program=program)))
+
+
+def test_a_service_agent_is_named_by_its_service() -> None:
+    agent = "serviceAccount:service-123@gcp-sa-spanner.iam.gserviceaccount.com"
+
+    def program() -> None:
+        key = "projects/p/locations/l/keyRings/r/cryptoKeys/spanner"
+        gcp.kms.CryptoKeyIAMMember("bad", crypto_key_id=key, role="roles/x", member=agent)
+
+    assert list(iam.grants(graph_of("dev", program=program))) == [Grant("spanner service agent", "key spanner", "x")]

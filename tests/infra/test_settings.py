@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from components.config import ROOT, StackFileError, stack_config
 from components.settings import LAUNCH_OPTIONS, Settings, SettingsError
 from contract import options
-from local.engine import ROOT, stack_config
-from local.machine import ProviderError
 
 STACKS = ("dev", "staging", "prod", "local")
 DECLARED = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
@@ -151,6 +150,6 @@ def test_a_launch_option_has_the_same_default_in_config(name: str) -> None:
 def test_a_misspelt_key_in_a_stack_file_is_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "Pulumi.yaml").write_text((ROOT / "Pulumi.yaml").read_text())
     (tmp_path / "Pulumi.dev.yaml").write_text("config: {'payment-audit:projekt': p}")
-    monkeypatch.setattr("local.engine.ROOT", tmp_path)
-    with pytest.raises(ProviderError, match=r"payment-audit:projekt is not declared in Pulumi\.yaml"):
+    monkeypatch.setattr("components.config.ROOT", tmp_path)
+    with pytest.raises(StackFileError, match=r"payment-audit:projekt is not declared in Pulumi\.yaml"):
         stack_config("dev")

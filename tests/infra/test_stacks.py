@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from graph import Graph, graph_of
 
+from components.config import ROOT, stack_config
 from components.spanner import SchemaOwnerError
 from contract import options, queries, schema, tables
-from local.engine import ROOT, first_cause, run_program, stack_config
-from local.provider import server_made
+from guardrails.google import server_made
+from guardrails.graph import Graph, graph_of
+from guardrails.program import first_cause, run_program
 
 EXPECTED = Path(__file__).with_name("expected")
 CONNECTION = {

@@ -1,0 +1,41 @@
+"""The stacks' files, read without Pulumi: what a stack's config says before anything runs."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+ROOT: Final = Path(__file__).parent.parent
+
+
+class StackFileError(ValueError):
+    """A stack's file cannot be used; the message says the rule and the way out."""
+
+
+def stack_config(stack: str) -> dict[str, Any]:
+    """A stack's values by key: the defaults of Pulumi.yaml, and the stack's own file over them. StackFileError."""
+    project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
+    declared = project["config"]
+    values = {key: value["default"] for key, value in declared.items() if "default" in value}
+    file = ROOT / f"Pulumi.{stack}.yaml"
+    if not file.is_file():
+        known = ", ".join(stacks())
+        raise StackFileError(f"a stack must have its file, got {stack!r} without {file.name}. There are {known}.")
+    for key, value in (yaml.safe_load(file.read_text()).get("config") or {}).items():
+        name = key.removeprefix(f"{project['name']}:")
+        if name not in declared:
+            raise StackFileError(
+                f"{file.name}: {key} is not declared in Pulumi.yaml. Declare it there, or mend its name."
+            )
+        values[name] = value
+    return values
+
+
+def stacks() -> tuple[str, ...]:
+    """The stacks that have a file, `local` among them."""
+    return tuple(sorted(file.name.split(".")[1] for file in ROOT.glob("Pulumi.*.yaml")))
+
+
+def stacks_of(project: str) -> tuple[str, ...]:
+    """The stacks whose file says that they are in this Google Cloud project."""
+    return tuple(stack for stack in stacks() if stack_config(stack).get("project") == project)

@@ -1,0 +1,179 @@
+"""Who may do what: every grant of the three stacks, each with its reason.
+
+    python -m guardrails.iam         writes docs/iam.md
+
+REASONS is where a new grant says why it is needed; a test refuses a grant without a reason, a reason without a grant,
+and a docs/iam.md that says something else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from components.config import ROOT
+from guardrails.graph import Graph, Node, graph_of
+
+DOCUMENT: Final = ROOT / "docs" / "iam.md"
+STACKS: Final = ("dev", "staging", "prod")
+
+
+class Grant(NamedTuple):
+    """`principal` is an account's name, `readers`, or what stands in the member; `role` is without `roles/`."""
+
+    principal: str
+    resource: str
+    role: str
+
+
+class UnnamedResource(LookupError):
+    """A kind of grant that nobody has said how to name; the message says where to."""
+
+
+# The principal, the resource, the role, and why nothing smaller does. In the order of the data's way.
+REASONS: Final[Mapping[Grant, str]] = {
+    Grant("application-sa", "Spanner database audit-db", "spanner.databaseUser"): (
+        "services read and write payments; it reaches no other database"
+    ),
+    Grant("dataflow-sa", "Spanner database audit-db", "spanner.databaseReader"): (
+        "the job reads the change streams, and rows whose dead letter holds no change"
+    ),
+    Grant("dataflow-sa", "Spanner database audit-metadata", "spanner.databaseUser"): (
+        "the job keeps its generation, write streams and resume position there"
+    ),
+    Grant("dataflow-sa", "secret masking-keys", "secretmanager.secretAccessor"): "the job masks with the keys",
+    Grant("dataflow-sa", "secret masking-keys", "secretmanager.viewer"): (
+        "the job lists the keys' versions; this role reads none of them"
+    ),
+    Grant("dataflow-sa", "bucket dead-letters", "storage.objectUser"): (
+        "the job writes, retries and moves dead letters; it cannot change the bucket"
+    ),
+    Grant("dataflow-sa", "bucket temp", "storage.objectUser"): "workers write and remove scratch files",
+    Grant(
+        "dataflow-sa", "bucket staging", "storage.objectUser"
+    ): "the launch puts the job's files there for the workers",
+    Grant("dataflow-sa", "bucket templates", "storage.objectViewer"): "the launch reads the template",
+    Grant("dataflow-sa", "dataset payment_audit", "bigquery.dataEditor"): (
+        "the job appends rows, adds columns and makes tables as the source gets new ones"
+    ),
+    Grant("dataflow-sa", "dataset audit_service_dataset", "bigquery.dataEditor"): (
+        "the job appends rows, adds columns and makes tables as the source gets new ones"
+    ),
+    Grant("dataflow-sa", "project", "bigquery.jobUser"): "the job looks change ids up by query after a doubt",
+    Grant("dataflow-sa", "project", "dataflow.worker"): "a worker leases work; Google grants it on a project alone",
+    Grant(
+        "merge-sa", "table payment_audit.payment_audit_trail_bq", "bigquery.dataViewer"
+    ): "the merge reads new changes",
+    Grant("merge-sa", "table payment_audit.resume_positions", "bigquery.dataViewer"): (
+        "the merge never passes the job's resume position"
+    ),
+    Grant("merge-sa", "table payment_audit.payment_state", "bigquery.dataEditor"): "the merge writes the current state",
+    Grant("merge-sa", "table payment_audit.payment_state_progress", "bigquery.dataEditor"): (
+        "the merge notes how far it has come"
+    ),
+    Grant("merge-sa", "project", "bigquery.jobUser"): "the merge is a query",
+    Grant("readers", "table payment_audit.complete_until", "bigquery.dataViewer"): (
+        "support sees up to when all changes have arrived"
+    ),
+    Grant("readers", "table payment_audit.payment_current", "bigquery.dataViewer"): "support sees how a payment stands",
+    Grant("readers", "table payment_audit.payment_timeline", "bigquery.dataViewer"): "support sees a payment's changes",
+    Grant("readers", "table payment_audit.payment_transitions", "bigquery.dataViewer"): (
+        "support sees a payment's states in order"
+    ),
+    Grant("readers", "project", "bigquery.jobUser"): "a search is a query",
+}
+
+# How a kind of grant names what it is on; a field is one of its inputs.
+_RESOURCES: Final[Mapping[str, str]] = {
+    "gcp:projects/iAMMember:IAMMember": "project",
+    "gcp:spanner/instanceIAMMember:InstanceIAMMember": "Spanner instance {instance}",
+    "gcp:spanner/databaseIAMMember:DatabaseIAMMember": "Spanner database {database}",
+    "gcp:storage/bucketIAMMember:BucketIAMMember": "bucket {bucket}",
+    "gcp:bigquery/datasetIamMember:DatasetIamMember": "dataset {datasetId}",
+    "gcp:bigquery/iamMember:IamMember": "table {datasetId}.{tableId}",
+    "gcp:secretmanager/secretIamMember:SecretIamMember": "secret {secretId}",
+    "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember": "key {cryptoKeyId}",
+    "gcp:serviceaccount/iAMMember:IAMMember": "account {serviceAccountId}",
+    "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": "repository {repository}",
+    "gcp:pubsub/topicIAMMember:TopicIAMMember": "topic {topic}",
+    "gcp:compute/subnetworkIAMMember:SubnetworkIAMMember": "subnetwork {subnetwork}",
+    "gcp:logging/logViewIamMember:LogViewIamMember": "log view {name}",
+}
+
+
+def grants(graph: Graph) -> Iterator[Grant]:
+    """Every grant of a stack. Raises UnnamedResource."""
+    for node in graph.nodes:
+        if "role" in node.inputs and "member" in node.inputs:
+            role = str(node.inputs["role"]).removeprefix("roles/")
+            yield Grant(_principal(graph, str(node.inputs["member"])), _resource(graph, node), role)
+
+
+def problems(graphs: Iterable[Graph]) -> list[str]:
+    """Grants without a reason, and reasons without a grant."""
+    there = {grant for graph in graphs for grant in grants(graph)}
+    return [
+        *(
+            f"{_text(g)}: a grant without a reason. Add it to REASONS in guardrails/iam.py."
+            for g in there - set(REASONS)
+        ),
+        *(f"{_text(g)}: a reason without a grant. Take it out of REASONS." for g in set(REASONS) - there),
+    ]
+
+
+def document(graphs: Iterable[Graph]) -> str:
+    """docs/iam.md."""
+    held = [(graph.stack, set(grants(graph))) for graph in graphs]
+    lines = [
+        "# Who may do what",
+        "",
+        "Every grant that the program makes, from the graphs of the three stacks. Written by `make docs` from",
+        "`guardrails/iam.py`, which has the reasons. All of them are on one resource; what stands at `project` is what",
+        "Google grants nowhere else. `readers` are the members that a stack's config names.",
+        "",
+        "| who | on | role | stacks | why |",
+        "|---|---|---|---|---|",
+    ]
+    for grant, reason in REASONS.items():
+        stacks = [stack for stack, there in held if grant in there]
+        where = "all" if len(stacks) == len(held) else ", ".join(stacks)
+        lines.append(f"| {grant.principal} | {grant.resource} | `{grant.role}` | {where} | {reason} |")
+    return "\n".join([*lines, ""])
+
+
+def _principal(graph: Graph, member: str) -> str:
+    if member in (graph.config.get("readers") or []):
+        return "readers"
+    if agent := re.fullmatch(r"serviceAccount:.*@(?:gcp-sa-)?([\w-]+)\.iam\.gserviceaccount\.com", member):
+        project = str(graph.config["project"])
+        return member.partition(":")[2].partition("@")[0] if agent[1] == project else f"{agent[1]} service agent"
+    return member.replace(str(graph.config["project"]), "<project>")
+
+
+def _resource(graph: Graph, node: Node) -> str:
+    if node.type not in _RESOURCES:
+        raise UnnamedResource(f"{node.type}: say in _RESOURCES of guardrails/iam.py how the table names such a grant.")
+    named = _RESOURCES[node.type].format_map({key: _short(graph, value) for key, value in node.inputs.items()})
+    condition = node.inputs.get("condition")
+    return f"{named}, {condition['title']}" if condition else named
+
+
+def _short(graph: Graph, value: Any) -> str:
+    """The last part of a full name, without the project that stands before it."""
+    return str(value).rpartition("/")[2].partition("@")[0].removeprefix(f"{graph.config['project']}-")
+
+
+def _text(grant: Grant) -> str:
+    return f"{grant.principal}, {grant.resource}, roles/{grant.role}"
+
+
+def main() -> None:
+    graphs = [graph_of(stack) for stack in STACKS]
+    if found := problems(graphs):
+        raise SystemExit("\n".join(found))
+    DOCUMENT.write_text(document(graphs))
+
+
+if __name__ == "__main__":
+    main()

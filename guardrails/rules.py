@@ -1,0 +1,233 @@
+"""What no stack may ever break. Each rule is a plain function from a graph to the resources that break it.
+
+A rule looks at one resource at a time, so it also holds for a graph of one: the policy pack (`guardrails/__main__.py`)
+hands it each resource before Pulumi makes it. Its docstring is what the person reads who broke it: the rule, and the
+way out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from guardrails.graph import Graph, Node
+from guardrails.stores import deletion_refused, holds_data
+
+Rule = Callable[[Graph], Iterator[str]]
+
+# Roles that Google grants on a project alone, and what they are for.
+PROJECT_ROLES: Final[Mapping[str, str]] = {
+    "roles/bigquery.jobUser": "a query is a job of a project",
+    "roles/dataflow.worker": "a worker leases work from the project's Dataflow service",
+}
+# Administrators by name, (principal, role), and why no smaller role does.
+ADMINS: Final[Mapping[tuple[str, str], str]] = {}
+
+# Where each kind says its key: the input, or the word that every replica must have. The word is looked for inside.
+KEYS: Final[Mapping[str, str]] = {
+    "gcp:spanner/database:Database": "encryptionConfig",
+    "gcp:spanner/backupSchedule:BackupSchedule": "encryptionConfig",
+    "gcp:bigquery/dataset:Dataset": "defaultEncryptionConfiguration",
+    "gcp:bigquery/dataTransferConfig:DataTransferConfig": "encryptionConfiguration",
+    "gcp:storage/bucket:Bucket": "encryption",
+    "gcp:secretmanager/secret:Secret": "replication",
+    "gcp:dataflow/flexTemplateJob:FlexTemplateJob": "kmsKeyName",
+    "gcp:artifactregistry/repository:Repository": "kmsKeyName",
+    "gcp:logging/projectBucketConfig:ProjectBucketConfig": "cmekSettings",
+    "gcp:pubsub/topic:Topic": "kmsKeyName",
+}
+# Kinds with such an input that need no key of their own, and why.
+KEYS_ELSEWHERE: Final[Mapping[str, str]] = {
+    "gcp:bigquery/table:Table": "a table is encrypted with its dataset's key",
+}
+# Labels that the provider does not put on by itself: it knows only `labels`.
+_OWN_LABELS: Final[Mapping[str, str]] = {
+    "gcp:monitoring/alertPolicy:AlertPolicy": "userLabels",
+    "gcp:monitoring/notificationChannel:NotificationChannel": "userLabels",
+    "gcp:monitoring/slo:Slo": "userLabels",
+    "gcp:monitoring/customService:CustomService": "userLabels",
+}
+_LABELS: Final = ("service", "stack", "managed-by")
+
+
+def no_primitive_role(graph: Graph) -> Iterator[str]:
+    """Owner, editor and viewer reach everything in a project. Grant the role of the one task, on the one resource."""
+    for node, role in _roles(graph):
+        if role in {"roles/owner", "roles/editor", "roles/viewer"}:
+            yield f"{node.id}: {role}"
+
+
+def no_admin_role(graph: Graph) -> Iterator[str]:
+    """An administrator's role grants itself more. Take a smaller role, or name and explain it in ADMINS."""
+    for node, role in _roles(graph):
+        if re.search(r"admin|roles/iam\.security", role, re.I) and (_principal(node), role) not in ADMINS:
+            yield f"{node.id}: {role}"
+
+
+def nobody_is_everybody(graph: Graph) -> Iterator[str]:
+    """Everybody on the internet is in allUsers and allAuthenticatedUsers. Name a group or an account."""
+    for node in graph.nodes:
+        if re.search(r"allUsers|allAuthenticatedUsers", str(dict(node.inputs))):
+            yield node.id
+
+
+def grants_are_members(graph: Graph) -> Iterator[str]:
+    """A binding or a policy takes away what others granted on the same resource. Use the kind that ends in Member."""
+    for node in graph.nodes:
+        if re.search(r"I(AM|am)(Binding|Policy)$", node.type):
+            yield node.id
+
+
+def grants_are_on_one_resource(graph: Graph) -> Iterator[str]:
+    """A role on a project reaches what will be made later. Grant it on the resource, or explain it in PROJECT_ROLES."""
+    for node, role in _roles(graph):
+        if node.type.startswith(("gcp:projects", "gcp:folder", "gcp:organizations")) and role not in PROJECT_ROLES:
+            yield f"{node.id}: {role}"
+
+
+def no_key_of_a_service_account(graph: Graph) -> Iterator[str]:
+    """A key can be copied and does not expire. Let the workload impersonate the account."""
+    yield from (node.id for node in graph.nodes if node.type == "gcp:serviceaccount/key:Key")
+
+
+def buckets_are_private(graph: Graph) -> Iterator[str]:
+    """A bucket has uniform access and enforced prevention of public access: one object cannot be let out by its ACL."""
+    for node in graph.of("Bucket"):
+        private = node.inputs.get("publicAccessPrevention") == "enforced"
+        if not (private and node.inputs.get("uniformBucketLevelAccess") is True):
+            yield node.id
+
+
+def dead_letters_are_kept_a_week(graph: Graph) -> Iterator[str]:
+    """A dead letter is kept 7 days or longer, so that a weekend does not lose it. Set dlqRetentionDays."""
+    for node in graph.of("Bucket"):
+        conditions = [rule.get("condition") or {} for rule in node.inputs.get("lifecycleRules") or []]
+        ages = [condition["age"] for condition in conditions if "age" in condition]
+        if node.name == "dead-letters" and not (ages and min(ages) >= 7):
+            yield node.id
+
+
+def no_public_address(graph: Graph) -> Iterator[str]:
+    """Nothing has an address on the internet or a firewall open to it. Use private addresses, Private Google Access."""
+    for node in graph.nodes:
+        if any(is_open(node.inputs) for kind, is_open in _OPEN.items() if node.type == kind):
+            yield node.id
+
+
+def keys_are_our_own(graph: Graph) -> Iterator[str]:
+    """What takes a customer-managed key has one. Give it its key; only dev may turn customerManagedKeys off."""
+    if graph.stack == "dev" and graph.config.get("customerManagedKeys") in (False, "false"):
+        return
+    for node in graph.nodes:
+        if node.type in KEYS and not _has_key(node.inputs.get(KEYS[node.type])):
+            yield node.id
+
+
+def nothing_that_holds_data_can_be_deleted_in_prod(graph: Graph) -> Iterator[str]:
+    """In prod a store refuses deletion by its own switches and by protect. Set both from deletionProtection."""
+    if graph.stack != "prod":
+        return
+    for node in graph.nodes:
+        store = holds_data(node.type, node.name, node.inputs)
+        if store and not (node.protect and deletion_refused(node.type, node.inputs)):
+            yield node.id
+
+
+def everything_is_where_the_stack_is(graph: Graph) -> Iterator[str]:
+    """A resource is in the region or a location that the config names. Give it one: a default may be elsewhere."""
+    named = {str(value) for key, value in graph.config.items() if re.search(r"(region|location)$", key, re.I)}
+    region = graph.config.get("region")
+    for node in graph.nodes:
+        for key in ("location", "region"):
+            place = node.inputs.get(key)
+            if node.type.startswith("gcp:") and place and place not in {*named, "global", UNKNOWN}:
+                yield f"{node.id}: {key} {place}"
+        config = str(node.inputs.get("config")) if node.type == "gcp:spanner/instance:Instance" else ""
+        if config.startswith("regional-") and config != f"regional-{region}":
+            yield f"{node.id}: config {config}"
+
+
+def everything_is_labelled(graph: Graph) -> Iterator[str]:
+    """Costs and owners are found by labels: service, stack, managed-by. The stack's provider puts them on."""
+    for node in graph.nodes:
+        key = "defaultLabels" if node.type == "pulumi:providers:gcp" else _OWN_LABELS.get(node.type)
+        if key and not set(_LABELS) <= set(_mapping(node.inputs.get(key))):
+            yield node.id
+
+
+def everything_uses_the_stack_s_provider(graph: Graph) -> Iterator[str]:
+    """A default provider takes project and region from whoever runs Pulumi. Pass the component's options on."""
+    for node in graph.nodes:
+        if node.type.startswith("gcp:") and "pulumi:providers:gcp::google" not in node.provider:
+            yield node.id
+
+
+def everything_is_in_a_component(graph: Graph) -> Iterator[str]:
+    """A resource stands under the component that it belongs to, or nobody finds it in a preview. Set its parent."""
+    for node in graph.nodes:
+        if node.type.startswith("gcp:") and "payment-audit:components:" not in node.parent:
+            yield node.id
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    no_primitive_role,
+    no_admin_role,
+    nobody_is_everybody,
+    grants_are_members,
+    grants_are_on_one_resource,
+    no_key_of_a_service_account,
+    buckets_are_private,
+    dead_letters_are_kept_a_week,
+    no_public_address,
+    nothing_that_holds_data_can_be_deleted_in_prod,
+    everything_is_where_the_stack_is,
+    everything_is_labelled,
+    everything_uses_the_stack_s_provider,
+    everything_is_in_a_component,
+)
+
+# A value that is not known before its resource is made. A rule lets it pass, and sees the real one in `up`.
+UNKNOWN: Final = "(known after up)"
+
+_OPEN: Final[Mapping[str, Callable[[Mapping[str, Any]], bool]]] = {
+    "gcp:dataflow/flexTemplateJob:FlexTemplateJob": lambda job: job.get("ipConfiguration") != "WORKER_IP_PRIVATE",
+    "gcp:compute/instance:Instance": lambda vm: "accessConfigs" in str(vm.get("networkInterfaces")),
+    "gcp:compute/address:Address": lambda address: address.get("addressType", "EXTERNAL") == "EXTERNAL",
+    "gcp:compute/globalAddress:GlobalAddress": lambda address: address.get("addressType", "EXTERNAL") == "EXTERNAL",
+    "gcp:compute/firewall:Firewall": lambda wall: (
+        bool(wall.get("allows"))
+        and wall.get("direction", "INGRESS") == "INGRESS"
+        and bool({"0.0.0.0/0", "::/0"} & set(wall.get("sourceRanges") or []))
+    ),
+    "gcp:cloudbuild/workerPool:WorkerPool": lambda pool: (
+        _mapping(pool.get("workerConfig")).get("noExternalIp") is not True
+    ),
+}
+
+
+def _has_key(value: Any) -> bool:
+    """Whether a key is named in every place that takes one: a replicated secret has one for each replica."""
+    if isinstance(value, str):
+        return bool(value)
+    replicas = _mapping(_mapping(value).get("userManaged")).get("replicas")
+    if replicas:
+        return all("kmsKeyName" in str(replica) for replica in replicas)
+    return "kmsKeyName" in str(value)
+
+
+def _roles(graph: Graph) -> Iterator[tuple[Node, str]]:
+    yield from ((node, node.inputs["role"]) for node in graph.nodes if "role" in node.inputs)
+
+
+def _principal(node: Node) -> str:
+    """`dataflow-sa` of the account's e-mail; anything else as it is."""
+    return str(node.inputs.get("member", "")).removeprefix("serviceAccount:").partition("@")[0]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """What is in it. A provider gets its own inputs as JSON."""
+    if isinstance(value, str) and value.startswith("{"):
+        value = json.loads(value)
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,43 @@
+"""What holds data: what a mistake must not delete, and what Google never gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+# Each kind that holds data, with the switches that make Google or its provider refuse a deletion. A key has none: it is
+# kept by Pulumi's own `protect`, and by the days between a version's end and its destruction.
+STORES: Final[Mapping[str, Mapping[str, bool]]] = {
+    "gcp:spanner/instance:Instance": {"forceDestroy": False},
+    "gcp:spanner/database:Database": {"deletionProtection": True, "enableDropProtection": True},
+    "gcp:bigquery/dataset:Dataset": {"deleteContentsOnDestroy": False},
+    "gcp:bigquery/table:Table": {"deletionProtection": True},
+    "gcp:storage/bucket:Bucket": {"forceDestroy": False},
+    "gcp:secretmanager/secret:Secret": {"deletionProtection": True},
+    "gcp:kms/keyRing:KeyRing": {},
+    "gcp:kms/cryptoKey:CryptoKey": {},
+}
+# Buckets of the job's own scratch files: nobody misses them.
+_SCRATCH: Final = frozenset({"temp", "staging"})
+
+# What stays when a stack is destroyed, and why: a second `up` has to adopt it.
+RETAINED: Final[Mapping[str, str]] = {
+    "gcp:kms/keyRing:KeyRing": "Google never deletes a key ring",
+    "gcp:kms/cryptoKey:CryptoKey": "Google never deletes a key, only its versions",
+    "gcp:iam/workloadIdentityPool:WorkloadIdentityPool": "Google keeps a deleted pool, and its name, for 30 days",
+    "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider": (
+        "Google keeps a deleted provider, and its name, for 30 days"
+    ),
+}
+
+
+def holds_data(kind: str, name: str, inputs: Mapping[str, Any]) -> bool:
+    """Whether something is lost with the resource. A view holds nothing, nor does scratch space."""
+    if kind == "gcp:bigquery/table:Table":
+        return not inputs.get("view")
+    return kind in STORES and not (kind == "gcp:storage/bucket:Bucket" and name in _SCRATCH)
+
+
+def deletion_refused(kind: str, inputs: Mapping[str, Any]) -> bool:
+    """By every switch that the kind has."""
+    return all(inputs.get(switch) is wanted for switch, wanted in STORES[kind].items())
