@@ -53,6 +53,17 @@ class Warehouse:
         found: datetime | None = row["complete_until"]
         return found
 
+    def dry_run(self, sql: str) -> int:
+        """The bytes that a query would read: BigQuery checks it, and runs nothing. Raises WarehouseError."""
+        from google.cloud import bigquery
+
+        config = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False)
+        try:
+            asked = self.client.query(sql, job_config=config, retry=None, job_retry=None, timeout=self._seconds)
+        except Exception as error:
+            raise _explained(error, self.connection) from error
+        return int(asked.total_bytes_processed or 0)
+
     def rows(self, sql: str, **parameters: Parameter) -> list[Row]:
         """The rows of a query, by column name. Raises WarehouseError."""
         from google.api_core import exceptions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import uuid
 from pathlib import Path
@@ -10,29 +9,18 @@ from typing import Any
 
 import pytest
 
-from components.config import ROOT
+from components import config
 from contract import schema
+from delivery import schema as delivery
+from delivery.schema import liquibase
 from local.emulators import INSTANCE, PROJECT
-
-POM = ROOT / "tests" / "liquibase" / "pom.xml"
 
 
 def _update(endpoint: str, database: str, changelog: Path) -> subprocess.CompletedProcess[str]:
-    """Runs `liquibase update`. The context is one that no changeset has: the emulator rejects what `cloud` guards."""
-    maven = shutil.which("mvn")
-    assert maven, "Maven and a JDK run Liquibase: install both (apt-get install maven), and run the tests again."
+    """Runs Liquibase as delivery does; without contexts, since the emulator rejects what `cloud` guards."""
     place = f"{endpoint}/projects/{PROJECT}/instances/{INSTANCE}/databases/{database}"
-    command = [
-        maven,
-        "--batch-mode",
-        "--quiet",
-        f"--file={POM}",
-        "org.liquibase:liquibase-maven-plugin:update",
-        f"-Dliquibase.url=jdbc:cloudspanner://{place}?autoConfigEmulator=true;lenient=true",
-        f"-Dliquibase.searchPath={changelog.parent}",
-        f"-Dliquibase.changeLogFile={changelog.name}",
-        "-Dliquibase.contexts=emulator",
-    ]
+    url = f"jdbc:cloudspanner://{place}?autoConfigEmulator=true;lenient=true"
+    command = liquibase("update", changelog, url, [])
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
 
 
@@ -61,3 +49,57 @@ def test_liquibase_makes_the_schema_that_pulumi_makes(
     assert run_ids == [c.id for c in schema.changesets(changelog) if c.context is None]
     for database in (ours, theirs):
         database.drop()
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What Maven is asked to do; it does nothing, and fails where the file `fail` is beside it."""
+    maven = tmp_path / "mvn"
+    maven.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$(dirname "$0")/asked"; [ ! -e "$(dirname "$0")/fail" ]\n')
+    maven.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    return tmp_path / "asked"
+
+
+def _owned_by_liquibase(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {**config.stack_config("prod"), "schemaOwner": "liquibase", "project": "audit-prod"}
+    monkeypatch.setattr(delivery, "stack_config", lambda _: values)
+
+
+def test_delivery_leaves_the_schema_alone_where_pulumi_owns_it(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert delivery.run(["-s", "dev"]) == 0
+    assert "pulumi owns the schema" in capsys.readouterr().out
+    assert not asked.exists()
+
+
+@pytest.mark.parametrize(("options", "goal"), [([], "update"), (["--dry-run"], "updateSQL")])
+def test_delivery_runs_the_changelog_where_liquibase_owns_it(
+    options: list[str], goal: str, asked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _owned_by_liquibase(monkeypatch)
+    assert delivery.run(["-s", "prod", *options]) == 0
+    words = asked.read_text().splitlines()
+    place = "projects/audit-prod/instances/audit-instance/databases/audit-db"
+    assert f"org.liquibase:liquibase-maven-plugin:{goal}" in words
+    assert f"-Dliquibase.url=jdbc:cloudspanner:/{place}?lenient=true" in words
+    assert "-Dliquibase.contexts=cloud" in words
+    [pom] = [word.removeprefix("--file=") for word in words if word.startswith("--file=")]
+    assert Path(pom).is_file()
+
+
+def test_a_changeset_that_fails_stops_the_delivery(
+    asked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _owned_by_liquibase(monkeypatch)
+    asked.with_name("fail").touch()
+    assert delivery.run(["-s", "prod"]) == 1
+    assert "mend that one if it never ran anywhere, else append another" in capsys.readouterr().err
+
+
+def test_delivery_without_maven_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _owned_by_liquibase(monkeypatch)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert delivery.run(["-s", "prod"]) == 1
+    assert "Maven and a JDK" in capsys.readouterr().err

@@ -1,0 +1,301 @@
+"""What a stack costs a month: its resources, as the program registers them, times list prices, at an assumed load.
+
+    graph of the stack ─► quantities (assumptions fill in the load) × prices.yaml ─► lines ─► total
+
+Every type of resource is either charged here or named in FREE: one that is in neither is refused, so that a new one
+cannot be forgotten. What nobody can know beforehand is an assumption with a default, and the command shows them all.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from components import naming
+from contract import tables
+from delivery.assumptions import DAYS, GIB, HOURS, Assumptions
+from delivery.prices import Price, Prices
+from guardrails.graph import Graph, Node
+
+_TIB: Final = 2**40
+# Memory of a virtual CPU, by family and kind of machine. A worker on another is refused: add it here.
+_GIB_OF_A_CPU: Final = {
+    "n1-standard": 3.75, "n1-highmem": 6.5, "n2-standard": 4, "n2-highmem": 8, "n2d-standard": 4, "n2d-highmem": 8,
+    "e2-standard": 4, "e2-highmem": 8, "t2d-standard": 4, "c3-standard": 4, "c3-highmem": 8,
+}  # fmt: skip
+# Of a worker with Streaming Engine, where the job does not say.
+_DISK_GIB: Final = 30
+_ACTIVE_MONTHS: Final = 3
+
+
+class CostError(ValueError):
+    """The estimate cannot be made; the message says why, and the way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A charge. `factors` multiply to what is used; `free` of it is what the month has for nothing."""
+
+    service: str
+    what: str
+    place: str
+    price: Price
+    factors: tuple[tuple[float, str], ...]
+    free: float = 0
+
+    @property
+    def used(self) -> float:
+        return math.prod(number for number, _ in self.factors)
+
+    @property
+    def quantity(self) -> float:
+        """What is paid for."""
+        return self.used - self.free
+
+    @property
+    def dollars(self) -> float:
+        return self.quantity * self.price.dollars
+
+    @property
+    def formula(self) -> str:
+        """The numbers behind the quantity, as a person would write them: `2 nodes × 730 hours`."""
+        product = " × ".join(f"{_number(number)} {unit}".strip() for number, unit in self.factors)
+        return f"{product} − {_number(self.free)} free" if self.free else product
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A month of a stack, in list prices of `as_of`."""
+
+    stack: str
+    as_of: str
+    assumptions: Assumptions
+    lines: tuple[Line, ...]
+
+    @property
+    def dollars(self) -> float:
+        return sum(line.dollars for line in self.lines)
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """SKUs whose price nobody has read on a page."""
+        return tuple(sorted({line.price.sku for line in self.lines if not line.price.seen}))
+
+
+def estimate(graph: Graph, prices: Prices, assumed: Assumptions) -> Estimate:
+    """A month of the stack. Raises CostError for a resource that nobody has priced, PriceError for a place."""
+    charges = _Charges(graph, prices, assumed)
+    if unknown := sorted({node.type for node in graph.nodes} - CHARGED.keys() - FREE):
+        raise CostError(
+            f"nobody has said what {', '.join(unknown)} costs: add it to CHARGED or FREE in delivery/cost.py."
+        )
+    lines = [
+        line
+        for kind, charge in CHARGED.items()
+        for node in graph.nodes
+        if node.type == kind
+        for line in charge(charges, node)
+    ]
+    return Estimate(stack=graph.stack, as_of=prices.as_of, assumptions=assumed, lines=tuple(_less_free(lines)))
+
+
+def _less_free(lines: list[Line]) -> Iterator[Line]:
+    """What a month has of a SKU for nothing is taken off once, from its lines in turn."""
+    left: dict[str, float] = {}
+    for line in lines:
+        free = min(line.used, left.get(line.price.sku, line.price.free))
+        left[line.price.sku] = left.get(line.price.sku, line.price.free) - free
+        yield replace(line, free=free)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    service: str
+    place: str
+
+
+class _Charges:
+    """What each type of resource is charged for."""
+
+    def __init__(self, graph: Graph, prices: Prices, assumed: Assumptions) -> None:
+        self._graph, self._prices, self._assumed = graph, prices, assumed
+
+    def _line(self, where: _Place, sku: str, what: str, *factors: tuple[float, str]) -> Line:
+        price = self._prices.of(sku, where.place)
+        return Line(service=where.service, what=what, place=where.place, price=price, factors=factors)
+
+    def spanner_instance(self, node: Node) -> Iterator[Line]:
+        edition = str(node.inputs.get("edition", "STANDARD")).lower().replace("_", "-")
+        yield self._line(
+            self._spanner(node), f"spanner-node-{edition}", node.name, (_nodes(node.inputs), "nodes"), (HOURS, "hours")
+        )
+
+    def spanner_database(self, node: Node) -> Iterator[Line]:
+        """The audit database. The metadata database has a row a job and write stream: it is not counted."""
+        if node.name != naming.AUDIT_DATABASE:
+            return
+        assumed, where = self._assumed, self._spanner(self._instance(node))
+        yield self._line(where, "spanner-storage", f"{node.name}: payments", (assumed.source_gib, "GiB"))
+        records = assumed.tps * assumed.stream_days * 24 * 3600 * assumed.row_bytes * assumed.changelog_factor / GIB
+        yield self._line(where, "spanner-storage", f"{node.name}: change records", (records, "GiB"))
+
+    def spanner_backups(self, node: Node) -> Iterator[Line]:
+        """A full backup is a copy of the database; of a chain of incremental ones the first, and what changed since."""
+        days = int(str(node.inputs["retentionDuration"]).removesuffix("s")) / 86400
+        where = self._spanner(self._instance(node))
+        size = (self._assumed.source_gib, "GiB")
+        if node.inputs.get("incrementalBackupSpec") is None:
+            yield self._line(where, "spanner-backup", node.name, size, (max(1, days), "daily copies"))
+        else:
+            grown = 1 + days / DAYS / self._assumed.source_months
+            yield self._line(where, "spanner-backup", node.name, size, (grown, "copies in a chain"))
+
+    def job(self, node: Node) -> Iterator[Line]:
+        inputs, assumed = node.inputs, self._assumed
+        where = _Place(service="Dataflow", place=inputs["region"])
+        cpus, memory = _machine(inputs["machineType"])
+        workers = (assumed.workers or float(inputs["numWorkers"]), "workers")
+        yield self._line(where, "dataflow-vcpu", node.name, workers, (cpus, "vCPU"), (HOURS, "hours"))
+        yield self._line(where, "dataflow-memory", node.name, workers, (memory, "GiB"), (HOURS, "hours"))
+        disk = (float(inputs.get("diskSizeGb", _DISK_GIB)), "GiB")
+        yield self._line(where, "dataflow-disk", node.name, workers, disk, (HOURS, "hours"))
+        # Read once, and once more across the one shuffle.
+        read = (assumed.changelog_bytes / GIB, "GiB read")
+        yield self._line(where, "dataflow-streaming-engine", node.name, read, (2, "times: source, shuffle"))
+
+    def table(self, node: Node) -> Iterator[Line]:
+        assumed, where = self._assumed, self._big_query()
+        if node.name == _CHANGELOG:
+            month = (assumed.changelog_bytes / GIB, "GiB a month")
+            active = min(assumed.retention_months, _ACTIVE_MONTHS)
+            yield self._line(where, "bigquery-write-api", f"{node.name}: appends", month)
+            yield self._line(where, "bigquery-active-storage", node.name, month, (active, "months"))
+            old = max(0.0, assumed.retention_months - _ACTIVE_MONTHS)
+            yield self._line(where, "bigquery-long-term-storage", node.name, month, (old, "older months"))
+        elif node.name == _STATE:
+            yield self._line(where, "bigquery-active-storage", node.name, (self._state_gib(), "GiB"))
+
+    def merge(self, node: Node) -> Iterator[Line]:
+        """A MERGE that updates is charged for the whole of its target, and for half a day of its source on average.
+
+        Here too: what people ask.
+        """
+        minutes = int(re.findall(r"every (\d+) minutes", node.inputs["schedule"])[0])
+        day = self._assumed.changelog_bytes / DAYS / 2
+        read = (self._state_gib() * GIB + day) / _TIB
+        people = (self._assumed.queries_tib, "TiB")
+        where = self._big_query()
+        yield self._line(where, "bigquery-queries", "people's queries", people)
+        yield self._line(where, "bigquery-queries", node.name, (read, "TiB a merge"), (HOURS * 60 / minutes, "merges"))
+
+    def bucket(self, node: Node) -> Iterator[Line]:
+        """Dead letters for their retention; the other buckets hold a few files, counted as one GiB each."""
+        where = _Place(service="Cloud Storage", place=str(node.inputs["location"]))
+        size = (1.0, "GiB")
+        if node.name == "dead-letters":
+            ages = [r["condition"]["age"] for r in node.inputs["lifecycleRules"] if "age" in r["condition"]]
+            written = self._assumed.changelog_bytes * self._assumed.dead_letter_share / GIB
+            size = (written * min(ages) / DAYS, "GiB of dead letters")
+        yield self._line(where, "storage-standard", node.name, size)
+
+    def key(self, node: Node) -> Iterator[Line]:
+        """After a year: a version a rotation is added, and none is destroyed while data needs it."""
+        period = str(node.inputs.get("rotationPeriod", ""))
+        versions = 1 + (365 * 86400 / int(period.removesuffix("s")) if period else 0)
+        where = _Place(service="Cloud KMS", place=self._region())
+        yield self._line(where, "kms-key-version", node.name, (versions, "versions after a year"))
+
+    def secret(self, node: Node) -> Iterator[Line]:
+        where = _Place(service="Secret Manager", place=self._region())
+        yield self._line(where, "secret-version", node.name, (self._assumed.secret_versions, "versions"))
+
+    def log_bucket(self, node: Node) -> Iterator[Line]:
+        assumed, where = self._assumed, _Place(service="Cloud Logging", place=self._region())
+        written = (assumed.changes * assumed.log_share * assumed.log_bytes / GIB, "GiB")
+        yield self._line(where, "logging-storage", f"{node.name}: Data Access logs", written)
+        months = max(0.0, (float(node.inputs["retentionDays"]) - 30) / DAYS)
+        yield self._line(where, "logging-retention", node.name, written, (months, "months after the first 30 days"))
+
+    def _state_gib(self) -> float:
+        """payment_state: the newest change of each payment, for as long as its changes are kept."""
+        return self._assumed.payments * self._assumed.retention_months * self._assumed.row_bytes / GIB
+
+    def _instance(self, node: Node) -> Node:
+        [instance] = [i for i in self._graph.of("Instance") if i.inputs["name"] == node.inputs["instance"]]
+        return instance
+
+    def _spanner(self, instance: Node) -> _Place:
+        return _Place(service="Spanner", place=str(instance.inputs["config"]))
+
+    def _big_query(self) -> _Place:
+        return _Place(service="BigQuery", place=str(self._graph.of("Dataset")[0].inputs["location"]))
+
+    def _region(self) -> str:
+        return str(self._graph.config["region"])
+
+
+_CHANGELOG: Final = tables.changelogs()[tables.PAYMENT_TABLE].id
+_STATE: Final = tables.payment_state_table().id
+
+CHARGED: Final[Mapping[str, Callable[[_Charges, Node], Iterator[Line]]]] = {
+    "gcp:spanner/instance:Instance": _Charges.spanner_instance,
+    "gcp:spanner/database:Database": _Charges.spanner_database,
+    "gcp:spanner/backupSchedule:BackupSchedule": _Charges.spanner_backups,
+    "gcp:dataflow/flexTemplateJob:FlexTemplateJob": _Charges.job,
+    "gcp:bigquery/table:Table": _Charges.table,
+    "gcp:bigquery/dataTransferConfig:DataTransferConfig": _Charges.merge,
+    "gcp:storage/bucket:Bucket": _Charges.bucket,
+    "gcp:kms/cryptoKey:CryptoKey": _Charges.key,
+    "gcp:secretmanager/secret:Secret": _Charges.secret,
+    "gcp:logging/projectBucketConfig:ProjectBucketConfig": _Charges.log_bucket,
+}
+# Types that are not charged by themselves.
+FREE: Final = frozenset(
+    {
+        "pulumi:index:Stash",
+        "pulumi:providers:gcp",
+        "gcp:bigquery/dataset:Dataset",
+        "gcp:bigquery/datasetAccess:DatasetAccess",
+        "gcp:bigquery/datasetIamMember:DatasetIamMember",
+        "gcp:bigquery/iamMember:IamMember",
+        "gcp:projects/iAMMember:IAMMember",
+        "gcp:secretmanager/secretIamMember:SecretIamMember",
+        "gcp:serviceaccount/account:Account",
+        "gcp:spanner/databaseIAMMember:DatabaseIAMMember",
+        "gcp:storage/bucketIAMMember:BucketIAMMember",
+    }
+)
+NOT_COUNTED: Final = (
+    "network traffic out of a region",
+    "operations of Cloud Storage and Cloud KMS",
+    "Cloud Build minutes",
+    "Cloud Monitoring's own metrics",
+    "committed-use discounts, which lower Spanner and Dataflow by 20 to 40 %",
+)
+
+
+def _nodes(inputs: Mapping[str, Any]) -> float:
+    """Nodes of 1,000 processing units; with autoscaling, half-way between its two ends."""
+    limits = (inputs.get("autoscalingConfig") or {}).get("autoscalingLimits")
+    if limits:
+        return (float(limits["minProcessingUnits"]) + float(limits["maxProcessingUnits"])) / 2000
+    return float(inputs["processingUnits"]) / 1000
+
+
+def _machine(machine_type: str) -> tuple[int, float]:
+    """Virtual CPUs and GiB of a machine type."""
+    family, _, cpus = machine_type.rpartition("-")
+    if family not in _GIB_OF_A_CPU:
+        known = ", ".join(_GIB_OF_A_CPU)
+        raise CostError(
+            f"machineType must be of a family whose memory is known ({known}), got {machine_type!r}. "
+            "Set another, or add the family to _GIB_OF_A_CPU in delivery/cost.py."
+        )
+    return int(cpus), int(cpus) * _GIB_OF_A_CPU[family]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
