@@ -1,119 +1,65 @@
-"""The documents say what is: their commands are there, their links lead somewhere, their folders exist.
-
-A command that takes minutes, or needs the running stack or a cloud, is taken as far as its own parser goes: it must
-know the subcommand and every option.
-"""
+"""The documents say what is: their commands are there, their links lead somewhere, their folders exist."""
 
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
-from click.testing import CliRunner
 
 from contract.changes import Reason
-from support.cli.main import main
+from tests import documents
+from tests.documents import DOCUMENTS, FENCE, ROOT, TRACKED
 
-ROOT = Path(__file__).parents[2]
-TRACKED = tuple(
-    subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
-)
-DOCUMENTS = tuple(name for name in TRACKED if name.endswith(".md"))
 FOLDERS = sorted({str(folder) for name in TRACKED for folder in Path(name).parents if str(folder) != "."})
-# Names that stand for a value, as the reader has to fill it in.
-_PLACEHOLDER = re.compile(r"<([^<>\n]+)>")
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
-
-
-def _commands(document: str) -> list[str]:
-    """The commands in fenced `sh` and `console` blocks; of a `console` block, what follows a `$`."""
-    found = []
-    for language, block in _FENCE.findall((ROOT / document).read_text()):
-        lines = block.replace("\\\n", "").splitlines()
-        if language == "console":
-            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
-        if language in ("sh", "console"):
-            found += [line for line in lines if line.strip() and not line.startswith("#")]
-    return found
-
-
-COMMANDS = sorted({command for document in ("README.md", "CONTRIBUTING.md") for command in _commands(document)})
-
-
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-
-
-def _make(*args: str) -> None:
-    done = _run("make", "--dry-run", *args)
-    assert done.returncode == 0, done.stderr
-    for setting in (arg for arg in args if "=" in arg):
-        assert setting.partition("=")[2] in done.stdout, f"make does not hand on {setting}"
-
-
-def _audit(*args: str) -> None:
-    """`--help` last: the parser has read all the options before it, and refuses the unknown."""
-    shown = CliRunner().invoke(main, [*args, "--help"])
-    assert shown.exit_code == 0, shown.output
-
-
-def _pulumi(*args: str) -> None:
-    project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
-    stack = args[2] if args[:2] == ("stack", "init") else args[args.index("--stack") + 1]
-    assert (ROOT / f"Pulumi.{stack}.yaml").is_file(), stack
-    for key in (arg for arg in args if arg.startswith(f"{project['name']}:")):
-        assert key.partition(":")[2] in project["config"], f"{key} is not declared in Pulumi.yaml"
-
-
-def _script(*args: str) -> None:
-    assert args[0] in TRACKED, f"{args[0]} is not in the repository"
-
-
-def _installed(*args: str) -> None:
-    """Programs that a person has: what they do is not ours to test."""
-
-
-_KINDS = {
-    "make": _make,
-    "./audit": _audit,
-    "pulumi": _pulumi,
-    ".venv/bin/python": _script,
-    "gcloud": _installed,
-    "uv": _installed,
-}
+COMMANDS = sorted(
+    {c for document in ("README.md", "CONTRIBUTING.md") for c in documents.commands(document, "sh", "console")}
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_documents_is_there(command: str) -> None:
-    words = shlex.split(_PLACEHOLDER.sub(r"\1", command).partition(" > ")[0], comments=True)
-    assert words[0] in _KINDS, f"{words[0]}: say in this test how to look at such a command"
-    _KINDS[words[0]](*words[1:])
+    documents.look(command)
 
 
 def test_the_audit_command_runs_as_it_is_written() -> None:
-    done = _run("./audit", "--help")
+    done = documents.run("./audit", "--help")
     assert done.returncode == 0
     assert "search" in done.stdout
 
 
-def test_a_command_that_is_not_there_is_found_out() -> None:
-    for words in (("search", "--colour", "red"), ("serch",), ("dead-letters", "lst"), ("local", "check", "--quick")):
-        with pytest.raises(AssertionError):
-            _audit(*words)
-    for words in (("runn",), ("run", "DURATON=60")):
-        with pytest.raises(AssertionError):
-            _make(*words)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "./audit search --colour red",
+        "./audit serch",
+        "./audit dead-letters lst",
+        "./audit local check --quick",
+        "make runn",
+        "make run DURATON=60",
+        "pulumi config set --stack dev payment-audit:proyect x",
+        "pulumi up --refesh --stack dev",
+        "pulumi up --stack pord",
+        "gcloud dataflow jobs drian $JOB --region=$REGION",
+        "gcloud dataflow jobs drain $JOB --regoin=$REGION",
+        "gcloud dataflow jobs drain $JOB --region",
+        "gcloud dataflow jobs list --status=running",
+        "gcloud dataflow jobs",
+        "bq qurey --use_legacy_sql=false 'SELECT 1'",
+        "bq query --use_legacy=false 'SELECT 1'",
+        ". runbooks/stack.sh pord",
+        ".venv/bin/python docs/recrod.py",
+        "./audit search --limit 1 | gerp x",
+    ],
+)
+def test_a_command_that_is_not_there_is_found_out(command: str) -> None:
     with pytest.raises(AssertionError):
-        _pulumi("config", "set", "--stack", "dev", "payment-audit:proyect", "x")
+        documents.look(command)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_link_and_picture_is_there(document: str) -> None:
-    text = _FENCE.sub("", (ROOT / document).read_text())
+    text = FENCE.sub("", (ROOT / document).read_text())
     for target in re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"", text):
         link = next(filter(None, target))
         if re.match(r"[a-z]+:", link):
@@ -141,7 +87,7 @@ _NOT_OURS = {"retry/", "severe/", "connection.json"}
 
 
 def _prose(document: str) -> str:
-    return re.sub(r"roles/[\w.]+", "", _FENCE.sub("", (ROOT / document).read_text()))
+    return re.sub(r"roles/[\w.]+", "", FENCE.sub("", (ROOT / document).read_text()))
 
 
 @pytest.mark.parametrize("folder", [folder for folder in FOLDERS if not folder.startswith("tests/infra/")])

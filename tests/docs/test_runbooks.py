@@ -1,0 +1,166 @@
+"""A page for 3 a.m.: its sections in their order, two screens, every command taken by its own tool's parser.
+
+What the commands answer is looked at on a running stack, in `tests/stack/`; that there is a page for every alert of the
+catalog, in `tests/monitoring/`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import documents
+from tests.documents import ROOT
+
+FOLDER = ROOT / "runbooks"
+PAGES = sorted(path.stem for path in FOLDER.glob("*.md") if path.name != "README.md")
+HOW_TOS = sorted(path.stem for path in (FOLDER / "how-to").glob("*.md"))
+ALL = ["runbooks/README.md", *(f"runbooks/{page}.md" for page in PAGES), *(f"runbooks/how-to/{h}.md" for h in HOW_TOS)]
+
+SECTIONS = ["What it means", "Impact", "First five minutes", "Decide", "Mitigate", "Verify", "Escalate", "After"]
+HOW_TO_SECTIONS = ["When", "How", "What it may lose or double", "Verify"]
+# Two screens of 48 lines.
+MOST_LINES = 96
+MOST_COLUMNS = 124
+NAMES_THE_STACK = ". runbooks/stack.sh prod"
+COMMANDS = sorted({c for page in ALL for c in documents.commands(page, "sh", "console", "cloud")})
+INLINE = sorted({c for page in ALL for c in re.findall(r"`(\./audit [^`]+)`", (ROOT / page).read_text())})
+# What only looks.
+READ_ONLY = re.compile(
+    r"\./audit (search|timeline|dead-letters (list|show)|local (status|logs|check))\b"
+    r"|gcloud ([a-z-]+ )+(list|describe|read)\b|gcloud spanner databases execute-sql .*--sql='SELECT |bq show\b"
+    r"|bq query --use_legacy_sql=false 'SELECT |" + re.escape(NAMES_THE_STACK)
+)
+
+
+def text(page: str) -> str:
+    return (FOLDER / f"{page}.md").read_text()
+
+
+def sections(page: str) -> dict[str, str]:
+    parts = re.split(r"^## (.+)\n", text(page), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_runbook_has_all_its_sections_in_their_order(page: str) -> None:
+    assert text(page).startswith(f"# {page}\n\n**")
+    assert list(sections(page)) == SECTIONS
+    for name, content in sections(page).items():
+        assert len(content.split()) >= 4, f"{name} says nothing"
+
+
+@pytest.mark.parametrize("page", HOW_TOS)
+def test_a_how_to_says_when_how_what_it_may_lose_and_how_to_see_that_it_worked(page: str) -> None:
+    assert list(sections(f"how-to/{page}")) == HOW_TO_SECTIONS
+
+
+@pytest.mark.parametrize("page", [*PAGES, *(f"how-to/{name}" for name in HOW_TOS)])
+def test_a_page_is_two_screens_at_most(page: str) -> None:
+    lines = text(page).splitlines()
+    assert len(lines) <= MOST_LINES
+    assert [line for line in lines if len(line) > MOST_COLUMNS and not line.startswith("|")] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_first_five_minutes_only_look_and_say_what_to_expect(page: str) -> None:
+    first = sections(page)["First five minutes"]
+    found = documents.commands_in(first, "sh", "console", "cloud")
+    assert len(found) >= 2
+    for command in found:
+        assert READ_ONLY.match(command), f"is this read-only? {command}"
+    assert re.search(r"expect|ordinary day|healthy|is well|less than 30 s", first, re.I)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_impact_says_what_is_not_affected_and_how_long_there_is(page: str) -> None:
+    impact = " ".join(sections(page)["Impact"].split())
+    assert "Not affected" in impact
+    assert re.search(r"[Cc]lock", impact)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_row_of_decide_leads_somewhere(page: str) -> None:
+    rows = [row for row in sections(page)["Decide"].splitlines() if row.startswith("|")][2:]
+    steps = [int(number) for number in re.findall(r"^(\d+)\. ", sections(page)["Mitigate"], re.M)]
+    assert len(rows) >= 2
+    assert steps == list(range(1, len(steps) + 1))
+    assert steps
+    for row in rows:
+        assert row.count("|") == 4, row
+        for numbers in re.findall(r"Mitigate ([\d, then]+)", row):
+            assert {int(number) for number in re.findall(r"\d+", numbers)} <= set(steps), row
+
+
+@pytest.mark.parametrize("page", [page for page in ALL if documents.commands(page, "cloud")])
+def test_the_first_command_in_the_cloud_says_which_stack(page: str) -> None:
+    assert documents.commands(page, "cloud")[0] == NAMES_THE_STACK
+
+
+@pytest.mark.parametrize("page", ALL)
+def test_every_block_says_where_it_runs(page: str) -> None:
+    languages = {match[2] for match in documents.FENCE.finditer((ROOT / page).read_text())}
+    assert languages <= {"sh", "console", "cloud"}
+    assert not [c for c in documents.commands(page, "sh", "console") if c.startswith(("gcloud", "bq", "pulumi"))]
+    assert not [c for c in documents.commands(page, "cloud") if c.startswith("./audit local")]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *INLINE])
+def test_every_command_of_the_runbooks_is_there(command: str) -> None:
+    documents.look(command)
+
+
+def test_the_index_names_every_page() -> None:
+    index = (FOLDER / "README.md").read_text()
+    linked = set(re.findall(r"\]\(([\w/-]+)\.md\)", index))
+    assert linked == {*PAGES, *(f"how-to/{name}" for name in HOW_TOS)}
+
+
+def test_the_pages_say_the_retention_that_the_change_streams_have() -> None:
+    sql = (ROOT / "contract" / "sql" / "spanner" / "003-change-streams.sql").read_text()
+    [days] = set(re.findall(r"retention_period = '(\d+)d'", sql))
+    said = {d for page in PAGES for d in re.findall(r"keeps\s+change\s+records\s+for\s+(\d+)\s+days", text(page))}
+    assert said == {days}
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
+def test_the_stack_script_sets_what_the_commands_name(stack: str, tmp_path: Path) -> None:
+    for name, answer in (
+        ("pulumi", '{"spannerInstance": "the-instance", "metadataInstance": "its-own"}'),
+        ("gcloud", "2026-11-24_job"),
+    ):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+        program.chmod(0o755)
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in (".venv", "Pulumi.yaml", f"Pulumi.{stack}.yaml"):
+        (here / name).symlink_to(ROOT / name)
+    shown = subprocess.run(
+        ["bash", "-eu", "-c", f'. {FOLDER}/stack.sh {stack} && env && cat "$AUDIT_CONNECTION"'],
+        cwd=here,
+        env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    default = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]["region"]["default"]
+    project = config["payment-audit:project"]
+    region = config.get("payment-audit:region", default)
+    assert f"{project} in {region}, job 2026-11-24_job\n" in shown
+    assert {
+        f"PROJECT={project}",
+        f"CLOUDSDK_CORE_PROJECT={project}",
+        f"REGION={region}",
+        "METADATA_INSTANCE=its-own",
+        "JOB=2026-11-24_job",
+        f"AUDIT_CONNECTION={here}/.audit/{stack}.json",
+    } <= set(shown.splitlines())
+    assert '"spannerInstance": "the-instance"' in shown
