@@ -4,17 +4,28 @@ import pulumi
 
 from components.bigquery import Warehouse, WarehouseArgs
 from components.dataflow import StreamJob, StreamJobArgs
-from components.identity import Identity
+from components.identity import Identity, IdentityArgs
+from components.kms import Keys, KeysArgs
+from components.logging import Logs, LogsArgs
+from components.network import Network, NetworkArgs
+from components.perimeter import Perimeter, PerimeterArgs
 from components.provider import google
 from components.secrets import MaskingKeys, MaskingKeysArgs
+from components.services import Services, ServicesArgs
 from components.settings import Settings
 from components.spanner import SourceDatabase, SourceDatabaseArgs
 from components.storage import Storage, StorageArgs
 
 settings = Settings.load()
-here = pulumi.ResourceOptions(provider=google(settings))
+provider = google(settings)
+services = Services("services", ServicesArgs(settings=settings), pulumi.ResourceOptions(provider=provider))
+here = pulumi.ResourceOptions(provider=provider, depends_on=[services])
 
-accounts = Identity("accounts", here)
+accounts = Identity("accounts", IdentityArgs(settings=settings), here)
+network = Network("network", NetworkArgs(settings=settings, worker=accounts.pipeline.email), here)
+keys = Keys("keys", KeysArgs(settings=settings), here)
+logs = Logs("logs", LogsArgs(settings=settings, key=keys.logging), here)
+perimeter = Perimeter("perimeter", PerimeterArgs(settings=settings), here)
 
 source = SourceDatabase(
     "source",
@@ -24,7 +35,7 @@ source = SourceDatabase(
 
 masking_keys = MaskingKeys("masking", MaskingKeysArgs(settings=settings, pipeline=accounts.pipeline.member), here)
 
-storage = Storage("storage", StorageArgs(settings=settings, pipeline=accounts.pipeline.member), here)
+storage = Storage("storage", StorageArgs(settings=settings, pipeline=accounts.pipeline.member, keys=keys), here)
 
 warehouse = Warehouse(
     "warehouse",
@@ -40,6 +51,7 @@ job = StreamJob(
         storage=storage,
         masking_keys=masking_keys.location,
         account=accounts.pipeline,
+        subnetwork=network.subnetwork,
         needs=[source, masking_keys, storage, warehouse],
     ),
     here,

@@ -25,6 +25,7 @@ class StreamJobArgs:
     storage: Storage
     masking_keys: pulumi.Input[str]
     account: serviceaccount.Account
+    subnetwork: pulumi.Input[str]
     needs: Sequence[pulumi.Resource]
 
 
@@ -91,7 +92,7 @@ class StreamJob(pulumi.ComponentResource):
             max_workers=pipeline.max_workers,
             enable_streaming_engine=True,
             ip_configuration="WORKER_IP_PRIVATE",
-            subnetwork=pipeline.subnetwork or None,
+            subnetwork=self._args.subnetwork,
             on_delete="drain",
             # Two jobs at once would fence each other; an update in place would keep the old one's state.
             opts=pulumi.ResourceOptions(

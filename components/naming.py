@@ -8,11 +8,28 @@ METADATA_DATABASE: Final = "audit-metadata"
 STREAM_JOB: Final = "audit-stream-job"
 MASKING_KEYS: Final = "masking-keys"
 MERGE: Final = "merge-payment-state"
+NETWORK: Final = "audit"
+KEY_RING: Final = "audit"
+LOG_BUCKET: Final = "audit-logs"
+PERIMETER: Final = "payment_audit"
+CI_POOL: Final = "ci-pool"
+CI_PROVIDER: Final = "ci-oidc"
+
+# What bootstrap makes before the first `up`, in the stack's own project.
+DEPLOYER: Final = "deployer-sa"
+BUILD: Final = "build-sa"
+BOOTSTRAP_RING: Final = "bootstrap"
+IMAGES: Final = "audit-images"
 
 
 def bucket(project: str, purpose: str) -> str:
     """A bucket's name. Bucket names are one namespace for the whole of Google Cloud."""
     return f"{project}-{purpose}"
+
+
+def account(name: str, project: str) -> str:
+    """A service account's e-mail."""
+    return f"{name}@{project}.iam.gserviceaccount.com"
 
 
 def labels(stack: str) -> dict[str, str]:

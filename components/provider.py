@@ -13,6 +13,9 @@ def google(settings: Settings) -> gcp.Provider:
         "google",
         project=settings.project,
         region=settings.region,
+        # Some APIs (the perimeter's) count calls against a project: the stack's, not that of whoever calls.
+        billing_project=settings.project,
+        user_project_override=True,
         default_labels=naming.labels(settings.stack),
         spanner_custom_endpoint=f"{endpoints.spanner_admin}/v1/" if endpoints.spanner_admin else None,
         big_query_custom_endpoint=f"{endpoints.big_query}/bigquery/v2/" if endpoints.big_query else None,

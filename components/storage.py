@@ -1,4 +1,4 @@
-"""Buckets: dead letters, and what a flex template needs (temp, staging, templates)."""
+"""Buckets: dead letters, backups, memory profiles, and what a flex template needs (temp, staging, templates)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,50 +8,69 @@ import pulumi
 from pulumi_gcp import storage
 
 from components import naming
+from components.kms import Keys
 from components.settings import Settings
 
 _DAY: Final = 24 * 3600
 _READ: Final = "roles/storage.objectViewer"
 _WRITE: Final = "roles/storage.objectUser"
-_ROLES: Final = {"dead-letters": _WRITE, "temp": _WRITE, "staging": _WRITE, "templates": _READ}
+# Which role the job has on which bucket. It adds profiles and cannot read them; backups are none of its business.
+_ROLES: Final = {
+    "dead-letters": _WRITE,
+    "temp": _WRITE,
+    "staging": _WRITE,
+    "templates": _READ,
+    "memory-profiles": "roles/storage.objectCreator",
+    "backups": None,
+}
+# What nobody misses: it is protected nowhere, and no old versions of it are kept.
+_SCRATCH: Final = frozenset({"temp", "staging", "memory-profiles"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class StorageArgs:
-    """`pipeline`: the member that the job runs as."""
+    """`pipeline`: the member that the job runs as; `keys`: those of the buckets, and of the backups among them."""
 
     settings: Settings
     pipeline: pulumi.Input[str]
+    keys: Keys
 
 
 class Storage(pulumi.ComponentResource):
-    """The buckets of the streaming job, each with the one role that the job has on it. Outputs are URLs."""
+    """The buckets of the stack, each with the one role that the job has on it. Outputs are URLs."""
 
     dead_letters: pulumi.Output[str]
     temp: pulumi.Output[str]
     staging: pulumi.Output[str]
     templates: pulumi.Output[str]
+    memory_profiles: pulumi.Output[str]
+    backups: pulumi.Output[str]
 
     def __init__(self, name: str, args: StorageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("Storage"), name, {}, opts)
         self._args, self._settings = args, args.settings
         buckets = {purpose: self._bucket(purpose) for purpose in _ROLES}
-        for purpose, bucket in buckets.items():
-            self._access(purpose, bucket)
+        for purpose, role in _ROLES.items():
+            if role:
+                self._access(purpose, buckets[purpose], role)
         self.dead_letters = buckets["dead-letters"].url
         self.temp = buckets["temp"].url
         self.staging = buckets["staging"].url
         self.templates = buckets["templates"].url
+        self.memory_profiles = buckets["memory-profiles"].url
+        self.backups = buckets["backups"].url
         self.register_outputs({purpose: bucket.url for purpose, bucket in buckets.items()})
 
     def _bucket(self, purpose: str) -> storage.Bucket:
-        scratch = purpose in ("temp", "staging")
+        scratch = purpose in _SCRATCH
+        key = self._args.keys.backups if purpose == "backups" else self._args.keys.storage
         return storage.Bucket(
             purpose,
             name=naming.bucket(self._settings.project, purpose),
-            location=self._settings.region,
+            location=self._location(purpose),
             uniform_bucket_level_access=True,
             public_access_prevention="enforced",
+            encryption={"default_kms_key_name": key} if key else None,
             versioning={"enabled": not scratch},
             # Every worker writes and removes scratch objects all the time; keeping those is money for nothing.
             soft_delete_policy={"retention_duration_seconds": 0 if scratch else 7 * _DAY},
@@ -60,26 +79,40 @@ class Storage(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, protect=self._settings.protect and not scratch),
         )
 
-    def _lifecycle(self, purpose: str) -> Sequence[storage.BucketLifecycleRuleArgsDict]:
-        """What is deleted, and when. Staged files are never: a worker that starts months later reads them."""
-        if purpose == "dead-letters":
-            return [_delete(age=self._settings.pipeline.dead_letter_days), _delete(days_since_noncurrent_time=7)]
-        if purpose == "temp":
-            return [_delete(age=14)]
-        if purpose == "templates":
-            return [_delete(num_newer_versions=10)]
-        return [{"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 1}}]
+    def _location(self, purpose: str) -> str:
+        """BigQuery exports only into buckets of its own location. In a multi-region they outlive a region's loss."""
+        return self._settings.warehouse.location if purpose == "backups" else self._settings.region
 
-    def _access(self, purpose: str, bucket: storage.Bucket) -> None:
+    def _lifecycle(self, purpose: str) -> Sequence[storage.BucketLifecycleRuleArgsDict]:
+        """What is deleted, and when."""
+        retention = self._settings.retention
+        match purpose:
+            case "dead-letters":
+                # Those under retry/ are never deleted by age: a job that stands still must not lose them.
+                severe = _delete(age=self._settings.pipeline.dead_letter_days, matches_prefixes=["severe/"])
+                return [severe, _delete(days_since_noncurrent_time=7)]
+            case "backups":
+                return [_delete(age=retention.backup_days), _delete(days_since_noncurrent_time=7)]
+            case "memory-profiles":
+                return [_delete(age=retention.memory_profile_days)]
+            case "temp":
+                return [_delete(age=14)]
+            case "templates":
+                return [_delete(num_newer_versions=10)]
+            case _:
+                # Staged files are never deleted: a worker that starts months later reads them.
+                return [{"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 1}}]
+
+    def _access(self, purpose: str, bucket: storage.Bucket, role: str) -> None:
         storage.BucketIAMMember(
             f"{purpose}-pipeline",
             bucket=bucket.name,
-            role=_ROLES[purpose],
+            role=role,
             member=self._args.pipeline,
             opts=pulumi.ResourceOptions(parent=self),
         )
 
 
-def _delete(**condition: int) -> storage.BucketLifecycleRuleArgsDict:
+def _delete(**condition: int | Sequence[str]) -> storage.BucketLifecycleRuleArgsDict:
     # An age of 0 would otherwise be sent along and delete everything at once.
     return {"action": {"type": "Delete"}, "condition": condition}  # type: ignore[typeddict-item]

@@ -31,6 +31,8 @@ class UnnamedResource(LookupError):
     """A kind of grant that nobody has said how to name; the message says where to."""
 
 
+_ENCRYPTER: Final = "cloudkms.cryptoKeyEncrypterDecrypter"
+
 # The principal, the resource, the role, and why nothing smaller does. In the order of the data's way.
 REASONS: Final[Mapping[Grant, str]] = {
     Grant("application-sa", "Spanner database audit-db", "spanner.databaseUser"): (
@@ -54,6 +56,9 @@ REASONS: Final[Mapping[Grant, str]] = {
         "dataflow-sa", "bucket staging", "storage.objectUser"
     ): "the launch puts the job's files there for the workers",
     Grant("dataflow-sa", "bucket templates", "storage.objectViewer"): "the launch reads the template",
+    Grant("dataflow-sa", "bucket memory-profiles", "storage.objectCreator"): (
+        "the job leaves a memory profile there; it can neither read nor replace one"
+    ),
     Grant("dataflow-sa", "dataset payment_audit", "bigquery.dataEditor"): (
         "the job appends rows, adds columns and makes tables as the source gets new ones"
     ),
@@ -82,6 +87,32 @@ REASONS: Final[Mapping[Grant, str]] = {
         "support sees a payment's states in order"
     ),
     Grant("readers", "project", "bigquery.jobUser"): "a search is a query",
+    Grant(
+        "deployer-sa", "account dataflow-sa", "iam.serviceAccountUser"
+    ): "who makes the job launches it as this account",
+    Grant(
+        "deployer-sa", "account merge-sa", "iam.serviceAccountUser"
+    ): "who makes the merge schedules it as this account",
+    Grant("spanner service agent", "key spanner", _ENCRYPTER): "Spanner encrypts the databases",
+    Grant(
+        "spanner service agent", "key spanner-us-east4", _ENCRYPTER
+    ): "Spanner encrypts the databases' replicas in this region",
+    Grant(
+        "spanner service agent", "key spanner-us-east1", _ENCRYPTER
+    ): "Spanner encrypts the databases' replicas in this region",
+    Grant(
+        "spanner service agent", "key spanner-us-central1", _ENCRYPTER
+    ): "Spanner encrypts the databases' replicas in this region",
+    Grant("bigquery-encryption service agent", "key bigquery", _ENCRYPTER): "BigQuery encrypts the datasets",
+    Grant("gs-project-accounts service agent", "key storage", _ENCRYPTER): "Cloud Storage encrypts the buckets",
+    Grant("gs-project-accounts service agent", "key backups", _ENCRYPTER): "Cloud Storage encrypts the backups",
+    Grant(
+        "dataflow-service-producer-prod service agent", "key dataflow", _ENCRYPTER
+    ): "Dataflow encrypts the job's state",
+    Grant("compute-system service agent", "key dataflow", _ENCRYPTER): "Compute Engine encrypts the workers' disks",
+    Grant("secretmanager service agent", "key secrets", _ENCRYPTER): "Secret Manager encrypts the masking keys",
+    Grant("logging service agent", "key logging", _ENCRYPTER): "Cloud Logging encrypts the log bucket",
+    Grant("artifactregistry service agent", "key artifacts", _ENCRYPTER): "Artifact Registry encrypts the job's image",
 }
 
 # How a kind of grant names what it is on; a field is one of its inputs.

@@ -20,6 +20,7 @@ from pulumi.runtime import mocks, settings
 from pulumi.runtime.stack import run_pulumi_func
 
 from components.config import ROOT
+from guardrails.google import looked_up
 
 # (type, name, inputs) → the resource's state, `id` among it.
 Make = Callable[[str, str, Mapping[str, Any]], dict[str, Any]]
@@ -75,7 +76,7 @@ def _run(
             return str(state["id"]), {**args.inputs, **state}
 
         def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
-            return {}, []
+            return looked_up(args.token), []
 
     class Monitor(mocks.MockMonitor):
         def RegisterResource(self, request: Any) -> Any:  # noqa: N802

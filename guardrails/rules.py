@@ -76,7 +76,9 @@ def nobody_is_everybody(graph: Graph) -> Iterator[str]:
 def grants_are_members(graph: Graph) -> Iterator[str]:
     """A binding or a policy takes away what others granted on the same resource. Use the kind that ends in Member."""
     for node in graph.nodes:
-        if re.search(r"I(AM|am)(Binding|Policy)$", node.type):
+        # An audit config says what is logged for its one service; that of all services would undo others' settings.
+        everything = node.kind == "IAMAuditConfig" and node.inputs.get("service") == "allServices"
+        if everything or re.search(r"I(AM|am)(Binding|Policy)$", node.type):
             yield node.id
 
 
@@ -137,7 +139,14 @@ def nothing_that_holds_data_can_be_deleted_in_prod(graph: Graph) -> Iterator[str
 
 def everything_is_where_the_stack_is(graph: Graph) -> Iterator[str]:
     """A resource is in the region or a location that the config names. Give it one: a default may be elsewhere."""
-    named = {str(value) for key, value in graph.config.items() if re.search(r"(region|location)$", key, re.I)}
+    named = {
+        place
+        for key, value in graph.config.items()
+        if re.search(r"(regions?|location)$", key, re.I)
+        for place in (value if isinstance(value, list) else [str(value)])
+    }
+    # Cloud KMS writes US as us.
+    named |= {place.lower() for place in named}
     region = graph.config.get("region")
     for node in graph.nodes:
         for key in ("location", "region"):

@@ -17,8 +17,12 @@ STORES: Final[Mapping[str, Mapping[str, bool]]] = {
     "gcp:kms/keyRing:KeyRing": {},
     "gcp:kms/cryptoKey:CryptoKey": {},
 }
+# Kinds with such a switch that hold nothing, and why.
+HOLDS_NOTHING: Final[Mapping[str, str]] = {
+    "gcp:dns/managedZone:ManagedZone": "all its records are the program's own",
+}
 # Buckets of the job's own scratch files: nobody misses them.
-_SCRATCH: Final = frozenset({"temp", "staging"})
+_SCRATCH: Final = frozenset({"temp", "staging", "memory-profiles"})
 
 # What stays when a stack is destroyed, and why: a second `up` has to adopt it.
 RETAINED: Final[Mapping[str, str]] = {
@@ -28,6 +32,7 @@ RETAINED: Final[Mapping[str, str]] = {
     "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider": (
         "Google keeps a deleted provider, and its name, for 30 days"
     ),
+    "gcp:logging/projectBucketConfig:ProjectBucketConfig": "Google keeps a deleted log bucket for 7 days",
 }
 
 

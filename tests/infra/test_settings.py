@@ -60,7 +60,30 @@ def test_the_stack_s_own_config_is_accepted(stack: str) -> None:
         ("workers", 0, "a whole number from 1 to 1000"),
         ("maxWorkers", 1001, "a whole number from 1 to 1000"),
         ("workers", 9, "at most maxWorkers (1)"),
-        ("subnetwork", "default", "empty or regions/R/subnetworks/S"),
+        ("subnetwork", "default", "empty, regions/R/subnetworks/S, or the https:// URL of a shared VPC's"),
+        ("subnetwork", "regions/us-east1/subnetworks/s", "in the stack's region, us-central1"),
+        ("subnetworkRange", "10.10.0.0/8", "a private IPv4 range from /20 to /28"),
+        ("subnetworkRange", "10.10.0.1/24", "a private IPv4 range from /20 to /28"),
+        ("subnetworkRange", "8.8.8.0/24", "a private IPv4 range from /20 to /28"),
+        ("cloudNat", "maybe", "true or false"),
+        ("kubernetesServiceAccount", "api", "empty or namespace/name of a service account"),
+        ("kubernetesProject", "Clusters", "empty or a Google Cloud project id"),
+        ("ciIssuer", "http://ci.example.com", "empty or the https:// URL of an OIDC issuer"),
+        ("ciCondition", "true", "empty or a condition on the token's claims"),
+        ("deployers", ["allUsers"], "a list of members such as user:ops@example.com"),
+        ("accessPolicy", "policy", "empty or the number of an access policy"),
+        ("perimeterMode", "on", "dryRun or enforced"),
+        ("perimeterMembers", ["allUsers"], "a list of members such as user:ops@example.com"),
+        ("customerManagedKeys", "perhaps", "true or false"),
+        ("keyRotationDays", 1, "a whole number from 2 to 365"),
+        ("adoptRetained", "once", "true or false"),
+        ("logRetentionDays", 1, "a whole number from 30 to 3650"),
+        ("auditLogExemptions", ["console-sa"], "a list of accounts of the stack"),
+        ("backupRetentionDays", 1, "a whole number from 7 to 3650"),
+        ("memoryProfileDays", 31, "a whole number from 1 to 30"),
+        ("spannerKeyRegions", ["Iowa"], "a list of regions, such as us-central1"),
+        ("spannerInstanceConfig", "regional-us-east1", "regional-us-central1, where the stack is, or multi-region"),
+        ("warehouseLocation", "EU", "us-central1 or US, where the stack is"),
         ("dlqRetentionDays", 6, "a whole number from 7 to 3650"),
         ("rpcPriority", "URGENT", "HIGH|MEDIUM|LOW"),
         ("readMode", "poll", "tail|windows"),
@@ -96,12 +119,70 @@ def test_an_unknown_payment_state_is_refused() -> None:
     assert "initiated, processed, failed" in problem
 
 
-def test_prod_must_be_protected_and_hold_new_columns() -> None:
-    assert refusal("prod", deletionProtection=False, newColumns="scan") == [
+def test_prod_must_be_protected_and_survive_a_region_and_hold_new_columns() -> None:
+    weak = {
+        "deletionProtection": False,
+        "newColumns": "scan",
+        "customerManagedKeys": False,
+        "perimeterMode": "dryRun",
+        "spannerInstanceConfig": "regional-us-east4",
+    }
+    assert refusal("prod", **weak) == [
         "deletionProtection must be true in prod, got 'false'. Set it in Pulumi.prod.yaml.",
+        "perimeterMode must be enforced, with an accessPolicy, in prod; or say in perimeterWaiver why there is no "
+        "perimeter, got 'dryRun'. Set it in Pulumi.prod.yaml.",
+        "customerManagedKeys must be true in prod, got 'false'. Set it in Pulumi.prod.yaml.",
+        "spannerInstanceConfig must be multi-region in prod, such as nam3; or say in singleRegionReason why one region "
+        "is enough, got 'regional-us-east4'. Set it in Pulumi.prod.yaml.",
         "newColumns must be hold in prod, where a column is kept NULL until somebody has classified it, got 'scan'. "
         "Set it in Pulumi.prod.yaml.",
     ]
+
+
+def test_an_enforced_perimeter_needs_an_access_policy() -> None:
+    [problem] = refusal("prod", accessPolicy="")
+    assert problem.startswith("perimeterMode must be enforced, with an accessPolicy, in prod")
+    assert "got 'enforced without accessPolicy'" in problem
+
+
+def test_prod_may_say_why_it_has_no_perimeter_and_one_region() -> None:
+    settings = parse(
+        "prod",
+        accessPolicy="",
+        perimeterWaiver="The project has no organisation.",
+        spannerInstanceConfig="regional-us-east4",
+        spannerKeyRegions=[],
+        singleRegionReason="The services that write are in this region alone.",
+    )
+    assert not settings.perimeter.on
+
+
+def test_a_multi_region_instance_needs_a_key_in_each_region() -> None:
+    [problem] = refusal("prod", spannerKeyRegions=["us-east1"])
+    assert problem.startswith("spannerKeyRegions must be every region of nam3, which `gcloud spanner")
+    parse("dev", spannerInstanceConfig="nam3", customerManagedKeys=False)
+
+
+def test_a_ci_s_issuer_without_a_condition_is_refused() -> None:
+    [problem] = refusal(ciIssuer="https://token.actions.githubusercontent.com")
+    assert problem.startswith("ciCondition must be set together with ciIssuer: without it every repository")
+
+
+def test_a_clusters_project_without_an_account_is_refused() -> None:
+    [problem] = refusal(kubernetesProject="clusters-prod")
+    assert problem.startswith("kubernetesServiceAccount must be set together with kubernetesProject")
+
+
+def test_nat_is_the_shared_network_s_own_business() -> None:
+    [problem] = refusal(cloudNat=True, subnetwork="regions/us-central1/subnetworks/data")
+    assert problem.startswith("cloudNat must be false where subnetwork names a network that somebody else keeps")
+
+
+def test_a_stack_without_a_file_is_refused() -> None:
+    with pytest.raises(
+        StackFileError, match=r"got 'qa' without Pulumi\.qa\.yaml\. There are dev, local, prod, staging\."
+    ):
+        stack_config("qa")
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:

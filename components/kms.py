@@ -1,0 +1,144 @@
+"""Customer-managed keys: a key a store and place, and the encrypter grant of the service that encrypts with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pulumi
+from pulumi_gcp import bigquery, kms, logging, organizations, projects, storage
+
+from components import naming
+from components.retained import retained
+from components.settings import Settings
+
+_DAY: Final = 24 * 3600
+_ENCRYPTER: Final = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeysArgs:
+    settings: Settings
+
+
+class Keys(pulumi.ComponentResource):
+    """Each attribute is the full name of a store's key, once the store's service may encrypt with it.
+
+    None with customerManagedKeys false: Google's keys then. A multi-region Spanner has `spanner_replicas`, a key a
+    region, in place of `spanner`.
+    """
+
+    spanner: pulumi.Output[str] | None
+    spanner_replicas: Sequence[pulumi.Output[str]]
+    big_query: pulumi.Output[str] | None
+    storage: pulumi.Output[str] | None
+    backups: pulumi.Output[str] | None
+    dataflow: pulumi.Output[str] | None
+    secrets: pulumi.Output[str] | None
+    logging: pulumi.Output[str] | None
+    artifacts: pulumi.Output[str] | None
+
+    def __init__(self, name: str, args: KeysArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(naming.component("Keys"), name, {}, opts)
+        self._settings = settings = args.settings
+        self._rings: dict[str, kms.KeyRing] = {}
+        self._identities: dict[str, projects.ServiceIdentity] = {}
+        spanner = settings.spanner
+        here, warehouse = settings.region, settings.warehouse.location.lower()
+        self.spanner = None if spanner.multi_region else self._key("spanner", here)
+        replicas = [self._key(f"spanner-{r}", r) for r in spanner.key_regions] if spanner.multi_region else []
+        self.spanner_replicas = [key for key in replicas if key]
+        self.big_query = self._key("bigquery", warehouse)
+        self.storage = self._key("storage", here)
+        self.backups = self._key("backups", warehouse)
+        self.dataflow = self._key("dataflow", here)
+        self.secrets = self._key("secrets", here)
+        self.logging = self._key("logging", here)
+        self.artifacts = self._key("artifacts", here)
+        self.register_outputs({})
+
+    def _key(self, name: str, location: str) -> pulumi.Output[str] | None:
+        if not self._settings.keys.customer_managed:
+            return None
+        ring = self._ring(location)
+        key = kms.CryptoKey(
+            name,
+            name=name,
+            key_ring=ring.id,
+            rotation_period=f"{self._settings.keys.rotation_days * _DAY}s",
+            # A version that somebody destroys by mistake can be restored for so long.
+            destroy_scheduled_duration=f"{30 * _DAY}s",
+            opts=self._kept(f"{self._place(location)}/cryptoKeys/{name}"),
+        )
+        store = name.partition("-")[0]
+        grants = [self._may_encrypt(name, key, who, agent) for who, agent in self._agents(store, ring).items()]
+        return pulumi.Output.all(key.id, *(grant.id for grant in grants)).apply(_first)
+
+    def _ring(self, location: str) -> kms.KeyRing:
+        """The ring of a place: a key must be where its store is."""
+        if location not in self._rings:
+            self._rings[location] = kms.KeyRing(
+                f"{naming.KEY_RING}-{location}",
+                name=naming.KEY_RING,
+                location=location,
+                opts=self._kept(self._place(location)),
+            )
+        return self._rings[location]
+
+    def _place(self, location: str) -> str:
+        return f"projects/{self._settings.project}/locations/{location}/keyRings/{naming.KEY_RING}"
+
+    def _kept(self, place: str) -> pulumi.ResourceOptions:
+        return retained(self, place, adopt=self._settings.keys.adopt_retained, protect=self._settings.protect)
+
+    def _agents(self, store: str, ring: kms.KeyRing) -> dict[str, pulumi.Input[str]]:
+        """The service agents that encrypt for a store, by the name of their service."""
+        project = self._settings.project
+        # An agent is asked for when its API is on, as everything of this component that Pulumi makes is.
+        look = pulumi.InvokeOutputOptions(parent=self, depends_on=[ring])
+        match store:
+            case "storage" | "backups":
+                found = storage.get_project_service_account_output(project=project, opts=look)
+                return {"storage": found.email_address}
+            case "bigquery":
+                return {"bigquery": bigquery.get_default_service_account_output(project=project, opts=look).email}
+            case "logging":
+                return {
+                    "logging": logging.get_project_cmek_settings_output(project=project, opts=look).service_account_id
+                }
+            case "dataflow":
+                # Dataflow encrypts the job's state, Compute Engine its workers' disks. The latter's agent cannot
+                # be asked for: it comes with the API, under the project's number.
+                number = organizations.get_project_output(project_id=project, opts=look).number
+                return {
+                    "dataflow": self._agent("dataflow"),
+                    "compute": pulumi.Output.concat("service-", number, "@compute-system.iam.gserviceaccount.com"),
+                }
+            case _:
+                service = {"secrets": "secretmanager", "artifacts": "artifactregistry"}.get(store, store)
+                return {service: self._agent(service)}
+
+    def _agent(self, service: str) -> pulumi.Output[str]:
+        """The service's agent in this project, made if it is not there yet."""
+        if service not in self._identities:
+            self._identities[service] = projects.ServiceIdentity(
+                f"{service}-agent",
+                project=self._settings.project,
+                service=f"{service}.googleapis.com",
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+        return self._identities[service].email
+
+    def _may_encrypt(
+        self, name: str, key: kms.CryptoKey, service: str, agent: pulumi.Input[str]
+    ) -> kms.CryptoKeyIAMMember:
+        return kms.CryptoKeyIAMMember(
+            f"{name}-{service}",
+            crypto_key_id=key.id,
+            role=_ENCRYPTER,
+            member=pulumi.Output.concat("serviceAccount:", agent),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+
+def _first(values: Sequence[str]) -> str:
+    return values[0]

@@ -1,0 +1,53 @@
+"""The APIs of Google Cloud that the stack uses. Everything else waits for them."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import pulumi
+from pulumi_gcp import projects
+
+from components import naming
+from components.settings import Settings
+
+# Without `.googleapis.com`, and who needs it.
+APIS: Final = {
+    "accesscontextmanager": "the perimeter",
+    "artifactregistry": "the job's image",
+    "bigquery": "the warehouse",
+    "bigquerydatatransfer": "the scheduled merge",
+    "bigquerystorage": "the job's appends",
+    "cloudkms": "customer-managed keys",
+    "cloudresourcemanager": "grants on the project",
+    "compute": "the network, and the job's workers",
+    "dataflow": "the job",
+    "dns": "names of Google's APIs inside the perimeter",
+    "iam": "service accounts",
+    "iamcredentials": "workloads that act as an account without a key",
+    "logging": "the job's logs and the audit logs",
+    "monitoring": "SLOs, alerts, dashboards",
+    "secretmanager": "masking keys",
+    "spanner": "the source",
+    "storage": "buckets",
+    "sts": "tokens of a CI outside Google",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServicesArgs:
+    settings: Settings
+
+
+class Services(pulumi.ComponentResource):
+    """Enables the APIs. A destroyed stack leaves them on: others in the project may use them."""
+
+    def __init__(self, name: str, args: ServicesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(naming.component("Services"), name, {}, opts)
+        for api in APIS:
+            projects.Service(
+                api,
+                project=args.settings.project,
+                service=f"{api}.googleapis.com",
+                disable_on_destroy=False,
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+        self.register_outputs({"apis": list(APIS)})

@@ -1,0 +1,104 @@
+"""The stack's config, read once into a checked value.
+
+Types and defaults are in `Pulumi.yaml`; ranges, and relations between settings, here: a file a section. `Settings.load`
+refuses everything that is wrong at once, each with its rule, its value and the way out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import pulumi
+
+from components import config
+from components.settings.endpoints import Endpoints
+from components.settings.identity import IdentitySettings
+from components.settings.keys import KeySettings
+from components.settings.network import NetworkSettings, PerimeterSettings
+from components.settings.pipeline import LAUNCH_OPTIONS, PipelineSettings
+from components.settings.reader import Reader, SettingsError
+from components.settings.retention import RetentionSettings
+from components.settings.spanner import SpannerSettings
+from components.settings.warehouse import WarehouseSettings
+
+__all__ = [
+    "LAUNCH_OPTIONS",
+    "Endpoints",
+    "IdentitySettings",
+    "KeySettings",
+    "NetworkSettings",
+    "PerimeterSettings",
+    "PipelineSettings",
+    "RetentionSettings",
+    "Settings",
+    "SettingsError",
+    "SpannerSettings",
+    "WarehouseSettings",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that may differ between stacks: a field a section."""
+
+    stack: str
+    project: str
+    region: str
+    protect: bool
+    endpoints: Endpoints
+    identity: IdentitySettings
+    network: NetworkSettings
+    perimeter: PerimeterSettings
+    keys: KeySettings
+    retention: RetentionSettings
+    spanner: SpannerSettings
+    warehouse: WarehouseSettings
+    pipeline: PipelineSettings
+
+    @classmethod
+    def load(cls) -> Self:
+        """The config of the stack that is running. Raises SettingsError, also for a project that another stack has."""
+        settings = cls.parse(pulumi.get_stack(), pulumi.Config().get)
+        if others := [stack for stack in config.stacks_of(settings.project) if stack != settings.stack]:
+            raise SettingsError(
+                f"project must be the stack's own, got {settings.project!r}, which is {others[0]}'s too. "
+                f"Two stacks in one project would take each other's resources: set it in Pulumi.{settings.stack}.yaml."
+            )
+        return settings
+
+    @classmethod
+    def parse(cls, stack: str, get: Callable[[str], str | None]) -> Self:
+        """Checks config as Pulumi gives it: `get` returns text, arrays as JSON. SettingsError has every problem."""
+        read = Reader(stack, get)
+        settings = cls(
+            stack=stack,
+            project=read.text("project", r"[a-z][a-z0-9-]{4,28}[a-z0-9]", "a Google Cloud project id"),
+            region=read.text("region", r"[a-z]+-[a-z]+\d+", "a region, such as us-central1"),
+            protect=read.boolean("deletionProtection"),
+            endpoints=Endpoints.read(read),
+            identity=IdentitySettings.read(read),
+            network=NetworkSettings.read(read),
+            perimeter=PerimeterSettings.read(read),
+            keys=KeySettings.read(read),
+            retention=RetentionSettings.read(read),
+            spanner=SpannerSettings.read(read),
+            warehouse=WarehouseSettings.read(read),
+            pipeline=PipelineSettings.read(read),
+        )
+        read.finish()
+        settings._relations(read)
+        read.finish()
+        return settings
+
+    def _relations(self, read: Reader) -> None:
+        """Rules between settings, of every section."""
+        if self.stack == "prod" and not self.protect:
+            read.refuse("deletionProtection", "true in prod", "false")
+        self.endpoints.relations(read)
+        self.identity.relations(read)
+        self.network.relations(read, self.region)
+        self.perimeter.relations(read)
+        self.keys.relations(read)
+        self.spanner.relations(read, self.region, self.keys.customer_managed)
+        self.warehouse.relations(read, self.region)
+        self.pipeline.relations(read)

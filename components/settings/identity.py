@@ -1,0 +1,46 @@
+"""Who may act as the stack's service accounts, none of them with a key."""
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+from components.settings.reader import Reader
+
+_NAME: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_PROJECT: Final = r"[a-z][a-z0-9-]{4,28}[a-z0-9]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentitySettings:
+    """`kubernetes_account` is namespace/name; it and `ci_issuer` are empty where nobody comes from there."""
+
+    kubernetes_account: str
+    kubernetes_project: str
+    ci_issuer: str
+    ci_condition: str
+    deployers: tuple[str, ...]
+
+    @classmethod
+    def read(cls, read: Reader) -> Self:
+        return cls(
+            kubernetes_account=read.text(
+                "kubernetesServiceAccount", rf"|{_NAME}/{_NAME}", "empty or namespace/name of a service account"
+            ),
+            kubernetes_project=read.text("kubernetesProject", rf"|{_PROJECT}", "empty or a Google Cloud project id"),
+            ci_issuer=read.text("ciIssuer", r"|https://[\w./-]+", "empty or the https:// URL of an OIDC issuer"),
+            ci_condition=read.text(
+                "ciCondition",
+                r"|.*\bassertion\.\w+.*",
+                "empty or a condition on the token's claims, such as assertion.repository == 'org/repo'",
+            ),
+            deployers=read.texts(
+                "deployers", r"(group|user|serviceAccount):[^@\s]+@[^@\s]+", "members such as user:ops@example.com"
+            ),
+        )
+
+    def relations(self, read: Reader) -> None:
+        if self.ci_issuer and not self.ci_condition:
+            rule = "set together with ciIssuer: without it every repository of that issuer could deploy"
+            read.refuse("ciCondition", rule, self.ci_condition)
+        if self.kubernetes_project and not self.kubernetes_account:
+            rule = "set together with kubernetesProject, or neither"
+            read.refuse("kubernetesServiceAccount", rule, self.kubernetes_account)

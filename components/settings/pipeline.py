@@ -1,0 +1,76 @@
+"""The streaming job: who runs it, how large it may grow, and the launch options that a stack sets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+
+from components.settings.reader import Reader
+from contract import options, payments
+
+# Launch options that a stack's config sets, under their own names. Resources give the rest; endTimestamp and dryRun are
+# for a person who launches a job by hand.
+LAUNCH_OPTIONS: Final = (
+    "rpcPriority",
+    "startTimestamp",
+    "readMode",
+    "heartbeatMillis",
+    "windowMillis",
+    "newColumns",
+    "paymentStates",
+    "ignoreFields",
+    "ignoreTables",
+    "writeMode",
+    "numStorageWriteApiStreams",
+    "batchMillis",
+    "batchRows",
+    "dlqRetryMinutes",
+    "dlqMaxRetries",
+    "disableDlqRetries",
+    "logLevel",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineSettings:
+    """`options` holds the launch options of LAUNCH_OPTIONS that config gives a value."""
+
+    owner: str
+    template: str
+    machine_type: str
+    workers: int
+    max_workers: int
+    dead_letter_days: int
+    options: Mapping[str, str]
+
+    @classmethod
+    def read(cls, read: Reader) -> Self:
+        return cls(
+            owner=read.text("pipelineOwner", "pulumi|composer", "pulumi or composer"),
+            template=read.text("templatePath", r"|gs://.+\.json", "empty or a gs://….json path"),
+            machine_type=read.text(
+                "machineType", r"[a-z][a-z0-9]*-[a-z]+-\d+", "a machine type, such as n2-standard-4"
+            ),
+            workers=read.integer("workers", 1, 1000),
+            max_workers=read.integer("maxWorkers", 1, 1000),
+            dead_letter_days=read.integer("dlqRetentionDays", 7, 3650),
+            options={name: value for name in LAUNCH_OPTIONS if (value := _option(read, name))},
+        )
+
+    def relations(self, read: Reader) -> None:
+        if self.workers > self.max_workers:
+            read.refuse("workers", f"at most maxWorkers ({self.max_workers})", str(self.workers))
+        if read.stack == "prod" and self.options["newColumns"] != "hold":
+            rule = "hold in prod, where a column is kept NULL until somebody has classified it"
+            read.refuse("newColumns", rule, self.options["newColumns"])
+
+
+def _option(read: Reader, name: str) -> str:
+    """A launch option, by the contract's own rule."""
+    [option] = [option for option in options.OPTIONS if option.name == name]
+    value = read.text(name, option.regex or ".*", option.regex or "text")
+    if name == "paymentStates":
+        try:
+            payments.parse_states(value)
+        except ValueError as error:
+            read.problems.append(str(error))
+    return value

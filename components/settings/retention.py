@@ -1,0 +1,29 @@
+"""How long logs, backups and memory profiles are kept."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from components.settings.reader import Reader
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetentionSettings:
+    """`unaudited`: members whose reads and writes of data are not logged, since they are the data's own way."""
+
+    log_days: int
+    backup_days: int
+    memory_profile_days: int
+    unaudited: tuple[str, ...]
+
+    @classmethod
+    def read(cls, read: Reader) -> Self:
+        return cls(
+            log_days=read.integer("logRetentionDays", 30, 3650),
+            backup_days=read.integer("backupRetentionDays", 7, 3650),
+            memory_profile_days=read.integer("memoryProfileDays", 1, 30),
+            unaudited=read.texts(
+                "auditLogExemptions",
+                r"application-sa|dataflow-sa|probe-sa|validation-sa",
+                "accounts of the stack: application-sa, dataflow-sa, probe-sa, validation-sa",
+            ),
+        )
