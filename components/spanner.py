@@ -55,6 +55,8 @@ class SourceDatabase(pulumi.ComponentResource):
             name=naming.INSTANCE,
             display_name=naming.INSTANCE,
             config=settings.instance_config,
+            # Several regions are sold in this edition alone.
+            edition="ENTERPRISE_PLUS" if settings.multi_region else None,
             processing_units=settings.processing_units,
             force_destroy=False,
             opts=pulumi.ResourceOptions(parent=self, protect=self._settings.protect),
