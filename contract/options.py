@@ -42,7 +42,7 @@ OPTIONS: Final = (
     Option(name="rpcPriority", help="Priority of Spanner reads.", default="HIGH", regex="HIGH|MEDIUM|LOW"),
     Option(
         name="startTimestamp",
-        help="First commit timestamp to read, RFC 3339 UTC. Empty: the resume position, else now.",
+        help="Where the first job of a name begins, RFC 3339 UTC. Empty: now. Later ones go on at the resume position.",
         regex=_TIME,
     ),
     Option(name="endTimestamp", help="Last commit timestamp to read. Empty: never ends.", regex=_TIME),

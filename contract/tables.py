@@ -105,7 +105,8 @@ ENRICHMENT_FIELDS: Final = (
 Policy = Literal["scan", "card", "token", "drop", "identifier"]
 
 # What masking does to a column, by its name in any table. `scan` passes the value with every card number in it
-# replaced; `identifier` is never rewritten: a card number in it is a dead letter. Any other column is unclassified.
+# replaced; `identifier` is never rewritten: a card number in it is a dead letter. (What it was before is masked like
+# any text: the change that corrects it must arrive.) Any other column is unclassified.
 COLUMN_POLICIES: Final[dict[str, Policy]] = {
     "PUID": "identifier",
     "CustomerId": "identifier",

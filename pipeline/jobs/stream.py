@@ -109,6 +109,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(
         level=settings["logLevel"], format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
+    # A line for each type hint that it cannot convert, which is not an error.
+    logging.getLogger("apache_beam.typehints.native_type_compatibility").setLevel(logging.WARNING)
     if settings["dryRun"] == "true":
         findings = checks.run(settings)
         for finding in findings:

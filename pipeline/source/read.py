@@ -8,6 +8,7 @@ made anew from its own checkpoint.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import apache_beam as beam
@@ -22,7 +23,10 @@ from pipeline.source.query import ChangeStream, ChangeStreamQuery
 from pipeline.source.reading import Ended, Failed, PartitionReaders, Reading, ReadThrough
 from pipeline.source.records import DataChange, ReadPosition
 
-_POLL_SECONDS = 0.05
+# A bundle that has nothing yet waits for its first change. To end it and begin another costs a runner far more than to
+# wait, and the change would wait for the next bundle.
+_WAIT_SECONDS = 0.2
+_POLL_SECONDS = 0.01
 _MAX_RECORDS_PER_BUNDLE = 2000
 _MAX_BUNDLE_SECONDS = 1.0
 _SECONDS = len("2026-11-23T09:00:00")
@@ -95,6 +99,7 @@ class ChangeStreamReader(UnboundedReader):
         self._end = reading.end
         self._current: DataChange | ReadPosition | None = None
         self._announced = ""
+        self._bundle_is_empty = True
 
     def start(self) -> bool:
         if not self._partitions.discovered:
@@ -103,10 +108,15 @@ class ChangeStreamReader(UnboundedReader):
         return self.advance()
 
     def advance(self) -> bool:
-        return self._next_change() or self._announce()
+        available = self._next_change() or self._announce()
+        if available:
+            self._bundle_is_empty = False
+        return available
 
     def _next_change(self) -> bool:
-        while (delivered := self._readers.next()) is not None:
+        # What the bundle holds already does not wait for more.
+        ends = time.monotonic() + _WAIT_SECONDS if self._bundle_is_empty else 0.0
+        while (delivered := self._readers.next(max(0.0, ends - time.monotonic()))) is not None:
             token, item = delivered
             match item:
                 case DataChange():
@@ -154,6 +164,7 @@ class ChangeStreamReader(UnboundedReader):
         return Timestamp(micros=to_micros(self._partitions.watermark()))
 
     def get_checkpoint_mark(self) -> PartitionSetMark:
+        self._bundle_is_empty = True
         return PartitionSetMark(self._partitions.to_bytes())
 
     def close(self) -> None:

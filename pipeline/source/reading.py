@@ -92,10 +92,10 @@ class PartitionReaders:
                 self._threads[token] = thread
                 thread.start()
 
-    def next(self) -> tuple[str, Item] | None:
-        """The next item, or None when nothing is there now."""
+    def next(self, wait: float = 0.0) -> tuple[str, Item] | None:
+        """The next item, or None when nothing comes within `wait` seconds."""
         try:
-            token, item = self._queue.get_nowait()
+            token, item = self._queue.get(block=wait > 0, timeout=wait)
         except queue.Empty:
             return None
         if isinstance(item, Ended):

@@ -80,9 +80,9 @@ class Masker:
         found: set[str] = set()
         tokens: dict[str, str] = {}
         unclassified = self._unclassified(change, plan) if plan.unclassified else ()
-        for row in (change.keys, change.new, change.old):
+        for row, identifies in ((change.keys, True), (change.new, True), (change.old, False)):
             if row:
-                self._mask_row(row, plan, found, tokens)
+                self._mask_row(row, plan, found, tokens, identifies=identifies)
         change.card_tokens = sorted(self._card_token(digits, tokens) for digits in found) if found else []
         return unclassified
 
@@ -105,7 +105,11 @@ class Masker:
                 row.update((name, None) for name in carried if name in row)
         return carried
 
-    def _mask_row(self, row: Row, plan: _Plan, found: set[str], tokens: dict[str, str]) -> None:
+    def _mask_row(self, row: Row, plan: _Plan, found: set[str], tokens: dict[str, str], *, identifies: bool) -> None:
+        """`identifies`: the row says who it is about, so its identifiers stay as they are or are refused.
+
+        What an identifier was before is masked like any text: the change that corrects it must arrive.
+        """
         if not row.keys() <= plan.types.keys():
             raise StepError(Reason.NOT_MASKABLE, "a value belongs to none of the record's columns. Report it as a bug.")
         for name in plan.drops:
@@ -119,11 +123,11 @@ class Masker:
                 row[name + TOKEN_SUFFIX] = self._only_token(name, row.pop(name))
         if self._may_hold_card(row, plan):
             for name in plan.scans.keys() & row.keys():
-                self._scan(name, row, plan, found)
+                self._scan(name, row, plan, found, identifies=identifies)
         else:
             for name in plan.others:
                 if row.get(name) is not None:
-                    self._scan(name, row, plan, found)
+                    self._scan(name, row, plan, found, identifies=identifies)
 
     def _may_hold_card(self, row: Row, plan: _Plan) -> bool:
         texts = plan.texts
@@ -135,7 +139,7 @@ class Masker:
         except TypeError:  # not a text: the look at each value says which
             return True
 
-    def _scan(self, name: str, row: Row, plan: _Plan, found: set[str]) -> None:
+    def _scan(self, name: str, row: Row, plan: _Plan, found: set[str], *, identifies: bool) -> None:
         value = row[name]
         if value is None:
             return
@@ -147,7 +151,7 @@ class Masker:
         if not cards:
             row[name] = masked
             return
-        if name in plan.identifiers:
+        if identifies and name in plan.identifiers:
             raise StepError(
                 Reason.CARD_IN_KEY,
                 f"{name} holds a card number. It identifies the row and is never rewritten: correct it in Spanner.",

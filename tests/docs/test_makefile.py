@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,11 @@ def test_make_without_a_target_lists_all_of_them_with_what_they_do() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_target_can_be_made(target: str) -> None:
-    _make("--dry-run", target)
+    commands = _make("--dry-run", target)
+    for module in re.findall(r"python -m (\S+)", commands):
+        spec = find_spec(module)
+        package = spec and spec.submodule_search_locations
+        assert find_spec(f"{module}.__main__") if package else spec, f"there is no python -m {module}"
 
 
 def test_make_run_hands_its_settings_to_the_command() -> None:

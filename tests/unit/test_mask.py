@@ -137,6 +137,13 @@ def test_a_card_number_in_an_identifier_is_a_dead_letter(column: str) -> None:
     assert CARD not in error.value.message
 
 
+def test_the_change_that_corrects_an_identifier_arrives_with_the_old_one_masked() -> None:
+    result = masked({"CustomerId": "cus_1"}, old={"CustomerId": CARD})
+    assert result.new["CustomerId"] == "cus_1"
+    assert result.old["CustomerId"] == SHORT
+    assert result.card_tokens == [TOKEN]
+
+
 def test_a_card_number_in_any_primary_key_is_a_dead_letter() -> None:
     columns = (Column("Region", "STRING(64)", True),)
     with pytest.raises(StepError) as error:
