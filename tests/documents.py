@@ -75,6 +75,23 @@ def transcripts(document: str) -> list[Transcript]:
     return [found for _, text in blocks((ROOT / document).read_text(), "console") for found in _transcripts(text)]
 
 
+def queries(document: str) -> list[tuple[str, str]]:
+    """The SQL that only reads: where it goes, `bigquery` or a Spanner database, and the text.
+
+    Without what no emulator has: INFORMATION_SCHEMA of jobs, SPANNER_SYS, a restored table, an older version.
+    """
+    found = []
+    for command in commands(document, "cloud"):
+        [program, *args], *_ = words(command)
+        where, sql = "bigquery", args[-1]
+        if program == "gcloud" and "execute-sql" in args and not any("read-timestamp" in arg for arg in args):
+            where = args[args.index("execute-sql") + 1]
+            [sql] = [arg.removeprefix("--sql=") for arg in args if arg.startswith("--sql=")]
+        if sql.startswith("SELECT") and not re.search(r"INFORMATION_SCHEMA|SPANNER_SYS|_restored", sql):
+            found.append((where, sql))
+    return found
+
+
 def _transcripts(text: str) -> Iterator[Transcript]:
     for part in re.split(r"^\$ ", text, flags=re.M)[1:]:
         command, *expected = part.splitlines()

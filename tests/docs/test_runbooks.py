@@ -115,6 +115,27 @@ def test_every_command_of_the_runbooks_is_there(command: str) -> None:
     documents.look(command)
 
 
+def test_an_answer_that_is_not_as_printed_is_found_out() -> None:
+    printed = documents.Transcript("./audit local status", ("local stack: ready …", "…", "pipeline: …, … s behind now"))
+    well = "local stack:   ready   here\nrestarts: 0\npipeline: at noon, 1.2 s behind now\nmore"
+    assert printed.missing(well) == []
+    assert printed.missing(well.replace("ready", "down")) == ["local stack: ready …", "pipeline: …, … s behind now"]
+    assert printed.missing(well.replace("behind", "before")) == ["pipeline: …, … s behind now"]
+    assert printed.missing("\n".join(reversed(well.splitlines()))) == ["pipeline: …, … s behind now"]
+
+
+def test_what_writes_is_not_taken_for_read_only() -> None:
+    for command in (
+        "./audit dead-letters retry --all",
+        "./audit local down",
+        "gcloud dataflow jobs drain $JOB --region=$REGION",
+        "gcloud spanner databases execute-sql audit-db --instance=i --sql='UPDATE jobs SET a = 1'",
+        "bq query --use_legacy_sql=false 'UPDATE t SET a = 1 WHERE TRUE'",
+        "pulumi up --stack prod",
+    ):
+        assert not READ_ONLY.match(command), command
+
+
 def test_the_index_names_every_page() -> None:
     index = (FOLDER / "README.md").read_text()
     linked = set(re.findall(r"\]\(([\w/-]+)\.md\)", index))

@@ -24,11 +24,16 @@ from local.state import State
 from support import connection as connections
 from support.timeline import timeline
 from support.warehouse import Warehouse
+from tests import documents
+from tests.documents import Transcript
 
 AUDIT = Path(sys.executable).with_name("audit")
 SEED = 11
 # More operations than the tests let it commit: the cards of all of them are looked for.
 OPERATIONS = 20_000
+RUNBOOKS = [name for name in documents.DOCUMENTS if name.startswith("runbooks/")]
+TRANSCRIPTS = sorted({found for page in RUNBOOKS for found in documents.transcripts(page)})
+QUERIES = sorted({found for page in RUNBOOKS for found in documents.queries(page)})
 
 
 def audit(*args: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -193,6 +198,34 @@ def test_the_position_passes_what_arrived_and_every_new_job_says_where_it_resume
     assert generations == list(range(1, len(generations) + 1))
     # A job that is killed before it takes over has no generation: at least the first one and the last have.
     assert len(generations) >= 2
+
+
+@pytest.fixture(scope="module")
+def payments(service: Service) -> None:
+    """One payment of each state: what the runbooks' commands find."""
+    for status in ("INITIATED", "CAPTURED", "FAILED"):
+        commit(service, f"runbook-{status}", Status=status, ServiceName="runbooks")
+        events(service, f"runbook-{status}", 1)
+
+
+@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda transcript: transcript.command)
+@pytest.mark.usefixtures("payments")
+def test_a_command_of_the_runbooks_answers_as_it_is_printed(service: Service, transcript: Transcript) -> None:
+    command = re.sub(r"(?<=\./audit local )(\w+)", rf"\1 --state {service.state.root}", transcript.command)
+    shown = documents.on_a_terminal(command, AUDIT_CONNECTION=str(service.state.connection))
+    assert transcript.missing(shown) == [], shown
+
+
+@pytest.mark.parametrize("where,sql", QUERIES)
+@pytest.mark.usefixtures("payments")
+def test_a_query_of_the_runbooks_has_an_answer(service: Service, where: str, sql: str) -> None:
+    if where == "bigquery":
+        service.warehouse.rows(sql)
+        return
+    read = json.loads(service.state.connection.read_text())
+    databases = {read["spannerDatabase"]: service.database, read["metadataDatabase"]: emulators.metadata_database(read)}
+    with databases[where].snapshot() as snapshot:
+        assert list(snapshot.execute_sql(sql))
 
 
 def test_no_card_number_is_in_any_file(service: Service) -> None:
