@@ -2,41 +2,88 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 PROJECT_NUMBER: Final = "123456789012"
 
-# Kinds whose id is their full name.
-_FULL_NAMES: Final[Mapping[str, str]] = {
-    "gcp:secretmanager/secret:Secret": "projects/{project}/secrets/{secretId}",
-    "gcp:kms/keyRing:KeyRing": "projects/{project}/locations/{location}/keyRings/{name}",
-    "gcp:kms/cryptoKey:CryptoKey": "{keyRing}/cryptoKeys/{name}",
-    "gcp:compute/network:Network": "projects/{project}/global/networks/{name}",
-    "gcp:compute/subnetwork:Subnetwork": "projects/{project}/regions/{region}/subnetworks/{name}",
-    "gcp:logging/projectBucketConfig:ProjectBucketConfig": "projects/{project}/locations/{location}/buckets/{bucketId}",
-    "gcp:iam/workloadIdentityPool:WorkloadIdentityPool": (
-        f"projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools/{{workloadIdentityPoolId}}"
+# The ids by which Google's provider imports what has a name of ours, as its documentation writes them.
+IMPORT_IDS: Final[Mapping[str, str]] = {
+    "gcp:artifactregistry/repository:Repository": (
+        "projects/{{project}}/locations/{{location}}/repositories/{{repository_id}}"
     ),
+    "gcp:bigquery/dataset:Dataset": "projects/{{project}}/datasets/{{dataset_id}}",
+    "gcp:bigquery/routine:Routine": "projects/{{project}}/datasets/{{dataset_id}}/routines/{{routine_id}}",
+    "gcp:bigquery/table:Table": "projects/{{project}}/datasets/{{dataset_id}}/tables/{{table_id}}",
+    "gcp:compute/firewall:Firewall": "projects/{{project}}/global/firewalls/{{name}}",
+    "gcp:compute/network:Network": "projects/{{project}}/global/networks/{{name}}",
+    "gcp:compute/router:Router": "projects/{{project}}/regions/{{region}}/routers/{{name}}",
+    "gcp:compute/routerNat:RouterNat": "projects/{{project}}/regions/{{region}}/routers/{{router}}/{{name}}",
+    "gcp:compute/subnetwork:Subnetwork": "projects/{{project}}/regions/{{region}}/subnetworks/{{name}}",
+    "gcp:iam/workloadIdentityPool:WorkloadIdentityPool": (
+        "projects/{{project}}/locations/global/workloadIdentityPools/{{workload_identity_pool_id}}"
+    ),
+    "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider": (
+        "projects/{{project}}/locations/global/workloadIdentityPools/{{workload_identity_pool_id}}"
+        "/providers/{{workload_identity_pool_provider_id}}"
+    ),
+    "gcp:kms/cryptoKey:CryptoKey": "{{key_ring}}/cryptoKeys/{{name}}",
+    "gcp:kms/keyRing:KeyRing": "projects/{{project}}/locations/{{location}}/keyRings/{{name}}",
+    "gcp:logging/projectBucketConfig:ProjectBucketConfig": (
+        "projects/{{project}}/locations/{{location}}/buckets/{{bucket_id}}"
+    ),
+    "gcp:logging/projectSink:ProjectSink": "projects/{{project}}/sinks/{{name}}",
+    "gcp:projects/service:Service": "{{project}}/{{service}}",
+    "gcp:secretmanager/secret:Secret": "projects/{{project}}/secrets/{{secret_id}}",
+    "gcp:serviceaccount/account:Account": (
+        "projects/{{project}}/serviceAccounts/{{account_id}}@{{project}}.iam.gserviceaccount.com"
+    ),
+    "gcp:spanner/backupSchedule:BackupSchedule": (
+        "projects/{{project}}/instances/{{instance}}/databases/{{database}}/backupSchedules/{{name}}"
+    ),
+    "gcp:spanner/database:Database": "projects/{{project}}/instances/{{instance}}/databases/{{name}}",
+    "gcp:spanner/instance:Instance": "projects/{{project}}/instances/{{name}}",
+    "gcp:storage/bucket:Bucket": "{{name}}",
 }
+
+
+# Kinds whose output `name` is the full name; a pool's has the project's number in it.
+_NAMED_IN_FULL: Final = frozenset(
+    {
+        "gcp:iam/workloadIdentityPool:WorkloadIdentityPool",
+        "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider",
+        "gcp:logging/projectBucketConfig:ProjectBucketConfig",
+        "gcp:serviceaccount/account:Account",
+    }
+)
+
+
+def import_id(project: str, kind: str, inputs: Mapping[str, Any]) -> str | None:
+    """What Google's provider imports the resource by; None for what Google or the provider gives a name itself."""
+    values = {"project": project, **{re.sub("[A-Z]", r"_\g<0>", key).lower(): value for key, value in inputs.items()}}
+    fields = re.findall(r"{{(\w+)}}", IMPORT_IDS.get(kind, ""))
+    if not fields or not all(values.get(field) for field in fields):
+        return None
+    return re.sub(r"{{(\w+)}}", lambda field: str(values[field[1]]), IMPORT_IDS[kind])
 
 
 def server_made(project: str, kind: str, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that are there once the resource is made. `id` is always among them."""
+    id = import_id(project, kind, inputs) or name
+    made: dict[str, Any] = {"id": id}
+    if kind in _NAMED_IN_FULL:
+        made["name"] = id.replace(f"projects/{project}/", f"projects/{PROJECT_NUMBER}/") if "Pool" in kind else id
     if kind == "gcp:serviceaccount/account:Account":
         email = f"{inputs['accountId']}@{project}.iam.gserviceaccount.com"
-        full = f"projects/{project}/serviceAccounts/{email}"
-        return {"id": full, "name": full, "email": email, "member": f"serviceAccount:{email}"}
+        made |= {"email": email, "member": f"serviceAccount:{email}"}
     if kind == "gcp:storage/bucket:Bucket":
-        return {"id": inputs["name"], "url": f"gs://{inputs['name']}"}
+        made["url"] = f"gs://{inputs['name']}"
     if kind == "gcp:projects/serviceIdentity:ServiceIdentity":
-        return {"id": name, "email": _agent(inputs["service"].partition(".")[0])}
+        made["email"] = _agent(inputs["service"].partition(".")[0])
     if kind == "pulumi:index:Stash":
-        return {"id": name, "output": inputs["input"]}
-    if kind in _FULL_NAMES:
-        full = _FULL_NAMES[kind].format_map({"project": project, "name": name, **inputs})
-        return {"id": full, "name": inputs.get("name", full)}
-    return {"id": name}
+        made["output"] = inputs["input"]
+    return made
 
 
 def looked_up(function: str) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def _wrong_state(
 
 def _source(connection: Connection, table: str, moment: datetime) -> SourceTable:
     """A strong read of a Spanner table as it was at `moment`, its values as they come."""
-    from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
+    from google.protobuf.json_format import MessageToDict
 
     from pipeline import clients
 

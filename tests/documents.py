@@ -5,6 +5,7 @@ Blocks marked `sh` and `console` run as printed, here and against a stack in the
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -240,6 +241,16 @@ def script(*args: str) -> None:
     assert args[0] in TRACKED, f"{args[0]} is not in the repository"
 
 
+def python(*args: str) -> None:
+    """A script of ours, or a module with a command line: its own parser has to take it."""
+    if args[0] != "-m":
+        script(*args)
+        return
+    script(f"{args[1].replace('.', '/')}.py")
+    shown = CliRunner().invoke(importlib.import_module(args[1]).main, [*args[2:], "--help"])
+    assert shown.exit_code == 0, shown.output
+
+
 def stack_script(*args: str) -> None:
     script(*args)
     assert (ROOT / f"Pulumi.{args[1]}.yaml").is_file(), args[1]
@@ -253,7 +264,7 @@ _KINDS = {
     "make": make,
     "./audit": audit,
     "pulumi": pulumi,
-    ".venv/bin/python": script,
+    ".venv/bin/python": python,
     ".": stack_script,
     "gcloud": gcloud,
     "bq": bq,

@@ -49,6 +49,8 @@ def test_the_audit_command_runs_as_it_is_written() -> None:
         "bq query --use_legacy=false 'SELECT 1'",
         ". runbooks/stack.sh pord",
         ".venv/bin/python docs/recrod.py",
+        ".venv/bin/python -m delivery.deplyo up -s dev",
+        ".venv/bin/python -m delivery.deploy upp -s dev",
         "./audit search --limit 1 | gerp x",
     ],
 )

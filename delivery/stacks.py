@@ -1,0 +1,127 @@
+"""A stack of this program under Pulumi's Automation API: the program runs in this process, the CLI does the rest."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pulumi
+import yaml
+from pulumi import automation
+from pulumi.automation import errors
+
+from components.settings import SettingsError
+from guardrails.google import import_id
+
+PROJECT: Final = "payment-audit"
+GUARDRAILS: Final = "guardrails"
+
+
+class DeliveryError(RuntimeError):
+    """A command cannot go on; the message says the rule and the way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the program and the stacks' files are, and where their state is kept.
+
+    Empty `backend` and `secrets_provider`: what the CLI is logged in to, and what the stack's file says.
+    """
+
+    folder: Path
+    backend: str = ""
+    secrets_provider: str = ""
+
+
+def open_stack(place: Place, name: str, *, make: bool) -> automation.Stack:
+    """The stack of that name; `make` makes its state where there is none yet. Raises DeliveryError."""
+    if not (place.folder / f"Pulumi.{name}.yaml").is_file():
+        raise DeliveryError(f"stack must be one that has a Pulumi.<stack>.yaml, got {name!r}.")
+    if not shutil.which("pulumi"):
+        raise DeliveryError(
+            "The Pulumi CLI is not on PATH. Install it (https://www.pulumi.com/docs/install), or build it with "
+            "`make pulumi` and put the folder that it names on PATH."
+        )
+    environment = {"PULUMI_SKIP_UPDATE_CHECK": "true", "PULUMI_BACKEND_URL": place.backend}
+    options = automation.LocalWorkspaceOptions(
+        work_dir=str(place.folder),
+        env_vars={key: value for key, value in environment.items() if value},
+        secrets_provider=place.secrets_provider or None,
+    )
+    opened = automation.create_or_select_stack if make else automation.select_stack
+    try:
+        return opened(name, project_name=PROJECT, program=program(place.folder), opts=options)
+    except errors.StackNotFoundError as error:
+        raise DeliveryError(
+            f"Stack {name} has not been made yet. `python -m delivery.deploy up -s {name}` does."
+        ) from error
+    except errors.CommandError as error:
+        raise DeliveryError(reason(error, name)) from error
+
+
+def program(folder: Path) -> Callable[[], Any]:
+    """`__main__.py` as an inline program. What its config breaks is told as it is, without a trace."""
+
+    def run() -> None:
+        try:
+            runpy.run_path(str(folder / "__main__.py"), run_name="__main__")
+        except SettingsError as error:
+            raise pulumi.RunError(str(error)) from error
+
+    return run
+
+
+def protects(place: Place, name: str) -> bool:
+    """Whether the stack refuses deletions: its deletionProtection, true where its file says nothing."""
+    return str(_config(place, name).get(f"{PROJECT}:deletionProtection", True)).lower() != "false"
+
+
+def project_of(place: Place, name: str) -> str:
+    """The stack's Google Cloud project."""
+    return str(_config(place, name)[f"{PROJECT}:project"])
+
+
+def _config(place: Place, name: str) -> Mapping[str, Any]:
+    return yaml.safe_load((place.folder / f"Pulumi.{name}.yaml").read_text()).get("config") or {}
+
+
+def recover(stack: automation.Stack, project: str, tell: Callable[[str, str], None]) -> None:
+    """Finds out what became of what a run was doing that was ended by force, and takes it into the state.
+
+    Pulumi has only noted that it began. What Google Cloud knows by the name that we gave it goes into the state as if
+    it had been made, and a refresh takes out again what is not there. `tell` gets what was done to which resource.
+    Raises DeliveryError.
+    """
+    state = stack.export_stack()
+    deployment: dict[str, Any] = dict(state.deployment or {})
+    pending = deployment.pop("pending_operations", None) or []
+    if not pending:
+        return
+    for operation in pending:
+        made, what = operation["resource"], operation["type"]
+        tell(what, made["urn"].split("::", 3)[3])
+        id = import_id(project, made["type"], made.get("inputs") or {})
+        if what == "creating" and id:
+            deployment["resources"].append({**made, "id": id})
+    state.deployment = deployment
+    try:
+        stack.import_stack(state)
+        stack.refresh()
+    except errors.CommandError as error:
+        raise DeliveryError(reason(error, stack.name)) from error
+
+
+def reason(error: errors.CommandError, stack: str) -> str:
+    """What the CLI said, without its colours and its frame; a lock that a dead run left, with the way out."""
+    text = str(error)
+    if isinstance(error, errors.ConcurrentUpdateError):
+        return (
+            f"Another run holds the lock of {stack}, or one that was killed left it. If none is running, "
+            f"`pulumi cancel --stack {stack}` takes the lock away; then run this again."
+        )
+    said = [line.strip() for line in text.splitlines() if line.strip().startswith(("error:", "stderr: error:"))]
+    return "\n".join(line.removeprefix("stderr:").strip() for line in said) or text.strip()

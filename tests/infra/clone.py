@@ -1,0 +1,196 @@
+"""A clone of the working tree with a state of its own, under the real Pulumi CLI, and a cloud that is a file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.config import ROOT
+from delivery import deploy
+from local import installed, plugin
+from local.cloud import Cloud
+
+_LONGEST = 240
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What a command gave back. `report` is deploy's own, with --json."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return dict(json.loads(self.out))
+
+    def names(self, op: str) -> set[str]:
+        """The resources that were changed so."""
+        return {change["name"] for change in self.report["changes"] if change["op"] == op}
+
+
+class Clone:
+    """`folder` is the clone, `cloud` what its stacks make. Nothing of it is outside the folder above."""
+
+    def __init__(self, above: Path, backend: str = "state") -> None:
+        self.folder = above / "clone"
+        self.cloud = Cloud(above / "cloud" / "cloud.json")
+        self.state = above / backend
+        self._above = above
+        for folder in (self.state, self.cloud.file.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not self.folder.exists():
+            self._copy()
+
+    def _copy(self) -> None:
+        """The files that git tracks or would, as they are now; the Python environment is shared."""
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.folder / name)
+        (self.folder / ".venv").symlink_to(sys.prefix)
+
+    @cached_property
+    def environment(self) -> Mapping[str, str]:
+        """Nothing of the user's own Pulumi is used: neither home nor login."""
+        program = plugin.install(self._above / "plugin")
+        path = [installed.pulumi() / "bin", program.parent, os.environ["PATH"]]
+        return {
+            "PATH": os.pathsep.join(map(str, path)),
+            "HOME": os.environ["HOME"],
+            "PULUMI_HOME": str(self._above / "pulumi"),
+            "PULUMI_BACKEND_URL": f"file://{self.state}",
+            "PULUMI_CONFIG_PASSPHRASE": "correct horse",
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "AUDIT_PLUGIN_CLOUD": str(self.cloud.file),
+        }
+
+    def deploy(self, *args: str, as_json: bool = True) -> Done:
+        """`python -m delivery.deploy`, in this process: what it imports is there already."""
+        out, err = io.StringIO(), io.StringIO()
+        options = ["--json"] if as_json else []
+        with _environment(self.environment), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = deploy.run([*args, *options, "--folder", str(self.folder)])
+        return Done(code=code, out=out.getvalue(), err=err.getvalue())
+
+    def pulumi(self, *args: str, input: str | None = None) -> Done:
+        """The CLI in a shell, with the language host that runs the program in a process of its own."""
+        done = subprocess.run(
+            ["pulumi", *args, "--non-interactive"],
+            cwd=self.folder,
+            env=self.in_a_shell,
+            input=input,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=_LONGEST,
+        )
+        return Done(code=done.returncode, out=done.stdout, err=done.stderr)
+
+    @cached_property
+    def in_a_shell(self) -> dict[str, str]:
+        # The host that is built here is older than the CLI, and does not hear of Pulumi.yaml's virtualenv.
+        first = [installed.pulumi() / "language", Path(sys.prefix) / "bin"]
+        return {**self.environment, "PATH": os.pathsep.join([*map(str, first), self.environment["PATH"]])}
+
+    def interrupt(self, *args: str, at: str, with_signal: signal.Signals) -> int:
+        """Starts a deployment, waits until it makes a resource (`before NAME`, `after NAME`), and signals its CLI."""
+        self.cloud.holding.write_text(at)
+        command = [sys.executable, "-m", "delivery.deploy", *args, "--json"]
+        process = subprocess.Popen(
+            command, cwd=self.folder, env=dict(self.environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        deadline = time.monotonic() + _LONGEST
+        while not self.cloud.held.exists():
+            assert process.poll() is None, process.stdout.read().decode() if process.stdout else ""
+            assert time.monotonic() < deadline, f"nobody waits {at}"
+            time.sleep(0.05)
+        [cli] = [child for child in _children(process.pid) if child.name() == "pulumi"]
+        cli.send_signal(with_signal)
+        if with_signal == signal.SIGINT:
+            # It ends what it has begun, and begins nothing more.
+            time.sleep(1)
+        else:
+            cli.wait(_LONGEST)
+        self.cloud.holding.unlink()
+        process.communicate(timeout=_LONGEST)
+        self.cloud.held.unlink()
+        return process.returncode
+
+    def configure(self, stack: str, **values: Any) -> None:
+        """Changes a stack's file, as a person would. None takes a value out."""
+        file = self.folder / f"Pulumi.{stack}.yaml"
+        content = yaml.safe_load(file.read_text())
+        for key, value in values.items():
+            if value is None:
+                content["config"].pop(f"payment-audit:{key}", None)
+            else:
+                content["config"][f"payment-audit:{key}"] = value
+        file.write_text(yaml.safe_dump(content))
+
+    def setting(self, stack: str, key: str) -> Any:
+        """A value of a stack's file; None where it says nothing."""
+        content = yaml.safe_load((self.folder / f"Pulumi.{stack}.yaml").read_text())
+        return content["config"].get(f"payment-audit:{key}")
+
+    @contextlib.contextmanager
+    def program(self, changed: str) -> Iterator[None]:
+        """Another `__main__.py` for a while."""
+        file = self.folder / "__main__.py"
+        text = file.read_text()
+        file.write_text(changed)
+        yield
+        file.write_text(text)
+
+    @property
+    def text_of_the_program(self) -> str:
+        return (self.folder / "__main__.py").read_text()
+
+    def exported(self, stack: str) -> dict[str, Any]:
+        """The stack's state."""
+        done = self.pulumi("stack", "export", "--stack", stack)
+        assert done.code == 0, done.err
+        return dict(json.loads(done.out)["deployment"])
+
+    def state_file(self, stack: str) -> str:
+        return (self.state / ".pulumi" / "stacks" / "payment-audit" / f"{stack}.json").read_text()
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    kept = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+def _children(pid: int) -> list[Any]:
+    import psutil
+
+    return list(psutil.Process(pid).children(recursive=True))

@@ -1,0 +1,246 @@
+"""The stacks under the real Pulumi CLI: each test is a stack's life, from its first preview.
+
+The provider is ours (`local/plugin.py`) and the cloud a file, so this shows what the program and Pulumi's engine do:
+order, state, secrets, protection, replacement, drift, adoption, interruption. What Google refuses is met only there.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clone import Clone
+
+from guardrails.graph import graph_of
+from guardrails.stores import RETAINED, holds_data
+
+TABLE = "gcp:bigquery/table:Table"
+BUCKET = "gcp:storage/bucket:Bucket"
+EMPTY = "import pulumi\n"
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path)
+
+
+def _made(clone: Clone, stack: str) -> set[tuple[str, str]]:
+    """What the state has, but for the provider of Pulumi's own resources, which the engine adds."""
+    there = [r for r in clone.exported(stack)["resources"] if r["custom"] and r["type"] != "pulumi:providers:pulumi"]
+    return {(r["type"], r["urn"].split("::", 3)[3]) for r in there}
+
+
+def _wanted(stack: str) -> set[tuple[str, str]]:
+    return {(node.type, node.name) for node in graph_of(stack).nodes}
+
+
+def _project(stack: str) -> str:
+    return f"payment-audit-{stack}"
+
+
+def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> None:
+    # A preview makes nothing.
+    preview = clone.deploy("preview", "-s", "dev")
+    assert preview.code == 2, preview.err + preview.out
+    assert preview.report["counts"].keys() == {"create"}
+    assert clone.cloud.journal == []
+
+    # Up makes what the program says: what the graph under mocks has, no more and no less.
+    made = clone.deploy("up", "-s", "dev")
+    assert made.code == 2, made.err + made.out
+    assert _made(clone, "dev") == _wanted("dev")
+    assert made.report["outputs"]["project"] == _project("dev")
+    assert clone.deploy("outputs", "-s", "dev").report == made.report["outputs"]
+
+    # Again: nothing changes.
+    again = clone.deploy("up", "-s", "dev")
+    assert (again.code, again.report["changes"]) == (0, [])
+
+    # A change in place.
+    clone.configure("dev", dlqRetentionDays=8)
+    changed = clone.deploy("up", "-s", "dev")
+    assert (changed.code, changed.names("update")) == (2, {"dead-letters"})
+    [bucket] = [id for id in clone.cloud.ids(_project("dev"), BUCKET) if id.endswith("dead-letters")]
+    assert clone.cloud.read(_project("dev"), BUCKET, bucket)["lifecycleRules"][0]["condition"]["age"] == 8
+
+    # Drift: seen, told, and mended only when asked.
+    clone.cloud.edit(_project("dev"), BUCKET, bucket, publicAccessPrevention="inherited")
+    [view] = [id for id in clone.cloud.ids(_project("dev"), TABLE) if id.endswith("payment_current")]
+    clone.cloud.lose(_project("dev"), TABLE, view)
+    drift = clone.deploy("refresh", "-s", "dev")
+    assert drift.code == 2, drift.err + drift.out
+    assert drift.names("update") == {"dead-letters"}
+    assert drift.names("delete") == {"payment_audit.payment_current"}
+    assert clone.deploy("preview", "-s", "dev").code == 0, "a refresh that only looks leaves the state alone"
+    mended = clone.deploy("up", "-s", "dev", "--refresh")
+    assert (mended.code, mended.report["errors"]) == (2, [])
+    assert clone.cloud.read(_project("dev"), BUCKET, bucket)["publicAccessPrevention"] == "enforced"
+    assert clone.cloud.read(_project("dev"), TABLE, view)
+    assert clone.deploy("refresh", "-s", "dev").code == 0
+
+    # Destroyed, each before what it needs; what Google keeps is told.
+    dependencies = _dependencies(clone.exported("dev"))
+    done_before = len(clone.cloud.journal)
+    destroyed = clone.deploy("destroy", "-s", "dev")
+    assert destroyed.code == 2, destroyed.err + destroyed.out
+    deleted = [id for verb, _, id in clone.cloud.journal[done_before:] if verb == "delete"]
+    assert [(a, b) for a, b in dependencies if deleted.index(a) > deleted.index(b)] == []
+    assert set(destroyed.report["retained"]) == {n.name for n in graph_of("dev").nodes if n.type in RETAINED}
+
+
+def _dependencies(state: dict[str, Any]) -> set[tuple[str, str]]:
+    """(a, b): the resource with id a needs that with id b."""
+    ids = {r["urn"]: r["id"] for r in state["resources"] if r["custom"] and r["type"].startswith("gcp:")}
+    return {
+        (ids[r["urn"]], ids[other])
+        for r in state["resources"]
+        if r["urn"] in ids
+        for other in r.get("dependencies", [])
+        if other in ids and ids[other] != ids[r["urn"]]
+    }
+
+
+def test_prod_refuses_to_lose_what_it_holds(clone: Clone) -> None:
+    made = clone.deploy("up", "-s", "prod")
+    assert made.code == 2, made.err + made.out
+    assert _made(clone, "prod") == _wanted("prod")
+    assert clone.deploy("up", "-s", "prod").code == 0
+    clone.configure("prod", dlqRetentionDays=120)
+    assert clone.deploy("up", "-s", "prod").names("update") == {"dead-letters"}
+    done = clone.cloud.journal
+
+    # A replacement: by the engine's protection, whoever runs it.
+    location = clone.setting("prod", "warehouseLocation")
+    clone.configure("prod", warehouseLocation="EU")
+    refused = clone.deploy("up", "-s", "prod")
+    assert refused.code == 1
+    assert any("protect" in error for error in refused.report["errors"]), refused.out
+
+    # A deletion likewise.
+    clone.configure("prod", warehouseLocation=location)
+    with clone.program(EMPTY):
+        refused = clone.deploy("up", "-s", "prod")
+    assert refused.code == 1
+    assert any("protect" in error for error in refused.report["errors"]), refused.out
+
+    # A destroy without the name, with another one, and with it: the engine is the last to refuse.
+    for confirmation in ([], ["--confirm", "dev"]):
+        refused = clone.deploy("destroy", "-s", "prod", *confirmation)
+        assert refused.code == 1
+        assert "must be confirmed with its name" in refused.err
+        assert "Nothing was deleted" in refused.err
+    refused = clone.deploy("destroy", "-s", "prod", "--confirm", "prod")
+    assert refused.code == 1
+    assert any("protect" in error for error in refused.report["errors"]), refused.out
+    assert clone.cloud.journal == done
+
+
+def test_a_store_without_protection_goes_only_when_it_is_named(clone: Clone) -> None:
+    """In dev the engine would replace it without a word: deploy.py is what refuses."""
+    assert clone.deploy("up", "-s", "dev").code == 2
+    done = clone.cloud.journal
+    clone.configure("dev", warehouseLocation="EU")
+    refused = clone.deploy("up", "-s", "dev")
+    assert (refused.code, refused.report["result"]) == (1, "refused")
+    assert {"payment_audit", "audit_service_dataset"} <= set(refused.report["refused"])
+    assert clone.cloud.journal == done
+    told = clone.deploy("preview", "-s", "dev", as_json=False)
+    assert told.code == 1
+    assert "Dataset payment_audit (location)  ← its data is lost" in told.out
+    allowed = [option for name in refused.report["refused"] for option in ("--allow-loss", name)]
+    assert clone.deploy("preview", "-s", "dev", *allowed[:2]).code == 1, "the others are still refused"
+    assert clone.deploy("preview", "-s", "dev", *allowed).report["result"] == "changed"
+
+    # What the program no longer has would be deleted: refused by the same rule, scratch space and views excepted.
+    with clone.program(EMPTY):
+        refused = clone.deploy("preview", "-s", "dev")
+    stores = {node.name for node in graph_of("dev").nodes if holds_data(node.type, node.name, node.inputs)}
+    assert (refused.code, set(refused.report["refused"])) == (1, stores)
+
+
+def test_staging_by_pulumi_in_a_shell(clone: Clone) -> None:
+    """Bare `pulumi`: the language host runs the program in a process of its own, as it does for a person."""
+    assert clone.pulumi("stack", "init", "staging").code == 0
+    preview = clone.pulumi("preview", "--stack", "staging")
+    assert preview.code == 0, preview.out + preview.err
+    made = clone.pulumi("up", "--yes", "--skip-preview", "--stack", "staging")
+    assert made.code == 0, made.out + made.err
+    assert _made(clone, "staging") == _wanted("staging")
+    again = clone.pulumi("up", "--yes", "--skip-preview", "--stack", "staging", "--expect-no-changes")
+    assert again.code == 0, again.out + again.err
+
+    # The state survives its backend: exported, and imported elsewhere, it is the same stack.
+    exported = clone.pulumi("stack", "export", "--stack", "staging").out
+    elsewhere = Clone(clone.folder.parent, backend="elsewhere")
+    assert elsewhere.pulumi("stack", "init", "staging").code == 0
+    assert elsewhere.pulumi("stack", "import", "--stack", "staging", input=exported).code == 0
+    moved = elsewhere.deploy("up", "-s", "staging")
+    assert (moved.code, moved.report["errors"]) == (0, [])
+
+
+def test_a_secret_is_not_in_the_state_in_plain_text(clone: Clone) -> None:
+    secret = "a-token-that-nobody-must-read"
+    with clone.program(f'import pulumi\npulumi.export("token", pulumi.Output.secret("{secret}"))\n'):
+        made = clone.deploy("up", "-s", "dev")
+    assert made.report["outputs"] == {"token": "[secret]"}
+    assert secret not in clone.state_file("dev") + made.out + made.err
+    assert '"ciphertext"' in clone.state_file("dev")
+    assert clone.deploy("outputs", "-s", "dev", "--show-secrets").report == {"token": secret}
+
+
+@pytest.mark.parametrize(
+    ("with_signal", "at"),
+    [(signal.SIGKILL, "before temp"), (signal.SIGKILL, "after temp"), (signal.SIGINT, "before temp")],
+    ids=["killed before it was made", "killed before it was known", "asked to end"],
+)
+def test_an_up_that_is_interrupted_half_way_is_run_again(clone: Clone, with_signal: signal.Signals, at: str) -> None:
+    """Killed, the CLI does not hear whether what it was making was made: it is found by its name."""
+    code = clone.interrupt("up", "-s", "dev", at=at, with_signal=with_signal)
+    assert code == 1
+    half = _made(clone, "dev")
+    assert half < _wanted("dev")
+    if with_signal == signal.SIGKILL:
+        refused = clone.deploy("up", "-s", "dev")
+        assert refused.code == 1
+        assert "`pulumi cancel --stack dev`" in refused.err + refused.out
+        assert clone.pulumi("cancel", "--yes", "--stack", "dev").code == 0
+    done = clone.deploy("up", "-s", "dev")
+    assert done.code == 2, done.err + done.out
+    assert ("The last run was ended by force" in done.err) is (with_signal == signal.SIGKILL)
+    assert _made(clone, "dev") == _wanted("dev")
+    assert clone.exported("dev").get("pending_operations", []) == []
+    assert clone.deploy("up", "-s", "dev").code == 0
+
+
+BREAKS_A_RULE = """
+import pulumi_gcp
+pulumi_gcp.projects.IAMMember("bad", project="p", role="roles/editor", member="user:a@b.c", opts=here)
+"""
+
+
+def test_a_program_that_breaks_a_rule_is_not_deployed(clone: Clone) -> None:
+    with clone.program(clone.text_of_the_program + BREAKS_A_RULE):
+        refused = clone.deploy("up", "-s", "dev")
+    assert refused.code == 1
+    [error] = [error for error in refused.report["errors"] if error.startswith("no-primitive-role")]
+    assert "roles/editor" in error
+    assert "Grant the role of the one task" in error
+    assert clone.cloud.journal == []
+
+
+def test_what_a_command_cannot_do_is_said_with_the_way_out(clone: Clone) -> None:
+    cases = {
+        ("up", "-s", "qa"): "stack must be one that has a Pulumi.<stack>.yaml, got 'qa'.",
+        ("outputs", "-s", "dev"): "Stack dev has not been made yet. `python -m delivery.deploy up -s dev` does.",
+        ("up", "-s", "dev", "--quick"): "No such option",
+    }
+    for command, said in cases.items():
+        done = clone.deploy(*command, as_json=False)
+        assert (done.code, said in done.err) == (1, True), done.err
+    clone.configure("dev", dlqRetentionDays=3)
+    done = clone.deploy("preview", "-s", "dev")
+    assert done.code == 1
+    assert any("dlqRetentionDays must be" in error for error in done.report["errors"]), done.out
+    assert "Traceback" not in done.out
