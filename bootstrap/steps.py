@@ -1,0 +1,228 @@
+"""The steps, in order: each looks whether its thing is there, and makes it if not. Nothing is changed or deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from bootstrap import roles
+from components import naming
+
+_ENCRYPTER: Final = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
+STATE: Final = "pulumi-state"
+SECRETS: Final = "pulumi-secrets"
+IMAGES: Final = "images"
+# What these steps use, and what the program needs to enable the rest. Without `.googleapis.com`.
+_APIS: Final = (
+    "artifactregistry",
+    "cloudkms",
+    "cloudresourcemanager",
+    "iam",
+    "iamcredentials",
+    "serviceusage",
+    "storage",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """`number` is the project's; `operators` may act as deployer-sa; projects in `promotes_to` take our images."""
+
+    name: str
+    project: str
+    region: str
+    number: str
+    access_policy: str = ""
+    operators: tuple[str, ...] = ()
+    promotes_to: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> str:
+        return f"gs://{naming.bucket(self.project, STATE)}"
+
+    @property
+    def secrets(self) -> str:
+        return f"gcpkms://{self.key(SECRETS)}"
+
+    @property
+    def deployer(self) -> str:
+        return naming.account(naming.DEPLOYER, self.project)
+
+    def key(self, name: str) -> str:
+        ring = f"projects/{self.project}/locations/{self.region}/keyRings/{naming.BOOTSTRAP_RING}"
+        return f"{ring}/cryptoKeys/{name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """`look` and `make` are arguments of gcloud.
+
+    There already is what `look` finds: without `has` by its success, with `has` by that text in its answer, which for a
+    `grant` (member, role, condition) is a policy.
+    """
+
+    what: str
+    look: tuple[str, ...]
+    make: tuple[str, ...]
+    has: str = ""
+    grant: tuple[str, str, str] | None = None
+
+
+def steps(stack: Stack) -> Iterator[Step]:
+    """Everything that a stack's first `pulumi up` needs, in the order in which it can be made."""
+    yield from _apis(stack)
+    yield from _keys(stack)
+    yield from _state(stack)
+    yield from _images(stack)
+    yield from _accounts(stack)
+    yield from _access(stack)
+
+
+def _apis(stack: Stack) -> Iterator[Step]:
+    for api in _APIS:
+        service = f"{api}.googleapis.com"
+        listed = ("services", "list", "--enabled", f"--filter=config.name={service}", "--format=value(config.name)")
+        yield Step(
+            what=f"API {api}",
+            look=(*listed, f"--project={stack.project}"),
+            has=service,
+            make=("services", "enable", service, f"--project={stack.project}"),
+        )
+
+
+def _keys(stack: Stack) -> Iterator[Step]:
+    place = (f"--location={stack.region}", f"--project={stack.project}")
+    ring = f"--keyring={naming.BOOTSTRAP_RING}"
+    yield Step(
+        what="key ring, apart from the stack's: it outlives the stack",
+        look=("kms", "keyrings", "describe", naming.BOOTSTRAP_RING, *place),
+        make=("kms", "keyrings", "create", naming.BOOTSTRAP_RING, *place),
+    )
+    for name, what in {
+        STATE: "key of the state",
+        SECRETS: "key of the secrets in the state",
+        IMAGES: "key of the images",
+    }.items():
+        rotation = ("--purpose=encryption", "--rotation-period=90d", "--next-rotation-time=+p90d")
+        yield Step(
+            what=what,
+            look=("kms", "keys", "describe", name, ring, *place),
+            make=("kms", "keys", "create", name, ring, *place, *rotation),
+        )
+    # Asking for an agent makes it, so looking is all there is to do.
+    asked = ("storage", "service-agent", f"--project={stack.project}")
+    yield Step(what="Cloud Storage's service agent", look=asked, make=asked)
+    agent = ("beta", "services", "identity", "create", "--service=artifactregistry.googleapis.com")
+    yield Step(
+        what="Artifact Registry's service agent",
+        look=(*agent, f"--project={stack.project}"),
+        make=(*agent, f"--project={stack.project}"),
+    )
+    for name, agent_domain in {STATE: "gs-project-accounts", IMAGES: "gcp-sa-artifactregistry"}.items():
+        member = f"serviceAccount:service-{stack.number}@{agent_domain}.iam.gserviceaccount.com"
+        yield _on_key(stack, name, member)
+
+
+def _state(stack: Stack) -> Iterator[Step]:
+    describe = ("storage", "buckets", "describe", stack.state, f"--project={stack.project}")
+    yield Step(
+        what="bucket of the state",
+        look=describe,
+        make=(
+            *("storage", "buckets", "create", stack.state, f"--project={stack.project}", f"--location={stack.region}"),
+            *("--uniform-bucket-level-access", "--public-access-prevention", "--soft-delete-duration=30d"),
+            f"--default-encryption-key={stack.key(STATE)}",
+        ),
+    )
+    yield Step(
+        what="old versions of the state",
+        look=(*describe, "--format=value(versioning_enabled)"),
+        has="True",
+        make=("storage", "buckets", "update", stack.state, "--versioning", f"--project={stack.project}"),
+    )
+
+
+def _images(stack: Stack) -> Iterator[Step]:
+    place = (f"--location={stack.region}", f"--project={stack.project}")
+    yield Step(
+        what="repository of the job's images",
+        look=("artifacts", "repositories", "describe", naming.IMAGES, *place),
+        make=(
+            *("artifacts", "repositories", "create", naming.IMAGES, *place),
+            *("--repository-format=docker", f"--kms-key={stack.key(IMAGES)}"),
+        ),
+    )
+
+
+def _accounts(stack: Stack) -> Iterator[Step]:
+    for name, what in {naming.DEPLOYER: "Runs pulumi up", naming.BUILD: "Checks a change and builds images"}.items():
+        yield Step(
+            what=f"account {name}",
+            look=(
+                *("iam", "service-accounts", "describe", naming.account(name, stack.project)),
+                f"--project={stack.project}",
+            ),
+            make=(
+                *("iam", "service-accounts", "create", name, f"--display-name={what}"),
+                f"--project={stack.project}",
+            ),
+        )
+
+
+def _access(stack: Stack) -> Iterator[Step]:
+    deployer = f"serviceAccount:{stack.deployer}"
+    build = f"serviceAccount:{naming.account(naming.BUILD, stack.project)}"
+    for role, reason in roles.DEPLOYER.items():
+        yield _on_project(stack, deployer, role, reason)
+    yield _on_project(stack, deployer, roles.GRANTS, roles.GRANTS_REASON, roles.grants_condition())
+    for role, reason in roles.BUILD.items():
+        yield _on_project(stack, build, role, reason)
+    bucket = ("storage", "buckets")
+    yield _grant("the stack's state", bucket, stack.state, (), deployer, "roles/storage.objectUser")
+    yield _on_key(stack, SECRETS, deployer)
+    others = [f"serviceAccount:{naming.account(naming.DEPLOYER, project)}" for project in stack.promotes_to]
+    # Whoever takes the image lets its own workers read it: a grant on the repository.
+    repository = ("artifacts", "repositories")
+    place = (f"--location={stack.region}", f"--project={stack.project}")
+    for member, role in [(m, "admin") for m in (deployer, *others)] + [(build, "writer")]:
+        yield _grant("images", repository, naming.IMAGES, place, member, f"roles/artifactregistry.{role}")
+    for operator in stack.operators:
+        role = "roles/iam.serviceAccountTokenCreator"
+        account = ("iam", "service-accounts")
+        yield _grant("acts as deployer-sa", account, stack.deployer, (f"--project={stack.project}",), operator, role)
+    if stack.access_policy:
+        policy = ("access-context-manager", "policies")
+        yield _grant(
+            "the perimeter, on the organisation's access policy",
+            *(policy, stack.access_policy, (), deployer, "roles/accesscontextmanager.policyEditor"),
+        )
+
+
+def _on_project(stack: Stack, member: str, role: str, reason: str, condition: str = "") -> Step:
+    return _grant(reason, ("projects",), stack.project, (), member, role, condition)
+
+
+def _on_key(stack: Stack, name: str, member: str) -> Step:
+    place = (f"--keyring={naming.BOOTSTRAP_RING}", f"--location={stack.region}", f"--project={stack.project}")
+    return _grant(f"encrypts with the key {name}", ("kms", "keys"), name, place, member, _ENCRYPTER)
+
+
+def _grant(
+    reason: str,
+    kind: tuple[str, ...],
+    name: str,
+    place: tuple[str, ...],
+    member: str,
+    role: str,
+    condition: str = "",
+) -> Step:
+    # A condition has commas, so gcloud is told another separator. None keeps it from asking which of several is meant.
+    conditional = f"^;^title=only-the-programs-roles;expression={condition}" if condition else "None"
+    asked = (f"--condition={conditional}",) if kind == ("projects",) else ()
+    return Step(
+        what=f"{member.rpartition(':')[2].partition('@')[0]}: {role.removeprefix('roles/')} ({reason})",
+        look=(*kind, "get-iam-policy", name, *place, "--format=json"),
+        grant=(member, role, condition),
+        make=(*kind, "add-iam-policy-binding", name, *place, f"--member={member}", f"--role={role}", *asked),
+    )

@@ -1,0 +1,145 @@
+"""Bootstrap makes what a stack's first `up` needs, in an order that works, once; and says what it would do.
+
+A recording fake stands in for gcloud (fake_gcloud.py says why): there is no Google Cloud project in tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootstrap import roles
+from bootstrap.steps import Stack, steps
+from components.config import ROOT
+from guardrails.graph import Graph
+
+PROD = Stack(name="prod", project="payment-audit-prod", region="us-east4", number="123456789012", access_policy="7")
+DEPLOYER = "serviceAccount:deployer-sa@payment-audit-prod.iam.gserviceaccount.com"
+
+
+class Cloud:
+    """A fake gcloud on PATH, and what was made with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        fake = folder / "gcloud"
+        fake.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("fake_gcloud.py")} "$@"\n')
+        fake.chmod(0o755)
+
+    def bootstrap(self, *args: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "PATH": f"{self.folder}:{os.environ['PATH']}",
+            "FAKE_GCLOUD": str(self.folder / "state.json"),
+        }
+        command = [sys.executable, "-m", "bootstrap", *args]
+        return subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        file = self.folder / "state.json"
+        return json.loads(file.read_text()) if file.exists() else {}
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    return Cloud(tmp_path)
+
+
+def test_it_makes_what_the_first_up_needs_and_the_second_run_changes_nothing(cloud: Cloud) -> None:
+    first = cloud.bootstrap("--stack", "prod", "--operator", "user:ops@example.com")
+    assert first.returncode == 0, first.stderr
+    made = cloud.state
+    bucket = made["things"]["buckets gs://payment-audit-prod-pulumi-state"]
+    assert {"uniform-bucket-level-access", "public-access-prevention", "versioning"} <= bucket.keys()
+    ring = "projects/payment-audit-prod/locations/us-east4/keyRings/bootstrap/cryptoKeys"
+    assert bucket["default-encryption-key"] == f"{ring}/pulumi-state"
+    assert made["things"]["repositories audit-images"]["kms-key"] == f"{ring}/images"
+    assert {"service-accounts deployer-sa", "service-accounts build-sa"} <= made["things"].keys()
+    assert f"--secrets-provider=gcpkms://{ring}/pulumi-secrets" in first.stdout
+    second = cloud.bootstrap("--stack", "prod", "--operator", "user:ops@example.com")
+    assert second.returncode == 0, second.stderr
+    assert "Everything was there." in second.stdout
+    assert cloud.state["changes"] == made["changes"]
+
+
+def test_what_was_interrupted_goes_on_where_it_stopped(cloud: Cloud) -> None:
+    cloud.bootstrap("--stack", "dev")
+    whole = cloud.state
+    state = {**whole, "things": dict(whole["things"]), "changes": []}
+    del state["things"]["repositories audit-images"]
+    (cloud.folder / "state.json").write_text(json.dumps(state))
+    again = cloud.bootstrap("--stack", "dev")
+    assert "1 made." in again.stdout
+    assert [change[:3] for change in cloud.state["changes"]] == [["artifacts", "repositories", "create"]]
+    assert cloud.state["things"].keys() == whole["things"].keys()
+
+
+def test_a_dry_run_prints_every_command_and_runs_none(cloud: Cloud) -> None:
+    shown = cloud.bootstrap("--stack", "prod", "--dry-run")
+    assert shown.returncode == 0
+    assert cloud.state == {}
+    commands = [shlex.split(line) for line in shown.stdout.splitlines() if line.startswith("gcloud ")]
+    prod = Stack(**{**vars(PROD), "number": "<project number>", "access_policy": "123456789012"})
+    assert commands == [["gcloud", *step.make] for step in steps(prod)]
+
+
+def test_it_has_help(cloud: Cloud) -> None:
+    shown = cloud.bootstrap("--help")
+    assert shown.returncode == 0
+    assert {"--stack", "--operator", "--promotes-to", "--dry-run"} <= set(re.findall(r"--[\w-]+", shown.stdout))
+
+
+def test_what_gcloud_refuses_is_told_with_the_way_on(cloud: Cloud) -> None:
+    (cloud.folder / "gcloud").write_text("#!/bin/sh\necho 'PERMISSION_DENIED: no' >&2\nexit 1\n")
+    refused = cloud.bootstrap("--stack", "dev")
+    assert refused.returncode == 1
+    assert "PERMISSION_DENIED: no" in refused.stderr
+    assert "run bootstrap again: it goes on where it stopped." in refused.stderr
+
+
+def test_a_stack_without_a_file_is_refused(cloud: Cloud) -> None:
+    refused = cloud.bootstrap("--stack", "qa")
+    assert refused.returncode == 1
+    assert "There are dev, local, prod, staging." in refused.stderr
+
+
+def test_later_stacks_take_images_from_this_one_s_repository() -> None:
+    stack = Stack(**{**vars(PROD), "promotes_to": ("other-prod",)})
+    takers = [s.grant for s in steps(stack) if s.make[:2] == ("artifacts", "repositories") and s.grant]
+    assert (
+        "serviceAccount:deployer-sa@other-prod.iam.gserviceaccount.com",
+        "roles/artifactregistry.admin",
+        "",
+    ) in takers
+
+
+def test_nobody_gets_a_primitive_role_and_every_role_has_a_reason() -> None:
+    granted = {step.grant[1] for step in steps(PROD) if step.grant}
+    assert not granted & {"roles/owner", "roles/editor", "roles/viewer"}
+    assert all(reason for table in (roles.DEPLOYER, roles.BUILD) for reason in table.values())
+
+
+def test_the_deployer_may_grant_on_the_project_what_the_program_grants_and_nothing_else(graph: Graph) -> None:
+    [grants] = [step for step in steps(PROD) if step.grant and step.grant[1] == roles.GRANTS]
+    assert grants.grant and grants.grant[2] == roles.grants_condition()
+    allowed = set(re.findall(r"'(roles/[\w.]+)'", roles.grants_condition()))
+    granted = {n.inputs["role"] for n in graph.nodes if n.type == "gcp:projects/iAMMember:IAMMember"}
+    assert granted <= allowed
+    # Of a list of roles a condition takes ten.
+    assert len(allowed) <= 10
+
+
+def test_state_and_keys_of_two_stacks_are_apart() -> None:
+    dev = Stack(name="dev", project="payment-audit-dev", region="us-central1", number="1")
+    assert dev.state != PROD.state
+    assert dev.secrets != PROD.secrets
+    assert not [step for step in steps(dev) if "payment-audit-prod" in str(step)]
