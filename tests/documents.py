@@ -251,8 +251,9 @@ def python(*args: str) -> None:
     if args[0] != "-m":
         script(*args)
         return
-    script(f"{args[1].replace('.', '/')}.py")
-    shown = CliRunner().invoke(importlib.import_module(args[1]).main, [*args[2:], "--help"])
+    name = args[1] if f"{args[1].replace('.', '/')}.py" in TRACKED else f"{args[1]}.__main__"
+    script(f"{name.replace('.', '/')}.py")
+    shown = CliRunner().invoke(importlib.import_module(name).main, [*args[2:], "--help"])
     assert shown.exit_code == 0, shown.output
 
 
