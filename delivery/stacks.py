@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import runpy
 import shutil
 from collections.abc import Callable, Mapping
@@ -65,6 +66,9 @@ def open_stack(place: Place, name: str, *, make: bool) -> automation.Stack:
 
 def program(folder: Path) -> Callable[[], Any]:
     """`__main__.py` as an inline program. What its config breaks is told as it is, without a trace."""
+
+    # Where the engine stops first, the program's next call fails in a thread of gRPC, with a trace that tells nothing.
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)
 
     def run() -> None:
         try:

@@ -222,8 +222,8 @@ def _has_key(value: Any) -> bool:
         return bool(value)
     replicas = _mapping(_mapping(value).get("userManaged")).get("replicas")
     if replicas:
-        return all("kmsKeyName" in str(replica) for replica in replicas)
-    return "kmsKeyName" in str(value)
+        return all("kmskeyname" in str(replica).lower() for replica in replicas)
+    return "kmskeyname" in str(value).lower()
 
 
 def _roles(graph: Graph) -> Iterator[tuple[Node, str]]:

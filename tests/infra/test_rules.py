@@ -33,7 +33,7 @@ from guardrails.rules import (
     nobody_is_everybody,
     nothing_that_holds_data_can_be_deleted_in_prod,
 )
-from guardrails.stores import HOLDS_NOTHING, STORES
+from guardrails.stores import HOLDS_NOTHING, RETAINED, STORES
 
 PROTECTED = pulumi.ResourceOptions(protect=True)
 Program = Callable[[], object]
@@ -230,6 +230,12 @@ def test_every_store_is_known(graph: Graph) -> None:
     for node in graph.nodes:
         if node.type.startswith("gcp:") and node.type not in {*STORES, *HOLDS_NOTHING}:
             assert not switches & set(_arguments(node.type)), f"{node.type}: add it to STORES in guardrails/stores.py"
+
+
+def test_what_google_keeps_is_what_pulumi_leaves_alone(graph: Graph) -> None:
+    """`up` after a destroy adopts it, and deploy.py says so: both must know the same kinds."""
+    left = {node.type for node in graph.nodes if node.options.retainOnDelete}
+    assert left == {node.type for node in graph.nodes if node.type in RETAINED}
 
 
 # ---------------------------------------------------------------------- grants and their reasons
