@@ -4,6 +4,7 @@ import pulumi
 
 from components.bigquery import Warehouse, WarehouseArgs
 from components.dataflow import StreamJob, StreamJobArgs
+from components.delivery import Delivery, DeliveryArgs
 from components.identity import Identity, IdentityArgs
 from components.kms import Keys, KeysArgs
 from components.logging import Logs, LogsArgs
@@ -56,6 +57,8 @@ job = StreamJob(
     ),
     here,
 )
+
+delivery = Delivery("delivery", DeliveryArgs(settings=settings), here)
 
 # What `audit` needs to know: `pulumi stack output --json` is its connection file.
 pulumi.export("project", settings.project)

@@ -29,7 +29,7 @@ class Assumptions:
     queries_tib: float = field(default=1, metadata={"help": "TiB that people's queries read a month."})
     dead_letter_share: float = field(default=0.0001, metadata={"help": "Share of changes that become dead letters."})
     log_bytes: float = field(default=1500, metadata={"help": "Bytes of a Data Access log entry."})
-    log_share: float = field(default=0.01, metadata={"help": "Log entries a commit that are not exempted."})
+    log_share: float = field(default=0.01, metadata={"help": "Log entries a commit, besides the services' own writes."})
     secret_versions: float = field(default=2, metadata={"help": "Enabled masking keys."})
 
     @property

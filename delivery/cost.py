@@ -81,8 +81,8 @@ class Estimate:
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """SKUs whose price nobody has read on a page."""
-        return tuple(sorted({line.price.sku for line in self.lines if not line.price.seen}))
+        """Prices that nobody has read on a page: SKU and place."""
+        return tuple(sorted({f"{line.price.sku} at {line.place}" for line in self.lines if not line.price.seen}))
 
 
 def estimate(graph: Graph, prices: Prices, assumed: Assumptions) -> Estimate:
@@ -128,7 +128,9 @@ class _Charges:
         return Line(service=where.service, what=what, place=where.place, price=price, factors=factors)
 
     def spanner_instance(self, node: Node) -> Iterator[Line]:
-        edition = str(node.inputs.get("edition", "STANDARD")).lower().replace("_", "-")
+        # Where nobody says: only the largest edition can be in several regions.
+        default = "STANDARD" if node.inputs["config"].startswith("regional-") else "ENTERPRISE_PLUS"
+        edition = str(node.inputs.get("edition", default)).lower().replace("_", "-")
         yield self._line(
             self._spanner(node), f"spanner-node-{edition}", node.name, (_nodes(node.inputs), "nodes"), (HOURS, "hours")
         )
@@ -214,10 +216,25 @@ class _Charges:
 
     def log_bucket(self, node: Node) -> Iterator[Line]:
         assumed, where = self._assumed, _Place(service="Cloud Logging", place=self._region())
-        written = (assumed.changes * assumed.log_share * assumed.log_bytes / GIB, "GiB")
+        entries = assumed.log_share + (0 if self._application_is_exempt() else 1)
+        written = (assumed.changes * entries * assumed.log_bytes / GIB, "GiB")
         yield self._line(where, "logging-storage", f"{node.name}: Data Access logs", written)
         months = max(0.0, (float(node.inputs["retentionDays"]) - 30) / DAYS)
         yield self._line(where, "logging-retention", node.name, written, (months, "months after the first 30 days"))
+
+    def zone(self, node: Node) -> Iterator[Line]:
+        yield self._line(_Place(service="Cloud DNS", place=self._region()), "dns-zone", node.name, (1, "zone"))
+
+    def _application_is_exempt(self) -> bool:
+        """Whether what the services write leaves no Data Access log: else every commit is an entry."""
+        writes = [
+            config
+            for node in self._graph.of("IAMAuditConfig")
+            if node.inputs["service"] == "spanner.googleapis.com"
+            for config in node.inputs["auditLogConfigs"]
+            if config["logType"] == "DATA_WRITE"
+        ]
+        return all("application-sa" in str(config.get("exemptedMembers")) for config in writes)
 
     def _state_gib(self) -> float:
         """payment_state: the newest change of each payment, for as long as its changes are kept."""
@@ -251,23 +268,32 @@ CHARGED: Final[Mapping[str, Callable[[_Charges, Node], Iterator[Line]]]] = {
     "gcp:kms/cryptoKey:CryptoKey": _Charges.key,
     "gcp:secretmanager/secret:Secret": _Charges.secret,
     "gcp:logging/projectBucketConfig:ProjectBucketConfig": _Charges.log_bucket,
+    "gcp:dns/managedZone:ManagedZone": _Charges.zone,
 }
-# Types that are not charged by themselves.
+# Types without a charge of their own, or with one that NOT_COUNTED names.
 FREE: Final = frozenset(
     {
         "pulumi:index:Stash",
         "pulumi:providers:gcp",
         "gcp:accesscontextmanager/servicePerimeter:ServicePerimeter",
+        "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember",
         "gcp:bigquery/dataset:Dataset",
         "gcp:bigquery/datasetAccess:DatasetAccess",
         "gcp:bigquery/datasetIamMember:DatasetIamMember",
         "gcp:bigquery/iamMember:IamMember",
+        "gcp:bigquery/routine:Routine",
+        "gcp:bigquerydatapolicy/dataPolicy:DataPolicy",
+        "gcp:bigquerydatapolicy/dataPolicyIamMember:DataPolicyIamMember",
+        "gcp:cloudbuild/trigger:Trigger",
+        "gcp:cloudbuild/workerPool:WorkerPool",
         "gcp:compute/firewall:Firewall",
         "gcp:compute/network:Network",
         "gcp:compute/router:Router",
         "gcp:compute/routerNat:RouterNat",
         "gcp:compute/subnetwork:Subnetwork",
-        "gcp:dns/managedZone:ManagedZone",
+        "gcp:datacatalog/policyTag:PolicyTag",
+        "gcp:datacatalog/policyTagIamMember:PolicyTagIamMember",
+        "gcp:datacatalog/taxonomy:Taxonomy",
         "gcp:dns/recordSet:RecordSet",
         "gcp:iam/workloadIdentityPool:WorkloadIdentityPool",
         "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider",
@@ -275,6 +301,12 @@ FREE: Final = frozenset(
         "gcp:kms/keyRing:KeyRing",
         "gcp:logging/projectExclusion:ProjectExclusion",
         "gcp:logging/projectSink:ProjectSink",
+        "gcp:monitoring/alertPolicy:AlertPolicy",
+        "gcp:monitoring/customService:CustomService",
+        "gcp:monitoring/dashboard:Dashboard",
+        "gcp:monitoring/metricDescriptor:MetricDescriptor",
+        "gcp:monitoring/notificationChannel:NotificationChannel",
+        "gcp:monitoring/slo:Slo",
         "gcp:projects/iAMAuditConfig:IAMAuditConfig",
         "gcp:projects/iAMMember:IAMMember",
         "gcp:projects/service:Service",
@@ -284,13 +316,15 @@ FREE: Final = frozenset(
         "gcp:serviceaccount/iAMMember:IAMMember",
         "gcp:spanner/databaseIAMMember:DatabaseIAMMember",
         "gcp:storage/bucketIAMMember:BucketIAMMember",
+        "gcp:storage/bucketObject:BucketObject",
     }
 )
 NOT_COUNTED: Final = (
-    "network traffic out of a region, VPC flow logs, Cloud NAT and DNS zones",
+    "network traffic out of a region",
     "operations of Cloud Storage and Cloud KMS",
-    "Cloud Build minutes",
-    "Cloud Monitoring's own metrics",
+    "Cloud Build minutes and images",
+    "metrics, alert conditions and the time series that they read",
+    "VPC flow logs and Cloud NAT",
     "committed-use discounts, which lower Spanner and Dataflow by 20 to 40 %",
 )
 

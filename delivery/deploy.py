@@ -25,6 +25,7 @@ from pulumi import automation
 from pulumi.automation import errors
 from rich.console import Console
 
+from components import naming
 from delivery import changes, stacks
 from delivery.changes import Change, Run
 from delivery.stacks import DeliveryError, Place
@@ -68,6 +69,14 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def without_job(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--without-job",
+        is_flag=True,
+        help="All but the streaming job, which is left as it is: neither made nor changed.",
+    )(command)
+
+
 def job_of(stack: str, as_json: bool, backend: str, secrets_provider: str, folder: Path) -> Job:
     place = Place(folder=folder.absolute(), backend=backend, secrets_provider=secrets_provider)
     return Job(place=place, stack=stack, as_json=as_json, console=Console(stderr=as_json))
@@ -84,11 +93,12 @@ def main() -> None:
 @click.option(
     "--allow-loss", multiple=True, metavar="NAME", help="Let this store go, where the stack has no protection."
 )
-def preview(refresh: bool, allow_loss: tuple[str, ...], **where: Any) -> int:
+@without_job
+def preview(refresh: bool, allow_loss: tuple[str, ...], without_job: bool, **where: Any) -> int:
     """What `up` would do."""
     job = job_of(**where)
     stack = stacks.open_stack(job.place, job.stack, make=True)
-    run = _preview(job, stack, refresh)
+    run = _preview(job, stack, refresh, without_job)
     refused = _refusal(job, run, allow_loss)
     return _report(job, "preview", run, refused=refused)
 
@@ -99,15 +109,17 @@ def preview(refresh: bool, allow_loss: tuple[str, ...], **where: Any) -> int:
 @click.option(
     "--allow-loss", multiple=True, metavar="NAME", help="Let this store go, where the stack has no protection."
 )
-def up(refresh: bool, allow_loss: tuple[str, ...], **where: Any) -> int:
+@without_job
+def up(refresh: bool, allow_loss: tuple[str, ...], without_job: bool, **where: Any) -> int:
     """Previews, refuses what would lose data, and then makes the stack what the program says."""
     job = job_of(**where)
     stack = stacks.open_stack(job.place, job.stack, make=True)
     _recover(job, stack)
-    planned = _preview(job, stack, refresh)
+    planned = _preview(job, stack, refresh, without_job)
     if planned.errors or (refused := _refusal(job, planned, allow_loss)):
         return _report(job, "up", planned, refused=[] if planned.errors else refused)
-    run = _heard(job, lambda hear: stack.up(on_event=hear, refresh=refresh or None, policy_packs=_rules(job)))
+    how = _how(job, refresh, without_job)
+    run = _heard(job, lambda hear: stack.up(on_event=hear, **how))
     return _report(job, "up", run)
 
 
@@ -158,12 +170,19 @@ def destroy(confirm: str, **where: Any) -> int:
 # ---------------------------------------------------------------------- a run of Pulumi
 
 
-def _preview(job: Job, stack: automation.Stack, refresh: bool) -> Run:
-    return _heard(job, lambda hear: stack.preview(on_event=hear, refresh=refresh or None, policy_packs=_rules(job)))
+def _preview(job: Job, stack: automation.Stack, refresh: bool, without_job: bool) -> Run:
+    how = _how(job, refresh, without_job)
+    return _heard(job, lambda hear: stack.preview(on_event=hear, **how))
 
 
-def _rules(job: Job) -> list[str]:
-    return [str(job.place.folder / stacks.GUARDRAILS)]
+def _how(job: Job, refresh: bool, without_job: bool) -> dict[str, Any]:
+    """What a preview and the up after it share."""
+    return {
+        "refresh": refresh or None,
+        "policy_packs": [str(job.place.folder / stacks.GUARDRAILS)],
+        # Left out, not taken away: a job that runs goes on as it is.
+        "exclude": [f"**::{naming.STREAM_JOB}"] if without_job else None,
+    }
 
 
 def _heard(job: Job, start: Callable[[Callable[[Any], None]], Any], *, drift: bool = False) -> Run:

@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 import yaml
 
 LIST: Final = Path(__file__).with_name("prices.yaml")
-_KEYS: Final = {"unit", "page", "seen", "free", "places", "everywhere"}
+_KEYS: Final = {"unit", "page", "seen", "seen_at", "free", "places", "everywhere"}
 
 
 class PriceError(LookupError):
@@ -47,8 +47,12 @@ class Prices:
         """This list, with the figures of a file over it: of a SKU, the places that it names and what else it says."""
         theirs = self._read(file)
         skus = dict(self._skus)
-        for sku, price in theirs._skus.items():
+        for sku, given in theirs._skus.items():
+            price = dict(given)
             mine = skus.get(sku, {})
+            if "seen" in price and "places" in price:
+                # Who has seen these has not seen the others.
+                price.setdefault("seen_at", list(price["places"]))
             skus[sku] = {**mine, **price, "places": {**mine.get("places", {}), **price.get("places", {})}}
         return replace(self, as_of=theirs.as_of, _skus=skus, _pages={**self._pages, **theirs._pages})
 
@@ -78,13 +82,14 @@ class Prices:
             known = f"there are {', '.join(sorted(places))}" if places else "there is none"
             raise PriceError(
                 f"no price of {sku} at {place}: {known}. Look it up and pass --prices FILE with\n"
-                f"as_of: <the day>\nskus:\n  {sku}:\n    seen: <where>\n    places: {{{place}: <dollars>}}"
+                f"as_of: <the day>\nskus:\n  {sku}:\n"
+                f"    seen: <where>\n    seen_at: [{place}]\n    places: {{{place}: <dollars>}}"
             )
         return Price(
             sku=sku,
             dollars=float(dollars),
             unit=price["unit"],
             page=self._pages.get(price.get("page", ""), price.get("page", "")),
-            seen=price.get("seen", ""),
+            seen=price.get("seen", "") if place in price.get("seen_at", [place]) else "",
             free=float(price.get("free", 0)),
         )

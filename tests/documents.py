@@ -71,11 +71,6 @@ def commands_in(markdown: str, *languages: str) -> list[str]:
     return found
 
 
-def section(document: str, title: str) -> str:
-    """What stands under a heading of the second level; empty without it."""
-    return (ROOT / document).read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-
-
 def transcripts(document: str) -> list[Transcript]:
     """The commands of `console` blocks with what they print."""
     return [found for _, text in blocks((ROOT / document).read_text(), "console") for found in _transcripts(text)]
@@ -274,4 +269,4 @@ _KINDS = {
     ".": stack_script,
     "gcloud": gcloud,
     "bq": bq,
-} | dict.fromkeys(("uv", "date", "grep", "head", "sort", "tail", "uniq"), installed)
+} | dict.fromkeys(("uv", "date", "grep", "head", "jq", "sort", "tail", "uniq"), installed)

@@ -11,6 +11,7 @@ from typing import Self
 import pulumi
 
 from components import config
+from components.settings.delivery import DeliverySettings
 from components.settings.endpoints import Endpoints
 from components.settings.identity import IdentitySettings
 from components.settings.keys import KeySettings
@@ -23,6 +24,7 @@ from components.settings.warehouse import WarehouseSettings
 
 __all__ = [
     "LAUNCH_OPTIONS",
+    "DeliverySettings",
     "Endpoints",
     "IdentitySettings",
     "KeySettings",
@@ -54,6 +56,7 @@ class Settings:
     spanner: SpannerSettings
     warehouse: WarehouseSettings
     pipeline: PipelineSettings
+    delivery: DeliverySettings
 
     @classmethod
     def load(cls) -> Self:
@@ -84,6 +87,7 @@ class Settings:
             spanner=SpannerSettings.read(read),
             warehouse=WarehouseSettings.read(read),
             pipeline=PipelineSettings.read(read),
+            delivery=DeliverySettings.read(read),
         )
         read.finish()
         settings._relations(read)
@@ -102,3 +106,4 @@ class Settings:
         self.spanner.relations(read, self.region, self.keys.customer_managed)
         self.warehouse.relations(read, self.region)
         self.pipeline.relations(read)
+        self.delivery.relations(read)

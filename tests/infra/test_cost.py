@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from components.config import ROOT
 from delivery.assumptions import Assumptions
 from delivery.cost import CHARGED, FREE, CostError, Estimate, Line, estimate
 from delivery.prices import PriceError, Prices
-from guardrails.graph import graph_of
+from guardrails.graph import Graph, graph_of
 from support.cli.main import main
 
 GIB = 2**30
@@ -28,7 +29,12 @@ ONE = Assumptions(
 
 
 def of(assumed: Assumptions = ONE, stack: str = "dev", **config: Any) -> Estimate:
-    return estimate(graph_of(stack, config), Prices.load(), assumed)
+    return estimate(_graph(stack, json.dumps(config)), Prices.load(), assumed)
+
+
+@cache
+def _graph(stack: str, config: str) -> Graph:
+    return graph_of(stack, json.loads(config))
 
 
 def line(estimated: Estimate, sku: str, what: str = "") -> Line:
@@ -135,6 +141,13 @@ def _other_stores() -> None:
         retention_duration=f"{730 * 3600}s",
         incremental_backup_spec=gcp.spanner.BackupScheduleIncrementalBackupSpecArgs(),
     )
+    gcp.projects.IAMAuditConfig(
+        "access",
+        project="p",
+        service="spanner.googleapis.com",
+        audit_log_configs=[{"log_type": "DATA_WRITE", "exempted_members": ["serviceAccount:dataflow-sa@p"]}],
+    )
+    gcp.dns.ManagedZone("zone", dns_name="googleapis.com.")
     gcp.kms.CryptoKey("turning", key_ring="r", rotation_period=f"{73 * 86400}s")
     gcp.kms.CryptoKey("still", key_ring="r")
     gcp.logging.ProjectBucketConfig("audit", project="p", location="us-central1", bucket_id="b", retention_days=395)
@@ -155,13 +168,26 @@ def others() -> Estimate:
         ("spanner-backup", "chain", "regional-us-east1", 1 + 1),
         ("kms-key-version", "turning", "us-central1", 1 + 5),
         ("kms-key-version", "still", "us-central1", 1),
-        ("logging-storage", "audit", "us-central1", 1),
-        ("logging-retention", "audit", "us-central1", 12),
+        # One entry a commit of the services, which are not exempted, and another: log_share.
+        ("logging-storage", "audit", "us-central1", 2),
+        ("logging-retention", "audit", "us-central1", 24),
+        ("dns-zone", "zone", "us-central1", 1),
     ],
 )
 def test_what_other_stacks_have_is_charged(others: Estimate, sku: str, what: str, place: str, used: float) -> None:
     found = line(others, sku, what)
     assert (found.place, found.used) == (place, pytest.approx(used))
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
+def test_every_stack_can_be_estimated(stack: str) -> None:
+    assert of(stack=stack).dollars > 0
+
+
+def test_writes_of_exempted_services_leave_no_log() -> None:
+    exempt = {"auditLogExemptions": ["application-sa"]}
+    assert line(of(**exempt), "logging-storage").used == pytest.approx(1)
+    assert line(of(auditLogExemptions=[]), "logging-storage").used == pytest.approx(2)
 
 
 def test_every_price_is_used(others: Estimate) -> None:
@@ -212,7 +238,8 @@ def test_the_command_tells_every_line_with_its_formula_and_marks_what_nobody_has
     for each in report["lines"]:
         assert each["formula"]
         assert each["page"].startswith("https://cloud.google.com/")
-        assert (each["sku"] in report["prices_nobody_has_seen"]) == (not each["seen"])
+        price = f"{each['sku']} at {each['place']}"
+        assert (price in report["prices_nobody_has_seen"]) == (not each["seen"])
     assert set(report["assumptions"]) == {each.name for each in fields(Assumptions)}
 
 
@@ -224,7 +251,8 @@ def test_a_price_file_changes_only_what_it_names(tmp_path: Path) -> None:
     changed = [a["sku"] for a, b in zip(ours["lines"], theirs["lines"], strict=True) if a != b]
     assert changed == ["dataflow-vcpu"]
     assert theirs["as_of"] == "2027-01-01"
-    assert "dataflow-vcpu" not in theirs["prices_nobody_has_seen"]
+    assert "dataflow-vcpu at us-central1" in ours["prices_nobody_has_seen"]
+    assert "dataflow-vcpu at us-central1" not in theirs["prices_nobody_has_seen"]
 
 
 @pytest.mark.parametrize(

@@ -259,3 +259,18 @@ def test_what_a_command_cannot_do_is_said_with_the_way_out(clone: Clone) -> None
     assert done.code == 1
     assert any("dlqRetentionDays must be" in error for error in done.report["errors"]), done.out
     assert "Traceback" not in done.out
+
+
+def test_the_foundation_goes_up_first_and_leaves_the_job_as_it_is(clone: Clone) -> None:
+    """What delivery does: all but the job, then the schema's changesets, then the job."""
+    job = {("gcp:dataflow/flexTemplateJob:FlexTemplateJob", "audit-stream-job")}
+    first = clone.deploy("up", "-s", "dev", "--without-job")
+    assert first.code == 2, first.err + first.out
+    assert _made(clone, "dev") == _wanted("dev") - job
+    assert clone.deploy("up", "-s", "dev").names("create") == {"audit-stream-job"}
+
+    clone.configure("dev", dlqRetentionDays=8, batchRows=100)
+    foundation = clone.deploy("up", "-s", "dev", "--without-job")
+    assert [change["name"] for change in foundation.report["changes"]] == ["dead-letters"], foundation.out
+    last = clone.deploy("up", "-s", "dev")
+    assert [(change["op"], change["name"]) for change in last.report["changes"]] == [("replace", "audit-stream-job")]
