@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components import naming
 from tests import documents
 from tests.documents import ROOT
 
@@ -134,6 +135,23 @@ def test_what_writes_is_not_taken_for_read_only() -> None:
         "pulumi up --stack prod",
     ):
         assert not READ_ONLY.match(command), command
+
+
+def test_the_commands_name_the_resources_as_the_program_does() -> None:
+    names = {
+        r"--instance=([\w-]+)": {naming.INSTANCE},
+        r"--(?:source|destination)-instance=([\w-]+)": {naming.INSTANCE},
+        r"(?:execute-sql|ddl describe|ddl update) ([\w-]+)": {naming.AUDIT_DATABASE, naming.METADATA_DATABASE},
+        r"--bucket=([\w-]+)": {naming.LOG_BUCKET},
+        r"--keyring=([\w-]+)": {naming.KEY_RING},
+        r"--filter=name=([\w-]+)": {naming.STREAM_JOB},
+        r"job_name=(audit-stream[\w-]*)": {naming.STREAM_JOB},
+        r"secrets versions \w+ ([\w-]+)": {naming.MASKING_KEYS},
+    }
+    for pattern, known in names.items():
+        found = {name for command in COMMANDS for name in re.findall(pattern, command)}
+        assert found, pattern
+        assert found <= known, pattern
 
 
 def test_the_index_names_every_page() -> None:
