@@ -16,6 +16,7 @@ APIS: Final = {
     "bigquery": "the warehouse",
     "bigquerydatatransfer": "the scheduled merge",
     "bigquerystorage": "the job's appends",
+    "cloudbuild": "the stack's triggers",
     "cloudkms": "customer-managed keys",
     "cloudresourcemanager": "grants on the project",
     "compute": "the network, and the job's workers",

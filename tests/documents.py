@@ -6,6 +6,7 @@ Blocks marked `sh` and `console` run as printed, here and against a stack in the
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import re
 import shlex
@@ -257,6 +258,11 @@ def stack_script(*args: str) -> None:
     assert (ROOT / f"Pulumi.{args[1]}.yaml").is_file(), args[1]
 
 
+def docker(*args: str) -> None:
+    for file in (after for flag, after in itertools.pairwise(args) if flag == "--file"):
+        script(file)
+
+
 def installed(*args: str) -> None:
     """Programs that a person has: what they do is not ours to test."""
 
@@ -269,4 +275,5 @@ _KINDS = {
     ".": stack_script,
     "gcloud": gcloud,
     "bq": bq,
+    "docker": docker,
 } | dict.fromkeys(("uv", "date", "grep", "head", "jq", "sort", "tail", "uniq"), installed)

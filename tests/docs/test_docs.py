@@ -12,8 +12,13 @@ from tests import documents
 from tests.documents import DOCUMENTS, FENCE, ROOT, TRACKED
 
 FOLDERS = sorted({str(folder) for name in TRACKED for folder in Path(name).parents if str(folder) != "."})
+OPERATORS = sorted(name for name in DOCUMENTS if name.startswith("docs/"))
 COMMANDS = sorted(
-    {c for document in ("README.md", "CONTRIBUTING.md") for c in documents.commands(document, "sh", "console")}
+    {
+        command
+        for document in ("README.md", "CONTRIBUTING.md", *OPERATORS)
+        for command in documents.commands(document, "sh", "console", "cloud")
+    }
 )
 
 
@@ -52,6 +57,7 @@ def test_the_audit_command_runs_as_it_is_written() -> None:
         ".venv/bin/python -m delivery.deplyo up -s dev",
         ".venv/bin/python -m delivery.deploy upp -s dev",
         "./audit search --limit 1 | gerp x",
+        "docker build --file pipeline/Dockerfile --tag x .",
     ],
 )
 def test_a_command_that_is_not_there_is_found_out(command: str) -> None:
