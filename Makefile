@@ -25,7 +25,7 @@ test: pulumi ## Run all the tests: make test [ARGS="-k search"]
 	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 test-infra: pulumi ## Run the tests of the stacks: graphs, rules, delivery, and the real Pulumi CLI
-	@$(BIN)/pytest tests/infra $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile tests/infra $(ARGS)
 
 lint: setup ## Check style, types and the direction of imports
 	@$(BIN)/ruff check

@@ -5,6 +5,7 @@ Each resource is judged alone, before it is made or changed, so a broken rule st
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,8 +68,9 @@ def _item(values: Any, key: Any) -> Any:
 
 
 def stack_values() -> Mapping[str, Any]:
-    """The stack's config by key, as text: the CLI puts it into this process's environment."""
-    return {key.partition(":")[2]: value for key, value in pulumi.runtime.get_config_env().items()}
+    """The stack's config by key: the CLI puts it into this process's environment, lists as JSON, all else as text."""
+    texts = pulumi.runtime.get_config_env()
+    return {key.partition(":")[2]: json.loads(text) if text.startswith("[") else text for key, text in texts.items()}
 
 
 if __name__ == "__main__":

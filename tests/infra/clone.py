@@ -21,10 +21,12 @@ import yaml
 
 from components.config import ROOT
 from delivery import deploy
+from guardrails.graph import graph_of
 from local import installed, plugin
 from local.cloud import Cloud
 
 _LONGEST = 240
+EMPTY = "import pulumi\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +176,18 @@ class Clone:
         assert done.code == 0, done.err
         return dict(json.loads(done.out)["deployment"])
 
+    def made(self, stack: str) -> set[tuple[str, str]]:
+        """(type, name) of what the state has, but for the provider of Pulumi's own resources, which the engine adds."""
+        there = [r for r in self.exported(stack)["resources"] if r["custom"]]
+        return {(r["type"], r["urn"].split("::", 3)[3]) for r in there if r["type"] != "pulumi:providers:pulumi"}
+
     def state_file(self, stack: str) -> str:
         return (self.state / ".pulumi" / "stacks" / "payment-audit" / f"{stack}.json").read_text()
+
+
+def wanted(stack: str) -> set[tuple[str, str]]:
+    """(type, name) of what the program asks for, by its graph under mocks."""
+    return {(node.type, node.name) for node in graph_of(stack).nodes}
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The stacks under the real Pulumi CLI: each test is a stack's life, from its first preview.
+"""dev under the real Pulumi CLI: each test is a life of the stack. The other stacks: test_pulumi_stacks.py.
 
 The provider is ours (`local/plugin.py`) and the cloud a file, so this shows what the program and Pulumi's engine do:
 order, state, secrets, protection, replacement, drift, adoption, interruption. What Google refuses is met only there.
@@ -6,19 +6,17 @@ order, state, secrets, protection, replacement, drift, adoption, interruption. W
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clone import Clone
+from clone import EMPTY, Clone, wanted
 
 from guardrails.graph import graph_of
 from guardrails.stores import RETAINED, holds_data
 
 TABLE = "gcp:bigquery/table:Table"
 BUCKET = "gcp:storage/bucket:Bucket"
-EMPTY = "import pulumi\n"
 # A life is a dozen runs of the CLI: half a minute each where the machine has other work.
 pytestmark = pytest.mark.timeout(900)
 
@@ -26,16 +24,6 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.fixture
 def clone(tmp_path: Path) -> Clone:
     return Clone(tmp_path)
-
-
-def _made(clone: Clone, stack: str) -> set[tuple[str, str]]:
-    """What the state has, but for the provider of Pulumi's own resources, which the engine adds."""
-    there = [r for r in clone.exported(stack)["resources"] if r["custom"] and r["type"] != "pulumi:providers:pulumi"]
-    return {(r["type"], r["urn"].split("::", 3)[3]) for r in there}
-
-
-def _wanted(stack: str) -> set[tuple[str, str]]:
-    return {(node.type, node.name) for node in graph_of(stack).nodes}
 
 
 def _project(stack: str) -> str:
@@ -52,7 +40,7 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> No
     # Up makes what the program says: what the graph under mocks has, no more and no less.
     made = clone.deploy("up", "-s", "dev")
     assert made.code == 2, made.err + made.out
-    assert _made(clone, "dev") == _wanted("dev")
+    assert clone.made("dev") == wanted("dev")
     assert made.report["outputs"]["project"] == _project("dev")
     assert clone.deploy("outputs", "-s", "dev").report == made.report["outputs"]
 
@@ -102,7 +90,7 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> No
     adopted = clone.deploy("up", "-s", "dev")
     assert adopted.code == 2, adopted.err + adopted.out
     assert adopted.names("import") == kept
-    assert _made(clone, "dev") == _wanted("dev")
+    assert clone.made("dev") == wanted("dev")
     clone.configure("dev", adoptRetained=False)
     assert clone.deploy("up", "-s", "dev").report["changes"] == []
 
@@ -117,46 +105,11 @@ def _of_google(state: dict[str, Any]) -> list[dict[str, Any]]:
     return [r for r in state["resources"] if r["custom"] and r["type"].startswith("gcp:")]
 
 
-def test_prod_refuses_to_lose_what_it_holds(clone: Clone) -> None:
-    made = clone.deploy("up", "-s", "prod")
-    assert made.code == 2, made.err + made.out
-    assert _made(clone, "prod") == _wanted("prod")
-    assert clone.deploy("up", "-s", "prod").code == 0
-    clone.configure("prod", dlqRetentionDays=120)
-    assert clone.deploy("up", "-s", "prod").names("update") == {"dead-letters"}
-    done = clone.cloud.journal
-
-    # A replacement: by the engine's protection, whoever runs it.
-    location = clone.setting("prod", "warehouseLocation")
-    clone.configure("prod", warehouseLocation="EU")
-    refused = clone.deploy("up", "-s", "prod")
-    assert refused.code == 1
-    assert any("protect" in error for error in refused.report["errors"]), refused.out
-
-    # A deletion likewise.
-    clone.configure("prod", warehouseLocation=location)
-    with clone.program(EMPTY):
-        refused = clone.deploy("up", "-s", "prod")
-    assert refused.code == 1
-    assert any("protect" in error for error in refused.report["errors"]), refused.out
-
-    # A destroy without the name, with another one, and with it: the engine is the last to refuse.
-    for confirmation in ([], ["--confirm", "dev"]):
-        refused = clone.deploy("destroy", "-s", "prod", *confirmation)
-        assert refused.code == 1
-        assert "must be confirmed with its name" in refused.err
-        assert "Nothing was deleted" in refused.err
-    refused = clone.deploy("destroy", "-s", "prod", "--confirm", "prod")
-    assert refused.code == 1
-    assert any("protect" in error for error in refused.report["errors"]), refused.out
-    assert clone.cloud.journal == done
-
-
 def test_a_store_without_protection_goes_only_when_it_is_named(clone: Clone) -> None:
     """In dev the engine would replace it without a word: deploy.py is what refuses."""
     assert clone.deploy("up", "-s", "dev").code == 2
     done = clone.cloud.journal
-    clone.configure("dev", warehouseLocation="EU")
+    clone.configure("dev", warehouseLocation="US")
     refused = clone.deploy("up", "-s", "dev")
     assert (refused.code, refused.report["result"]) == (1, "refused")
     assert {"payment_audit", "audit_service_dataset"} <= set(refused.report["refused"])
@@ -175,26 +128,6 @@ def test_a_store_without_protection_goes_only_when_it_is_named(clone: Clone) -> 
     assert (refused.code, set(refused.report["refused"])) == (1, stores)
 
 
-def test_staging_by_pulumi_in_a_shell(clone: Clone) -> None:
-    """Bare `pulumi`: the language host runs the program in a process of its own, as it does for a person."""
-    assert clone.pulumi("stack", "init", "staging").code == 0
-    preview = clone.pulumi("preview", "--stack", "staging")
-    assert preview.code == 0, preview.out + preview.err
-    made = clone.pulumi("up", "--yes", "--skip-preview", "--stack", "staging")
-    assert made.code == 0, made.out + made.err
-    assert _made(clone, "staging") == _wanted("staging")
-    again = clone.pulumi("up", "--yes", "--skip-preview", "--stack", "staging", "--expect-no-changes")
-    assert again.code == 0, again.out + again.err
-
-    # The state survives its backend: exported, and imported elsewhere, it is the same stack.
-    exported = clone.pulumi("stack", "export", "--stack", "staging").out
-    elsewhere = Clone(clone.folder.parent, backend="elsewhere")
-    assert elsewhere.pulumi("stack", "init", "staging").code == 0
-    assert elsewhere.pulumi("stack", "import", "--stack", "staging", input=exported).code == 0
-    moved = elsewhere.deploy("up", "-s", "staging")
-    assert (moved.code, moved.report["errors"]) == (0, [])
-
-
 def test_a_secret_is_not_in_the_state_in_plain_text(clone: Clone) -> None:
     secret = "a-token-that-nobody-must-read"
     with clone.program(f'import pulumi\npulumi.export("token", pulumi.Output.secret("{secret}"))\n'):
@@ -203,30 +136,6 @@ def test_a_secret_is_not_in_the_state_in_plain_text(clone: Clone) -> None:
     assert secret not in clone.state_file("dev") + made.out + made.err
     assert '"ciphertext"' in clone.state_file("dev")
     assert clone.deploy("outputs", "-s", "dev", "--show-secrets").report == {"token": secret}
-
-
-@pytest.mark.parametrize(
-    ("with_signal", "at"),
-    [(signal.SIGKILL, "before temp"), (signal.SIGKILL, "after temp"), (signal.SIGINT, "before temp")],
-    ids=["killed before it was made", "killed before it was known", "asked to end"],
-)
-def test_an_up_that_is_interrupted_half_way_is_run_again(clone: Clone, with_signal: signal.Signals, at: str) -> None:
-    """Killed, the CLI does not hear whether what it was making was made: it is found by its name."""
-    code = clone.interrupt("up", "-s", "dev", at=at, with_signal=with_signal)
-    assert code == 1
-    half = _made(clone, "dev")
-    assert half < _wanted("dev")
-    if with_signal == signal.SIGKILL:
-        refused = clone.deploy("up", "-s", "dev")
-        assert refused.code == 1
-        assert "`pulumi cancel --stack dev`" in refused.err + refused.out
-        assert clone.pulumi("cancel", "--yes", "--stack", "dev").code == 0
-    done = clone.deploy("up", "-s", "dev")
-    assert done.code == 2, done.err + done.out
-    assert ("The last run was ended by force" in done.err) is (with_signal == signal.SIGKILL)
-    assert _made(clone, "dev") == _wanted("dev")
-    assert clone.exported("dev").get("pending_operations", []) == []
-    assert clone.deploy("up", "-s", "dev").code == 0
 
 
 BREAKS_A_RULE = """

@@ -238,6 +238,16 @@ def test_what_google_keeps_is_what_pulumi_leaves_alone(graph: Graph) -> None:
     assert left == {node.type for node in graph.nodes if node.type in RETAINED}
 
 
+def test_the_policy_pack_reads_config_as_the_tests_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CLI hands lists over as JSON text: a rule that looks into one would see only brackets and quotes."""
+    from guardrails.__main__ import stack_values
+
+    monkeypatch.setenv(
+        "PULUMI_CONFIG", '{"payment-audit:spannerKeyRegions": "[\\"us-east4\\"]", "payment-audit:project": "p"}'
+    )
+    assert stack_values() == {"spannerKeyRegions": ["us-east4"], "project": "p"}
+
+
 # ---------------------------------------------------------------------- grants and their reasons
 
 
