@@ -175,7 +175,7 @@ def test_the_foundation_goes_up_first_and_leaves_the_job_as_it_is(clone: Clone) 
     job = {("gcp:dataflow/flexTemplateJob:FlexTemplateJob", "audit-stream-job")}
     first = clone.deploy("up", "-s", "dev", "--without-job")
     assert first.code == 2, first.err + first.out
-    assert _made(clone, "dev") == _wanted("dev") - job
+    assert clone.made("dev") == wanted("dev") - job
     assert clone.deploy("up", "-s", "dev").names("create") == {"audit-stream-job"}
 
     clone.configure("dev", dlqRetentionDays=8, batchRows=100)
