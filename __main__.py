@@ -3,19 +3,23 @@
 import pulumi
 
 from components.bigquery import Warehouse, WarehouseArgs
-from components.dataflow import StreamJob, StreamJobArgs
+from components.dataflow import StreamJob, StreamJobArgs, WorkerPlace
 from components.delivery import Delivery, DeliveryArgs
 from components.identity import Identity, IdentityArgs
+from components.image import Image, ImageArgs
 from components.kms import Keys, KeysArgs
 from components.logging import Logs, LogsArgs
 from components.network import Network, NetworkArgs
+from components.outputs import Outputs, export
 from components.perimeter import Perimeter, PerimeterArgs
+from components.personal_data import PersonalData, PersonalDataArgs
 from components.provider import google
 from components.secrets import MaskingKeys, MaskingKeysArgs
 from components.services import Services, ServicesArgs
 from components.settings import Settings
 from components.spanner import SourceDatabase, SourceDatabaseArgs
 from components.storage import Storage, StorageArgs
+from components.views import Views, ViewsArgs
 
 settings = Settings.load()
 provider = google(settings)
@@ -28,22 +32,19 @@ keys = Keys("keys", KeysArgs(settings=settings), here)
 logs = Logs("logs", LogsArgs(settings=settings, key=keys.logging), here)
 perimeter = Perimeter("perimeter", PerimeterArgs(settings=settings), here)
 
-source = SourceDatabase(
-    "source",
-    SourceDatabaseArgs(settings=settings, application=accounts.application.member, pipeline=accounts.pipeline.member),
-    here,
-)
-
-masking_keys = MaskingKeys("masking", MaskingKeysArgs(settings=settings, pipeline=accounts.pipeline.member), here)
-
+source = SourceDatabase("source", SourceDatabaseArgs(settings=settings, accounts=accounts, keys=keys), here)
+masking_keys = MaskingKeys("masking", MaskingKeysArgs(settings=settings, accounts=accounts, key=keys.secrets), here)
 storage = Storage("storage", StorageArgs(settings=settings, pipeline=accounts.pipeline.member, keys=keys), here)
 
+personal = PersonalData("personal", PersonalDataArgs(settings=settings, accounts=accounts), here)
 warehouse = Warehouse(
     "warehouse",
-    WarehouseArgs(settings=settings, pipeline=accounts.pipeline.member, merge=accounts.merge.email),
+    WarehouseArgs(settings=settings, accounts=accounts, key=keys.big_query, personal=personal.tag),
     here,
 )
+views = Views("views", ViewsArgs(settings=settings, accounts=accounts, warehouse=warehouse, key=keys.big_query), here)
 
+image = Image("image", ImageArgs(settings=settings, accounts=accounts, storage=storage), here)
 job = StreamJob(
     "stream",
     StreamJobArgs(
@@ -51,8 +52,9 @@ job = StreamJob(
         source=source,
         storage=storage,
         masking_keys=masking_keys.location,
-        account=accounts.pipeline,
-        subnetwork=network.subnetwork,
+        image=image,
+        accounts=accounts,
+        place=WorkerPlace(subnetwork=network.subnetwork, key=keys.dataflow),
         needs=[source, masking_keys, storage, warehouse],
     ),
     here,
@@ -60,14 +62,15 @@ job = StreamJob(
 
 delivery = Delivery("delivery", DeliveryArgs(settings=settings), here)
 
-# What `audit` needs to know: `pulumi stack output --json` is its connection file.
-pulumi.export("project", settings.project)
-pulumi.export("location", warehouse.location)
-pulumi.export("bigQueryEndpoint", settings.endpoints.big_query)
-pulumi.export("spannerEndpoint", settings.endpoints.spanner)
-pulumi.export("spannerInstance", source.instance)
-pulumi.export("spannerDatabase", source.database)
-pulumi.export("metadataDatabase", source.metadata_database)
-pulumi.export("maskingKeys", masking_keys.location)
-pulumi.export("deadLetterDirectory", storage.dead_letters)
-pulumi.export("jobName", job.name)
+export(
+    Outputs(
+        settings=settings,
+        source=source,
+        masking_keys=masking_keys,
+        storage=storage,
+        warehouse=warehouse,
+        views=views,
+        image=image,
+        job=job,
+    )
+)

@@ -2,20 +2,34 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import pulumi
-from pulumi_gcp import dataflow, projects, serviceaccount
+from pulumi_gcp import dataflow, projects, serviceaccount, storage
 
 from components import naming
-from components.settings import Settings
+from components.identity import Identity
+from components.image import Image
+from components.settings import PipelineSettings, Settings
 from components.spanner import SourceDatabase
 from components.storage import Storage
 from contract import options, schema
 
+# What the launcher reads and writes: the template, and where the launch stages the job's graph.
+_LAUNCHER_BUCKETS: Final = {"templates": "objectViewer", "staging": "objectUser", "temp": "objectUser"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerPlace:
+    """A subnetwork without public addresses. `key` encrypts the workers' state; None leaves that to Google."""
+
+    subnetwork: pulumi.Input[str]
+    key: pulumi.Input[str] | None
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamJobArgs:
-    """What the job reads, where it writes, and who it runs as.
+    """What the job reads, where it writes, what and where it runs; `accounts` has its own and its launcher's.
 
     `needs` is what must be there, with its grants, while the job runs: made before it, taken away after it is drained.
     """
@@ -24,15 +38,20 @@ class StreamJobArgs:
     source: SourceDatabase
     storage: Storage
     masking_keys: pulumi.Input[str]
-    account: serviceaccount.Account
-    subnetwork: pulumi.Input[str]
+    image: Image
+    place: WorkerPlace
+    accounts: Identity
     needs: Sequence[pulumi.Resource]
 
 
 class StreamJob(pulumi.ComponentResource):
-    """The job `audit-stream-job`. With pipelineOwner composer a DAG launches it, with the same `parameters`."""
+    """The job `audit-stream-job`. With pipelineOwner composer a DAG launches it, with the same `parameters`.
+
+    `page` is the job's page in the console, or that of all jobs where somebody else launches it.
+    """
 
     name: str
+    page: pulumi.Output[str]
     parameters: Mapping[str, pulumi.Input[str]]
 
     def __init__(self, name: str, args: StreamJobArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -41,9 +60,16 @@ class StreamJob(pulumi.ComponentResource):
         self.name = naming.STREAM_JOB
         self.parameters = launch_parameters(self._values())
         worker = self._worker_access()
+        self._launcher_access()
+        jobs = f"https://console.cloud.google.com/dataflow/jobs?project={args.settings.project}"
+        self.page = pulumi.Output.from_input(jobs)
         if args.settings.pipeline.owner == "pulumi":
-            self._job(worker)
-        self.register_outputs({"name": self.name, "parameters": self.parameters})
+            self.page = pulumi.Output.concat(
+                f"https://console.cloud.google.com/dataflow/jobs/{args.settings.region}/",
+                self._job(worker).id,
+                f"?project={args.settings.project}",
+            )
+        self.register_outputs({"name": self.name, "parameters": self.parameters, "page": self.page})
 
     def _values(self) -> dict[str, pulumi.Input[str]]:
         """Every launch option that this stack gives a value."""
@@ -52,7 +78,8 @@ class StreamJob(pulumi.ComponentResource):
             "spannerProjectId": settings.project,
             "spannerInstanceId": source.instance,
             "spannerDatabase": source.database,
-            "spannerMetadataInstanceId": source.instance,
+            "spannerDatabaseRole": source.reader_role,
+            "spannerMetadataInstanceId": source.metadata_instance,
             "spannerMetadataDatabase": source.metadata_database,
             "spannerChangeStreamNames": ",".join(schema.change_streams()),
             "spannerEndpoint": settings.endpoints.spanner,
@@ -65,43 +92,92 @@ class StreamJob(pulumi.ComponentResource):
         }
 
     def _worker_access(self) -> projects.IAMMember:
+        return self._on_project("dataflow-worker", "worker", self._args.accounts.pipeline.member)
+
+    def _launcher_access(self) -> None:
+        """Starts and ends jobs of this one account: it can act as no other."""
+        launcher = self._args.accounts.launcher.member
+        self._on_project("dataflow-launcher", "developer", launcher)
+        serviceaccount.IAMMember(
+            "launcher-as-worker",
+            service_account_id=self._args.accounts.pipeline.name,
+            role="roles/iam.serviceAccountUser",
+            member=launcher,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        for purpose, role in _LAUNCHER_BUCKETS.items():
+            storage.BucketIAMMember(
+                f"{purpose}-launcher",
+                bucket=naming.bucket(self._args.settings.project, purpose),
+                role=f"roles/storage.{role}",
+                member=launcher,
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[self._args.storage]),
+            )
+
+    def _on_project(self, name: str, role: str, member: pulumi.Input[str]) -> projects.IAMMember:
+        """Dataflow has no grant on anything smaller."""
         return projects.IAMMember(
-            "dataflow-worker",
+            name,
             project=self._args.settings.project,
-            role="roles/dataflow.worker",
-            member=self._args.account.member,
+            role=f"roles/dataflow.{role}",
+            member=member,
             opts=pulumi.ResourceOptions(parent=self),
         )
 
     def _job(self, worker: projects.IAMMember) -> dataflow.FlexTemplateJob:
         """The running job. Any change drains it and starts another, which goes on at the resume position."""
-        settings, storage = self._args.settings, self._args.storage
-        pipeline = settings.pipeline
+        settings, place = self._args.settings, self._args.place
+        pipeline, scratch = settings.pipeline, self._args.storage
         return dataflow.FlexTemplateJob(
             naming.STREAM_JOB,
             name=naming.STREAM_JOB,
             region=settings.region,
-            container_spec_gcs_path=pipeline.template
-            or pulumi.Output.concat(storage.templates, f"/{naming.STREAM_JOB}.json"),
+            container_spec_gcs_path=self._args.image.template,
             parameters=self.parameters,
-            temp_location=pulumi.Output.concat(storage.temp, "/temp"),
-            staging_location=pulumi.Output.concat(storage.staging, "/staging"),
-            service_account_email=self._args.account.email,
+            temp_location=pulumi.Output.concat(scratch.temp, "/temp"),
+            staging_location=pulumi.Output.concat(scratch.staging, "/staging"),
+            service_account_email=self._args.accounts.pipeline.email,
+            sdk_container_image=self._args.image.image or None,
             machine_type=pipeline.machine_type,
             num_workers=pipeline.workers,
             max_workers=pipeline.max_workers,
             enable_streaming_engine=True,
+            additional_experiments=["use_runner_v2", _streaming_mode(pipeline)],
+            additional_pipeline_options=scratch.memory_profiles.apply(lambda url: beam_options(pipeline, url)),
             ip_configuration="WORKER_IP_PRIVATE",
-            subnetwork=self._args.subnetwork,
+            subnetwork=place.subnetwork,
+            kms_key_name=place.key,
+            labels=naming.labels(settings.stack),
             on_delete="drain",
             # Two jobs at once would fence each other; an update in place would keep the old one's state.
             opts=pulumi.ResourceOptions(
                 parent=self,
                 delete_before_replace=True,
                 replace_on_changes=["*"],
-                depends_on=[worker, *self._args.needs],
+                depends_on=[worker, self._args.image, *self._args.needs],
+                # A drain ends when all that was read is written.
+                custom_timeouts=pulumi.CustomTimeouts(delete="60m"),
             ),
         )
+
+
+def beam_options(pipeline: PipelineSettings, profiles: str) -> list[str]:
+    """Options of Beam's own for which the job's resource has no argument. `profiles` is the URL of an expiring bucket.
+
+    A bundle takes one harness thread, so their number bounds how many are under way, and their rows in memory. The
+    memory profile has stacks and sizes of allocations; a heap's contents hold cards, and are written nowhere.
+    """
+    profile = ["profiler_agent=memray", f"profile_location={profiles}"] if pipeline.profile_memory else []
+    return [
+        f"disk_size_gb={pipeline.disk_size_gb}",
+        f"number_of_worker_harness_threads={pipeline.harness_threads}",
+        *profile,
+    ]
+
+
+def _streaming_mode(pipeline: PipelineSettings) -> str:
+    """Streaming Engine promises what the sink promises: less from the one would be lost, more is paid for nothing."""
+    return f"streaming_mode_{pipeline.options['writeMode'].replace('-', '_')}"
 
 
 def launch_parameters(values: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Input[str]]:

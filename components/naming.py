@@ -5,6 +5,8 @@ from typing import Final
 INSTANCE: Final = "audit-instance"
 AUDIT_DATABASE: Final = "audit-db"
 METADATA_DATABASE: Final = "audit-metadata"
+METADATA_INSTANCE: Final = "audit-metadata-instance"
+BACKUPS: Final = "audit-db-backups"
 STREAM_JOB: Final = "audit-stream-job"
 MASKING_KEYS: Final = "masking-keys"
 MERGE: Final = "merge-payment-state"

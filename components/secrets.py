@@ -1,20 +1,26 @@
-"""The masking key's secret."""
+"""The masking key's secret, and who may read it: the job, replay and validation, and the account that searches by card.
+
+Secret Manager's own rotation is not used: it sends a message on dates that would stand in the program, while a new key
+takes effect when the job starts again. Rotating is adding a version: docs/operations.md.
+"""
 
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_gcp import secretmanager
+from pulumi_gcp import secretmanager, serviceaccount
 
 from components import naming
+from components.identity import Identity
 from components.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskingKeysArgs:
-    """`pipeline`: the member that the job runs as."""
+    """`key` encrypts the secret; None leaves it to Google."""
 
     settings: Settings
-    pipeline: pulumi.Input[str]
+    accounts: Identity
+    key: pulumi.Input[str] | None = None
 
 
 class MaskingKeys(pulumi.ComponentResource):
@@ -29,26 +35,50 @@ class MaskingKeys(pulumi.ComponentResource):
         super().__init__(naming.component("MaskingKeys"), name, {}, opts)
         self._args = args
         secret = self._secret()
-        # The viewer lists the versions; it does not read them.
-        for role in ("secretAccessor", "viewer"):
-            self._access(secret, role)
+        accounts = args.accounts
+        readers = {
+            "pipeline": accounts.pipeline,
+            "validation": accounts.validation,
+            "card-search": accounts.card_search,
+        }
+        for who, account in readers.items():
+            # The viewer lists the versions; it does not read them.
+            for role in ("secretAccessor", "viewer"):
+                self._access(secret, who, role, account.member)
+        for person in args.settings.warehouse.card_searchers:
+            self._may_act_as_card_search(person)
         self.location = secret.id
         self.register_outputs({"location": self.location})
 
     def _secret(self) -> secretmanager.Secret:
+        replica: secretmanager.SecretReplicationUserManagedReplicaArgsDict = {"location": self._args.settings.region}
+        if self._args.key is not None:
+            replica["customer_managed_encryption"] = {"kms_key_name": self._args.key}
         return secretmanager.Secret(
             naming.MASKING_KEYS,
             secret_id=naming.MASKING_KEYS,
-            replication={"user_managed": {"replicas": [{"location": self._args.settings.region}]}},
+            replication={"user_managed": {"replicas": [replica]}},
+            # A version that was destroyed by mistake can be had back for a week: rows masked with it need it.
+            version_destroy_ttl=f"{7 * 24 * 3600}s",
             deletion_protection=self._args.settings.protect,
             opts=pulumi.ResourceOptions(parent=self, protect=self._args.settings.protect),
         )
 
-    def _access(self, secret: secretmanager.Secret, role: str) -> None:
+    def _access(self, secret: secretmanager.Secret, who: str, role: str, member: pulumi.Input[str]) -> None:
         secretmanager.SecretIamMember(
-            f"{naming.MASKING_KEYS}-{role}-pipeline",
+            f"{naming.MASKING_KEYS}-{role}-{who}",
             secret_id=secret.secret_id,
             role=f"roles/secretmanager.{role}",
-            member=self._args.pipeline,
+            member=member,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def _may_act_as_card_search(self, person: str) -> None:
+        """A person never reads the key: who searches by card acts as an account that may, and that is logged."""
+        serviceaccount.IAMMember(
+            f"card-search-{person}",
+            service_account_id=self._args.accounts.card_search.name,
+            role="roles/iam.serviceAccountTokenCreator",
+            member=person,
             opts=pulumi.ResourceOptions(parent=self),
         )

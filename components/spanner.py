@@ -1,14 +1,17 @@
 """The source: Spanner instance, audit database with its change streams, and the pipeline's metadata database."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pulumi
 from pulumi_gcp import spanner
 
 from components import naming
-from components.settings import Settings
+from components.identity import Identity
+from components.kms import Keys
+from components.settings import Settings, SpannerSettings
 from contract import schema
 
 
@@ -18,48 +21,71 @@ class SchemaOwnerError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class SourceDatabaseArgs:
-    """`application` and `pipeline`: the members that write payments and that read their changes."""
-
     settings: Settings
-    application: pulumi.Input[str]
-    pipeline: pulumi.Input[str]
+    accounts: Identity
+    keys: Keys
 
 
 class SourceDatabase(pulumi.ComponentResource):
-    """Database `audit-db` with the tables and change streams of the Liquibase changelog. Outputs are names."""
+    """Database `audit-db` with the tables and change streams of the Liquibase changelog. Outputs are names.
+
+    `reader_role` is the database role that the pipeline reads with; empty, it reads with its IAM role.
+    """
 
     instance: pulumi.Output[str]
     database: pulumi.Output[str]
+    metadata_instance: pulumi.Output[str]
     metadata_database: pulumi.Output[str]
+    reader_role: str
 
     def __init__(self, name: str, args: SourceDatabaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("SourceDatabase"), name, {}, opts)
         self._args, self._settings = args, args.settings
         instance = self._instance()
         database = self._audit_database(instance)
-        metadata = self._database(naming.METADATA_DATABASE, instance, schema.statements(schema.METADATA_DB))
-        self._access(database, "application", "databaseUser", args.application)
-        self._access(database, "pipeline", "databaseReader", args.pipeline)
-        self._access(metadata, "pipeline", "databaseUser", args.pipeline)
-        self.instance = instance.name
-        self.database = database.name
-        self.metadata_database = metadata.name
+        home = self._metadata_instance() or instance
+        metadata = self._metadata_database(home)
+        self._backups(database)
+        self._audit_access(database)
+        self._metadata_access(metadata)
+        self.instance, self.database = instance.name, database.name
+        self.metadata_instance, self.metadata_database = home.name, metadata.name
+        self.reader_role = schema.READER_ROLE if self._settings.spanner.fine_grained else ""
         self.register_outputs(
             {"instance": self.instance, "database": self.database, "metadata_database": self.metadata_database}
         )
 
     def _instance(self) -> spanner.Instance:
         settings = self._settings.spanner
+        capacity = (
+            {"autoscaling_config": _autoscaling(settings)}
+            if settings.max_processing_units
+            else {"processing_units": settings.processing_units}
+        )
+        return self._spanner_instance(naming.INSTANCE, settings.instance_config, settings.edition, capacity)
+
+    def _metadata_instance(self) -> spanner.Instance | None:
+        """An instance of its own, in the job's region: then the stream and its position share no capacity."""
+        units = self._settings.spanner.metadata_processing_units
+        if not units:
+            return None
+        place = f"regional-{self._settings.region}"
+        return self._spanner_instance(naming.METADATA_INSTANCE, place, "STANDARD", {"processing_units": units})
+
+    def _spanner_instance(self, name: str, config: str, edition: str, capacity: Mapping[str, Any]) -> spanner.Instance:
+        protect = self._settings.protect
         return spanner.Instance(
-            naming.INSTANCE,
-            name=naming.INSTANCE,
-            display_name=naming.INSTANCE,
-            config=settings.instance_config,
-            # Several regions are sold in this edition alone.
-            edition="ENTERPRISE_PLUS" if settings.multi_region else None,
-            processing_units=settings.processing_units,
-            force_destroy=False,
-            opts=pulumi.ResourceOptions(parent=self, protect=self._settings.protect),
+            name,
+            name=name,
+            display_name=name,
+            config=config,
+            edition=edition,
+            # The schedule below is the one that makes backups.
+            default_backup_schedule_type="NONE",
+            # Its backups go with it where that is allowed; otherwise they keep it.
+            force_destroy=not protect,
+            **capacity,
+            opts=pulumi.ResourceOptions(parent=self, protect=protect),
         )
 
     def _audit_database(self, instance: spanner.Instance) -> spanner.Database:
@@ -67,10 +93,19 @@ class SourceDatabase(pulumi.ComponentResource):
         settings = self._settings.spanner
         owner = self._schema_owner()
         if settings.schema_owner == "liquibase":
-            return self._database(naming.AUDIT_DATABASE, instance, [], ignore=["ddls"])
+            return self._database(naming.AUDIT_DATABASE, instance, [], self._encryption(), ignore=["ddls"])
         statements = schema.statements(contexts=frozenset(settings.schema_contexts))
         # The statements wait for the owner's check: Pulumi must not run what Liquibase has run.
-        return self._database(naming.AUDIT_DATABASE, instance, owner.apply(lambda _: statements))
+        return self._database(naming.AUDIT_DATABASE, instance, owner.apply(lambda _: statements), self._encryption())
+
+    def _metadata_database(self, instance: spanner.Instance) -> spanner.Database:
+        own = bool(self._settings.spanner.metadata_processing_units)
+        encryption = _encryption([self._args.keys.spanner]) if own else self._encryption()
+        return self._database(naming.METADATA_DATABASE, instance, schema.statements(schema.METADATA_DB), encryption)
+
+    def _encryption(self) -> spanner.DatabaseEncryptionConfigArgsDict | None:
+        """The key of the instance's region or, of a multi-region instance, one in each of its regions."""
+        return _encryption(self._args.keys.spanner_replicas or [self._args.keys.spanner])
 
     def _schema_owner(self) -> pulumi.Output[str]:
         """The owner that the stack was made with, kept in its state. SchemaOwnerError when config says another."""
@@ -83,6 +118,7 @@ class SourceDatabase(pulumi.ComponentResource):
         name: str,
         instance: spanner.Instance,
         statements: pulumi.Input[Sequence[str]],
+        encryption: spanner.DatabaseEncryptionConfigArgsDict | None,
         *,
         ignore: list[str] | None = None,
     ) -> spanner.Database:
@@ -92,22 +128,110 @@ class SourceDatabase(pulumi.ComponentResource):
             name,
             name=name,
             instance=instance.name,
+            database_dialect="GOOGLE_STANDARD_SQL",
             ddls=statements,
+            encryption_config=encryption,
             version_retention_period=self._settings.spanner.version_retention,
             deletion_protection=protect,
             enable_drop_protection=protect,
             opts=pulumi.ResourceOptions(parent=self, protect=protect, ignore_changes=ignore),
         )
 
-    def _access(self, database: spanner.Database, who: str, role: str, member: pulumi.Input[str]) -> None:
+    def _backups(self, database: spanner.Database) -> None:
+        settings = self._settings.spanner
+        if not settings.backup_days:
+            return
+        spanner.BackupSchedule(
+            naming.BACKUPS,
+            name=naming.BACKUPS,
+            instance=database.instance,
+            database=database.name,
+            retention_duration=f"{settings.backup_days * 24 * 3600}s",
+            spec={"cron_spec": {"text": settings.backup_cron}},
+            full_backup_spec={},
+            encryption_config={"encryption_type": "USE_DATABASE_ENCRYPTION"},
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def _audit_access(self, database: spanner.Database) -> None:
+        """Fine-grained: the services cannot change the schema, and the job sees the change streams and no table."""
+        accounts = self._args.accounts
+        if self._settings.spanner.fine_grained:
+            self._database_role(database, "application", schema.WRITER_ROLE, accounts.application.member)
+            self._database_role(database, "pipeline", schema.READER_ROLE, accounts.pipeline.member)
+        else:
+            self._access(database, "application", "databaseUser", accounts.application.member)
+            self._access(database, "pipeline", "databaseReader", accounts.pipeline.member)
+        self._access(database, "probe", "databaseReader", accounts.probe.member)
+        self._access(database, "validation", "databaseReader", accounts.validation.member)
+
+    def _metadata_access(self, metadata: spanner.Database) -> None:
+        """The job keeps its position there, the probe its totals, replay and validation who asked for what."""
+        accounts = self._args.accounts
+        for who, account in (
+            ("pipeline", accounts.pipeline),
+            ("probe", accounts.probe),
+            ("validation", accounts.validation),
+        ):
+            self._access(metadata, who, "databaseUser", account.member)
+
+    def _database_role(
+        self, database: spanner.Database, who: str, database_role: str, member: pulumi.Input[str]
+    ) -> None:
+        """Lets a member act as one database role, and as nothing else."""
+        self._access(database, who, "fineGrainedAccessUser", member)
+        self._access(
+            database,
+            f"{who}-as-{database_role}",
+            "databaseRoleUser",
+            member,
+            condition={
+                "title": database_role,
+                "expression": 'resource.type == "spanner.googleapis.com/DatabaseRole" && '
+                f'resource.name.endsWith("/databaseRoles/{database_role}")',
+            },
+        )
+
+    def _access(
+        self,
+        database: spanner.Database,
+        who: str,
+        role: str,
+        member: pulumi.Input[str],
+        *,
+        condition: spanner.DatabaseIAMMemberConditionArgsDict | None = None,
+    ) -> None:
         spanner.DatabaseIAMMember(
             f"{database._name}-{who}",
             instance=database.instance,
             database=database.name,
             role=f"roles/spanner.{role}",
             member=member,
+            condition=condition,
             opts=pulumi.ResourceOptions(parent=self),
         )
+
+
+def _autoscaling(settings: SpannerSettings) -> spanner.InstanceAutoscalingConfigArgsDict:
+    """Between the stack's two numbers; the targets are those that Google recommends."""
+    return {
+        "autoscaling_limits": {
+            "min_processing_units": settings.processing_units,
+            "max_processing_units": settings.max_processing_units,
+        },
+        # What is left over takes the load of a zone or, of a multi-region instance, of a region that fails.
+        "autoscaling_targets": {
+            "high_priority_cpu_utilization_percent": 45 if settings.multi_region else 65,
+            "storage_utilization_percent": 85,
+        },
+    }
+
+
+def _encryption(keys: Sequence[pulumi.Input[str] | None]) -> spanner.DatabaseEncryptionConfigArgsDict | None:
+    given = [key for key in keys if key is not None]
+    if not given:
+        return None
+    return {"kms_key_name": given[0]} if len(given) == 1 else {"kms_key_names": given}
 
 
 def _same_owner(configured: str, stashed: Sequence[str]) -> str:

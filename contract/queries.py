@@ -1,13 +1,15 @@
 """The SQL of the warehouse: views, prebuilt queries and scripts, as templates in `sql/bigquery/`.
 
-A template names `${project}`, `${payment_dataset}` and `${audit_log_dataset}`, and the column lists below, which come
-from `contract/tables.py`: two tables are never united by `*`, because their columns need not stand in the same order
-once one was added to a living table.
+A template names `${project}`, `${payment_dataset}`, `${audit_log_dataset}` and `${views_dataset}`, and the column lists
+below, which come from `contract/tables.py`: two tables are never united by `*`, because their columns need not stand in
+the same order once one was added to a living table.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -31,8 +33,26 @@ class QueryError(LookupError):
     """There is no such view, query or script; the message names those that there are."""
 
 
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a table function: `type` is a SQL type, such as `STRING` or `ARRAY<STRING>`."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableFunction:
+    """A prebuilt query as a function: `SELECT * FROM payment_views.payment_by_id('…')`."""
+
+    name: str
+    description: str
+    arguments: tuple[Argument, ...]
+    body: str
+
+
 def views() -> tuple[str, ...]:
-    """The names of the views, all in the payment dataset; none reads another."""
+    """The names of the views, all in the views' dataset; none reads another."""
     return _names(VIEWS)
 
 
@@ -49,6 +69,23 @@ def view(name: str, project: str) -> str:
 def query(name: str, project: str) -> str:
     """A prebuilt query, with its named parameters."""
     return _render(QUERIES, name, project)
+
+
+def table_function(name: str, project: str) -> TableFunction:
+    """A prebuilt query as a table function: its `@parameters` are arguments, and who calls it says its LIMIT.
+
+    BigQuery reads a name that is a column as the column, never as the argument: hence `p_`.
+    """
+    about, parameters, *lines = query(name, project).splitlines()
+    body = re.sub(r"\s+LIMIT @limit\s*$", "", "\n".join(lines))
+    used = set(re.findall(r"@(\w+)", body))
+    arguments = tuple(Argument(f"p_{n}", t) for n, t in re.findall(r"@(\w+) ([A-Z0-9<>]+)", parameters) if n in used)
+    return TableFunction(
+        name=name,
+        description=about.removeprefix("-- "),
+        arguments=arguments,
+        body=re.sub(r"@(\w+)", r"p_\1", body),
+    )
 
 
 def script(name: str, project: str) -> str:
@@ -74,6 +111,7 @@ def _column_lists() -> dict[str, str]:
     return {
         "payment_dataset": tables.PAYMENT_DATASET,
         "audit_log_dataset": tables.AUDIT_LOG_DATASET,
+        "views_dataset": tables.VIEWS_DATASET,
         "payment_columns": _lines(field.name for field in payment),
         "payment_columns_set": _lines(f"{field.name} = change.{field.name}" for field in payment),
         "payment_columns_of_change": _lines(f"change.{field.name}" for field in payment),

@@ -16,6 +16,10 @@ SQL = Path(__file__).parent / "sql"
 AUDIT_DB = SQL / "spanner" / "changelog.yaml"
 METADATA_DB = SQL / "metadata" / "changelog.yaml"
 
+# Database roles of the changelog, for fine-grained access: one sees the change streams, the other writes payments.
+READER_ROLE = "audit_reader"
+WRITER_ROLE = "audit_writer"
+
 _INCLUDE = re.compile(r"^\s*-\s*include:\s*\{\s*file:\s*([^,\s}]+)", re.M)
 _CHANGESET = re.compile(r"^--changeset[ \t]+(\S+?):(\S+)(.*)$", re.M)
 _CONTEXT = re.compile(r"context:(\S+)")

@@ -18,6 +18,8 @@ Mode = Literal["NULLABLE", "REPEATED", "REQUIRED"]
 
 PAYMENT_DATASET: Final = "payment_audit"
 AUDIT_LOG_DATASET: Final = "audit_service_dataset"
+# The views and table functions, and no table: who may read it sees nothing below them.
+VIEWS_DATASET: Final = "payment_views"
 PAYMENT_TABLE: Final = "payment_audit_trail"
 AUDIT_LOG_TABLE: Final = "audit_logs"
 
@@ -131,6 +133,12 @@ COLUMN_POLICIES: Final[dict[str, Policy]] = {
     "CreatedAt": "scan",
     "UpdatedAt": "scan",
 }
+
+# Columns that tell of a person, in any table: identifiers, and the JSON that may hold them. Under `personalDataReaders`
+# everybody else reads NULL there.
+PERSONAL_COLUMNS: Final = frozenset(
+    {"CustomerId", "UserId", "CardholderName_token", "Metadata", CUSTOMER_ID, ACTING_USER, OLD_VALUES}
+)
 
 TOKEN_SUFFIX: Final = "_token"  # noqa: S105
 

@@ -95,7 +95,7 @@ def estimate(graph: Graph, prices: Prices, assumed: Assumptions) -> Estimate:
     lines = [
         line
         for kind, charge in CHARGED.items()
-        for node in graph.nodes
+        for node in sorted(graph.nodes, key=lambda node: node.name)
         if node.type == kind
         for line in charge(charges, node)
     ]
@@ -162,7 +162,7 @@ class _Charges:
         workers = (assumed.workers or float(inputs["numWorkers"]), "workers")
         yield self._line(where, "dataflow-vcpu", node.name, workers, (cpus, "vCPU"), (HOURS, "hours"))
         yield self._line(where, "dataflow-memory", node.name, workers, (memory, "GiB"), (HOURS, "hours"))
-        disk = (float(inputs.get("diskSizeGb", _DISK_GIB)), "GiB")
+        disk = (_disk(inputs), "GiB")
         yield self._line(where, "dataflow-disk", node.name, workers, disk, (HOURS, "hours"))
         # Read once, and once more across the one shuffle.
         read = (assumed.changelog_bytes / GIB, "GiB read")
@@ -335,6 +335,12 @@ def _nodes(inputs: Mapping[str, Any]) -> float:
     if limits:
         return (float(limits["minProcessingUnits"]) + float(limits["maxProcessingUnits"])) / 2000
     return float(inputs["processingUnits"]) / 1000
+
+
+def _disk(job: Mapping[str, Any]) -> float:
+    """GiB of a worker's disk, which the job is given as an option of Beam's."""
+    options = dict(option.partition("=")[::2] for option in job.get("additionalPipelineOptions") or [])
+    return float(options.get("disk_size_gb", _DISK_GIB))
 
 
 def _machine(machine_type: str) -> tuple[int, float]:

@@ -89,6 +89,8 @@ def server_made(project: str, kind: str, name: str, inputs: Mapping[str, Any]) -
 def looked_up(function: str) -> dict[str, Any]:
     """The answer to a question that the program asks: its project's number, a service's agent."""
     return {
+        # No table is there yet.
+        "gcp:bigquery/getTable:getTable": {},
         "gcp:organizations/getProject:getProject": {"number": PROJECT_NUMBER},
         "gcp:storage/getProjectServiceAccount:getProjectServiceAccount": {"emailAddress": _agent("storage")},
         "gcp:bigquery/getDefaultServiceAccount:getDefaultServiceAccount": {

@@ -38,8 +38,20 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("application-sa", "Spanner database audit-db", "spanner.databaseUser"): (
         "services read and write payments; it reaches no other database"
     ),
+    Grant("application-sa", "Spanner database audit-db", "spanner.fineGrainedAccessUser"): (
+        "services use the database as a database role, and as nothing else"
+    ),
+    Grant("application-sa", "Spanner database audit-db, audit_writer", "spanner.databaseRoleUser"): (
+        "the role reads, inserts and updates payments; it changes no schema"
+    ),
     Grant("dataflow-sa", "Spanner database audit-db", "spanner.databaseReader"): (
-        "the job reads the change streams, and rows whose dead letter holds no change"
+        "the job reads the change streams, also again for a dead letter that holds no change"
+    ),
+    Grant("dataflow-sa", "Spanner database audit-db", "spanner.fineGrainedAccessUser"): (
+        "the job uses the database as a database role, and as nothing else"
+    ),
+    Grant("dataflow-sa", "Spanner database audit-db, audit_reader", "spanner.databaseRoleUser"): (
+        "the role sees the change streams, and no table"
     ),
     Grant("dataflow-sa", "Spanner database audit-metadata", "spanner.databaseUser"): (
         "the job keeps its generation, write streams and resume position there"
@@ -67,6 +79,15 @@ REASONS: Final[Mapping[Grant, str]] = {
     ),
     Grant("dataflow-sa", "project", "bigquery.jobUser"): "the job looks change ids up by query after a doubt",
     Grant("dataflow-sa", "project", "dataflow.worker"): "a worker leases work; Google grants it on a project alone",
+    Grant("dataflow-sa", "repository audit-images", "artifactregistry.reader"): "workers start from the job's image",
+    Grant("launcher-sa", "project", "dataflow.developer"): "starts and ends jobs; Google grants it on a project alone",
+    Grant(
+        "launcher-sa", "account dataflow-sa", "iam.serviceAccountUser"
+    ): "the job that it starts runs as this account",
+    Grant("launcher-sa", "bucket templates", "storage.objectViewer"): "a launch reads the template",
+    Grant("launcher-sa", "bucket staging", "storage.objectUser"): "a launch puts the job's files there",
+    Grant("launcher-sa", "bucket temp", "storage.objectUser"): "a launch writes scratch files",
+    Grant("launcher-sa", "repository audit-images", "artifactregistry.reader"): "a launch starts from the job's image",
     Grant(
         "merge-sa", "table payment_audit.payment_audit_trail_bq", "bigquery.dataViewer"
     ): "the merge reads new changes",
@@ -78,13 +99,71 @@ REASONS: Final[Mapping[Grant, str]] = {
         "the merge notes how far it has come"
     ),
     Grant("merge-sa", "project", "bigquery.jobUser"): "the merge is a query",
-    Grant("readers", "table payment_audit.complete_until", "bigquery.dataViewer"): (
-        "support sees up to when all changes have arrived"
+    Grant("merge-sa", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (
+        "the merge copies personal columns; masked, it would write NULL"
     ),
-    Grant("readers", "table payment_audit.payment_current", "bigquery.dataViewer"): "support sees how a payment stands",
-    Grant("readers", "table payment_audit.payment_timeline", "bigquery.dataViewer"): "support sees a payment's changes",
-    Grant("readers", "table payment_audit.payment_transitions", "bigquery.dataViewer"): (
-        "support sees a payment's states in order"
+    Grant("probe-sa", "Spanner database audit-db", "spanner.databaseReader"): "the probe counts what was committed",
+    Grant("probe-sa", "Spanner database audit-metadata", "spanner.databaseUser"): "the probe keeps its totals there",
+    Grant("probe-sa", "dataset payment_audit", "bigquery.dataViewer"): "the probe counts what arrived, and when",
+    Grant(
+        "probe-sa", "dataset audit_service_dataset", "bigquery.dataViewer"
+    ): "the probe counts what arrived, and when",
+    Grant(
+        "probe-sa", "dataset payment_views", "bigquery.dataViewer"
+    ): "the probe counts payments by state, and stuck ones",
+    Grant("probe-sa", "project", "bigquery.jobUser"): "the probe's counts are queries",
+    Grant("probe-sa", "data policy personal_as_null", "bigquerydatapolicy.maskedReader"): (
+        "the probe reads views with personal columns, and NULL in these"
+    ),
+    Grant("validation-sa", "Spanner database audit-db", "spanner.databaseReader"): (
+        "validation and replay read payments at a timestamp"
+    ),
+    Grant("validation-sa", "Spanner database audit-metadata", "spanner.databaseUser"): (
+        "validation reads the resume position; who replayed what stands there"
+    ),
+    Grant("validation-sa", "dataset payment_audit", "bigquery.dataEditor"): (
+        "validation compares rows, a replay appends some, and both note what they did"
+    ),
+    Grant("validation-sa", "dataset audit_service_dataset", "bigquery.dataEditor"): (
+        "validation compares rows, and a replay appends some"
+    ),
+    Grant("validation-sa", "project", "bigquery.jobUser"): "validation's counts and checksums are queries",
+    Grant("validation-sa", "secret masking-keys", "secretmanager.secretAccessor"): (
+        "what is read in Spanner is masked as the job masks it, and then compared or appended"
+    ),
+    Grant("validation-sa", "secret masking-keys", "secretmanager.viewer"): (
+        "lists the keys' versions; this role reads none of them"
+    ),
+    Grant("validation-sa", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (
+        "personal columns are compared too"
+    ),
+    Grant("console-sa", "dataset payment_views", "bigquery.dataViewer"): "the console searches the views",
+    Grant("console-sa", "project", "bigquery.jobUser"): "a search is a query",
+    Grant("console-sa", "data policy personal_as_null", "bigquerydatapolicy.maskedReader"): (
+        "the console shows NULL in personal columns, unless personalDataReaders names it"
+    ),
+    Grant("card-search-sa", "dataset payment_views", "bigquery.dataViewer"): "a search by card searches the views",
+    Grant("card-search-sa", "project", "bigquery.jobUser"): "a search is a query",
+    Grant("card-search-sa", "secret masking-keys", "secretmanager.secretAccessor"): (
+        "a card number becomes its token with the keys"
+    ),
+    Grant("card-search-sa", "secret masking-keys", "secretmanager.viewer"): (
+        "lists the keys' versions; this role reads none of them"
+    ),
+    Grant("card-search-sa", "data policy personal_as_null", "bigquerydatapolicy.maskedReader"): (
+        "a search by card shows NULL in personal columns"
+    ),
+    Grant("card searchers", "account card-search-sa", "iam.serviceAccountTokenCreator"): (
+        "people search by card as this account; none has a grant on the key"
+    ),
+    Grant("personal data readers", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (
+        "those of the readers whom config chose see who the customer is"
+    ),
+    Grant("readers", "data policy personal_as_null", "bigquerydatapolicy.maskedReader"): (
+        "all other readers see NULL in personal columns"
+    ),
+    Grant("readers", "dataset payment_views", "bigquery.dataViewer"): (
+        "support reads the views and the prebuilt queries, and no table"
     ),
     Grant("readers", "project", "bigquery.jobUser"): "a search is a query",
     Grant(
@@ -122,6 +201,8 @@ _RESOURCES: Final[Mapping[str, str]] = {
     "gcp:spanner/databaseIAMMember:DatabaseIAMMember": "Spanner database {database}",
     "gcp:storage/bucketIAMMember:BucketIAMMember": "bucket {bucket}",
     "gcp:bigquery/datasetIamMember:DatasetIamMember": "dataset {datasetId}",
+    "gcp:bigquerydatapolicy/dataPolicyIamMember:DataPolicyIamMember": "data policy {dataPolicyId}",
+    "gcp:datacatalog/policyTagIamMember:PolicyTagIamMember": "policy tag {policyTag}",
     "gcp:bigquery/iamMember:IamMember": "table {datasetId}.{tableId}",
     "gcp:secretmanager/secretIamMember:SecretIamMember": "secret {secretId}",
     "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember": "key {cryptoKeyId}",
@@ -138,7 +219,7 @@ def grants(graph: Graph) -> Iterator[Grant]:
     for node in graph.nodes:
         if "role" in node.inputs and "member" in node.inputs:
             role = str(node.inputs["role"]).removeprefix("roles/")
-            yield Grant(_principal(graph, str(node.inputs["member"])), _resource(graph, node), role)
+            yield Grant(_principal(graph, str(node.inputs["member"]), role), _resource(graph, node), role)
 
 
 def problems(graphs: Iterable[Graph]) -> list[str]:
@@ -173,7 +254,17 @@ def document(graphs: Iterable[Graph]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _principal(graph: Graph, member: str) -> str:
+# What config names for one role, by that role; any other member that config names is a reader.
+_CHOSEN: Final[Mapping[str, tuple[str, str]]] = {
+    "iam.serviceAccountTokenCreator": ("cardSearchers", "card searchers"),
+    "datacatalog.categoryFineGrainedReader": ("personalDataReaders", "personal data readers"),
+}
+
+
+def _principal(graph: Graph, member: str, role: str) -> str:
+    setting, chosen = _CHOSEN.get(role, ("", ""))
+    if member in (graph.config.get(setting) or []):
+        return chosen
     if member in (graph.config.get("readers") or []):
         return "readers"
     if agent := re.fullmatch(r"serviceAccount:.*@(?:gcp-sa-)?([\w-]+)\.iam\.gserviceaccount\.com", member):

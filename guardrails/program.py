@@ -24,6 +24,8 @@ from guardrails.google import looked_up
 
 # (type, name, inputs) → the resource's state, `id` among it.
 Make = Callable[[str, str, Mapping[str, Any]], dict[str, Any]]
+# (function, inputs) → its answer.
+Look = Callable[[str, Mapping[str, Any]], dict[str, Any]]
 
 
 def run_program(
@@ -31,13 +33,14 @@ def run_program(
     values: Mapping[str, Any],
     make: Make,
     *,
+    look: Look = lambda function, inputs: looked_up(function),
     on_register: Callable[[Any], None] | None = None,
     program: Callable[[], object] | None = None,
 ) -> dict[str, Any]:
     """Runs the stack's program; `make(type, name, inputs)` stands in for the provider. Returns the stack's outputs.
 
-    `on_register` gets each raw registration, with the resource options that `make` does not see. `program` replaces
-    `__main__.py`.
+    `look(function, inputs)` answers what the program looks up; by default no table is there yet. `on_register` gets
+    each raw registration, with the resource options that `make` does not see. `program` replaces `__main__.py`.
     """
     config = {f"payment-audit:{key}": _text(value) for key, value in values.items()}
     run = program or (lambda: runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__"))
@@ -45,7 +48,7 @@ def run_program(
 
     def settle() -> None:
         try:
-            ended.set_result(_run(stack, config, make, on_register, run))
+            ended.set_result(_run(stack, config, make, look, on_register, run))
         except BaseException as error:
             ended.set_exception(first_cause(error))
 
@@ -65,6 +68,7 @@ def _run(
     stack: str,
     config: dict[str, str],
     make: Make,
+    look: Look,
     on_register: Callable[[Any], None] | None,
     program: Callable[[], object],
 ) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def _run(
             return str(state["id"]), {**args.inputs, **state}
 
         def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
-            return looked_up(args.token), []
+            return look(args.token, args.args), []
 
     class Monitor(mocks.MockMonitor):
         def RegisterResource(self, request: Any) -> Any:  # noqa: N802

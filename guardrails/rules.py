@@ -20,6 +20,7 @@ Rule = Callable[[Graph], Iterator[str]]
 # Roles that Google grants on a project alone, and what they are for.
 PROJECT_ROLES: Final[Mapping[str, str]] = {
     "roles/bigquery.jobUser": "a query is a job of a project",
+    "roles/dataflow.developer": "a job belongs to a project",
     "roles/dataflow.worker": "a worker leases work from the project's Dataflow service",
 }
 # Administrators by name, (principal, role), and why no smaller role does.
@@ -41,6 +42,7 @@ KEYS: Final[Mapping[str, str]] = {
 # Kinds with such an input that need no key of their own, and why.
 KEYS_ELSEWHERE: Final[Mapping[str, str]] = {
     "gcp:bigquery/table:Table": "a table is encrypted with its dataset's key",
+    "gcp:storage/bucketObject:BucketObject": "an object is encrypted with its bucket's key",
 }
 # Labels that the provider does not put on by itself: it knows only `labels`.
 _OWN_LABELS: Final[Mapping[str, str]] = {

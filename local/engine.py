@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.config import stack_config
-from guardrails.google import server_made
+from guardrails.google import looked_up, server_made
 from guardrails.program import run_program
 from local.machine import Here, LocalEndpoints, ProviderError, State
-from local.provider import HANDLERS, JOB, SCHEDULED_QUERY
+from local.provider import HANDLERS, JOB, LOOKUPS, SCHEDULED_QUERY
 
 Outcome = Literal["created here", "updated", "unchanged", "recorded only"]
 
@@ -62,7 +62,7 @@ def provision(
     }
     here = Here(project=values["project"], folder=state.absolute(), endpoints=endpoints)
     making = _Making(here, on_resource)
-    outputs = run_program(stack, values, making.make)
+    outputs = run_program(stack, values, making.make, look=making.look)
     return Provisioned(
         resources=tuple(making.resources),
         job_parameters=dict(making.inputs(JOB)["parameters"]),
@@ -93,6 +93,10 @@ class _Making:
                 self._on_resource(resource)
             handler = HANDLERS.get(kind)
             return {**state, **(handler.outputs(self._here, name, inputs) if handler else {})}
+
+    def look(self, function: str, inputs: Mapping[str, Any]) -> State:
+        """Answers what the program looks up: here, where it has a counterpart."""
+        return LOOKUPS[function](self._here, inputs) if function in LOOKUPS else looked_up(function)
 
     def inputs(self, kind: str) -> Mapping[str, Any]:
         """The inputs of the only resource of a kind."""

@@ -12,11 +12,11 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from local.bigquery_resources import Dataset, Table
+from local.bigquery_resources import Dataset, Table, TableFunction, table_there
 from local.machine import Handler, Here, Inputs, State
 from local.spanner_resources import SpannerDatabase, SpannerInstance
 
@@ -81,8 +81,12 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "gcp:spanner/database:Database": SpannerDatabase(),
     "gcp:bigquery/dataset:Dataset": Dataset(),
     "gcp:bigquery/table:Table": Table(),
+    "gcp:bigquery/routine:Routine": TableFunction(),
     "gcp:storage/bucket:Bucket": Folder(),
     "gcp:secretmanager/secret:Secret": KeyFile(),
     JOB: HandedBack(),
     SCHEDULED_QUERY: HandedBack(),
 }
+
+# What the program looks up that is here: function → its answer; {} where there is nothing.
+LOOKUPS: Final[Mapping[str, Callable[[Here, Inputs], State]]] = {"gcp:bigquery/getTable:getTable": table_there}

@@ -61,7 +61,7 @@ class Glimpse:
     def _ask(self, client: Any, metadata: Any, connection: dict[str, Any]) -> None:
         if position := resume_position(metadata, connection["jobName"]):
             self.lag_seconds = (datetime.datetime.now(datetime.UTC) - position).total_seconds()
-        current = f"`{connection['project']}.{tables.PAYMENT_DATASET}.payment_current`"
+        current = f"`{connection['project']}.{tables.VIEWS_DATASET}.payment_current`"
         recent = f"SELECT PUID, Region, Amount, Currency, Status, payment_state, {tables.COMMIT_TIMESTAMP} AS at"
         rows = client.query(f"{recent} FROM {current} ORDER BY at DESC LIMIT {_RECENT_ROWS}", timeout=20).result(20)
         self.recent = [dict(row) for row in rows]

@@ -41,7 +41,7 @@ class Warehouse:
 
     def view(self, name: str) -> str:
         """A view's name as SQL takes it."""
-        return f"`{self.connection.project}.{tables.PAYMENT_DATASET}.{name}`"
+        return f"`{self.connection.project}.{tables.VIEWS_DATASET}.{name}`"
 
     def prebuilt(self, name: str, **parameters: Parameter) -> list[Row]:
         """The rows of a prebuilt query."""
@@ -120,7 +120,7 @@ def _explained(error: Exception, connection: Connection) -> Exception:
     if isinstance(error, exceptions.Forbidden):
         return WarehouseError(
             f"reading the views of project {connection.project} is not allowed: it takes roles/bigquery.jobUser on the "
-            "project and roles/bigquery.dataViewer on the views. Ask for the support group."
+            f"project and roles/bigquery.dataViewer on the dataset {tables.VIEWS_DATASET}. Ask for the support group."
         )
     if isinstance(error, (DefaultCredentialsError, RefreshError)):
         return WarehouseError("no valid Google credentials: run `gcloud auth application-default login`.")

@@ -29,6 +29,9 @@ LAUNCH_OPTIONS: Final = (
     "logLevel",
 )
 
+# By digest: a tag can be moved under a running job.
+_IMAGE: Final = r"|[a-z0-9-]+-docker\.pkg\.dev/[^/@:]+/[^/@:]+/[^@:]+@sha256:[0-9a-f]{64}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineSettings:
@@ -36,9 +39,13 @@ class PipelineSettings:
 
     owner: str
     template: str
+    image: str
     machine_type: str
     workers: int
     max_workers: int
+    disk_size_gb: int
+    harness_threads: int
+    profile_memory: bool
     dead_letter_days: int
     options: Mapping[str, str]
 
@@ -47,16 +54,26 @@ class PipelineSettings:
         return cls(
             owner=read.text("pipelineOwner", "pulumi|composer", "pulumi or composer"),
             template=read.text("templatePath", r"|gs://.+\.json", "empty or a gs://….json path"),
+            image=read.text("image", _IMAGE, "empty or LOCATION-docker.pkg.dev/PROJECT/REPOSITORY/NAME@sha256:…"),
             machine_type=read.text(
                 "machineType", r"[a-z][a-z0-9]*-[a-z]+-\d+", "a machine type, such as n2-standard-4"
             ),
             workers=read.integer("workers", 1, 1000),
             max_workers=read.integer("maxWorkers", 1, 1000),
+            disk_size_gb=read.integer("diskSizeGb", 20, 10_000),
+            harness_threads=read.integer("workerHarnessThreads", 1, 1000),
+            profile_memory=read.boolean("profileMemory"),
             dead_letter_days=read.integer("dlqRetentionDays", 7, 3650),
             options={name: value for name in LAUNCH_OPTIONS if (value := _option(read, name))},
         )
 
     def relations(self, read: Reader) -> None:
+        if self.owner == "pulumi" and not (self.image or self.template):
+            rule = (
+                "the job's image by its digest, where pipelineOwner is pulumi (delivery/cloudbuild.yaml builds it; "
+                "templatePath, or pipelineOwner composer, does without)"
+            )
+            read.refuse("image", rule, self.image)
         if self.workers > self.max_workers:
             read.refuse("workers", f"at most maxWorkers ({self.max_workers})", str(self.workers))
         if read.stack == "prod" and self.options["newColumns"] != "hold":

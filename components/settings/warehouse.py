@@ -5,14 +5,22 @@ from typing import Final, Self
 
 from components.settings.reader import Reader
 
-_MEMBER: Final = r"(group|user|serviceAccount):[^@\s]+@[^@\s]+"
+_MEMBERS: Final = (
+    r"(group|user|serviceAccount):[^@\s]+@[^@\s]+",
+    "members such as group:support-staff@example.com, never everyone",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarehouseSettings:
+    """`partition_days` 0: no change is ever deleted. Without `personal_data_readers` nothing is hidden from readers."""
+
     location: str
     merge_minutes: int
     readers: tuple[str, ...]
+    personal_data_readers: tuple[str, ...]
+    card_searchers: tuple[str, ...]
+    partition_days: int
 
     @classmethod
     def read(cls, read: Reader) -> Self:
@@ -20,7 +28,10 @@ class WarehouseSettings:
         return cls(
             location=read.text("warehouseLocation", *place),
             merge_minutes=read.integer("mergeMinutes", 5, 60),
-            readers=read.texts("readers", _MEMBER, "members such as group:support-staff@example.com, never everyone"),
+            readers=read.texts("readers", *_MEMBERS),
+            personal_data_readers=read.texts("personalDataReaders", *_MEMBERS),
+            card_searchers=read.texts("cardSearchers", *_MEMBERS),
+            partition_days=read.integer("partitionExpirationDays", 0, 36_500),
         )
 
     def relations(self, read: Reader, region: str) -> None:
@@ -29,3 +40,9 @@ class WarehouseSettings:
         if self.location not in (region, around):
             places = " or ".join(place for place in (region, around) if place)
             read.refuse("warehouseLocation", f"{places}, where the stack is", self.location)
+        people = [m for m in self.personal_data_readers if not m.startswith("serviceAccount:")]
+        if strangers := [member for member in people if member not in self.readers]:
+            read.refuse("personalDataReaders", "members of readers, or service accounts", ", ".join(strangers))
+        if 0 < self.partition_days < 30:
+            rule = "0 (never) or at least 30: views and merge look back a week, and dead letters come late"
+            read.refuse("partitionExpirationDays", rule, str(self.partition_days))

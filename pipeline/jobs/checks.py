@@ -6,7 +6,7 @@ Each check says what it looked at; a failed one says the rule and the way out. T
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import fsspec
@@ -74,12 +74,14 @@ def _masking_keys(settings: StreamSettings) -> Iterator[Finding]:
 
 
 def _change_streams(settings: StreamSettings) -> Iterator[Finding]:
+    """INFORMATION_SCHEMA shows a database role only the streams that it may read, with their options."""
+    role = settings["spannerDatabaseRole"]
     database = clients.spanner_database(
         settings["spannerEndpoint"],
         settings["spannerProjectId"],
         settings["spannerInstanceId"],
         settings["spannerDatabase"],
-        settings["spannerDatabaseRole"],
+        role,
     )
     with database.snapshot() as snapshot:
         rows = snapshot.execute_sql(
@@ -89,20 +91,32 @@ def _change_streams(settings: StreamSettings) -> Iterator[Finding]:
         )
         capture = {name: kind or "OLD_AND_NEW_VALUES" for name, kind in rows}
     for name in settings.stream_names:
-        if name not in capture:
-            yield Finding(
+        yield _change_stream(settings["spannerDatabase"], name, role, capture)
+
+
+def _change_stream(database: str, name: str, role: str, capture: Mapping[str, str]) -> Finding:
+    """`capture`: the streams that are seen, with what they capture."""
+    if name not in capture:
+        seen = ", ".join(sorted(capture)) or "none"
+        if role:
+            return Finding(
                 name,
-                f"change stream {name} must exist in {settings['spannerDatabase']}, which has "
-                f"{', '.join(sorted(capture)) or 'none'}. Set spannerChangeStreamNames, or run the schema's changelog.",
+                f"change stream {name} must be seen by the database role {role} in {database}, which sees {seen}. "
+                f"The role needs SELECT on {name} and EXECUTE on its read function: run the schema's changelog with "
+                "its context cloud.",
             )
-        elif capture[name] != CAPTURE_TYPE:
-            yield Finding(
-                name,
-                f"change stream {name} must capture {CAPTURE_TYPE}, has {capture[name]}. Add a changeset: "
-                f"ALTER CHANGE STREAM {name} SET OPTIONS (value_capture_type = '{CAPTURE_TYPE}').",
-            )
-        else:
-            yield Finding(f"change stream {name}: {CAPTURE_TYPE}")
+        return Finding(
+            name,
+            f"change stream {name} must exist in {database}, which has {seen}. "
+            "Set spannerChangeStreamNames, or run the schema's changelog.",
+        )
+    if capture[name] != CAPTURE_TYPE:
+        return Finding(
+            name,
+            f"change stream {name} must capture {CAPTURE_TYPE}, has {capture[name]}. Add a changeset: "
+            f"ALTER CHANGE STREAM {name} SET OPTIONS (value_capture_type = '{CAPTURE_TYPE}').",
+        )
+    return Finding(f"change stream {name}: {CAPTURE_TYPE}")
 
 
 def _start(settings: StreamSettings) -> Iterator[Finding]:

@@ -130,7 +130,8 @@ def test_every_reason_of_a_dead_letter_is_explained() -> None:
 def test_no_file_names(pattern: str) -> None:
     for name in TRACKED:
         file = ROOT / name
-        if not file.is_file() or b"\0" in (content := file.read_bytes()):
+        # The paths in a Dockerfile are the image's own.
+        if file.name == "Dockerfile" or not file.is_file() or b"\0" in (content := file.read_bytes()):
             continue
         found = re.search(pattern, content.decode())
         assert not found, f"{name}: {found[0] if found else ''}"

@@ -50,16 +50,16 @@ class Changelog:
     project: str
 
     def create(self) -> None:
-        """Makes the tables and views."""
+        """Makes the tables, views and table functions."""
         from google.cloud import bigquery
 
-        for dataset in (tables.PAYMENT_DATASET, tables.AUDIT_LOG_DATASET):
+        for dataset in (tables.PAYMENT_DATASET, tables.AUDIT_LOG_DATASET, tables.VIEWS_DATASET):
             self.client.create_dataset(f"{self.project}.{dataset}")
         for table in tables.all_tables():
             fields = [bigquery.SchemaField(f.name, f.type, f.mode) for f in table.fields]
             self.client.create_table(bigquery.Table(f"{self.project}.{table.id}", schema=fields))
         for name in queries.views():
-            view = bigquery.Table(f"{self.project}.{tables.PAYMENT_DATASET}.{name}")
+            view = bigquery.Table(f"{self.project}.{tables.VIEWS_DATASET}.{name}")
             view.view_query = queries.view(name, self.project)
             self.client.create_table(view)
 
@@ -94,7 +94,10 @@ class Changelog:
         return [dict(found) for found in self.client.query(sql, job_config=config).result()]
 
     def current(self) -> dict[str, str]:
-        return {found["PUID"]: found["Status"] for found in self.query("SELECT PUID, Status FROM payment_current")}
+        return {
+            found["PUID"]: found["Status"]
+            for found in self.query("SELECT PUID, Status FROM payment_views.payment_current")
+        }
 
     def _insert(self, table: str, rows: Any) -> None:
         assert self.client.insert_rows_json(self.client.get_table(f"{self.project}.{table}"), list(rows)) == []

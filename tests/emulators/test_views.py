@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from datetime import timedelta
 
 import pytest
 from changelog import Changelog, at, row
 
+from components import views
 from contract import queries, tables
 
 A_LIFE = (
@@ -117,10 +119,10 @@ def test_without_a_new_position_the_merge_goes_neither_on_nor_back(changelog: Ch
 
 
 def test_the_job_that_is_behind_says_how_complete_the_warehouse_is(changelog: Changelog) -> None:
-    assert changelog.query("SELECT complete_until FROM complete_until") == [{"complete_until": None}]
+    assert changelog.query("SELECT complete_until FROM payment_views.complete_until") == [{"complete_until": None}]
     for second, job in ((5, "one"), (9, "one"), (7, "two")):
         changelog.position(second, job=job)
-    assert changelog.query("SELECT complete_until FROM complete_until") == [{"complete_until": at(7)}]
+    assert changelog.query("SELECT complete_until FROM payment_views.complete_until") == [{"complete_until": at(7)}]
     changelog.merge()
     assert changelog.query("SELECT merged_until FROM payment_state_progress") == [{"merged_until": at(7)}]
 
@@ -151,7 +153,7 @@ def test_transitions_have_from_to_duration_and_whether_they_were_expected(change
 def test_a_change_that_was_written_twice_is_seen_once(changelog: Changelog) -> None:
     changelog.payments(*A_LIFE, *A_LIFE)
     for view, expected in (("payment_current", 1), ("payment_transitions", 3), ("payment_timeline", 3)):
-        assert len(changelog.query(f"SELECT PUID FROM {view}")) == expected
+        assert len(changelog.query(f"SELECT PUID FROM payment_views.{view}")) == expected
 
 
 def test_the_timeline_has_payments_and_audit_logs_in_commit_order(changelog: Changelog) -> None:
@@ -209,6 +211,63 @@ def test_every_prebuilt_query_answers(changelog: Changelog) -> None:
         "summary_by_region",
         "summary_by_customer",
     }
+
+
+def test_a_table_function_answers_as_its_query(changelog: Changelog) -> None:
+    from google.cloud import bigquery
+
+    changelog.payments(
+        row("ok", "INSERT", 1, "INITIATED", customer_id="C1", Region="EU", Currency="EUR", Amount="10.5",
+            _metadata_card_tokens=["v1:abc"]),
+        row("ok", "UPDATE", 2, "CAPTURED", {"Status": "INITIATED"}, customer_id="C1", Region="EU", Currency="EUR",
+            Amount="10.5"),
+        row("bad", "INSERT", 3, "DECLINED", customer_id="C2", ErrorDetails="no funds"),
+        row("slow", "INSERT", 4, "PENDING", customer_id="C2"),
+    )  # fmt: skip
+    given = {
+        "puid": "ok", "customer_id": "C1", "card_tokens": ["v1:abc"], "statuses": ["PENDING"],
+        "older_than_seconds": 60, "since": at(-3600), "until": at(3600), "period_seconds": 86_400, "limit": 100,
+    }  # fmt: skip
+    for name in queries.queries():
+        function = queries.table_function(name, changelog.project)
+        place = f"{changelog.project}.{tables.VIEWS_DATASET}.{name}"
+        routine = bigquery.Routine(
+            place,
+            type_="TABLE_VALUED_FUNCTION",
+            language="SQL",
+            body=function.body,
+            arguments=[
+                bigquery.RoutineArgument.from_api_repr(
+                    {"name": a.name, "dataType": json.loads(views.data_type(a.type))}
+                )
+                for a in function.arguments
+            ],
+        )
+        changelog.client.delete_routine(place, not_found_ok=True)
+        changelog.client.create_routine(routine)
+        used = {a.name.removeprefix("p_") for a in function.arguments}
+        called = f"SELECT * FROM `{place}`({', '.join(f'@{a.name[2:]}' for a in function.arguments)})"
+        parameters = {key: value for key, value in given.items() if key in used}
+        query = queries.query(name, changelog.project)
+        asked = parameters | ({"limit": 100} if "@limit" in query else {})
+        answer, expected = changelog.query(called, **parameters), changelog.query(query, **asked)
+        # How long a payment has been in its status goes on counting.
+        shown = [_sorted(rows, without="seconds_in_status") for rows in (answer, expected)]
+        assert expected and shown[0] == shown[1], name
+
+
+def _sorted(rows: list[dict[str, object]], *, without: str) -> list[str]:
+    return sorted(str({key: value for key, value in each.items() if key != without}) for each in rows)
+
+
+def test_no_argument_of_a_table_function_is_named_like_a_column() -> None:
+    """BigQuery would read the column: every row would match."""
+    columns = {field.name.casefold() for table in tables.all_tables() for field in table.fields}
+    for name in queries.queries():
+        function = queries.table_function(name, "p")
+        assert not {argument.name.casefold() for argument in function.arguments} & columns
+        assert "@" not in function.body
+        assert "LIMIT" not in function.body
 
 
 def test_a_query_names_its_parameters_in_its_head(changelog: Changelog) -> None:

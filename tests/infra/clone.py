@@ -21,7 +21,8 @@ import yaml
 
 from components.config import ROOT
 from delivery import deploy
-from guardrails.graph import graph_of
+from guardrails.graph import IMAGE, graph_of
+from guardrails.iam import STACKS
 from local import installed, plugin
 from local.cloud import Cloud
 
@@ -73,6 +74,8 @@ class Clone:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.folder / name)
         (self.folder / ".venv").symlink_to(sys.prefix)
+        for stack in STACKS:
+            self.configure(stack, image=IMAGE)
 
     @cached_property
     def environment(self) -> Mapping[str, str]:

@@ -24,6 +24,7 @@ from google.protobuf import json_format
 
 from components.config import ROOT, stack_config
 from components.settings import Settings, SettingsError
+from guardrails.graph import IMAGE as STREAM_IMAGE
 from guardrails.graph import Graph, graph_of
 from guardrails.rules import RULES
 
@@ -470,7 +471,7 @@ def test_a_merge_of_words_alone_deploys_nothing(triggers: Graph) -> None:
     ],
 )
 def test_a_wrong_setting_is_refused(stack: str, changed: dict[str, Any], refused: str) -> None:
-    values = {**stack_config(stack), **(PROD if stack == "prod" else CONFIG), **changed}
+    values = {**stack_config(stack), "image": STREAM_IMAGE, **(PROD if stack == "prod" else CONFIG), **changed}
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
     with pytest.raises(SettingsError) as told:
         Settings.parse(stack, texts.get)

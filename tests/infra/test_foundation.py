@@ -79,7 +79,8 @@ def test_who_deploys_may_launch_the_job_and_the_merge_and_act_as_nobody_else() -
     acts = [n.inputs for n in graph.nodes if n.inputs.get("role") == "roles/iam.serviceAccountUser"]
     deployers = {"user:ops@example.com", "serviceAccount:deployer-sa@payment-audit-dev.iam.gserviceaccount.com"}
     assert {(g["serviceAccountId"].rpartition("/")[2].partition("@")[0], g["member"]) for g in acts} == {
-        (account, who) for account in ("dataflow-sa", "merge-sa") for who in deployers
+        *((account, who) for account in ("dataflow-sa", "merge-sa") for who in deployers),
+        ("dataflow-sa", "serviceAccount:launcher-sa@payment-audit-dev.iam.gserviceaccount.com"),
     }
 
 
@@ -139,7 +140,10 @@ def test_the_perimeter_guards_the_project_and_lets_the_deployer_in(prod: Graph) 
     assert deployment["ingressFrom"]["identities"] == [
         "serviceAccount:deployer-sa@payment-audit-prod.iam.gserviceaccount.com"
     ]
-    assert readers["ingressFrom"]["identities"] == ["group:support-staff@example.com"]
+    assert readers["ingressFrom"]["identities"] == [
+        "group:support-staff@example.com",
+        "group:support-leads@example.com",
+    ]
     assert [o["serviceName"] for o in readers["ingressTo"]["operations"]] == ["bigquery.googleapis.com"]
 
 

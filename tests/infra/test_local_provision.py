@@ -7,6 +7,8 @@ import json
 import os
 import stat
 import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ HERE_TYPES = {
     "gcp:spanner/database:Database",
     "gcp:bigquery/dataset:Dataset",
     "gcp:bigquery/table:Table",
+    "gcp:bigquery/routine:Routine",
     "gcp:storage/bucket:Bucket",
     "gcp:secretmanager/secret:Secret",
     "gcp:bigquery/dataTransferConfig:DataTransferConfig",
@@ -123,7 +126,7 @@ def test_the_job_gets_the_local_parameters(provisioned: tuple[Machine, Provision
         "newColumns": "scan",
         "dlqRetryMinutes": "0.5",
     }
-    assert made.outputs == {
+    connection = {
         "project": machine.project,
         "location": "us-central1",
         "bigQueryEndpoint": endpoints.bigquery,
@@ -135,6 +138,7 @@ def test_the_job_gets_the_local_parameters(provisioned: tuple[Machine, Provision
         "deadLetterDirectory": f"{folder}/dead-letters",
         "jobName": "audit-stream-job",
     }
+    assert {name: made.outputs[name] for name in connection} == connection
 
 
 def test_the_tables_are_those_of_the_contract(provisioned: tuple[Machine, Provisioned]) -> None:
@@ -173,7 +177,8 @@ def test_the_views_and_the_merge_run(provisioned: tuple[Machine, Provisioned]) -
     client.query(made.merge_sql).result(timeout=60)
     assert made.merge_seconds == 300
     for view in queries.views():
-        client.query(f"SELECT * FROM `{tables.PAYMENT_DATASET}.{view}`").result(timeout=60)
+        client.query(f"SELECT * FROM `{tables.VIEWS_DATASET}.{view}`").result(timeout=60)
+    client.query(f"SELECT * FROM `{machine.project}.{tables.VIEWS_DATASET}.payment_by_id`('x')").result(timeout=60)
 
 
 def test_the_masking_key_is_32_random_bytes_that_only_its_owner_reads(provisioned: tuple[Machine, Provisioned]) -> None:
@@ -201,6 +206,44 @@ def test_a_later_changeset_is_appended(machine: Machine, monkeypatch: pytest.Mon
     provisioned = machine.provision()
     assert [r.name for r in provisioned.resources if r.outcome == "updated"] == ["audit-db"]
     assert any("CorrelationId" in statement for statement in machine.ddl("audit-db"))
+    assert not [r for r in machine.provision().resources if r.outcome == "updated"]
+
+
+@pytest.fixture
+def later_column(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The product's own changelog, with one more changeset: a column that no table has yet."""
+    caches = (schema.tables, tables.changelogs, queries._column_lists)
+    _changelog(monkeypatch, [*schema.statements(), "ALTER TABLE payment_audit_trail ADD COLUMN Channel STRING(32)"])
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    monkeypatch.undo()
+    for cache in caches:
+        cache.cache_clear()
+
+
+def test_a_column_of_a_later_changeset_reaches_tables_views_and_merge_of_a_living_stack(
+    machine: Machine, request: pytest.FixtureRequest
+) -> None:
+    machine.provision()
+    client = machine.bigquery
+    changelog, state = f"{tables.PAYMENT_DATASET}.payment_audit_trail_bq", tables.payment_state_table().id
+    # Meanwhile the job met a column of somebody else's.
+    client.query(f"ALTER TABLE `{machine.project}.{changelog}` ADD COLUMN ByTheJob STRING").result(timeout=60)
+    request.getfixturevalue("later_column")
+
+    provisioned = machine.provision()
+    widened = {changelog, state, f"{tables.VIEWS_DATASET}.{queries.PAYMENT_CURRENT}"}
+    assert widened <= {r.name for r in provisioned.resources if r.outcome == "updated"}
+    row = {"PUID": "p", "Channel": "web", "ByTheJob": "x", tables.MOD_TYPE: "INSERT", tables.CHANGE_ID: "1"}
+    row |= {tables.COMMIT_TIMESTAMP: datetime.now(UTC).isoformat(), tables.TABLE_NAME: tables.PAYMENT_TABLE}
+    assert client.insert_rows_json(client.get_table(f"{machine.project}.{changelog}"), [row]) == []
+    for view in (queries.PAYMENT_CURRENT, queries.PAYMENT_TIMELINE):
+        [shown] = client.query(f"SELECT Channel FROM `{tables.VIEWS_DATASET}.{view}`").result(timeout=60)
+        assert shown["Channel"] == "web"
+    client.query(provisioned.merge_sql).result(timeout=60)
+    [merged] = client.query(f"SELECT Channel FROM `{state}`").result(timeout=60)
+    assert merged["Channel"] == "web"
     assert not [r for r in machine.provision().resources if r.outcome == "updated"]
 
 
@@ -240,13 +283,13 @@ def test_a_changed_view_is_made_again(machine: Machine) -> None:
     machine.provision()
     from google.cloud import bigquery
 
-    name = f"{machine.project}.{tables.PAYMENT_DATASET}.{queries.PAYMENT_CURRENT}"
+    name = f"{machine.project}.{tables.VIEWS_DATASET}.{queries.PAYMENT_CURRENT}"
     machine.bigquery.delete_table(name)
     old = bigquery.Table(name)
     old.view_query = "SELECT 1 AS one"
     machine.bigquery.create_table(old)
     provisioned = machine.provision()
-    assert [r.name for r in provisioned.resources if r.outcome == "updated"] == ["payment_audit.payment_current"]
+    assert [r.name for r in provisioned.resources if r.outcome == "updated"] == ["payment_views.payment_current"]
     assert machine.bigquery.get_table(name).view_query == queries.view(queries.PAYMENT_CURRENT, machine.project)
 
 
@@ -254,6 +297,19 @@ def test_every_handler_takes_away_what_it_made(machine: Machine) -> None:
     inputs: dict[str, list[tuple[str, dict[str, Any]]]] = {
         "gcp:bigquery/table:Table": [
             ("t", {"datasetId": "d", "tableId": "t", "schema": '[{"name":"a","type":"INT64"}]'})
+        ],
+        "gcp:bigquery/routine:Routine": [
+            (
+                "f",
+                {
+                    "datasetId": "d",
+                    "routineId": "f",
+                    "routineType": "TABLE_VALUED_FUNCTION",
+                    "language": "SQL",
+                    "definitionBody": "SELECT p_x AS x",
+                    "arguments": [{"name": "p_x", "dataType": '{"typeKind": "STRING"}'}],
+                },
+            )
         ],
         "gcp:bigquery/dataset:Dataset": [("d", {"datasetId": "d", "location": "US"})],
         "gcp:spanner/database:Database": [("b", {"instance": "ii", "name": "b-b", "ddls": []})],
@@ -280,7 +336,13 @@ def test_an_emulator_that_is_not_there_is_said_so(machine: Machine, monkeypatch:
     monkeypatch.setitem(patience, "retry", patience["retry"].with_timeout(1))
     nowhere = LocalEndpoints(spanner="127.0.0.1:1", bigquery=machine.endpoints.bigquery, bigquery_storage="127.0.0.1:1")
     with pytest.raises(ProviderError) as refused:
-        provision(stack="local", state=machine.folder, endpoints=nowhere, on_resource=lambda _: None)
+        provision(
+            stack="local",
+            state=machine.folder,
+            endpoints=nowhere,
+            on_resource=lambda _: None,
+            config={"project": machine.project},
+        )
     assert "gcp:spanner/instance:Instance audit-instance could not be made" in str(refused.value)
     assert "`audit local down`, then `up`" in str(refused.value)
 

@@ -62,7 +62,7 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> No
     drift = clone.deploy("refresh", "-s", "dev")
     assert drift.code == 2, drift.err + drift.out
     assert drift.names("update") == {"dead-letters"}
-    assert drift.names("delete") == {"payment_audit.payment_current"}
+    assert drift.names("delete") == {"payment_views.payment_current"}
     assert clone.deploy("preview", "-s", "dev").code == 0, "a refresh that only looks leaves the state alone"
     mended = clone.deploy("up", "-s", "dev", "--refresh")
     assert (mended.code, mended.report["errors"]) == (2, [])

@@ -11,6 +11,7 @@ import yaml
 from components.config import ROOT, StackFileError, stack_config
 from components.settings import LAUNCH_OPTIONS, Settings, SettingsError
 from contract import options
+from guardrails.graph import IMAGE
 
 STACKS = ("dev", "staging", "prod", "local")
 DECLARED = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
@@ -18,7 +19,7 @@ PYTHON_TYPES = {"string": str, "integer": int, "boolean": bool, "array": list}
 
 
 def parse(stack: str = "dev", **changed: Any) -> Settings:
-    values = {**stack_config(stack), **changed}
+    values = {**stack_config(stack), "image": IMAGE, **changed}
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items() if v is not None}
     return Settings.parse(stack, texts.get)
 
@@ -54,6 +55,20 @@ def test_the_stack_s_own_config_is_accepted(stack: str) -> None:
         ("mergeMinutes", 1, "a whole number from 5 to 60"),
         ("readers", ["allUsers"], "a list of members such as group:support-staff@example.com, never everyone"),
         ("readers", ["support-staff@example.com"], "a list of members such as group:support-staff@example.com"),
+        ("personalDataReaders", ["allUsers"], "a list of members such as group:support-staff@example.com"),
+        ("cardSearchers", ["allUsers"], "a list of members such as group:support-staff@example.com"),
+        ("partitionExpirationDays", 7, "0 (never) or at least 30"),
+        ("spannerEdition", "FREE", "STANDARD, ENTERPRISE (autoscaling) or ENTERPRISE_PLUS (several regions)"),
+        ("spannerMaxProcessingUnits", 150, "a multiple of 100 below 1000, of 1000 from there"),
+        ("metadataProcessingUnits", 50, "a multiple of 100 below 1000, of 1000 from there"),
+        ("spannerAccess", "everything", "databaseRoles or fineGrained"),
+        ("spannerBackupCron", "daily", "five fields of cron, in UTC"),
+        ("spannerBackupDays", 367, "a whole number from 0 to 366"),
+        ("image", "us-central1-docker.pkg.dev/p/r/stream:latest", "empty or LOCATION-docker.pkg.dev/PROJECT/"),
+        ("image", "", "the job's image by its digest, where pipelineOwner is pulumi"),
+        ("diskSizeGb", 5, "a whole number from 20 to 10000"),
+        ("workerHarnessThreads", 0, "a whole number from 1 to 1000"),
+        ("profileMemory", "sometimes", "true or false"),
         ("pipelineOwner", "airflow", "pulumi or composer"),
         ("templatePath", "template.json", "empty or a gs://….json path"),
         ("machineType", "big", "a machine type, such as n2-standard-4"),
@@ -160,7 +175,7 @@ def test_prod_may_say_why_it_has_no_perimeter_and_one_region() -> None:
 def test_a_multi_region_instance_needs_a_key_in_each_region() -> None:
     [problem] = refusal("prod", spannerKeyRegions=["us-east1"])
     assert problem.startswith("spannerKeyRegions must be every region of nam3, which `gcloud spanner")
-    parse("dev", spannerInstanceConfig="nam3", customerManagedKeys=False)
+    parse("dev", spannerInstanceConfig="nam3", spannerEdition="ENTERPRISE_PLUS", customerManagedKeys=False)
 
 
 def test_a_ci_s_issuer_without_a_condition_is_refused() -> None:
@@ -185,6 +200,47 @@ def test_a_stack_without_a_file_is_refused() -> None:
         stack_config("qa")
 
 
+def test_personal_data_is_for_readers_and_service_accounts() -> None:
+    [problem] = refusal(personalDataReaders=["user:a@example.com"])
+    assert problem.startswith("personalDataReaders must be members of readers, or service accounts, got 'user:a@")
+    console = "serviceAccount:console-sa@payment-audit-dev.iam.gserviceaccount.com"
+    assert parse(personalDataReaders=[console]).warehouse.personal_data_readers == (console,)
+
+
+def test_autoscaling_has_a_least_and_a_most() -> None:
+    for least, most in ((100, 1000), (2000, 1000), (1000, 11_000)):
+        config = {"spannerProcessingUnits": least, "spannerMaxProcessingUnits": most, "spannerEdition": "ENTERPRISE"}
+        [problem] = refusal(**config)
+        assert problem.startswith("spannerMaxProcessingUnits must be 0, or 1 to 10 times spannerProcessingUnits")
+
+
+def test_capacity_needs_the_edition_that_has_it() -> None:
+    autoscaled = {"spannerProcessingUnits": 1000, "spannerMaxProcessingUnits": 3000}
+    [problem] = refusal(**autoscaled)
+    assert problem.startswith("spannerEdition must be ENTERPRISE or ENTERPRISE_PLUS with autoscaling")
+    assert parse(**autoscaled, spannerEdition="ENTERPRISE").spanner.max_processing_units == 3000
+    [problem] = refusal("prod", spannerEdition="ENTERPRISE")
+    assert problem.startswith("spannerEdition must be ENTERPRISE_PLUS for nam3")
+
+
+def test_fine_grained_access_needs_the_changesets_that_make_its_roles() -> None:
+    [problem] = refusal(spannerAccess="fineGrained", schemaContexts=[])
+    assert problem.startswith("schemaContexts must be with cloud among them")
+    assert parse(spannerAccess="fineGrained", schemaContexts=[], schemaOwner="liquibase").spanner.fine_grained
+
+
+def test_prod_has_fine_grained_access_and_backups_of_a_week() -> None:
+    assert [problem.split()[0] for problem in refusal("prod", spannerAccess="databaseRoles", spannerBackupDays=6)] == [
+        "spannerAccess",
+        "spannerBackupDays",
+    ]
+
+
+def test_the_job_needs_an_image_unless_it_has_a_template_or_somebody_else_launches_it() -> None:
+    assert parse(image="", templatePath="gs://b/t.json").pipeline.image == ""
+    assert parse(image="", pipelineOwner="composer").pipeline.owner == "composer"
+
+
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     problems = refusal(project="X", region=None, mergeMinutes=1, rpcPriority="URGENT")
     assert [problem.split()[0] for problem in problems] == ["project", "region", "mergeMinutes", "rpcPriority"]
@@ -201,7 +257,7 @@ def test_endpoints_with_tls_are_accepted() -> None:
 
 def test_every_declared_key_is_read_and_every_key_read_is_declared() -> None:
     read = set()
-    values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in stack_config("dev").items()}
+    values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in {**stack_config("dev"), "image": IMAGE}.items()}
 
     def get(key: str) -> str | None:
         read.add(key)

@@ -15,7 +15,7 @@ from components.config import ROOT, stack_config
 from components.spanner import SchemaOwnerError
 from contract import options, queries, schema, tables
 from guardrails.google import server_made
-from guardrails.graph import Graph, graph_of
+from guardrails.graph import IMAGE, Graph, graph_of
 from guardrails.program import first_cause, run_program
 
 EXPECTED = Path(__file__).with_name("expected")
@@ -61,9 +61,15 @@ def test_an_inventory_is_seen_to_miss() -> None:
 
 
 def test_stacks_have_the_same_types_of_resources() -> None:
-    """But for what only some of them ask for: readers, a perimeter with its names, and here nobody's keys."""
+    """But for what only some of them ask for: a perimeter with its names, hidden columns, backups; and here no keys."""
     asked_for = {
-        "gcp:bigquery/datasetAccess:DatasetAccess",
+        "gcp:bigquerydatapolicy/dataPolicy:DataPolicy",
+        "gcp:bigquerydatapolicy/dataPolicyIamMember:DataPolicyIamMember",
+        "gcp:datacatalog/policyTag:PolicyTag",
+        "gcp:datacatalog/policyTagIamMember:PolicyTagIamMember",
+        "gcp:datacatalog/taxonomy:Taxonomy",
+        "gcp:spanner/backupSchedule:BackupSchedule",
+        "gcp:storage/bucketObject:BucketObject",
         "gcp:accesscontextmanager/servicePerimeter:ServicePerimeter",
         "gcp:dns/managedZone:ManagedZone",
         "gcp:dns/recordSet:RecordSet",
@@ -85,20 +91,11 @@ def test_the_databases_get_the_statements_of_the_changelogs(graph: Graph) -> Non
 
 def test_every_table_and_view_of_the_contract_is_there(graph: Graph) -> None:
     made = {node.name: node.inputs for node in graph.of("Table")}
-    views = {f"{tables.PAYMENT_DATASET}.{view}" for view in queries.views()}
+    views = {f"{tables.VIEWS_DATASET}.{view}" for view in queries.views()}
     assert set(made) == {table.id for table in tables.all_tables()} | views
     for table in tables.all_tables():
         columns = json.loads(made[table.id]["schema"])
         assert [(c["name"], c["type"], c["mode"]) for c in columns] == [(f.name, f.type, f.mode) for f in table.fields]
-
-
-def test_the_job_adds_columns_and_pulumi_does_not_take_them_away(graph: Graph) -> None:
-    ignored = {node.name for node in graph.of("Table") if "schema" in node.options.ignoreChanges}
-    assert ignored == {
-        "payment_audit.payment_audit_trail_bq",
-        "audit_service_dataset.audit_logs",
-        "payment_audit.payment_state",
-    }
 
 
 def test_the_job_gets_options_of_the_contract_and_all_required_ones(graph: Graph) -> None:
@@ -159,7 +156,7 @@ def test_composer_keeps_the_job_when_it_owns_the_pipeline() -> None:
 
 
 def test_the_outputs_are_the_connection_file(graph: Graph) -> None:
-    assert set(graph.outputs) == CONNECTION
+    assert set(graph.outputs) >= CONNECTION
     assert graph.outputs["maskingKeys"] == f"projects/{graph.outputs['project']}/secrets/masking-keys"
     assert graph.outputs["deadLetterDirectory"] == f"gs://{graph.outputs['project']}-dead-letters"
 
@@ -172,19 +169,6 @@ def test_the_merge_may_use_the_tables_that_its_sql_names_and_no_others(graph: Gr
     assert {grant["tableId"] for grant in grants} == named
     edited = {grant["tableId"] for grant in grants if grant["role"] == "roles/bigquery.dataEditor"}
     assert edited == {"payment_state", "payment_state_progress"}
-
-
-def test_readers_see_views_only(prod: Graph) -> None:
-    support = [node.inputs for node in prod.nodes if "support-staff" in str(node.inputs.get("member"))]
-    on_tables = [grant for grant in support if "tableId" in grant]
-    assert {grant["tableId"] for grant in on_tables} == set(queries.views())
-    assert {grant["role"] for grant in on_tables} == {"roles/bigquery.dataViewer"}
-    assert [grant["role"] for grant in support if "tableId" not in grant] == ["roles/bigquery.jobUser"]
-
-
-def test_every_dataset_trusts_every_view_that_readers_see(prod: Graph) -> None:
-    trusted = {(n.inputs["datasetId"], n.inputs["view"]["tableId"]) for n in prod.of("DatasetAccess")}
-    assert trusted == {(d, v) for d in ("payment_audit", "audit_service_dataset") for v in queries.views()}
 
 
 def test_liquibase_s_database_is_made_empty_and_left_alone() -> None:
@@ -214,7 +198,7 @@ def test_the_schema_s_owner_of_a_living_stack_cannot_be_changed(made_with: str, 
         return {**server_made("payment-audit-dev", kind, name, inputs), **kept}
 
     with pytest.raises(SchemaOwnerError) as refused:
-        run_program("dev", {**stack_config("dev"), "schemaOwner": configured}, make)
+        run_program("dev", {**stack_config("dev"), "image": IMAGE, "schemaOwner": configured}, make)
     assert f"schemaOwner must stay '{made_with}'" in str(refused.value)
     assert way_out in str(refused.value)
     assert databases == []

@@ -13,8 +13,8 @@ SELECT
   payment.Status AS status_now,
   payment.payment_state AS state_now,
   payment.RetryCount
-FROM `${project}.${payment_dataset}.payment_transitions` AS failure
-LEFT JOIN `${project}.${payment_dataset}.payment_current` AS payment ON payment.PUID = failure.PUID
+FROM `${project}.${views_dataset}.payment_transitions` AS failure
+LEFT JOIN `${project}.${views_dataset}.payment_current` AS payment ON payment.PUID = failure.PUID
 WHERE
   failure.commit_timestamp >= @since
   AND failure.commit_timestamp < @until

@@ -7,7 +7,7 @@ SELECT
   COUNT(*) AS failures,
   COUNT(DISTINCT PUID) AS payments,
   MAX(commit_timestamp) AS last_at
-FROM `${project}.${payment_dataset}.payment_transitions`
+FROM `${project}.${views_dataset}.payment_transitions`
 WHERE commit_timestamp >= @since AND commit_timestamp < @until AND to_state = 'failed'
 GROUP BY ServiceName, to_status, ErrorDetails
 ORDER BY failures DESC

@@ -6,7 +6,7 @@ SELECT
   MIN(commit_timestamp) AS first_seen_at,
   MAX(commit_timestamp) AS last_seen_at,
   COUNT(*) AS changes
-FROM `${project}.${payment_dataset}.payment_timeline`
+FROM `${project}.${views_dataset}.payment_timeline`
 WHERE EXISTS (SELECT 1 FROM UNNEST(card_tokens) AS token WHERE token IN UNNEST(@card_tokens))
 GROUP BY PUID
 ORDER BY last_seen_at DESC

@@ -13,7 +13,7 @@ SELECT
   RetryCount,
   ServiceName,
   ErrorDetails
-FROM `${project}.${payment_dataset}.payment_current`
+FROM `${project}.${views_dataset}.payment_current`
 WHERE
   Status IN UNNEST(@statuses)
   AND COALESCE(payment_state_at, _metadata_spanner_commit_timestamp)

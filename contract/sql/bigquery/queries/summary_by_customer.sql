@@ -10,7 +10,7 @@ SELECT
   COUNTIF(payment_state IS NULL) AS of_unknown_state,
   SUM(Amount) AS amount,
   SUM(IF(payment_state = 'processed', Amount, 0)) AS processed_amount
-FROM `${project}.${payment_dataset}.payment_current`
+FROM `${project}.${views_dataset}.payment_current`
 WHERE _metadata_spanner_commit_timestamp >= @since AND _metadata_spanner_commit_timestamp < @until
 GROUP BY customer_id, Currency
 ORDER BY payments DESC

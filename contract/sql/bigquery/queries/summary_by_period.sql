@@ -6,7 +6,7 @@ SELECT
   COUNT(DISTINCT IF(to_state = 'processed', PUID, NULL)) AS processed,
   COUNT(DISTINCT IF(to_state = 'failed', PUID, NULL)) AS failed,
   COUNTIF(NOT expected) AS unexpected_transitions
-FROM `${project}.${payment_dataset}.payment_transitions`
+FROM `${project}.${views_dataset}.payment_transitions`
 WHERE commit_timestamp >= @since AND commit_timestamp < @until
 GROUP BY period
 ORDER BY period

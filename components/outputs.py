@@ -1,0 +1,116 @@
+"""The stack's outputs: what `audit` needs to know, and what a person opens or runs once a stack is up."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import pulumi
+
+from components.bigquery import Warehouse
+from components.dataflow import StreamJob
+from components.image import Image
+from components.secrets import MaskingKeys
+from components.settings import Settings
+from components.spanner import SourceDatabase
+from components.storage import Storage
+from components.views import Views
+from contract import queries, tables
+
+_LOOKER: Final = "https://lookerstudio.google.com/reporting/create"
+_BIG_QUERY: Final = "https://console.cloud.google.com/bigquery"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What the outputs tell of."""
+
+    settings: Settings
+    source: SourceDatabase
+    masking_keys: MaskingKeys
+    storage: Storage
+    warehouse: Warehouse
+    views: Views
+    image: Image
+    job: StreamJob
+
+
+def export(stack: Outputs) -> None:
+    """Makes them the stack's outputs."""
+    for name, value in {**_connection(stack), **_links(stack)}.items():
+        pulumi.export(name, value)
+
+
+def _connection(stack: Outputs) -> Mapping[str, pulumi.Input[str]]:
+    """`pulumi stack output --json` is the connection file of `audit`."""
+    settings, source = stack.settings, stack.source
+    return {
+        "project": settings.project,
+        "location": stack.warehouse.location,
+        "bigQueryEndpoint": settings.endpoints.big_query,
+        "spannerEndpoint": settings.endpoints.spanner,
+        "spannerInstance": source.instance,
+        "spannerDatabase": source.database,
+        "metadataInstance": source.metadata_instance,
+        "metadataDatabase": source.metadata_database,
+        "maskingKeys": stack.masking_keys.location,
+        "deadLetterDirectory": stack.storage.dead_letters,
+        "jobName": stack.job.name,
+    }
+
+
+def _links(stack: Outputs) -> Mapping[str, Any]:
+    """For people: pages, the way in for other tools, and commands."""
+    project = stack.settings.project
+    return {
+        "viewsDataset": stack.views.dataset,
+        "viewsPage": views_page(project),
+        "lookerStudio": looker_studio(project),
+        "sqlConnection": sql_connection(project, stack.settings.warehouse.location),
+        "templatePath": stack.image.template,
+        "jobPage": stack.job.page,
+        "commands": commands(stack.settings.stack),
+    }
+
+
+def looker_studio(project: str) -> str:
+    """Opens a new report over the current state of the payments, for who may read the views.
+
+    Parameters: Looker Studio's Linking API. Reports over other views are made from it with "Add data".
+    """
+    source = {
+        "connector": "bigQuery",
+        "type": "TABLE",
+        "projectId": project,
+        "datasetId": tables.VIEWS_DATASET,
+        "tableId": queries.PAYMENT_CURRENT,
+        "billingProjectId": project,
+    }
+    settings = {"c.mode": "edit", "r.reportName": "Payment audit", **{f"ds.ds0.{k}": v for k, v in source.items()}}
+    return f"{_LOOKER}?{urlencode(settings, quote_via=quote)}"
+
+
+def views_page(project: str) -> str:
+    """The dataset of the views in BigQuery's console."""
+    return f"{_BIG_QUERY}?{urlencode({'project': project, 'p': project, 'd': tables.VIEWS_DATASET, 'page': 'dataset'})}"
+
+
+def sql_connection(project: str, location: str) -> Mapping[str, str]:
+    """What any SQL client asks for: BigQuery's JDBC URL, with the person's own login, and a first query."""
+    return {
+        "jdbc": "jdbc:bigquery://https://www.googleapis.com/bigquery/v2:443;"
+        f"ProjectId={project};DefaultDataset={tables.VIEWS_DATASET};Location={location};OAuthType=1",
+        "query": f"SELECT * FROM `{project}.{tables.VIEWS_DATASET}.{queries.PAYMENT_CURRENT}` LIMIT 10",
+        "function": f"SELECT * FROM `{project}.{tables.VIEWS_DATASET}.timeline_of_payment`('<PUID>')",
+    }
+
+
+def commands(stack: str) -> Mapping[str, str]:
+    """Search and health, from a clone of the repository."""
+    connection = f"pulumi stack output --stack {stack} --json > connection.json"
+    return {
+        "connect": connection,
+        "search": "./audit --connection connection.json search --since 1h",
+        "searchByCard": "./audit --connection connection.json search --card",
+        "health": "./audit --connection connection.json dead-letters list",
+    }

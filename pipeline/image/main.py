@@ -1,0 +1,7 @@
+"""What the template's launcher runs: a script of its own, so that nothing of the job lives in `__main__`."""
+
+import sys
+
+from pipeline.jobs.stream import main
+
+sys.exit(main())

@@ -1,0 +1,133 @@
+"""The flex template's spec, read by Google's own type, and its image's Dockerfile, as far as that can be read.
+
+No container engine runs here: that the image builds is seen by Cloud Build alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import json
+import re
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from google.cloud.dataflow_v1beta3 import ContainerSpec, SDKInfo
+
+from contract.options import OPTIONS, Option
+from guardrails.graph import IMAGE
+from pipeline.image import template
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "pipeline" / "image" / "Dockerfile").read_text()
+LOCK = (ROOT / "pipeline" / "image" / "requirements.lock").read_text()
+PINNED = dict(re.findall(r"^([a-z0-9._-]+)==([^\s;\\]+)", LOCK, re.M))
+
+
+def test_google_s_own_type_reads_the_spec() -> None:
+    spec = ContainerSpec.from_json(template.text(IMAGE), ignore_unknown_fields=False)
+    assert spec.image == spec.default_environment.sdk_container_image == IMAGE
+    assert spec.sdk_info.language is SDKInfo.Language.PYTHON
+    assert spec.metadata.streaming
+    assert [parameter.name for parameter in spec.metadata.parameters] == [option.name for option in OPTIONS]
+
+
+def test_a_field_that_google_does_not_know_is_found_out() -> None:
+    from google.protobuf.json_format import ParseError
+
+    with pytest.raises(ParseError, match="diskSize"):
+        ContainerSpec.from_json(json.dumps({**template.spec(IMAGE), "diskSize": 1}), ignore_unknown_fields=False)
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_a_parameter_says_what_the_option_says(option: Option) -> None:
+    [parameter] = [p for p in template.spec(IMAGE)["metadata"]["parameters"] if p["name"] == option.name]
+    assert parameter["isOptional"] is not option.required
+    assert parameter["helpText"] == option.help
+    assert parameter["label"][0].isupper()
+    for regex in parameter.get("regexes", []):
+        # What POSIX's extended syntax has not.
+        assert not re.search(r"\\[dswb]|\(\?|\(\||\|\)", regex)
+        assert re.search(regex, option.default or "") or option.required
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("rpcPriority", "HIGH", True),
+        ("rpcPriority", "HIGHEST", False),
+        ("startTimestamp", "", True),
+        ("startTimestamp", "2026-11-24T09:00:00.123456789Z", True),
+        ("startTimestamp", "yesterday", False),
+        ("dlqRetryMinutes", "0.5", True),
+        ("dlqRetryMinutes", "ten", False),
+        ("maskingKeys", "projects/p/secrets/s", True),
+        ("maskingKeys", "projects/p/secrets/s/versions/1", False),
+    ],
+)
+def test_a_parameter_s_rule_judges_as_the_job_does(name: str, value: str, right: bool) -> None:
+    [parameter] = [p for p in template.spec(IMAGE)["metadata"]["parameters"] if p["name"] == name]
+    [option] = [option for option in OPTIONS if option.name == name]
+    assert option.regex
+    assert bool(re.search(parameter["regexes"][0], value)) is bool(re.fullmatch(option.regex, value)) is right
+
+
+def test_an_image_without_a_digest_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert template.main(["--image", "us-central1-docker.pkg.dev/p/r/stream:latest"]) == 2
+    assert "must be named by its digest" in capsys.readouterr().err
+    assert template.main(["--image", IMAGE]) == 0
+    assert json.loads(capsys.readouterr().out) == template.spec(IMAGE)
+
+
+def _copied() -> list[str]:
+    """What the Dockerfile copies from the repository."""
+    return [source for line in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.M) for source in line.split()]
+
+
+def test_what_the_dockerfile_copies_is_there_and_sent_to_the_build() -> None:
+    sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert _copied() == ["pipeline/image/requirements.lock", "contract", "pipeline"]
+    for source in _copied():
+        assert (ROOT / source).exists(), source
+        assert any(fnmatch.fnmatch(source.partition("/")[0], pattern) for pattern in sent), source
+
+
+def test_the_script_that_the_launcher_runs_is_copied() -> None:
+    [script] = re.findall(r"FLEX_TEMPLATE_PYTHON_PY_FILE=/template/(\S+)", DOCKERFILE)
+    assert (ROOT / script).is_file()
+    assert script.partition("/")[0] in _copied()
+
+
+def test_the_image_has_the_beam_of_the_lock() -> None:
+    """A worker refuses a launcher of another version."""
+    assert re.findall(r"^ARG BEAM_VERSION=(\S+)$", DOCKERFILE, re.M) == [PINNED["apache-beam"]]
+    assert "python:3.11" in DOCKERFILE and "python311" in DOCKERFILE and "python3.11_sdk" in DOCKERFILE
+
+
+def test_the_image_s_lock_is_a_part_of_the_whole_lock() -> None:
+    whole = set(re.findall(r"^([a-z0-9._-]+)==([^\s;\\]+)", (ROOT / "requirements.lock").read_text(), re.M))
+    assert set(PINNED.items()) <= whole
+    assert LOCK.count("--hash=sha256:") >= len(PINNED)
+    assert not {"pulumi", "pulumi-gcp", "pytest"} & set(PINNED)
+
+
+def test_the_lock_has_everything_that_the_job_imports() -> None:
+    known = packages_distributions()
+    missing = set()
+    for folder in ("contract", "pipeline"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for module in _imported(ast.parse(file.read_text())):
+                top = module.partition(".")[0]
+                if top in sys.stdlib_module_names or top in ("contract", "pipeline"):
+                    continue
+                names = {name.lower().replace("_", "-") for name in known.get(top, [])}
+                if not names & set(PINNED):
+                    missing.add(f"{file.name}: {module}")
+    assert missing == set()
+
+
+def _imported(tree: ast.AST) -> list[str]:
+    found = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    return found + [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module and not n.level]
