@@ -255,6 +255,11 @@ def test_a_price_file_changes_only_what_it_names(tmp_path: Path) -> None:
     assert "dataflow-vcpu at us-central1" not in theirs["prices_nobody_has_seen"]
 
 
+def test_a_figure_seen_at_one_place_is_not_seen_at_another() -> None:
+    assert Prices.load().of("bigquery-active-storage", "US").seen
+    assert not Prices.load().of("bigquery-active-storage", "us-central1").seen
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -130,7 +130,7 @@ def _module(name: str, arguments: list[str]) -> Iterator[str]:
         yield f"python -m {name} {' '.join(arguments)}: {shown.output.splitlines()[-1]}"
 
 
-@pytest.mark.parametrize("file", FILES[:1])
+@pytest.mark.parametrize("file", FILES)
 def test_the_file_is_a_build_whose_every_step_can_run(file: str) -> None:
     assert list(problems(read(file))) == []
 
@@ -317,6 +317,16 @@ def test_prod_gets_the_digest_that_passed_in_staging_and_builds_nothing(delivery
     delivery.through("image", "push", "template", _STACK="prod", _PROMOTED_FROM="staging")
     assert delivery.image("prod") == built
     assert {call.split()[0] for call in delivery.calls.read_text().splitlines()} == {"gcloud"}
+
+
+def test_the_digest_reaches_the_job_of_prod(delivery: Delivery) -> None:
+    delivery.through("image", "push", "template", "passed", _STACK="staging")
+    delivery.through("template", _STACK="prod", _PROMOTED_FROM="staging")
+    pinned = delivery.image("prod")
+    graph = graph_of("prod", {"image": pinned})
+    assert graph.one("FlexTemplateJob").inputs["sdkContainerImage"] == pinned
+    template = graph.one("BucketObject", "template").inputs["source"]
+    assert pinned in str(getattr(template, "text", template))
 
 
 def test_a_commit_that_did_not_pass_in_staging_stops_before_prod(delivery: Delivery) -> None:
