@@ -192,6 +192,7 @@ RULES: Final[tuple[Rule, ...]] = (
     buckets_are_private,
     dead_letters_are_kept_a_week,
     no_public_address,
+    keys_are_our_own,
     nothing_that_holds_data_can_be_deleted_in_prod,
     everything_is_where_the_stack_is,
     everything_is_labelled,
@@ -225,7 +226,8 @@ def _has_key(value: Any) -> bool:
     replicas = _mapping(_mapping(value).get("userManaged")).get("replicas")
     if replicas:
         return all("kmskeyname" in str(replica).lower() for replica in replicas)
-    return "kmskeyname" in str(value).lower()
+    # A backup may take the key of its database, which this rule looks at too.
+    return re.search(r"kmskeyname|use_database_encryption", str(value).lower()) is not None
 
 
 def _roles(graph: Graph) -> Iterator[tuple[Node, str]]:
