@@ -132,7 +132,7 @@ class _Charges:
         default = "STANDARD" if node.inputs["config"].startswith("regional-") else "ENTERPRISE_PLUS"
         edition = str(node.inputs.get("edition", default)).lower().replace("_", "-")
         yield self._line(
-            self._spanner(node), f"spanner-node-{edition}", node.name, (_nodes(node.inputs), "nodes"), (HOURS, "hours")
+            self._spanner(node), f"spanner-node-{edition}", node.name, _nodes(node.inputs), (HOURS, "hours")
         )
 
     def spanner_database(self, node: Node) -> Iterator[Line]:
@@ -329,12 +329,13 @@ NOT_COUNTED: Final = (
 )
 
 
-def _nodes(inputs: Mapping[str, Any]) -> float:
+def _nodes(inputs: Mapping[str, Any]) -> tuple[float, str]:
     """Nodes of 1,000 processing units; with autoscaling, half-way between its two ends."""
     limits = (inputs.get("autoscalingConfig") or {}).get("autoscalingLimits")
     if limits:
-        return (float(limits["minProcessingUnits"]) + float(limits["maxProcessingUnits"])) / 2000
-    return float(inputs["processingUnits"]) / 1000
+        low, high = (float(limits[f"{end}ProcessingUnits"]) / 1000 for end in ("min", "max"))
+        return (low + high) / 2, f"nodes, half-way from {_number(low)} to {_number(high)},"
+    return float(inputs["processingUnits"]) / 1000, "nodes"
 
 
 def _disk(job: Mapping[str, Any]) -> float:

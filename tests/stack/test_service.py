@@ -111,6 +111,22 @@ def test_up_twice_is_harmless(service: Service) -> None:
     assert service.state.read()["processes"] == before
 
 
+def test_the_smoke_test_of_a_deploy_passes_on_a_running_stack(service: Service) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "delivery.smoke",
+        "--connection",
+        service.state.connection,
+        "--wait",
+        "60",
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["ok"]
+
+
 def test_nothing_is_lost_or_doubled_when_the_pipeline_is_killed_and_bigquery_freezes(service: Service) -> None:
     traffic = service.traffic(tps=25, seconds=50)
     chance = random.Random(time.time_ns())
