@@ -22,6 +22,7 @@ down: setup ## End what runs in the background (after audit local up)
 	@$(BIN)/audit local down
 
 test: pulumi ## Run all the tests: make test [ARGS="-k search"]
+	@local/setup.sh monitoring
 	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 test-infra: pulumi ## Run the tests of the stacks: graphs, rules, delivery, and the real Pulumi CLI

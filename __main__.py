@@ -9,6 +9,7 @@ from components.identity import Identity, IdentityArgs
 from components.image import Image, ImageArgs
 from components.kms import Keys, KeysArgs
 from components.logging import Logs, LogsArgs
+from components.monitoring import Monitoring, MonitoringArgs
 from components.network import Network, NetworkArgs
 from components.outputs import Outputs, export
 from components.perimeter import Perimeter, PerimeterArgs
@@ -61,6 +62,7 @@ job = StreamJob(
 )
 
 delivery = Delivery("delivery", DeliveryArgs(settings=settings), here)
+monitoring = Monitoring("monitoring", MonitoringArgs(settings=settings), here)
 
 export(
     Outputs(
@@ -72,5 +74,6 @@ export(
         views=views,
         image=image,
         job=job,
+        monitoring=monitoring,
     )
 )

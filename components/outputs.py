@@ -10,6 +10,7 @@ import pulumi
 from components.bigquery import Warehouse
 from components.dataflow import StreamJob
 from components.image import Image
+from components.monitoring import Monitoring
 from components.secrets import MaskingKeys
 from components.settings import Settings
 from components.spanner import SourceDatabase
@@ -33,6 +34,7 @@ class Outputs:
     views: Views
     image: Image
     job: StreamJob
+    monitoring: Monitoring
 
 
 def export(stack: Outputs) -> None:
@@ -69,6 +71,8 @@ def _links(stack: Outputs) -> Mapping[str, Any]:
         "sqlConnection": sql_connection(project, stack.settings.warehouse.location),
         "templatePath": stack.image.template,
         "jobPage": stack.job.page,
+        "dashboard": stack.monitoring.dashboard,
+        "runbooks": stack.settings.monitoring.runbooks,
         "commands": commands(stack.settings.stack),
     }
 

@@ -1,8 +1,15 @@
-"""Metric names. Workers report Beam counters and distributions under one namespace; nothing else names a metric."""
+"""Metric names, and the series that the audit probe writes.
+
+Workers report Beam counters and distributions under one namespace. The probe measures at the data, once a minute, and
+is the only writer of its series: its counters are running totals from zero, so that an increase is never a reset.
+Nothing else names a metric; a Google Cloud name maps to the one that PromQL, and the local Prometheus, know it by.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
 
 NAMESPACE: Final = "audit"
 
@@ -17,3 +24,134 @@ COMMIT_TO_READ_MILLIS: Final = "commit_to_read_millis"
 COMMIT_TO_APPENDED_MILLIS: Final = "commit_to_appended_millis"
 APPEND_MILLIS: Final = "append_millis"
 BATCH_ROWS: Final = "batch_rows"
+
+Kind = Literal["GAUGE", "DELTA", "CUMULATIVE"]
+ValueType = Literal["INT64", "DOUBLE", "DISTRIBUTION"]
+PROBE: Final = "support/probe.py"
+# The monitored resource that the probe writes to.
+PROBE_RESOURCE: Final = "generic_task"
+# The promise: this share of changes (stack config) is queryable within so many seconds. It must be a bucket's boundary.
+LATENCY_SECONDS: Final = 10
+LATENCY_BUCKETS: Final = (0.5, 1, 2, 3, 5, 7.5, LATENCY_SECONDS, 15, 30, 60, 120, 300, 900, 3600)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A series as Cloud Monitoring defines it. `writer` is who reports it: a file of ours, or a service.
+
+    `labels` are those of the metric, name and description; labels of the monitored resource come beside them.
+    """
+
+    type: str
+    resource: str
+    kind: Kind
+    value: ValueType
+    unit: str
+    description: str
+    writer: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def promql(self) -> str:
+        """Its name in PromQL; of a distribution the stem that `_bucket`, `_count` and `_sum` follow."""
+        return prometheus_name(self.type)
+
+
+def prometheus_name(metric_type: str) -> str:
+    """Google's mapping: the first `/` becomes `:`, every other special character `_`."""
+    service, _, name = metric_type.partition("/")
+    return f"{re.sub(r'[^a-zA-Z0-9]', '_', service)}:{re.sub(r'[^a-zA-Z0-9]', '_', name)}"
+
+
+def _probe(name: str, kind: Kind, value: ValueType, unit: str, description: str, **labels: str) -> Metric:
+    return Metric(
+        type=f"custom.googleapis.com/audit/{name}",
+        resource=PROBE_RESOURCE,
+        kind=kind,
+        value=value,
+        unit=unit,
+        description=description,
+        writer=PROBE,
+        labels=tuple(labels.items()),
+    )
+
+
+COMMIT_TO_QUERYABLE: Final = _probe(
+    "commit_to_queryable_seconds",
+    "CUMULATIVE",
+    "DISTRIBUTION",
+    "s",
+    "From commit in Spanner to a row that a query sees. A change that has not arrived counts as late at once.",
+)
+SOURCE_COMMITTED: Final = _probe(
+    "source_committed_count", "CUMULATIVE", "INT64", "1", "Changes committed in Spanner, in closed minutes."
+)
+QUERYABLE: Final = _probe(
+    "queryable_count", "CUMULATIVE", "INT64", "1", "Of the committed changes, those that a query of BigQuery sees."
+)
+DLQ_WRITTEN: Final = _probe("dlq_written_count", "CUMULATIVE", "INT64", "1", "Changes that became dead letters.")
+PAYMENTS_TERMINAL: Final = _probe(
+    "payments_terminal_count",
+    "CUMULATIVE",
+    "INT64",
+    "1",
+    "Payments that reached an end.",
+    outcome="processed or failed",
+)
+DLQ_OPEN: Final = _probe(
+    "dlq_open",
+    "GAUGE",
+    "INT64",
+    "1",
+    "Dead letters that are neither resolved nor discarded. Every reason is written, those with none too.",
+    reason="class of the reason (contract/changes.py)",
+)
+DLQ_OLDEST: Final = _probe("dlq_oldest_seconds", "GAUGE", "DOUBLE", "s", "Age of the oldest open dead letter, else 0.")
+OLDEST_UNAUDITED: Final = _probe(
+    "oldest_unaudited_seconds",
+    "GAUGE",
+    "DOUBLE",
+    "s",
+    "Age of the oldest change that is neither queryable nor a dead letter, else 0.",
+)
+STUCK_PAYMENTS: Final = _probe(
+    "stuck_payments",
+    "GAUGE",
+    "INT64",
+    "1",
+    "Payments that are in a Status for longer than its limit.",
+    state="Status, unmapped ones included",
+)
+VALIDATION_MISMATCHES: Final = _probe(
+    "validation_mismatches",
+    "GAUGE",
+    "INT64",
+    "1",
+    "Rows that the last validation found missing, extra or different, and that are not repaired.",
+)
+CARD_NUMBERS_FOUND: Final = _probe(
+    "card_numbers_found_count",
+    "CUMULATIVE",
+    "INT64",
+    "1",
+    "Full card numbers seen where none may be. From zero, so that the first one is an increase.",
+    where="key (a dead letter says so) or column (of BigQuery)",
+)
+UNCLASSIFIED_COLUMNS: Final = _probe(
+    "unclassified_columns", "GAUGE", "INT64", "1", "Columns of the watched tables that nobody has classified."
+)
+
+PROBE_METRICS: Final = (
+    COMMIT_TO_QUERYABLE,
+    SOURCE_COMMITTED,
+    QUERYABLE,
+    DLQ_WRITTEN,
+    PAYMENTS_TERMINAL,
+    DLQ_OPEN,
+    DLQ_OLDEST,
+    OLDEST_UNAUDITED,
+    STUCK_PAYMENTS,
+    VALIDATION_MISMATCHES,
+    CARD_NUMBERS_FOUND,
+    UNCLASSIFIED_COLUMNS,
+)

@@ -120,6 +120,19 @@ def change_streams(changelog: Path = AUDIT_DB) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def change_retention_hours(changelog: Path = AUDIT_DB) -> int:
+    """How long Spanner keeps change records: the shortest of the streams' retentions. SchemaError without one."""
+    hours: dict[str, int] = {}
+    for sql in statements(changelog):
+        stream = re.match(r"(?:CREATE|ALTER) CHANGE STREAM (\w+)", sql)
+        kept = re.search(r"retention_period\s*=\s*'(\d+)([hd])'", sql)
+        if stream and kept:
+            hours[stream[1]] = int(kept[1]) * (24 if kept[2] == "d" else 1)
+    if missing := sorted(change_streams(changelog).keys() - hours.keys()):
+        raise SchemaError(f"retention_period must be set for {', '.join(missing)}. Set it in hours or days: '7d'.")
+    return min(hours.values())
+
+
 def _split(body: str) -> list[str]:
     """Splits a column list at its top-level commas."""
     parts, depth, start = [], 0, 0

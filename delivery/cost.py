@@ -299,6 +299,7 @@ FREE: Final = frozenset(
         "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider",
         "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember",
         "gcp:kms/keyRing:KeyRing",
+        "gcp:logging/metric:Metric",
         "gcp:logging/projectExclusion:ProjectExclusion",
         "gcp:logging/projectSink:ProjectSink",
         "gcp:monitoring/alertPolicy:AlertPolicy",

@@ -30,6 +30,7 @@ IMPORT_IDS: Final[Mapping[str, str]] = {
     ),
     "gcp:kms/cryptoKey:CryptoKey": "{{key_ring}}/cryptoKeys/{{name}}",
     "gcp:kms/keyRing:KeyRing": "projects/{{project}}/locations/{{location}}/keyRings/{{name}}",
+    "gcp:logging/metric:Metric": "{{name}}",
     "gcp:logging/projectBucketConfig:ProjectBucketConfig": (
         "projects/{{project}}/locations/{{location}}/buckets/{{bucket_id}}"
     ),
@@ -58,6 +59,12 @@ _NAMED_IN_FULL: Final = frozenset(
     }
 )
 
+# Full names that other resources name, of what the provider imports by a number or by two names.
+_FULL_NAMES: Final[Mapping[str, str]] = {
+    "gcp:monitoring/notificationChannel:NotificationChannel": "projects/{project}/notificationChannels/{resource}",
+    "gcp:monitoring/slo:Slo": "projects/{project}/services/{service}/serviceLevelObjectives/{sloId}",
+}
+
 
 def import_id(project: str, kind: str, inputs: Mapping[str, Any]) -> str | None:
     """What Google's provider imports the resource by; None for what Google or the provider gives a name itself."""
@@ -74,6 +81,8 @@ def server_made(project: str, kind: str, name: str, inputs: Mapping[str, Any]) -
     made: dict[str, Any] = {"id": id}
     if kind in _NAMED_IN_FULL:
         made["name"] = id.replace(f"projects/{project}/", f"projects/{PROJECT_NUMBER}/") if "Pool" in kind else id
+    if kind in _FULL_NAMES:
+        made["name"] = _FULL_NAMES[kind].format_map({"project": project, "resource": name, **inputs})
     if kind == "gcp:serviceaccount/account:Account":
         email = f"{inputs['accountId']}@{project}.iam.gserviceaccount.com"
         made |= {"email": email, "member": f"serviceAccount:{email}"}

@@ -61,6 +61,24 @@ def pulumi() -> Path:
     raise NotInstalled(f"The Pulumi CLI is not installed at {home}. Run `make pulumi`.")
 
 
+def promtool() -> Path:
+    """Prometheus's own checker of rules."""
+    return _of_prometheus("promtool")
+
+
+def prometheus() -> Path:
+    return _of_prometheus("prometheus")
+
+
+def alertmanager() -> Path:
+    """Debian calls it prometheus-alertmanager, everybody else alertmanager."""
+    return _of_prometheus("alertmanager")
+
+
+def _of_prometheus(name: str) -> Path:
+    return _installed(cache() / "prometheus" / name, f"Prometheus ({name})")
+
+
 def _installed(path: Path, what: str) -> Path:
     if path.exists():
         return path

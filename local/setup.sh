@@ -2,6 +2,7 @@
 # Installs everything that `make run` needs, and checks what it cannot install. What stands already is left alone: each
 # part has a stamp with the checksum of the file that pins it. What clones can share is in the cache.
 # `setup.sh pulumi` installs the Pulumi CLI as well, which only the tests need.
+# `setup.sh monitoring` adds Prometheus and Alertmanager: the tests and the local stack's monitoring need them.
 # `setup.sh check` installs nothing: it names what is missing, and then fails.
 set -euo pipefail
 
@@ -17,6 +18,7 @@ uv_home=$cache/uv
 emulator_home=$cache/bigquery-emulator-$emulator_version
 prism_home=$cache/prism-$beam_version
 pulumi_home=$cache/pulumi-$pulumi_version
+prometheus_home=$cache/prometheus
 uv=$uv_home/bin/uv
 
 say() { printf '%s\n' "$*" >&2; }
@@ -31,6 +33,8 @@ mark_done() { printf '%s\n' "$3" >"$1/.stamp"; }
 uv_part=("$uv_home" bin/uv "$uv_version")
 venv_part=("$venv" bin/python "$(pin "$root/requirements.lock" "$root/pyproject.toml")")
 emulator_part=("$emulator_home" bin/python "$(pin "$root/local/bigquery.lock")")
+# Any version from this one on evaluates our rules; Debian 12 has 2.42.
+prometheus_part=("$prometheus_home" promtool ">= 2.42")
 prism_part=("$prism_home" prism "$(pin "$root"/local/prism/go.{mod,sum})")
 pulumi_part=("$pulumi_home" bin/pulumi "$(pin "$root"/local/pulumi/{cli,language}/go.{mod,sum})")
 
@@ -199,6 +203,39 @@ $(tail -5 "$1")
 Check the network and Go's module proxy (go env GOPROXY), or install the Pulumi CLI (https://www.pulumi.com/docs/install)."
 }
 
+# Prometheus, promtool and Alertmanager: on PATH, or Debian's packages, unpacked here and not installed.
+install_prometheus() {
+  is_done "${prometheus_part[@]}" && return
+  say "Prometheus and Alertmanager …"
+  rm -rf "$prometheus_home"
+  mkdir -p "$prometheus_home"
+  local name found log=$cache/prometheus.log
+  : >"$log"
+  for name in promtool prometheus alertmanager; do
+    if found=$(command -v "$name" || command -v "prometheus-$name"); then
+      ln -s "$found" "$prometheus_home/$name"
+    elif [ "$name" = alertmanager ]; then
+      unpack_deb prometheus-alertmanager "$log" && ln -s unpacked/usr/bin/prometheus-alertmanager "$prometheus_home/$name"
+    else
+      unpack_deb prometheus "$log" && ln -s "unpacked/usr/bin/$name" "$prometheus_home/$name"
+    fi || fail "$name is not on PATH, and Debian's package could not be had; the end of $log:
+$(tail -5 "$log")
+Install Prometheus and Alertmanager (https://prometheus.io/download, or your package manager) so that promtool, prometheus
+and alertmanager are on PATH. Only the tests and the local stack's monitoring need them."
+  done
+  mark_done "${prometheus_part[@]}"
+  say "Prometheus and Alertmanager: ready after ${SECONDS} s"
+}
+
+unpack_deb() {
+  [ -d "$prometheus_home/unpacked/usr/share/doc/$1" ] && return
+  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { echo "there is no apt-get here" >>"$2"; return 1; }
+  mkdir -p "$prometheus_home/unpacked"
+  # apt's lists may be missing or old: only then are they fetched, which needs to be root.
+  (cd "$prometheus_home" && { apt-get download "$1" || { apt-get update && apt-get download "$1"; }; } &&
+    dpkg-deb -x "$1"_*.deb unpacked && rm -f "$1"_*.deb) >>"$2" 2>&1
+}
+
 check_spanner_emulator() {
   command -v emulator_main >/dev/null && return
   local gcloud
@@ -216,6 +253,7 @@ missing() {
   is_done "${emulator_part[@]}" || echo "BigQuery emulator"
   is_done "${prism_part[@]}" || echo "Prism"
   [ "${1:-}" != pulumi ] || is_done "${pulumi_part[@]}" || echo "Pulumi CLI"
+  [ "${1:-}" != monitoring ] || is_done "${prometheus_part[@]}" || echo "Prometheus"
 }
 
 main() {
@@ -236,6 +274,7 @@ main() {
   { install_venv; install_emulator; } & parts+=($!)
   for part in "${parts[@]}"; do wait "$part" || failed=1; done
   [ "$failed" = 0 ] || exit 1
+  [ "${1:-}" != monitoring ] || install_prometheus
   say "Set up in ${SECONDS} s."
 }
 

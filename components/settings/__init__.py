@@ -15,6 +15,7 @@ from components.settings.delivery import DeliverySettings
 from components.settings.endpoints import Endpoints
 from components.settings.identity import IdentitySettings
 from components.settings.keys import KeySettings
+from components.settings.monitoring import MonitoringSettings
 from components.settings.network import NetworkSettings, PerimeterSettings
 from components.settings.pipeline import LAUNCH_OPTIONS, PipelineSettings
 from components.settings.reader import Reader, SettingsError
@@ -28,6 +29,7 @@ __all__ = [
     "Endpoints",
     "IdentitySettings",
     "KeySettings",
+    "MonitoringSettings",
     "NetworkSettings",
     "PerimeterSettings",
     "PipelineSettings",
@@ -57,6 +59,7 @@ class Settings:
     warehouse: WarehouseSettings
     pipeline: PipelineSettings
     delivery: DeliverySettings
+    monitoring: MonitoringSettings
 
     @classmethod
     def load(cls) -> Self:
@@ -88,6 +91,7 @@ class Settings:
             warehouse=WarehouseSettings.read(read),
             pipeline=PipelineSettings.read(read),
             delivery=DeliverySettings.read(read),
+            monitoring=MonitoringSettings.read(read),
         )
         read.finish()
         settings._relations(read)
@@ -107,3 +111,4 @@ class Settings:
         self.warehouse.relations(read, self.region)
         self.pipeline.relations(read)
         self.delivery.relations(read)
+        self.monitoring.relations(read, self.spanner)

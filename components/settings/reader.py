@@ -37,6 +37,13 @@ class Reader:
             return low
         return int(value or low)
 
+    def number(self, key: str, low: float, high: float) -> float:
+        value = self._value(key)
+        if value is not None and not (re.fullmatch(r"\d+(\.\d+)?", value) and low <= float(value) <= high):
+            self.refuse(key, f"a number from {low:g} to {high:g}", value)
+            return low
+        return float(value or low)
+
     def boolean(self, key: str) -> bool:
         value = self._value(key)
         if value not in (None, "true", "false"):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from local import installed
+
 ROOT = Path(__file__).parents[2]
 SETUP = ROOT / "local" / "setup.sh"
 TARGETS = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[0].split()
@@ -60,6 +62,25 @@ def test_the_set_up_without_the_spanner_emulator_says_how_to_get_it(tmp_path: Pa
     assert failed.returncode == 1
     assert "gcloud components install cloud-spanner-emulator" in failed.stderr
     assert not (tmp_path / ".cache").exists()
+
+
+def test_the_set_up_of_monitoring_without_prometheus_says_how_to_get_it(tmp_path: Path) -> None:
+    """On a machine without apt, whose cache has all the rest."""
+    programs, cache = tmp_path / "bin", tmp_path / "cache" / "payment-audit"
+    programs.mkdir()
+    cache.mkdir(parents=True)
+    for tool in ("bash", "cat", "cksum", "dirname", "mkdir", "readlink", "rm", "sed", "tail"):
+        found = subprocess.run(["sh", "-c", f"command -v {tool}"], check=True, capture_output=True, text=True).stdout
+        (programs / tool).symlink_to(found.strip())
+    (programs / "emulator_main").symlink_to(installed.spanner_emulator())
+    for part in installed.cache().iterdir():
+        if part.is_dir() and part.name != "prometheus":
+            (cache / part.name).symlink_to(part)
+    environment = {"PATH": str(programs), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(cache.parent)}
+    failed = subprocess.run([SETUP, "monitoring"], env=environment, check=False, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert "there is no apt-get here" in failed.stderr
+    assert "so that promtool, prometheus\nand alertmanager are on PATH" in failed.stderr
 
 
 def test_ci_runs_what_the_makefile_offers() -> None:

@@ -115,6 +115,14 @@ def test_the_stack_s_own_config_is_accepted(stack: str) -> None:
         ("bigQueryEndpoint", "http://10.0.0.1:9050", "empty, an http:// URL of this machine or an https:// URL"),
         ("bigQueryEndpoint", "http://127.0.0.1:9050", "set together with bigQueryStorageEndpoint, or neither"),
         ("bigQueryStorageEndpoint", "10.0.0.1:9060", "empty, a host:port of this machine or a host:443 (TLS)"),
+        ("latencyGoal", "1", "a number from 0.5 to 0.9999"),
+        ("latencyGoal", "high", "a number from 0.5 to 0.9999"),
+        ("fastBurn", "101", "less than 100, or its alert can never fire: latencyGoal leaves a budget of 0.01"),
+        ("designTps", 0, "a whole number from 1 to 100000"),
+        ("unauditedSeconds", 60, "a whole number from 90 to 3600"),
+        ("dlqOldestHours", 80, "a whole number from 1 to 72"),
+        ("notifications", ["everybody"], "a list of severity[/team]=target lines"),
+        ("runbooksUrl", "http://wiki.example.com", "empty or an https:// URL without a / at its end"),
     ],
 )
 def test_a_wrong_value_is_refused(key: str, value: Any, rule: str) -> None:
@@ -239,6 +247,18 @@ def test_prod_has_fine_grained_access_and_backups_of_a_week() -> None:
 def test_the_job_needs_an_image_unless_it_has_a_template_or_somebody_else_launches_it() -> None:
     assert parse(image="", templatePath="gs://b/t.json").pipeline.image == ""
     assert parse(image="", pipelineOwner="composer").pipeline.owner == "composer"
+
+
+def test_a_page_that_reaches_nobody_is_refused_in_prod() -> None:
+    assert refusal("prod", notifications=["ticket=a@example.com", "page/payments=b@example.com"]) == [
+        "notifications must be one page=target at least in prod, or nobody is told, "
+        "got 'a@example.com, b@example.com'. Set it in Pulumi.prod.yaml."
+    ]
+
+
+def test_a_page_comes_before_its_ticket() -> None:
+    [problem] = refusal(slowBurn="20")
+    assert problem.startswith("fastBurn must be more than slowBurn")
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:

@@ -1,0 +1,458 @@
+"""Every alert: what it watches, when it fires, how loud it is and what the person who is told reads first.
+
+One definition, three uses: `components/monitoring.py` sends the expressions to Cloud Monitoring, `rules` gives them to
+Prometheus, and the dashboards draw the thresholds. A page is for what a person must do now; all else is a ticket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from alerts import metrics
+from alerts.objectives import BurnWindow, burn_windows
+from alerts.promql import delta, increase, rate, select, slow_share
+from alerts.thresholds import Thresholds, Watched
+from contract.metrics import (
+    CARD_NUMBERS_FOUND,
+    COMMIT_TO_QUERYABLE,
+    DLQ_OLDEST,
+    DLQ_OPEN,
+    DLQ_WRITTEN,
+    OLDEST_UNAUDITED,
+    PAYMENTS_TERMINAL,
+    QUERYABLE,
+    SOURCE_COMMITTED,
+    STUCK_PAYMENTS,
+    UNCLASSIFIED_COLUMNS,
+    VALIDATION_MISMATCHES,
+)
+
+Severity = Literal["page", "ticket"]
+Team = Literal["platform", "payments", "security"]
+MINUTE: Final = 60
+HOUR: Final = 3600
+_GIB: Final = 2**30
+_NO_DATAFLOW: Final = "there is no Dataflow on one machine"
+# Extrapolation at a window's ends must not make an alert of exactly the design load.
+_ABOVE_DESIGN: Final = 1.05
+# Google's advice for the CPU that a failover leaves: https://cloud.google.com/spanner/docs/cpu-utilization
+_CPU_REGIONAL: Final = 0.65
+_CPU_MULTI_REGION: Final = 0.45
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """`value` is PromQL."""
+
+    value: str
+    comparison: Literal[">", ">=", "=="]
+    threshold: float
+
+    def __str__(self) -> str:
+        return f"({self.value}) {self.comparison} {self.threshold:.12g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    """`holds` and `every`: seconds that it must be true, and between two looks. `cloud_only`: why it cannot be here.
+
+    With `any_of` one condition is enough. `chart` names the dashboard's chart whose values it watches.
+    """
+
+    name: str
+    severity: Severity
+    title: str
+    summary: str
+    chart: str
+    conditions: tuple[Condition, ...]
+    any_of: bool = False
+    holds: int = 0
+    every: int = MINUTE
+    team: Team = "platform"
+    cloud_only: str = ""
+
+    @property
+    def expression(self) -> str:
+        """The one expression that is tested here and sent to Cloud Monitoring."""
+        return ("\nor " if self.any_of else "\nand ").join(str(condition) for condition in self.conditions)
+
+    @property
+    def runbook(self) -> str:
+        """File in `runbooks/`."""
+        return f"{self.name}.md"
+
+
+def alerts(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
+    """Every alert, with a stack's numbers."""
+    return (
+        *_latency(numbers),
+        *_throughput(numbers),
+        *_payments(numbers),
+        *_records(numbers, watched),
+        *_correctness(),
+        *_services(numbers, watched),
+        _cost(numbers, watched),
+    )
+
+
+def _latency(numbers: Thresholds) -> tuple[Alert, ...]:
+    fast, slow, budget = burn_windows(numbers)
+    return (
+        _latency_burn("AuditLatencyFastBurn", fast, numbers, "Changes are late: a month's budget is gone in two days"),
+        _latency_burn("AuditLatencySlowBurn", slow, numbers, "Changes are late: a month's budget is gone in five days"),
+        _latency_burn("AuditLatencyBudgetTicket", budget, numbers, "Changes are late a little more than promised"),
+    )
+
+
+def _latency_burn(name: str, window: BurnWindow, numbers: Thresholds, title: str) -> Alert:
+    return Alert(
+        name=name,
+        severity=window.severity,
+        title=title,
+        summary=f"{window.share:.0%} of the latency budget of 30 days burns in {window.long}, and still does "
+        f"over {window.short}.",
+        chart="slow-share",
+        conditions=(
+            *_burning(
+                lambda over: slow_share(COMMIT_TO_QUERYABLE, over), window, window.factor * (1 - numbers.latency_goal)
+            ),
+            Condition(
+                value=increase(COMMIT_TO_QUERYABLE, window.long, "_count"),
+                comparison=">=",
+                threshold=numbers.burn_minimum_events,
+            ),
+        ),
+        every=5 * MINUTE if window.long == "3d" else MINUTE,
+    )
+
+
+def _burning(share: Callable[[str], str], window: BurnWindow, threshold: float) -> tuple[Condition, Condition]:
+    return (
+        Condition(value=share(window.short), comparison=">", threshold=threshold),
+        Condition(value=share(window.long), comparison=">", threshold=threshold),
+    )
+
+
+def missing_share(numbers: Thresholds, window: str) -> str:
+    """Share of the committed changes that are not queryable; of commits above the design load none is promised."""
+    committed = increase(SOURCE_COMMITTED, window)
+    return f"1 - {increase(QUERYABLE, window)} / clamp_max({committed}, {numbers.design_tps * _seconds(window)})"
+
+
+def _seconds(window: str) -> int:
+    return int(window[:-1]) * {"m": MINUTE, "h": HOUR, "d": 24 * HOUR}[window[-1]]
+
+
+def _throughput(numbers: Thresholds) -> tuple[Alert, ...]:
+    fast = burn_windows(numbers)[0]
+    return (
+        Alert(
+            name="AuditThroughputBurn",
+            severity="page",
+            title="Changes are missing: the throughput budget burns fast",
+            summary="Up to the design load, fewer of the committed changes became queryable than promised, in the last "
+            "hour and in the last five minutes.",
+            chart="missing-share",
+            conditions=(
+                *_burning(lambda over: missing_share(numbers, over), fast, fast.factor * (1 - numbers.throughput_goal)),
+                Condition(
+                    value=increase(SOURCE_COMMITTED, fast.long),
+                    comparison=">=",
+                    threshold=numbers.burn_minimum_events,
+                ),
+            ),
+        ),
+        Alert(
+            name="AuditThroughputDeficit",
+            severity="page",
+            title="The pipeline falls behind",
+            summary="Fewer changes became queryable over ten minutes than were committed. The backlog grows.",
+            chart="deficit",
+            conditions=(
+                Condition(
+                    value=f"1 - {increase(QUERYABLE, '10m')} / {increase(SOURCE_COMMITTED, '10m')}",
+                    comparison=">",
+                    threshold=numbers.deficit_share,
+                ),
+                Condition(value=increase(SOURCE_COMMITTED, "10m"), comparison=">=", threshold=numbers.deficit_minimum),
+            ),
+            holds=5 * MINUTE,
+        ),
+        Alert(
+            name="AuditThroughputStalled",
+            severity="page",
+            title="Nothing arrives in BigQuery",
+            summary="Changes are committed and none of them became queryable for five minutes.",
+            chart="throughput",
+            conditions=(
+                Condition(value=increase(QUERYABLE, "5m"), comparison="==", threshold=0),
+                Condition(value=increase(SOURCE_COMMITTED, "5m"), comparison=">", threshold=0),
+            ),
+            holds=2 * MINUTE,
+        ),
+        Alert(
+            name="AuditLoadAboveDesign",
+            severity="ticket",
+            title="More changes than the service was built for",
+            summary="Commits exceed the design load. Latency is promised up to it.",
+            chart="throughput",
+            conditions=(
+                Condition(
+                    value=rate(SOURCE_COMMITTED, "10m"), comparison=">", threshold=numbers.design_tps * _ABOVE_DESIGN
+                ),
+            ),
+            holds=10 * MINUTE,
+        ),
+        Alert(
+            name="AuditPaymentsNotAudited",
+            severity="page",
+            title="A change does not reach BigQuery",
+            summary=f"The oldest change that is neither queryable nor a dead letter was committed more than "
+            f"{numbers.unaudited_seconds} s ago.",
+            chart="oldest-unaudited",
+            conditions=(
+                Condition(
+                    value=f"max({select(OLDEST_UNAUDITED)})", comparison=">", threshold=numbers.unaudited_seconds
+                ),
+            ),
+            holds=2 * MINUTE,
+        ),
+    )
+
+
+def _payments(numbers: Thresholds) -> tuple[Alert, ...]:
+    failed = [
+        f"{increase(PAYMENTS_TERMINAL, over, outcome='failed')} / {increase(PAYMENTS_TERMINAL, over)}"
+        for over in ("10m", "1h")
+    ]
+    return (
+        Alert(
+            name="PaymentsStuckInState",
+            severity="page",
+            team="payments",
+            title="Payments are stuck in {{state}}",
+            summary="Payments are in one Status for longer than its limit. Audit works: it is the payments that stand.",
+            chart="stuck",
+            conditions=(Condition(value=f"max by (state) ({select(STUCK_PAYMENTS)})", comparison=">", threshold=0),),
+            holds=5 * MINUTE,
+        ),
+        Alert(
+            name="PaymentFailureRateHigh",
+            severity="page",
+            team="payments",
+            title="Too many payments fail",
+            summary="Of the payments that ended, too many failed, over the last hour and over the last ten minutes.",
+            chart="payment-failures",
+            conditions=(
+                *(Condition(value=share, comparison=">", threshold=numbers.payment_failure_share) for share in failed),
+                Condition(
+                    value=increase(PAYMENTS_TERMINAL, "10m", outcome="failed"),
+                    comparison=">=",
+                    threshold=numbers.payment_failure_minimum,
+                ),
+            ),
+        ),
+    )
+
+
+def _records(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
+    clock = numbers.retention_share * watched.retention_hours * HOUR
+    oldest = f"max({select(DLQ_OLDEST)})"
+    return (
+        Alert(
+            name="AuditRecordFailureRateHigh",
+            severity="page",
+            title="Many changes become dead letters",
+            summary="Too many of the changes of the last ten minutes could not be masked, enriched or written.",
+            chart="dead-letter-share",
+            conditions=(
+                Condition(
+                    value=f"{increase(DLQ_WRITTEN, '10m')} / {increase(SOURCE_COMMITTED, '10m')}",
+                    comparison=">",
+                    threshold=numbers.record_failure_share,
+                ),
+                Condition(
+                    value=increase(DLQ_WRITTEN, "10m"), comparison=">=", threshold=numbers.record_failure_minimum
+                ),
+            ),
+        ),
+        Alert(
+            name="AuditDlqGrowth",
+            severity="ticket",
+            title="Dead letters pile up",
+            summary="The number of open dead letters grew over a quarter of an hour.",
+            chart="dead-letters",
+            conditions=(
+                Condition(value=delta(DLQ_OPEN, "15m"), comparison=">", threshold=0),
+                Condition(value=f"sum({select(DLQ_OPEN)})", comparison=">=", threshold=numbers.dlq_open_minimum),
+            ),
+            holds=5 * MINUTE,
+        ),
+        Alert(
+            name="AuditDlqUnresolved",
+            severity="ticket",
+            title="A dead letter waits for a person",
+            summary=f"The oldest open dead letter is older than {numbers.dlq_oldest_hours} h: retries did not help.",
+            chart="dead-letter-age",
+            conditions=(Condition(value=oldest, comparison=">", threshold=numbers.dlq_oldest_hours * HOUR),),
+            holds=5 * MINUTE,
+        ),
+        Alert(
+            name="AuditRetentionClock",
+            severity="page",
+            title="Changes will be lost when Spanner forgets them",
+            summary=f"A change that is not audited, or a dead letter, has used {numbers.retention_share:.0%} of the "
+            f"{watched.retention_hours} h that Spanner keeps change records.",
+            chart="oldest-unaudited",
+            conditions=(
+                Condition(value=f"max({select(OLDEST_UNAUDITED)})", comparison=">", threshold=clock),
+                Condition(value=oldest, comparison=">", threshold=clock),
+            ),
+            any_of=True,
+        ),
+    )
+
+
+def _correctness() -> tuple[Alert, ...]:
+    return (
+        Alert(
+            name="AuditValidationMismatch",
+            severity="page",
+            title="Spanner and BigQuery differ",
+            summary="Validation found rows that are missing, extra or different, and they are not repaired.",
+            chart="validation",
+            conditions=(Condition(value=f"max({select(VALIDATION_MISMATCHES)})", comparison=">", threshold=0),),
+        ),
+        Alert(
+            name="CardNumberFound",
+            severity="page",
+            team="security",
+            title="A full card number was found in a {{where}}",
+            summary="A full card number is where none may be. It must be purged; nobody copies it into a ticket.",
+            chart="card-numbers",
+            conditions=(Condition(value=increase(CARD_NUMBERS_FOUND, "1h", by="where"), comparison=">", threshold=0),),
+        ),
+        Alert(
+            name="UnclassifiedColumn",
+            severity="ticket",
+            title="A new column waits to be classified",
+            summary="Nobody has said whether a column may hold card data. In prod it stays NULL until then.",
+            chart="unclassified",
+            conditions=(Condition(value=f"max({select(UNCLASSIFIED_COLUMNS)})", comparison=">", threshold=0),),
+            holds=5 * MINUTE,
+        ),
+        Alert(
+            name="AuditProbeSilent",
+            severity="page",
+            title="The probe is silent: every other audit alert is blind",
+            summary="For ten minutes nothing was measured. Audit may work or not; nobody would be told.",
+            chart="oldest-unaudited",
+            conditions=(
+                Condition(value=f"absent_over_time({select(OLDEST_UNAUDITED)}[10m])", comparison="==", threshold=1),
+            ),
+        ),
+    )
+
+
+def _services(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
+    cpu = select(metrics.SPANNER_CPU, instance_id=watched.instance, priority="high")
+    watermark = select(metrics.JOB_WATERMARK_AGE, job_name=watched.job)
+    vcpus = select(metrics.JOB_VCPUS, job_name=watched.job)
+    appends = increase(
+        metrics.API_REQUESTS,
+        "10m",
+        by="response_code",
+        service="bigquerystorage.googleapis.com",
+        method="~.*BigQueryWrite.AppendRows",
+        response_code_class="~4xx|5xx",
+    )
+    return (
+        Alert(
+            name="DataflowJobDown",
+            severity="page",
+            title="The streaming job does not run",
+            summary=f"{watched.job} has had no worker for a quarter of an hour.",
+            chart="workers",
+            conditions=(Condition(value=f"absent_over_time({vcpus}[15m])", comparison="==", threshold=1),),
+            cloud_only=_NO_DATAFLOW,
+        ),
+        Alert(
+            name="DataflowWatermarkStalled",
+            severity="ticket",
+            title="The streaming job's watermark stands",
+            summary="Some change holds the job's watermark back. A page follows if changes are late.",
+            chart="watermark",
+            conditions=(
+                Condition(
+                    value=f"max(max_over_time({watermark}[5m]))", comparison=">", threshold=numbers.watermark_seconds
+                ),
+            ),
+            holds=5 * MINUTE,
+            cloud_only=_NO_DATAFLOW,
+        ),
+        Alert(
+            name="SpannerHighPriorityCpu",
+            severity="ticket",
+            title="Spanner has too little CPU left for a failover",
+            summary="High-priority CPU is above what Google advises. Commits and the pipeline's reads get slower.",
+            chart="spanner-cpu",
+            conditions=(
+                Condition(
+                    value=f"max(sum by (location) ({cpu}))",
+                    comparison=">",
+                    threshold=_CPU_MULTI_REGION if watched.multi_region else _CPU_REGIONAL,
+                ),
+            ),
+            holds=10 * MINUTE,
+            cloud_only="the emulator has no CPU metric",
+        ),
+        Alert(
+            name="WorkerOutOfMemory",
+            severity="ticket",
+            title="A worker ran out of memory",
+            summary="A worker, or a process on it, was ended for want of memory. Its work is done again elsewhere.",
+            chart="out-of-memory",
+            conditions=(Condition(value=increase(metrics.OUT_OF_MEMORY.metric, "10m"), comparison=">", threshold=0),),
+            holds=5 * MINUTE,
+            cloud_only=_NO_DATAFLOW,
+        ),
+        Alert(
+            name="BigQueryWriteErrors",
+            severity="ticket",
+            title="BigQuery refuses appends with {{response_code}}",
+            summary="Streams of appends ended with errors. They are opened again; rows are late, not lost.",
+            chart="write-errors",
+            conditions=(Condition(value=appends, comparison=">", threshold=numbers.write_errors),),
+            holds=5 * MINUTE,
+            cloud_only="the emulator reports no requests",
+        ),
+    )
+
+
+def _cost(numbers: Thresholds, watched: Watched) -> Alert:
+    vcpus = f"sum({select(metrics.JOB_VCPUS, job_name=watched.job)})"
+    return Alert(
+        name="AuditCostAnomaly",
+        severity="ticket",
+        title="The service costs more than forecast",
+        summary=f"Queries billed, over a day, or workers used, over six hours, more than {numbers.cost_factor:g} times "
+        "what the stack's config forecasts.",
+        chart="bytes-billed",
+        conditions=(
+            Condition(
+                value=increase(metrics.BYTES_BILLED, "1d"),
+                comparison=">",
+                threshold=numbers.cost_factor * numbers.forecast_gib_per_day * _GIB,
+            ),
+            Condition(
+                value=f"avg_over_time({vcpus}[6h:5m])",
+                comparison=">",
+                threshold=numbers.cost_factor * numbers.forecast_vcpus,
+            ),
+        ),
+        any_of=True,
+        every=5 * MINUTE,
+        cloud_only="nothing is billed on one machine",
+    )

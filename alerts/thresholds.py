@@ -1,0 +1,91 @@
+"""The numbers of the alerts. Each is a key of a stack's config, under the same name in camelCase."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+def _number(default: float, low: float, high: float) -> Any:
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Goals and limits. Shares are of 1; the range of each is beside its default."""
+
+    latency_goal: float = _number(0.99, 0.5, 0.9999)
+    throughput_goal: float = _number(0.999, 0.5, 0.9999)
+    fast_burn: float = _number(14.4, 1, 720)
+    slow_burn: float = _number(6, 1, 120)
+    budget_burn: float = _number(1, 0.1, 10)
+    burn_minimum_events: int = _number(1000, 1, 1_000_000)
+    design_tps: int = _number(500, 1, 100_000)
+    deficit_share: float = _number(0.05, 0.001, 0.5)
+    deficit_minimum: int = _number(600, 1, 1_000_000)
+    unaudited_seconds: int = _number(120, 90, 3600)
+    payment_failure_share: float = _number(0.05, 0.001, 0.9)
+    payment_failure_minimum: int = _number(20, 1, 100_000)
+    record_failure_share: float = _number(0.01, 0.0001, 0.5)
+    record_failure_minimum: int = _number(10, 1, 100_000)
+    dlq_open_minimum: int = _number(10, 1, 100_000)
+    dlq_oldest_hours: int = _number(4, 1, 72)
+    retention_share: float = _number(0.5, 0.1, 0.9)
+    watermark_seconds: int = _number(300, 60, 3600)
+    write_errors: int = _number(20, 1, 100_000)
+    forecast_gib_per_day: int = _number(200, 1, 1_000_000)
+    forecast_vcpus: int = _number(8, 1, 10_000)
+    cost_factor: float = _number(1.5, 1.1, 10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What the stack's alerts look at. `retention_hours` is how long Spanner keeps change records."""
+
+    job: str = "audit-stream-job"
+    instance: str = "audit-instance"
+    multi_region: bool = False
+    retention_hours: int = 168
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A number that breaks a rule: the config key, the rule and the value."""
+
+    key: str
+    rule: str
+    value: str
+
+
+def key(name: str) -> str:
+    """The config key of a field: `latency_goal` is `latencyGoal`."""
+    return re.sub(r"_(\w)", lambda match: match[1].upper(), name)
+
+
+def problems(numbers: Thresholds, watched: Watched) -> Iterator[Problem]:
+    """What no range says: alerts that could never fire, or only after the data is gone."""
+    for goal, factor in (
+        ("latency_goal", "fast_burn"),
+        ("latency_goal", "slow_burn"),
+        ("latency_goal", "budget_burn"),
+        ("throughput_goal", "fast_burn"),
+    ):
+        budget = 1 - getattr(numbers, goal)
+        if getattr(numbers, factor) * budget >= 1:
+            rule = f"less than {1 / budget:g}, or its alert can never fire: {key(goal)} leaves a budget of {budget:.4g}"
+            yield Problem(key=key(factor), rule=rule, value=f"{getattr(numbers, factor):g}")
+    if not numbers.fast_burn > numbers.slow_burn > numbers.budget_burn:
+        rule = "more than slowBurn, and that more than budgetBurn: a page comes before a ticket"
+        yield Problem(key="fastBurn", rule=rule, value=f"{numbers.fast_burn:g}")
+    if numbers.dlq_oldest_hours >= numbers.retention_share * watched.retention_hours:
+        rule = f"less than retentionShare of the {watched.retention_hours} hours that Spanner keeps change records"
+        yield Problem(key="dlqOldestHours", rule=rule, value=str(numbers.dlq_oldest_hours))
+
+
+def ranges() -> Iterator[tuple[str, type, float, float]]:
+    """Field, type and range of every number, in the order of the config."""
+    for number in fields(Thresholds):
+        kind = int if isinstance(number.default, int) and number.type == "int" else float
+        yield number.name, kind, number.metadata["low"], number.metadata["high"]
