@@ -1,6 +1,6 @@
 # Everything is installed by `make setup`, which every target that needs it calls; it is quick when all is there.
 .DEFAULT_GOAL := help
-.PHONY: help setup pulumi run down test test-infra lint docs bench
+.PHONY: help setup pulumi run down gameday test test-infra lint docs bench
 
 BIN := .venv/bin
 # make run DURATION=120 TPS=50 SEED=1
@@ -20,6 +20,10 @@ run: setup ## Run the whole service here, with traffic: make run [DURATION=secon
 
 down: setup ## End what runs in the background (after audit local up)
 	@$(BIN)/audit local down
+
+gameday: setup ## Break something, see its alert fire, mend it, lose nothing: make gameday [FAULTS="pipeline-stopped"]
+	@local/setup.sh monitoring
+	@$(BIN)/audit gameday $(or $(FAULTS),pipeline-stopped)
 
 test: pulumi ## Run all the tests: make test [ARGS="-k search"]
 	@local/setup.sh monitoring

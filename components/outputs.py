@@ -58,6 +58,7 @@ def _connection(stack: Outputs) -> Mapping[str, pulumi.Input[str]]:
         "maskingKeys": stack.masking_keys.location,
         "deadLetterDirectory": stack.storage.dead_letters,
         "jobName": stack.job.name,
+        **settings.for_audit(),
     }
 
 

@@ -62,12 +62,31 @@ def _ports(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+_tidy = click.option("--tidy", is_flag=True, help="Traffic without the changes that must become dead letters.")
+
+
+def _monitoring(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option(
+            "--design-tps",
+            type=click.IntRange(1),
+            help="Design load of the alerts, so that this machine can exceed it.  [default: the config's]",
+        ),
+        click.option("--past", is_flag=True, help="With three healthy days behind it, filled in: for long windows."),
+        click.option("--monitoring", is_flag=True, help="Also the probe, and a Prometheus with the alerts."),
+    ):
+        command = option(command)
+    return command
+
+
 @local.command()
 @click.option("--detach/--foreground", default=True, help="In the background (default), or until Ctrl-C.")
 @click.option(
     "--tps", type=click.FloatRange(0, min_open=True), help="Payment traffic, commits a second.  [default: none]"
 )
 @click.option("--seed", type=int, help="Seed of the traffic.")
+@_tidy
+@_monitoring
 @_ports
 @_state
 def up(folder: Path, detach: bool, **options: Any) -> None:
@@ -101,6 +120,8 @@ def down(folder: Path) -> None:
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="Seconds of traffic; then check and end.")
 @click.option("--tps", type=click.FloatRange(0, min_open=True), default=50, show_default=True, help="Commits a second.")
 @click.option("--seed", type=int, help="Seed of the traffic.")
+@_tidy
+@_monitoring
 @_ports
 @_state
 def run(folder: Path, **options: Any) -> None:
@@ -195,12 +216,91 @@ def logs(folder: Path, name: str, follow: bool, lines: int) -> None:
                 time.sleep(0.2)
 
 
+# ---------------------------------------------------------------------- single processes
+
+_HELD: Final = ("pipeline", "probe", "prometheus", "traffic")
+_name = click.argument("name", metavar="PROCESS")
+
+
+@local.command()
+@click.argument("name", type=click.Choice(_HELD))
+@_state
+def stop(folder: Path, name: str) -> None:
+    """End one process and leave it so: pipeline, probe, Prometheus or traffic."""
+    state = _running(folder)
+    state.hold(name)
+    _until(lambda: not _alive(state, name), f"the {name} to end")
+    click.echo(f"The {name} is stopped. Start it again: `audit local start {name}`.")
+
+
+@local.command()
+@click.argument("name", type=click.Choice(_HELD))
+@_state
+def start(folder: Path, name: str) -> None:
+    """Start a process again that was stopped. One that runs goes on."""
+    state = _running(folder)
+    state.release(name)
+    _until(lambda: _alive(state, name), f"the {name} to start")
+    click.echo(f"The {name} runs.")
+
+
+@local.command()
+@_name
+@_state
+def freeze(folder: Path, name: str) -> None:
+    """Stop a process where it stands, as a server that does not answer. `thaw` lets it go on."""
+    os.killpg(_process(folder, name), signal.SIGSTOP)
+    click.echo(f"The {name} is frozen. Let it go on: `audit local thaw {name}`.")
+
+
+@local.command()
+@_name
+@_state
+def thaw(folder: Path, name: str) -> None:
+    """Let a frozen process go on. One that is not frozen does not mind."""
+    os.killpg(_process(folder, name), signal.SIGCONT)
+    click.echo(f"The {name} goes on.")
+
+
+def _running(folder: Path) -> State:
+    state = State(folder.resolve())
+    if not state.supervisor():
+        raise click.ClickException("The local stack does not run. Start it with `audit local up`.")
+    return state
+
+
+def _alive(state: State, name: str) -> int | None:
+    return alive(state.read().get("processes", {}).get(name) or {})
+
+
+def _process(folder: Path, name: str) -> int:
+    state = _running(folder)
+    if pid := _alive(state, name):
+        return pid
+    there = ", ".join(sorted(n for n in state.read().get("processes", {}) if _alive(state, n)))
+    raise click.ClickException(f"No {name!r} runs here. There are: {there}.")
+
+
+def _until(done: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + _END_SECONDS
+    while not done():
+        if time.monotonic() > deadline:
+            raise click.ClickException(f"Waited {_END_SECONDS} s for {what}. `audit local logs stack` says more.")
+        time.sleep(0.1)
+
+
 # ---------------------------------------------------------------------- the supervisor, seen from outside
 
 
 def _supervisor(state: State, options: dict[str, Any]) -> list[str]:
     command = [sys.executable, "-m", "local.stack", f"--state={state.root}"]
-    return command + [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            command += [option] * value
+        elif value is not None:
+            command.append(f"{option}={value}")
+    return command
 
 
 def _start_in_background(state: State, command: list[str]) -> None:

@@ -108,9 +108,13 @@ class _Payment:
 
 
 class Simulator:
-    """An endless iterator of operations. `clock` gives the times that services write; by default one of its own."""
+    """An endless iterator of operations. `clock` gives the times that services write; by default one of its own.
 
-    def __init__(self, seed: int, *, clock: Clock | None = None) -> None:
+    `tidy` leaves out what must become dead letters: card numbers as identifiers.
+    """
+
+    def __init__(self, seed: int, *, clock: Clock | None = None, tidy: bool = False) -> None:
+        self._tidy = tidy
         self._random = random.Random(f"payments {seed}")
         self._clock = clock or _steady_clock()
         self._cards = cast.Cards(self._random)
@@ -164,7 +168,7 @@ class Simulator:
         if draw.random() < _MALFORMED:
             payment.malformed = draw.choice(cast.MALFORMED)
             payment.hidden_card = payment.card or self._cards.number(draw)
-        if draw.random() < _CARD_AS_CUSTOMER:
+        if draw.random() < _CARD_AS_CUSTOMER and not self._tidy:
             payment.customer_id = self._cards.number(draw)
         return payment
 

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,6 +42,7 @@ TRAFFIC: Final = "traffic"
 _LONGEST_PAUSE: Final = 30
 _STEADY_SECONDS: Final = 60
 _BEGIN_SECONDS: Final = 120
+_PROBE_SECONDS: Final = 60
 _GRACE_SECONDS: Final = 4
 
 
@@ -63,6 +65,10 @@ class Options:
     tps: float | None = None
     duration: float | None = None
     seed: int | None = None
+    monitoring: bool = False
+    tidy: bool = False
+    design_tps: int | None = None
+    past: bool = False
 
 
 def provision_program(state: State, spanner: SpannerEmulator, bigquery: BigQueryEmulator) -> Provisioned:
@@ -100,6 +106,7 @@ def traffic_command(options: Options) -> list[str]:
         "local",
         "traffic",
         *(f"--{name}={value}" for name, value in wanted.items() if value is not None),
+        *(["--tidy"] if options.tidy else []),
     ]
 
 
@@ -115,6 +122,9 @@ class Supervisor:
         self._provision, self._command = provision, command
         self._account = Account(self.state)
         self._processes: dict[str, Process] = {}
+        # What was stopped on purpose, and how to start it again.
+        self._starts: dict[str, Callable[[], None]] = {PIPELINE: self._start_pipeline}
+        self._held: frozenset[str] = frozenset()
         self._restarts = 0
         self._quick_deaths = 0
 
@@ -179,10 +189,13 @@ class Supervisor:
             # A parameter that has its default is not passed.
             if provisioned.job_parameters.get("writeMode") != "at-least-once":
                 self._await_begun(provisioned.outputs)
+        if self.options.monitoring:
+            self._start_monitoring(provisioned.outputs)
         self._account.tell(phase=READY, ready_seconds=self._account.seconds)
         log.info("ready after %.1f s", self._account.seconds)
         if self.options.tps:
-            self._launch(TRAFFIC, traffic_command(self.options))
+            self._starts[TRAFFIC] = partial(self._launch, TRAFFIC, traffic_command(self.options))
+            self._starts[TRAFFIC]()
         threading.Thread(target=self._merge, args=(bigquery.rest, provisioned), daemon=True).start()
 
     def _start_emulators(self) -> tuple[SpannerEmulator, BigQueryEmulator]:
@@ -222,12 +235,18 @@ class Supervisor:
 
     def _look_after(self) -> None:
         """Starts a dead pipeline again; notes the end of the traffic. Raises StackError for a dead emulator."""
+        self._obey()
         for name, process in list(self._processes.items()):
             if process.alive:
                 continue
             code = process.popen.returncode
             if name == PIPELINE:
                 self._restart_pipeline(process)
+            elif name in self._starts and name != TRAFFIC:
+                log.warning("%s ended with exit code %s; it is started again. Its log: %s", name, code, process.log)
+                process.kill()
+                self.stopped.wait(1)
+                self._starts[name]()
             elif name == TRAFFIC:
                 log.info("traffic ended with exit code %s", code)
                 self._processes.pop(name).stop()
@@ -237,6 +256,47 @@ class Supervisor:
                     f"The {name} ended by itself (exit code {code}), and the data in it is gone. "
                     f"Its log is {process.log}. Run `audit local down`, then `audit local up`."
                 )
+
+    def _obey(self) -> None:
+        """Ends what somebody wants stopped (`audit local stop`), and starts it once nobody does any more."""
+        wanted = self.state.held() & self._starts.keys()
+        for name in wanted - self._held:
+            log.warning("%s is stopped on request", name)
+            if process := self._processes.pop(name, None):
+                process.stop(grace=_GRACE_SECONDS)
+            self._account.tell_process(name, pid=None)
+        for name in self._held - wanted:
+            log.info("%s is started on request", name)
+            self._starts[name]()
+        self._held = wanted
+
+    def _start_monitoring(self, outputs: dict[str, Any]) -> None:
+        """The probe, and a Prometheus that reads it and evaluates the alerts."""
+        from local import monitoring
+
+        with self._account.step("monitoring"):
+            design = self.options.design_tps
+            local = monitoring.prepare(self.state, {"design_tps": design} if design else None)
+            write_json(self.state.connection, {**outputs, "prometheusEndpoint": local.prometheus_url})
+            if self.options.past:
+                monitoring.fill_past(self.state, self.options.tps or 1)
+            commands = {
+                monitoring.PROBE: (local.probe, local.probe_url),
+                monitoring.PROMETHEUS: (local.prometheus, local.prometheus_url),
+            }
+            for name, (command, url) in commands.items():
+                self._starts[name] = partial(self._launch, name, command, url=url)
+                self._starts[name]()
+                self._await_probe(local.probe_url)
+
+    def _await_probe(self, url: str) -> None:
+        """Waits for the first run: a Prometheus that finds nothing would take the probe for silent."""
+        from local import monitoring
+
+        deadline = time.monotonic() + _PROBE_SECONDS
+        while not monitoring.measured(url) and time.monotonic() < deadline:
+            self.stopped.wait(0.2)
+            self._look_after()
 
     def _start_pipeline(self) -> None:
         self._pipeline_began = time.monotonic()
@@ -277,10 +337,11 @@ class Supervisor:
                 log.warning("merge of payment_state failed, next try in %d s: %s", every, error)
                 self._account.tell(merge={"at": now(), "error": str(error)})
 
-    def _launch(self, name: str, command: list[str]) -> None:
-        restarted = name == PIPELINE and self._restarts > 0
+    def _launch(self, name: str, command: list[str], **where: str) -> None:
         log_file = self.state.logs / f"{name}.log"
-        self._keep(Process.start(name, command, log=log_file, cwd=installed.ROOT, append=restarted))
+        # The log of a process that is started again goes on.
+        append = name in self.state.read().get("processes", {})
+        self._keep(Process.start(name, command, log=log_file, cwd=installed.ROOT, append=append), **where)
 
     def _keep(self, process: Process, **where: str) -> None:
         self._processes[process.name] = process
@@ -292,7 +353,8 @@ class Supervisor:
         """Ends all of them, writers first, so that none complains about an emulator that is gone."""
         self.stopped.set()
         self._account.tell(phase=STOPPING)
-        for name in sorted(self._processes, key=lambda name: name not in {TRAFFIC, PIPELINE}):
+        writers = {TRAFFIC, PIPELINE, *self._starts}
+        for name in sorted(self._processes, key=lambda name: name not in writers):
             self._processes.pop(name).stop(grace=_GRACE_SECONDS)
 
 
@@ -321,6 +383,10 @@ def main() -> None:
     parser.add_argument("--tps", type=float)
     parser.add_argument("--duration", type=float)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--monitoring", action="store_true")
+    parser.add_argument("--tidy", action="store_true")
+    parser.add_argument("--design-tps", type=int)
+    parser.add_argument("--past", action="store_true")
     options = Options(**vars(parser.parse_args()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     supervisor = Supervisor(options)

@@ -71,6 +71,28 @@ class State:
         return self.root / "arrivals.jsonl"
 
     @property
+    def prometheus(self) -> Path:
+        """Config, rules and data of the local Prometheus."""
+        return self.root / "prometheus"
+
+    def hold(self, name: str) -> None:
+        """Asks the supervisor to end a process and to leave it so."""
+        self._held.mkdir(parents=True, exist_ok=True)
+        (self._held / name).touch()
+
+    def release(self, name: str) -> None:
+        """Takes `hold` back."""
+        (self._held / name).unlink(missing_ok=True)
+
+    def held(self) -> frozenset[str]:
+        """The processes that are to stay ended."""
+        return frozenset(path.name for path in self._held.iterdir()) if self._held.is_dir() else frozenset()
+
+    @property
+    def _held(self) -> Path:
+        return self.root / "held"
+
+    @property
     def lock(self) -> Path:
         """Held by the supervisor as long as it lives."""
         return self.root / "supervisor.lock"

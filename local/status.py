@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import asdict
 from typing import Any, Final
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from local import emulators
 from local.figures import dead_letters
+from local.monitoring import PROMETHEUS, firing
 from local.stack import resume_position
 from local.state import FAILED, READY, State, alive, read_json
 
@@ -36,9 +38,12 @@ def collect(state: State) -> dict[str, Any]:
         "resources": stack.get("resources", []),
         "dead_letters": dead_letters(state.dead_letters),
         "pipeline": {},
+        "monitoring": bool(processes.get(PROMETHEUS)),
+        "alerts": [],
     }
     if phase == READY:
         found["pipeline"] = _position(state)
+        found["alerts"] = [asdict(alert) for alert in firing(state)]
     return found
 
 
@@ -65,11 +70,12 @@ def show(found: dict[str, Any]) -> None:
     for column in ("process", "", "pid", "where"):
         processes.add_column(column)
     for name, record in found["processes"].items():
-        where = "  ".join(record[key] for key in ("endpoint", "rest", "storage") if key in record)
+        where = "  ".join(record[key] for key in ("endpoint", "rest", "storage", "url") if key in record)
         running = "[green]running[/]" if record["running"] else "[red]ended[/]"
         processes.add_row(name, running, str(record["pid"] or ""), where)
     console.print(processes)
     _show_pipeline(console, found)
+    _show_alerts(console, found)
     _show_resources(console, found["resources"])
 
 
@@ -82,6 +88,22 @@ def _show_pipeline(console: Console, found: dict[str, Any]) -> None:
     if merge:
         how = f"failed: {merge['error']}" if "error" in merge else f"took {merge['seconds']} s"
         console.print(f"last merge of payment_state: {merge['at']}, {how}", soft_wrap=True)
+
+
+def _show_alerts(console: Console, found: dict[str, Any]) -> None:
+    if not found["monitoring"]:
+        console.print("alerts: nobody looks; start the stack with --monitoring", style="dim")
+    elif not found["alerts"]:
+        console.print("alerts: none fires")
+    else:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for column in ("alert", "severity", "since", "title", "runbook"):
+            table.add_column(column)
+        for alert in found["alerts"]:
+            style = "bold red" if alert["severity"] == "page" else "yellow"
+            since = str(alert["since"])[11:19]
+            table.add_row(alert["name"], alert["severity"], since, alert["title"], alert["runbook"], style=style)
+        console.print(table)
 
 
 def _show_resources(console: Console, resources: list[dict[str, Any]]) -> None:

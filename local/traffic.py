@@ -62,6 +62,7 @@ def run_traffic(
     duration: float | None,
     seed: int,
     ledger_path: Path,
+    tidy: bool = False,
     on_progress: Progress | None = None,
     stop: threading.Event,
 ) -> TrafficSummary:
@@ -73,7 +74,9 @@ def run_traffic(
     committer = Committer(endpoint, database, _Patience(stop, duration))
     try:
         with _alone(ledger_path), Ledger(ledger_path) as ledger:
-            run = _Run(committer, ledger, seed, ledger_path)
+            run = _Run(
+                committer, ledger, Simulator(seed, clock=lambda: datetime.now(UTC), tidy=tidy), seed, ledger_path
+            )
             return run.go(tps, duration, on_progress or (lambda _: None), stop)
     finally:
         committer.close()
@@ -82,12 +85,14 @@ def run_traffic(
 class _Run:
     """One run of the traffic."""
 
-    def __init__(self, committer: Committer, ledger: Ledger, seed: int, ledger_path: Path) -> None:
+    def __init__(
+        self, committer: Committer, ledger: Ledger, simulator: Simulator, seed: int, ledger_path: Path
+    ) -> None:
         self._committer = committer
         self._ledger = ledger
         self._seed = seed
         self._pending = ledger_path.with_suffix(".pending")
-        self._simulator = Simulator(seed, clock=lambda: datetime.now(UTC))
+        self._simulator = simulator
         self._summary = TrafficSummary()
         self._known = [entry for entry in read_ledger(ledger_path) if entry.seed == seed]
 
@@ -201,7 +206,8 @@ def _alone(ledger_path: Path) -> Iterator[None]:
 @click.option("--tps", type=click.FloatRange(0, 10_000, min_open=True), default=50.0, help="Commits a second.  [50]")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="Seconds.  [until Ctrl-C]")
 @click.option("--seed", type=int, default=DEFAULT_SEED, help=f"The payments come from it.  [{DEFAULT_SEED}]")
-def traffic(folder: Path, tps: float, duration: float | None, seed: int) -> None:
+@click.option("--tidy", is_flag=True, help="Without the changes that must become dead letters.")
+def traffic(folder: Path, tps: float, duration: float | None, seed: int, tidy: bool) -> None:
     """Make payment traffic, and keep a ledger of it.
 
     With the seed of an earlier run it goes on where that one ended.
@@ -226,6 +232,7 @@ def traffic(folder: Path, tps: float, duration: float | None, seed: int) -> None
             duration=duration,
             seed=seed,
             ledger_path=state.ledger,
+            tidy=tidy,
             on_progress=lambda so_far: click.echo(_line(so_far)),
             stop=stop,
         )

@@ -24,7 +24,10 @@ class ConnectionFileError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """A stack's addresses. An empty endpoint means Google Cloud."""
+    """A stack's addresses, and what its config says of payments. An empty endpoint means Google Cloud.
+
+    What has a default here may be missing in the file.
+    """
 
     project: str
     location: str
@@ -36,6 +39,16 @@ class Connection:
     masking_keys: str
     dead_letter_directory: str
     job_name: str
+    region: str = ""
+    metadata_instance: str = ""
+    latency_goal: str = ""
+    throughput_goal: str = ""
+    design_tps: str = ""
+    prometheus_endpoint: str = ""
+    payment_states: str = ""
+    stuck_limits: str = ""
+    ignore_fields: str = ""
+    ignore_tables: str = ""
 
 
 # Attribute → key in the file.
@@ -43,6 +56,7 @@ _KEYS = {
     name: "".join(part.title() if i else part for i, part in enumerate(name.split("_")))
     for name in Connection.__dataclass_fields__
 }
+_OPTIONAL = {_KEYS[name] for name in Connection.__dataclass_fields__ if hasattr(Connection, name)}
 
 
 def load(path: Path | None = None) -> Connection:
@@ -59,6 +73,7 @@ def load(path: Path | None = None) -> Connection:
         raise ConnectionFileError(f"{path} must hold JSON, and does not. {_WAY_OUT}") from None
     if not isinstance(content, dict):
         raise ConnectionFileError(f"{path} must hold a JSON object, and does not. {_WAY_OUT}")
+    content = dict.fromkeys(_OPTIONAL, "") | content
     if missing := sorted(key for key in _KEYS.values() if not isinstance(content.get(key), str)):
         raise ConnectionFileError(f"{path} must name {', '.join(missing)} as texts, and does not. {_WAY_OUT}")
     return Connection(**{name: content[key] for name, key in _KEYS.items()})

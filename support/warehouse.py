@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from contract import queries, tables
 from support.connection import Connection
@@ -19,6 +19,13 @@ _GOOGLE_SECONDS = 120.0
 
 class WarehouseError(RuntimeError):
     """BigQuery gives no answer; the message says why, as far as it is known, and the way out."""
+
+
+class Answer(NamedTuple):
+    """The rows of a query, by column name, and how many bytes it read."""
+
+    rows: list[Row]
+    bytes_read: int
 
 
 class Warehouse:
@@ -66,6 +73,10 @@ class Warehouse:
 
     def rows(self, sql: str, **parameters: Parameter) -> list[Row]:
         """The rows of a query, by column name. Raises WarehouseError."""
+        return self.answer(sql, parameters).rows
+
+    def answer(self, sql: str, parameters: Mapping[str, Parameter], *, most_bytes: int | None = None) -> Answer:
+        """As `rows`, with the cost. BigQuery refuses to read more than `most_bytes`. Raises WarehouseError."""
         from google.api_core import exceptions
         from google.api_core.retry import Retry, if_exception_type
         from google.cloud import bigquery
@@ -73,9 +84,12 @@ class Warehouse:
         transient = if_exception_type(exceptions.ServiceUnavailable, exceptions.TooManyRequests, exceptions.BadGateway)
         retry = Retry(predicate=transient, initial=0.2, timeout=self._seconds)
         config = bigquery.QueryJobConfig(query_parameters=[_parameter(k, v) for k, v in parameters.items()])
+        if most_bytes:
+            config.maximum_bytes_billed = most_bytes
         try:
             job = self.client.query(sql, job_config=config, retry=retry, job_retry=None, timeout=self._seconds)
-            return [dict(row) for row in job.result(retry=retry, job_retry=None, timeout=self._seconds)]
+            rows = [dict(row) for row in job.result(retry=retry, job_retry=None, timeout=self._seconds)]
+            return Answer(rows, job.total_bytes_processed or 0)
         except Exception as error:
             raise _explained(error, self.connection) from error
 

@@ -72,6 +72,18 @@ class Settings:
             )
         return settings
 
+    def for_audit(self) -> dict[str, str]:
+        """What `audit` has to know of the config: the probe's view of payments, and the goals."""
+        pipeline, numbers = self.pipeline, self.monitoring.thresholds
+        return {
+            "region": self.region,
+            **{name: pipeline.options.get(name, "") for name in ("paymentStates", "ignoreFields", "ignoreTables")},
+            "stuckLimits": pipeline.stuck_limits,
+            "latencyGoal": str(numbers.latency_goal),
+            "throughputGoal": str(numbers.throughput_goal),
+            "designTps": str(numbers.design_tps),
+        }
+
     @classmethod
     def parse(cls, stack: str, get: Callable[[str], str | None]) -> Self:
         """Checks config as Pulumi gives it: `get` returns text, arrays as JSON. SettingsError has every problem."""

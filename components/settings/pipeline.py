@@ -1,6 +1,6 @@
 """The streaming job: who runs it, how large it may grow, and the launch options that a stack sets."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -47,6 +47,7 @@ class PipelineSettings:
     harness_threads: int
     profile_memory: bool
     dead_letter_days: int
+    stuck_limits: str
     options: Mapping[str, str]
 
     @classmethod
@@ -64,6 +65,7 @@ class PipelineSettings:
             harness_threads=read.integer("workerHarnessThreads", 1, 1000),
             profile_memory=read.boolean("profileMemory"),
             dead_letter_days=read.integer("dlqRetentionDays", 7, 3650),
+            stuck_limits=_checked(read, payments.parse_limits, read.text("stuckLimits", ".*", "text")),
             options={name: value for name in LAUNCH_OPTIONS if (value := _option(read, name))},
         )
 
@@ -85,9 +87,13 @@ def _option(read: Reader, name: str) -> str:
     """A launch option, by the contract's own rule."""
     [option] = [option for option in options.OPTIONS if option.name == name]
     value = read.text(name, option.regex or ".*", option.regex or "text")
-    if name == "paymentStates":
-        try:
-            payments.parse_states(value)
-        except ValueError as error:
-            read.problems.append(str(error))
+    return _checked(read, payments.parse_states, value) if name == "paymentStates" else value
+
+
+def _checked(read: Reader, parse: Callable[[str], object], value: str) -> str:
+    """A value by the rule of what parses it."""
+    try:
+        parse(value)
+    except ValueError as error:
+        read.problems.append(str(error))
     return value

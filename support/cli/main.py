@@ -16,6 +16,8 @@ COMMANDS = {
         "support.cli.dead_letters:dead_letters",
         "List, show, retry or discard what could not be written.",
     ),
+    "slo": ("support.cli.slo:slo", "Show objectives, what was attained, the budget left and how fast it burns."),
+    "probe": ("support.cli.probe:probe", "Measure how late the audit is, and what is missing."),
 }
 EXTRA_COMMANDS = "audit.commands"
 

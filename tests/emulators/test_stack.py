@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
@@ -58,6 +59,34 @@ def test_a_killed_pipeline_is_started_again_without_its_old_children(stack: tupl
     assert not group_members(old)
     assert state.read()["restarts"] == 1
     _await(lambda: (state.logs / "pipeline.log").read_text().count("begun") == 2, "the new pipeline's begin")
+
+
+def test_a_pipeline_that_is_stopped_on_purpose_stays_so_until_it_is_started(stack: tuple[State, Process]) -> None:
+    state, _ = stack
+    at = f"--state={state.root}"
+    old = _group(state, "pipeline")
+    assert "is stopped" in _audit_local("stop", "pipeline", at).output
+    assert not group_members(old)
+    time.sleep(2)
+    assert state.read()["processes"]["pipeline"]["pid"] is None
+    assert state.read()["restarts"] == 0
+    assert _audit_local("start", "pipeline", at).output == "The pipeline runs.\n"
+    assert _group(state, "pipeline") != old
+    _await(lambda: (state.logs / "pipeline.log").read_text().count("begun") == 2, "the new pipeline's begin")
+
+
+def test_a_process_can_be_frozen_and_thawed(stack: tuple[State, Process]) -> None:
+    state, _ = stack
+    at = f"--state={state.root}"
+    _await(lambda: len(group_members(_group(state, "pipeline"))) == 2, "the pipeline's child")
+    members = group_members(_group(state, "pipeline"))
+    assert "is frozen" in _audit_local("freeze", "pipeline", at).output
+    assert {member.status() for member in members} == {psutil.STATUS_STOPPED}
+    assert "goes on" in _audit_local("thaw", "pipeline", at).output
+    assert psutil.STATUS_STOPPED not in {member.status() for member in members}
+    refused = _audit_local("freeze", "nobody", at)
+    assert refused.exit_code == 1
+    assert "There are: bigquery-emulator, pipeline, spanner-emulator." in refused.output
 
 
 def test_a_dead_emulator_ends_the_stack_with_the_way_out(stack: tuple[State, Process]) -> None:
@@ -140,5 +169,6 @@ def test_a_log_that_is_not_there_is_an_error_that_lists_the_others(tmp_path: Pat
 def test_every_command_of_the_local_stack_has_help() -> None:
     with local.make_context("local", ["up"], resilient_parsing=True) as context:
         commands = {name: local.get_command(context, name) for name in local.list_commands(context)}
-    assert set(commands) == {"up", "down", "status", "run", "logs", "traffic", "check"}
+    others = {"stop", "start", "freeze", "thaw"}
+    assert set(commands) == {"up", "down", "status", "run", "logs", "traffic", "check"} | others
     assert all(command and command.get_short_help_str() for command in commands.values())

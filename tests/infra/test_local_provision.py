@@ -137,6 +137,15 @@ def test_the_job_gets_the_local_parameters(provisioned: tuple[Machine, Provision
         "maskingKeys": f"file:{folder}/masking-keys.json",
         "deadLetterDirectory": f"{folder}/dead-letters",
         "jobName": "audit-stream-job",
+        "region": "us-central1",
+        "paymentStates": "",
+        "stuckLimits": "INITIATED=604800,RETRYING=604800,WAITING_FOR_BANK=60",
+        "ignoreFields": "",
+        "ignoreTables": "",
+        "latencyGoal": "0.99",
+        "throughputGoal": "0.999",
+        "designTps": "500",
+        "dashboard": made.outputs["dashboard"],
     }
     assert {name: made.outputs[name] for name in connection} == connection
 

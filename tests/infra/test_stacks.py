@@ -30,6 +30,14 @@ CONNECTION = {
     "maskingKeys",
     "deadLetterDirectory",
     "jobName",
+    "region",
+    "paymentStates",
+    "stuckLimits",
+    "ignoreFields",
+    "ignoreTables",
+    "latencyGoal",
+    "throughputGoal",
+    "designTps",
 }
 
 

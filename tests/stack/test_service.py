@@ -17,11 +17,13 @@ from typing import Any
 
 import pytest
 
-from contract import tables, timestamps
+from alerts.promql import select
+from contract import metrics, tables, timestamps
 from local import emulators
 from local.simulator import cards_made
 from local.state import State
 from support import connection as connections
+from support.promql import Prometheus
 from support.timeline import timeline
 from support.warehouse import Warehouse
 from tests import documents
@@ -47,7 +49,7 @@ class Service:
         self.state = State(folder)
 
     def up(self) -> None:
-        audit("local", "up", "--state", self.state.root)
+        audit("local", "up", "--monitoring", "--state", self.state.root)
 
     def process(self, name: str) -> int:
         return int(self.state.read()["processes"][name]["pid"])
@@ -242,6 +244,33 @@ def test_a_query_of_the_runbooks_has_an_answer(service: Service, where: str, sql
     databases = {read["spannerDatabase"]: service.database, read["metadataDatabase"]: emulators.metadata_database(read)}
     with databases[where].snapshot() as snapshot:
         assert list(snapshot.execute_sql(sql))
+
+
+def test_the_probe_counts_every_change_once_and_every_row_and_prometheus_knows(service: Service) -> None:
+    prometheus = Prometheus(connections.load(service.state.connection))
+
+    def known(metric: metrics.Metric) -> float | None:
+        return prometheus.value(select(metric))
+
+    def counted() -> bool:
+        """The minute of the last commit has been looked at."""
+        rows = "SELECT COUNT(*) AS n FROM `{}`"
+        project = service.warehouse.connection.project
+        arrived = sum(
+            service.warehouse.rows(rows.format(f"{project}.{table.id}"))[0]["n"]
+            for table in tables.changelogs().values()
+        )
+        listed = audit("--connection", service.state.connection, "dead-letters", "list", check=False).stdout
+        letters = len(json.loads(listed))
+        return known(metrics.QUERYABLE) == arrived and known(metrics.SOURCE_COMMITTED) == arrived + letters
+
+    await_(counted, "the probe to have counted all of it", 240)
+    assert known(metrics.OLDEST_UNAUDITED) == 0
+    standing = json.loads(audit("--connection", service.state.connection, "slo").stdout)
+    assert [each["id"] for each in standing] == ["commit-to-queryable", "throughput"]
+    status = json.loads(audit("local", "status", "--state", service.state.root, "--json").stdout)
+    assert status["monitoring"]
+    assert "AuditPaymentsNotAudited" not in {alert["name"] for alert in status["alerts"]}
 
 
 def test_no_card_number_is_in_any_file(service: Service) -> None:

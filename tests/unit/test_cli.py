@@ -124,10 +124,32 @@ def test_a_connection_file_that_says_too_little_is_refused(tmp_path: Path, conte
 
 
 def test_a_connection_file_names_exactly_what_support_needs(connection_file: Path) -> None:
+    optional = {name for name in Connection.__dataclass_fields__ if hasattr(Connection, name)}
     assert load(connection_file) == Connection(
-        **dict.fromkeys(Connection.__dataclass_fields__, "x")
+        **dict.fromkeys(Connection.__dataclass_fields__.keys() - optional, "x")
         | {"dead_letter_directory": str(connection_file.parent / "dead-letters")}
     )
+
+
+def test_what_a_connection_file_may_leave_out_is_taken_where_it_is_there(connection_file: Path) -> None:
+    texts = json.loads(connection_file.read_text()) | {"stuckLimits": "PENDING=5", "prometheusEndpoint": "http://x"}
+    connection_file.write_text(json.dumps(texts))
+    assert (load(connection_file).stuck_limits, load(connection_file).prometheus_endpoint) == ("PENDING=5", "http://x")
+    assert load(connection_file).ignore_tables == ""
+    connection_file.write_text(json.dumps(texts | {"stuckLimits": 5}))
+    with pytest.raises(ConnectionFileError, match="must name stuckLimits as texts"):
+        load(connection_file)
+
+
+def test_the_probe_s_options_that_exclude_each_other_are_refused(connection_file: Path) -> None:
+    for arguments, rule in (
+        (["--once", "--every", "60"], "exclude each other"),
+        (["--listen", "9100"], "--listen needs --every"),
+        (["--write"], "for a stack in the cloud"),
+    ):
+        result = audit(connection_file, "probe", *arguments)
+        assert result.exit_code == 2
+        assert rule in result.output
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,204 @@
+"""A game day: a real fault, the alert that tells, the runbook's own mitigation, and nothing lost in the end.
+
+The stack is a real one with monitoring, traffic and a healthy past: as with one that has run for a while, a short
+outage must not look like three bad days. A game day passes when every alert that must fire has fired and no
+other, all of them are resolved after the mitigation, and `audit local check` finds nothing missing and nothing doubled.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from local.commits import Committer
+from local.faults import Command, Commits, Fault
+from local.ledger import Entry
+from local.monitoring import firing, watched_since
+from local.simulator import Mutation, Operation
+from local.state import State
+from support import connection as connections
+
+AUDIT: Final = Path(sys.executable).with_name("audit")
+# As in an hour of normal traffic: what the emulator costs grows with its stream.
+TPS: Final = 4
+_LOOK_SECONDS: Final = 3.0
+_QUIET_MINUTES: Final = 15
+_RESOLVED_MINUTES: Final = 20
+_ARRIVE_SECONDS: Final = 120
+
+
+class GameDayError(RuntimeError):
+    """The game day did not go as it must; the message says what was expected and what happened."""
+
+
+@dataclass
+class Result:
+    """What was measured, in seconds: from the fault to each alert, and from the mitigation to the last one's end."""
+
+    fault: str
+    leads: str
+    fired: dict[str, int] = field(default_factory=dict)
+    resolved: int | None = None
+    check: str = ""
+
+
+class Day:
+    """One game day on a stack that runs."""
+
+    def __init__(self, state: State, say: Callable[[str], None]) -> None:
+        self.state = state
+        self._say = say
+        self._made: list[Mutation] = []
+
+    def run(self, fault: Fault) -> Result:
+        """Injects, waits, mitigates, waits, checks. Raises GameDayError."""
+        result = Result(fault=fault.name, leads=fault.leads)
+        self._say(f"\n{fault.name}: {fault.title}")
+        self._await(self._quiet(), _QUIET_MINUTES, "no alert to fire before the fault")
+        began = time.monotonic()
+        self._do(fault.inject)
+        if fault.commits:
+            self._commit(fault.commits())
+        self._await_alerts(fault, result, began)
+        self._say(f"open {fault.runbook}")
+        mitigated = time.monotonic()
+        self._do(fault.mitigate)
+        if fault.mend:
+            # A copy: what is committed joins the list.
+            self._commit(fault.mend(list(self._made)))
+        self._await(lambda: self._over(fault, result, began), _RESOLVED_MINUTES, "every alert to resolve")
+        result.resolved = round(time.monotonic() - mitigated)
+        self._say(f"  {result.resolved:>5} s after the mitigation: all resolved")
+        result.check = self._check()
+        return result
+
+    def _quiet(self) -> Callable[[], bool]:
+        """Whether every rule was looked at from now on, and none fires."""
+        now = datetime.now(UTC)
+        return lambda: watched_since(self.state, now) and not firing(self.state)
+
+    def _await_alerts(self, fault: Fault, result: Result, began: float) -> None:
+        def told() -> bool:
+            self._note(fault, result, began)
+            return fault.fires <= result.fired.keys()
+
+        def missing() -> str:
+            return f"{', '.join(sorted(fault.fires - result.fired.keys()))} to fire"
+
+        self._await(told, fault.minutes, missing)
+
+    def _note(self, fault: Fault, result: Result, began: float) -> None:
+        """Notes what fires for the first time. Raises GameDayError for an alert that has no business here."""
+        for alert in firing(self.state):
+            if alert.name in result.fired:
+                continue
+            seconds = round(time.monotonic() - began)
+            self._say(f"  {seconds:>5} s  {alert.severity:<6} {alert.name}: {alert.title}  → {alert.runbook}")
+            if alert.name not in fault.fires | fault.may:
+                raise GameDayError(f"{fault.name}: {alert.name} fired, which has nothing to do with it.")
+            result.fired[alert.name] = seconds
+
+    def _over(self, fault: Fault, result: Result, began: float) -> bool:
+        self._note(fault, result, began)
+        return not firing(self.state)
+
+    def _await(self, done: Callable[[], bool], minutes: float, what: str | Callable[[], str]) -> None:
+        deadline = time.monotonic() + 60 * minutes
+        while not done():
+            if time.monotonic() > deadline:
+                waited = what if isinstance(what, str) else what()
+                there = ", ".join(alert.name for alert in firing(self.state)) or "none"
+                raise GameDayError(f"waited {minutes} minutes for {waited}. Firing now: {there}.")
+            time.sleep(_LOOK_SECONDS)
+
+    def _do(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            self._say(f"$ ./audit {' '.join(command)}")
+            done = subprocess.run(
+                [AUDIT, *command, f"--state={self.state.root}"], check=False, capture_output=True, text=True
+            )
+            self._say(f"  {(done.stdout or done.stderr).strip()}")
+            if done.returncode:
+                raise GameDayError(f"`audit {' '.join(command)}` ended with exit code {done.returncode}.")
+
+    def _commit(self, commits: Commits) -> None:
+        """Commits to Spanner what a fault needs, and writes it into the ledger, as traffic does."""
+        stack = connections.load(self.state.connection)
+        database = f"projects/{stack.project}/instances/{stack.spanner_instance}/databases/{stack.spanner_database}"
+        committer = Committer(stack.spanner_endpoint, database, lambda: False)
+        made = 0
+        try:
+            for number, mutations in enumerate(commits):
+                at = committer.commit(Operation(number=number, mutations=tuple(mutations)), attempting=lambda _: None)
+                # One write of whole lines: the traffic appends to the same file.
+                with self.state.ledger.open("ab") as ledger:
+                    ledger.write(b"".join(_line(mutation, number, at) for mutation in mutations))
+                self._made += mutations
+                made += len(mutations)
+        finally:
+            committer.close()
+        self._say(f"  {made} change{'s' * (made != 1)} committed to Spanner")
+
+    def _check(self) -> str:
+        done = subprocess.run(
+            [AUDIT, "local", "check", f"--state={self.state.root}", f"--wait={_ARRIVE_SECONDS}", "--json"],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        self._say("$ ./audit local check --wait 120")
+        if done.returncode not in (0, 1) or not done.stdout:
+            raise GameDayError(f"`audit local check` did not answer: {done.stderr.strip()}")
+        report = json.loads(done.stdout)
+        missing, doubled = len(report["arrivals"]["missing"]), len(report["arrivals"]["doubled"])
+        line = f"{report['committed']} changes committed, {missing} missing, {doubled} doubled"
+        self._say(f"  {line}")
+        if missing or doubled:
+            raise GameDayError(f"after the game day: {line}.")
+        return line
+
+
+def _line(mutation: Mutation, number: int, at: str) -> bytes:
+    """The ledger's line of a modification. No traffic has its seed."""
+    entry = Entry(
+        seed=-1,
+        operation=number,
+        table=mutation.table,
+        puid=mutation.puid,
+        mod_type=mutation.mod_type,
+        commit_timestamp=at,
+        status=mutation.status,
+        dead_letter=mutation.dead_letter,
+    )
+    return orjson.dumps(asdict(entry)) + b"\n"
+
+
+@contextmanager
+def stack(state: State, say: Callable[[str], None], options: tuple[str, ...]) -> Iterator[None]:
+    """A stack with monitoring and traffic: the one that runs, or one for the game day alone."""
+    if state.supervisor():
+        if options or "prometheus" not in state.read().get("processes", {}):
+            what = " ".join(("--monitoring", *options))
+            raise GameDayError(f"the local stack was started without {what}. Run `audit local down` first.")
+        yield
+        return
+    at = f"--state={state.root}"
+    command = ["local", "up", "--monitoring", "--past", "--tidy", f"--tps={TPS}", *options]
+    say(f"$ ./audit {' '.join(command)}")
+    done = subprocess.run([str(AUDIT), *command, at], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise GameDayError(f"the local stack did not start: {done.stdout}{done.stderr}")
+    try:
+        yield
+    finally:
+        subprocess.run([AUDIT, "local", "down", at], check=False, capture_output=True)

@@ -1,0 +1,192 @@
+"""The faults of the game days: what is broken, which alerts must tell, and what the runbook does about it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Final
+
+from contract.tables import PAYMENT_TABLE
+from local.simulator import COMMIT_TIMESTAMP, Mutation
+
+# A command of `audit`, as the runbook prints it.
+Command = tuple[str, ...]
+# The commits that a fault makes, each a list of modifications.
+Commits = Iterator[list[Mutation]]
+
+# A Status that no traffic has; the local stack's config gives it a limit of a minute.
+STUCK_STATUS: Final = "WAITING_FOR_BANK"
+_POISONED: Final = 60
+_FAILED: Final = 600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One fault. `leads` is the page to open first, `fires` all that must fire, `may` what rightly may as well.
+
+    `minutes` is how long it may take until all of it fires. `waits_for` names the capability without which it cannot be
+    tried. `stack` are options that its stack is started with: such a fault needs one of its own.
+    """
+
+    name: str
+    title: str
+    leads: str
+    fires: frozenset[str]
+    may: frozenset[str] = frozenset()
+    minutes: int = 15
+    inject: tuple[Command, ...] = ()
+    commits: Callable[[], Commits] | None = None
+    mitigate: tuple[Command, ...] = ()
+    mend: Callable[[list[Mutation]], Commits] | None = None
+    stack: tuple[str, ...] = ()
+    waits_for: str = ""
+
+    @property
+    def runbook(self) -> str:
+        return f"runbooks/{self.leads}.md"
+
+
+def _payment(puid: str, kind: str, status: str, **values: str | None) -> Mutation:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    row = {"PUID": puid, "Action": "GAME_DAY", "Timestamp": now, "Status": status, "UpdatedAt": COMMIT_TIMESTAMP}
+    return Mutation(
+        table=PAYMENT_TABLE,
+        kind="insert" if kind == "INSERT" else "update",
+        values={**row, **values},
+        mod_type="INSERT" if kind == "INSERT" else "UPDATE",
+        dead_letter="CustomerId" in values,
+    )
+
+
+def _stuck() -> Commits:
+    yield [_payment(str(uuid.uuid4()), "INSERT", STUCK_STATUS, Region="us-central1")]
+
+
+def _moved(made: list[Mutation]) -> Commits:
+    for puid in {mutation.puid for mutation in made}:
+        yield [_payment(puid, "UPDATE", "SETTLED")]
+
+
+def _failures() -> Commits:
+    for _ in range(_FAILED):
+        yield [_payment(str(uuid.uuid4()), "INSERT", "FAILED", Region="us-central1")]
+
+
+def _poison() -> Commits:
+    for _ in range(_POISONED):
+        # The test number of every card network's documentation, where an identifier has to be.
+        yield [_payment(str(uuid.uuid4()), "INSERT", "INITIATED", CustomerId="4111111111111111")]
+
+
+_OUTAGE: Final = frozenset({"AuditPaymentsNotAudited", "AuditThroughputStalled"})
+_LATE: Final = frozenset({"AuditLatencyFastBurn", "AuditThroughputBurn", "AuditThroughputDeficit", *_OUTAGE})
+_DEAD: Final = frozenset({"CardNumberFound", "AuditDlqGrowth", "AuditLatencyFastBurn", "AuditThroughputBurn"})
+
+FAULTS: Final = (
+    Fault(
+        name="pipeline-stopped",
+        title="the pipeline is gone, and nothing starts it again",
+        leads="AuditPaymentsNotAudited",
+        fires=frozenset({"AuditPaymentsNotAudited"}),
+        may=_LATE,
+        inject=(("local", "stop", "pipeline"),),
+        mitigate=(("local", "start", "pipeline"),),
+    ),
+    Fault(
+        name="pipeline-stalled",
+        title="the pipeline hangs: it is there, and does nothing",
+        leads="AuditPaymentsNotAudited",
+        fires=_OUTAGE,
+        may=_LATE,
+        inject=(("local", "freeze", "pipeline"),),
+        # A job that hangs is replaced, not woken.
+        mitigate=(("local", "stop", "pipeline"), ("local", "start", "pipeline")),
+    ),
+    Fault(
+        name="bigquery-down",
+        title="BigQuery does not answer",
+        leads="AuditPaymentsNotAudited",
+        fires=frozenset({"AuditPaymentsNotAudited"}),
+        may=_LATE,
+        inject=(("local", "freeze", "bigquery-emulator"),),
+        # It is Google's to mend: the pipeline waits and goes on.
+        mitigate=(("local", "thaw", "bigquery-emulator"),),
+    ),
+    Fault(
+        name="payment-stuck",
+        title="a payment stands in a Status for too long",
+        leads="PaymentsStuckInState",
+        fires=frozenset({"PaymentsStuckInState"}),
+        commits=_stuck,
+        # Its service moves it on.
+        mend=_moved,
+    ),
+    Fault(
+        name="probe-stopped",
+        title="nobody measures any more",
+        leads="AuditProbeSilent",
+        fires=frozenset({"AuditProbeSilent"}),
+        inject=(("local", "stop", "probe"),),
+        mitigate=(("local", "start", "probe"),),
+    ),
+    Fault(
+        name="payments-fail",
+        title="a burst of failed payments",
+        leads="PaymentFailureRateHigh",
+        fires=frozenset({"PaymentFailureRateHigh"}),
+        may=frozenset({"AuditLatencyFastBurn"}),
+        minutes=10,
+        commits=_failures,
+    ),
+    Fault(
+        name="poison-records",
+        title="changes that cannot be audited: a card number where an identifier has to be",
+        leads="AuditRecordFailureRateHigh",
+        fires=frozenset({"AuditRecordFailureRateHigh", "CardNumberFound"}),
+        may=_DEAD,
+        minutes=10,
+        commits=_poison,
+    ),
+    Fault(
+        name="load-above-design",
+        title="more changes than the service was built for",
+        leads="AuditLoadAboveDesign",
+        fires=frozenset({"AuditLoadAboveDesign"}),
+        minutes=30,
+        # The fault is the traffic itself, above a design load that this machine can exceed. It ends with the traffic.
+        stack=("--design-tps=2",),
+        mitigate=(("local", "stop", "traffic"),),
+    ),
+    Fault(
+        name="row-deleted",
+        title="a row is deleted from BigQuery behind its back",
+        leads="AuditValidationMismatch",
+        fires=frozenset({"AuditValidationMismatch"}),
+        waits_for="validation, which compares what has already arrived",
+    ),
+    Fault(
+        name="row-missing",
+        title="a change is lost for good, and is repaired by replay",
+        leads="AuditValidationMismatch",
+        fires=frozenset({"AuditValidationMismatch"}),
+        waits_for="replay",
+    ),
+)
+
+
+def names() -> tuple[str, ...]:
+    """Every fault, in the order of the list."""
+    return tuple(fault.name for fault in FAULTS)
+
+
+def named(name: str) -> Fault:
+    """A fault by its name."""
+    return next(fault for fault in FAULTS if fault.name == name)
+
+
+def expected() -> frozenset[str]:
+    """Every alert that some game day must see fire."""
+    return frozenset(chain.from_iterable(fault.fires for fault in FAULTS if not fault.waits_for))

@@ -1,0 +1,89 @@
+"""`audit gameday`: the game days from a command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from local import faults
+from local.faults import Fault
+from local.state import DEFAULT, State
+
+
+@click.command()
+@click.argument("names", metavar="[FAULT]...", nargs=-1, type=click.Choice(faults.names()))
+@click.option("--json", "as_json", is_flag=True, help="What was measured, as JSON.")
+@click.option(
+    "--state",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT,
+    help="Folder of the stack's state and logs.  [default: .audit]",
+)
+def gameday(names: tuple[str, ...], as_json: bool, folder: Path) -> None:
+    """Break something for real, see the right alert fire, do what its runbook says, and lose nothing.
+
+    Without a fault: the list of them. Each takes 8 to 25 minutes, most of it waiting, as a pager does. The stack is the
+    local one that runs with --monitoring, or one of its own with a little traffic.
+
+    \b
+    Examples:
+      audit gameday                            what there is, and what waits for a later capability
+      audit gameday pipeline-stopped
+      audit gameday payment-stuck probe-stopped
+    """
+    if not names:
+        _list()
+        return
+    chosen = [faults.named(name) for name in names]
+    if waiting := [fault for fault in chosen if fault.waits_for]:
+        raise click.UsageError("; ".join(f"{fault.name} waits for {fault.waits_for}" for fault in waiting) + ".")
+    from local.day import Day, GameDayError, stack
+    from support.connection import ConnectionFileError
+
+    state = State(folder.resolve())
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    try:
+        with stack(state, say, _options(chosen)):
+            results = [Day(state, say).run(fault) for fault in chosen]
+    except (GameDayError, ConnectionFileError) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps([asdict(result) for result in results], indent=2))
+        return
+    click.echo("")
+    for result in results:
+        times = ", ".join(f"{name} {seconds} s" for name, seconds in result.fired.items())
+        click.echo(f"{result.fault}: {times}; resolved in {result.resolved} s; {result.check}")
+
+
+def _options(chosen: list[Fault]) -> tuple[str, ...]:
+    """What the stack is started with. Raises UsageError for faults that need different ones."""
+    if len({fault.stack for fault in chosen}) > 1:
+        raise click.UsageError("these faults need stacks with different options. Run them one by one.")
+    return chosen[0].stack
+
+
+def _list() -> None:
+    from support.cli.output import print_table
+
+    print_table(
+        ["fault", "what it is", "leads", "also", "state"],
+        [
+            (
+                fault.name,
+                fault.title,
+                fault.leads,
+                ", ".join(sorted(fault.fires - {fault.leads})) or "·",
+                f"waits for {fault.waits_for}" if fault.waits_for else "can be run",
+            )
+            for fault in faults.FAULTS
+        ],
+        optional=["also", "leads"],
+    )

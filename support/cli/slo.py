@@ -1,0 +1,66 @@
+"""`audit slo`."""
+
+from __future__ import annotations
+
+import click
+
+from support.cli.output import (
+    NothingFound,
+    current_connection,
+    explains_errors,
+    json_option,
+    print_json,
+    print_table,
+    wants_json,
+)
+
+
+@click.command()
+@json_option
+@click.pass_context
+@explains_errors
+def slo(ctx: click.Context, as_json: bool) -> None:
+    """Show each objective: what was attained in 30 days, how much of the budget is left, how fast it burns.
+
+    A budget that burns at 1 is used up just when the period ends.
+
+    \b
+    Examples:
+      audit slo
+      audit --connection prod.json slo --json
+
+    The local stack needs `--monitoring`; in the cloud it takes roles/monitoring.viewer. Exit code 1: nothing measured.
+    """
+    from support import slo as objectives
+    from support.promql import MonitoringError, Prometheus
+
+    connection = current_connection(ctx)
+    try:
+        found = objectives.standings(Prometheus(connection), objectives.goals(connection))
+    except MonitoringError as error:
+        raise click.ClickException(str(error)) from error
+    if wants_json(as_json):
+        print_json(found)
+    else:
+        windows = [burn.window for burn in found[0].burns]
+        print_table(
+            ["objective", "goal", "attained", "budget left", *(f"burn {w}" for w in windows), "changes"],
+            [
+                (
+                    x.title,
+                    _percent(x.goal),
+                    _percent(x.attained),
+                    _percent(x.budget_left),
+                    *("·" if b.rate is None else f"{b.rate:.2f} of {b.alert_at:g}" for b in x.burns),
+                    f"{x.events:,}",
+                )
+                for x in found
+            ],
+            optional=["changes", *(f"burn {w}" for w in reversed(windows[1:]))],
+        )
+    if all(x.attained is None for x in found):
+        raise NothingFound
+
+
+def _percent(share: float | None) -> str:
+    return "·" if share is None else f"{share * 100:.4g} %"

@@ -1,0 +1,92 @@
+"""What Spanner committed: read from the change streams themselves, in closed windows.
+
+Nothing else knows it all: a delete leaves no row, `audit_logs` has no commit timestamp, and a table read whole would
+cost more with every payment. A window is read once, with LOW priority, from where the last one ended.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from contract import payments, tables, timestamps
+from contract.changes import StepError
+from pipeline.source.partitions import PartitionSet
+from pipeline.source.records import Child, ChildPartitions, DataChange
+from pipeline.transforms import decode
+from pipeline.transforms.enrich import enrich
+from pipeline.transforms.filter import Ignored, keep
+
+_ENDS = frozenset({payments.PROCESSED, payments.FAILED})
+
+
+class Commit(NamedTuple):
+    """What one transaction did to a table: the changes of a table that share a commit timestamp (microseconds)."""
+
+    table: str
+    micros: int
+
+
+@dataclass
+class Window:
+    """The changes of a window by commit, and the payments that came to an end in it by outcome."""
+
+    commits: Counter[Commit] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+
+def changes_before(query: Any, partitions: PartitionSet, end: str) -> Iterator[DataChange]:
+    """The changes from where the set stands to before `end`, a whole second that has passed. Moves the set to `end`.
+
+    A partition is read as it was: no query waits. Raises grpc.RpcError; the set is then worth nothing.
+    """
+    last = timestamps.from_nanos(timestamps.to_nanos(end) - 1)
+    # A query may leave out the record of children that start at its very end: ask a little further, and cut.
+    further = timestamps.from_nanos(timestamps.to_nanos(end) + 1_000_000)
+    if not partitions.discovered:
+        partitions.begin(query.roots(partitions.start))
+    while behind := {token: at for token, at in partitions.readable().items() if at < end}:
+        for token, position in behind.items():
+            children: list[Child] = []
+            for record in query.run(position, token=token, end=further):
+                if isinstance(record, ChildPartitions):
+                    children += record.children
+                    continue
+                inside = isinstance(record, DataChange) and record.commit_timestamp < end
+                if inside and partitions.claim(token, record):
+                    yield record
+            if any(child.start <= end for child in children):
+                partitions.end(token, tuple(children))
+            else:
+                partitions.advance(token, last)
+
+
+def count(window: Window, changes: Iterator[DataChange], ignored: Ignored, states: Mapping[str, str]) -> None:
+    """Adds changes to a window: those that the pipeline is to carry."""
+    for record in changes:
+        commit = Commit(record.table, timestamps.to_micros(record.commit_timestamp))
+        if record.table in ignored.tables:
+            continue
+        if not ignored.fields and record.table != tables.PAYMENT_TABLE:
+            window.commits[commit] += len(record.mods)
+            continue
+        for index in range(len(record.mods)):
+            kept, outcome = _look_at(record, index, ignored, states)
+            window.commits[commit] += kept
+            if outcome:
+                window.outcomes[outcome] += 1
+
+
+def _look_at(record: DataChange, index: int, ignored: Ignored, states: Mapping[str, str]) -> tuple[bool, str | None]:
+    """Whether the pipeline is to carry a modification, and the end that the payment came to by it."""
+    try:
+        change = decode.decode(record, index)
+        enrich(change, states)
+    except StepError:
+        # Not readable: the pipeline makes a dead letter of it, so it counts.
+        return True, None
+    state, before = change.enriched[tables.PAYMENT_STATE], change.enriched[tables.PREVIOUS_PAYMENT_STATE]
+    ended = record.table == tables.PAYMENT_TABLE and state in _ENDS and state != before
+    return keep(change, ignored), state if ended else None

@@ -1,0 +1,115 @@
+"""The local stack's Prometheus: a real one, on the catalog's rules, with a past that was filled in."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from alerts.catalog import alerts
+from alerts.thresholds import Thresholds, Watched
+from local import installed, monitoring, past
+from local.processes import Process
+from local.state import State
+from local.status import collect, show
+from support.cli.main import main
+from support.connection import load
+from support.promql import MonitoringError, Prometheus
+
+CONNECTION = {
+    "project": "audit-local", "location": "", "bigQueryEndpoint": "", "spannerEndpoint": "127.0.0.1:9",
+    "spannerInstance": "i", "spannerDatabase": "d", "metadataDatabase": "m", "maskingKeys": "", "jobName": "j",
+    "deadLetterDirectory": "",
+}  # fmt: skip
+
+
+@contextmanager
+def prometheus(folder: Path, **of_the_past: Any) -> Iterator[State]:
+    """A state folder whose Prometheus runs, and knows a past that ends now."""
+    state = State(folder)
+    made = monitoring.prepare(state)
+    state.connection.write_text(json.dumps({**CONNECTION, "prometheusEndpoint": made.prometheus_url}))
+    happened = past.Past(end=datetime.now(UTC), **of_the_past)
+    past.write(past.measurements(happened), load(state.connection), monitoring.data(state))
+    with Process.start("prometheus", made.prometheus, log=folder / "prometheus.log") as process:
+        process.await_ready(lambda: _answers(state), timeout=30)
+        yield state
+
+
+def _answers(state: State) -> bool:
+    try:
+        Prometheus(load(state.connection)).value("vector(1)")
+    except MonitoringError:
+        return False
+    return True
+
+
+def await_(found: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (answer := found()):
+        assert time.monotonic() < deadline, f"waited for: {what}"
+        time.sleep(1)
+    return answer
+
+
+def slo(state: State) -> Any:
+    done = CliRunner().invoke(main, ["--connection", str(state.connection), "slo", "--json"])
+    assert done.exit_code == 0, done.output
+    return {each["id"]: each for each in json.loads(done.output)}
+
+
+def test_hours_of_lateness_fire_the_slow_burn_and_show_in_the_budget_and_the_status(tmp_path: Path) -> None:
+    # A tenth is late: more than six times the budget of one percent, and less than fourteen times.
+    with prometheus(tmp_path, minutes=400, changes=100, late=0.1) as state:
+        [latency, throughput] = [slo(state)[name] for name in ("commit-to-queryable", "throughput")]
+        assert latency["attained"] == pytest.approx(0.9, abs=0.005)
+        assert latency["budget_left"] == pytest.approx(-9, abs=0.5)
+        burns = {burn["window"]: burn["rate"] for burn in latency["burns"]}
+        assert burns["6h"] == pytest.approx(10, abs=0.5)
+        assert throughput["attained"] == pytest.approx(1, abs=0.0005)
+
+        def fires() -> Any:
+            return [alert for alert in monitoring.firing(state) if alert.name == "AuditLatencySlowBurn"]
+
+        [alert] = await_(fires, "AuditLatencySlowBurn")
+        assert (alert.severity, alert.runbook) == ("page", "runbooks/AuditLatencySlowBurn.md")
+        names = {alert.name for alert in monitoring.firing(state)}
+        assert "AuditLatencyFastBurn" not in names
+        assert "AuditPaymentsNotAudited" not in names
+
+
+def test_the_rules_and_the_config_are_what_prometheus_takes(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    monitoring.prepare(state)
+    config = state.prometheus / "prometheus.yml"
+    checked = subprocess.run(
+        [installed.promtool(), "check", "config", config], check=False, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stderr
+    rules = (state.prometheus / "rules.yml").read_text()
+    for alert in alerts(Thresholds(), Watched()):
+        assert (f"alert: {alert.name}\n" in rules) == (not alert.cloud_only)
+
+
+def test_the_numbers_are_those_of_the_local_stack() -> None:
+    assert monitoring.thresholds().payment_failure_share == 0.5
+    assert monitoring.thresholds({"design_tps": 2}).design_tps == 2
+
+
+def test_a_stack_without_monitoring_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = State(tmp_path)
+    state.connection.write_text(json.dumps(CONNECTION))
+    assert monitoring.firing(state) == []
+    done = CliRunner().invoke(main, ["--connection", str(state.connection), "slo"])
+    assert done.exit_code == 1
+    assert "audit local up --monitoring" in done.output
+    show({**collect(state), "phase": "ready"})
+    assert "nobody looks" in capsys.readouterr().out

@@ -1,0 +1,100 @@
+"""The game days as data: what they name is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from alerts.catalog import alerts
+from alerts.thresholds import Thresholds, Watched
+from components.config import stack_config
+from contract import payments, tables
+from local import faults
+from local.day import Day, GameDayError, Result
+from local.faults import FAULTS, Fault
+from local.gameday import gameday
+from local.monitoring import Firing
+from local.state import State
+from support.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+CATALOG = {alert.name: alert for alert in alerts(Thresholds(), Watched())}
+# Alerts that can fire here and have no game day yet: their windows are hours or days, or they need validation.
+WITHOUT = {
+    "AuditLatencyFastBurn": "a slow sink: the emulator cannot be slowed without stopping it",
+    "AuditLatencySlowBurn": "on a backfilled past: tests/emulators/test_monitoring.py",
+    "AuditLatencyBudgetTicket": "three days",
+    "AuditThroughputBurn": "may fire in an outage",
+    "AuditThroughputDeficit": "may fire in an outage",
+    "AuditDlqGrowth": "may fire with poison records",
+    "AuditDlqUnresolved": "four hours",
+    "AuditRetentionClock": "half of the retention",
+    "UnclassifiedColumn": "no fault: somebody adds a column",
+    "AuditValidationMismatch": "validation",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=faults.names())
+def test_every_alert_of_a_fault_can_fire_here_and_has_its_runbook(fault: Fault) -> None:
+    for name in fault.fires | fault.may:
+        assert not CATALOG[name].cloud_only
+    assert fault.leads in fault.fires
+    assert CATALOG[fault.leads].severity == "page" or not any(CATALOG[n].severity == "page" for n in fault.fires)
+    assert (ROOT / fault.runbook).is_file()
+
+
+@pytest.mark.parametrize("fault", [f for f in FAULTS if not f.waits_for], ids=lambda fault: fault.name)
+def test_every_fault_breaks_something_and_its_commands_are_there(fault: Fault) -> None:
+    assert fault.inject or fault.commits or fault.stack
+    for command in (*fault.inject, *fault.mitigate, ("local", "up", *fault.stack)):
+        shown = CliRunner().invoke(main, [*command, "--help"])
+        assert shown.exit_code == 0, shown.output
+
+
+def test_every_alert_that_can_fire_here_has_its_game_day_or_says_why_not() -> None:
+    here = {name for name, alert in CATALOG.items() if not alert.cloud_only}
+    assert here - faults.expected() == WITHOUT.keys()
+
+
+def test_the_stuck_payment_s_status_has_its_limit_in_the_local_stack_only() -> None:
+    limits = payments.parse_limits(stack_config("local")["stuckLimits"])
+    assert limits[faults.STUCK_STATUS] == 60
+    assert faults.STUCK_STATUS not in payments.PAYMENT_STATES | payments.STUCK_SECONDS
+
+
+def test_the_changes_of_a_fault_are_payments_and_poison_is_known_to_be() -> None:
+    for fault in FAULTS:
+        made = [mutation for commit in (fault.commits() if fault.commits else ()) for mutation in commit]
+        assert all(mutation.table == tables.PAYMENT_TABLE for mutation in made)
+        assert all(mutation.dead_letter for mutation in made) == (fault.name == "poison-records" or not made)
+        for commit in fault.mend(made) if fault.mend else ():
+            assert [mutation.puid for mutation in commit] <= [mutation.puid for mutation in made]
+
+
+def test_an_alert_that_has_nothing_to_do_with_the_fault_fails_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fires(*names: str) -> None:
+        alerts = [Firing(name=name, severity="page", title="", since="", runbook="") for name in names]
+        monkeypatch.setattr("local.day.firing", lambda _: alerts)
+
+    said: list[str] = []
+    day = Day(State(Path()), said.append)
+    fault = faults.named("payment-stuck")
+    result = Result(fault=fault.name, leads=fault.leads)
+    fires(fault.leads)
+    day._note(fault, result, 0)
+    assert result.fired.keys() == {fault.leads}
+    fires(fault.leads, "AuditRetentionClock")
+    with pytest.raises(GameDayError, match="AuditRetentionClock fired, which has nothing to do with it"):
+        day._note(fault, result, 0)
+
+
+def test_the_list_names_every_fault_and_what_waits(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(gameday, [], env={"COLUMNS": "200"})
+    assert all(fault.name in shown.output for fault in FAULTS)
+    refused = CliRunner().invoke(gameday, ["row-deleted", f"--state={tmp_path}"])
+    assert refused.exit_code == 2
+    assert "waits for validation" in refused.output
+    mixed = CliRunner().invoke(gameday, ["payment-stuck", "load-above-design", f"--state={tmp_path}"])
+    assert "Run them one by one" in mixed.output
