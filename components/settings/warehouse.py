@@ -27,7 +27,7 @@ class WarehouseSettings:
         place = (r"US|EU|[a-z]+-[a-z]+\d+", "a BigQuery location, such as us-central1")
         return cls(
             location=read.text("warehouseLocation", *place),
-            merge_minutes=read.integer("mergeMinutes", 5, 60),
+            merge_minutes=read.integer("mergeMinutes", 5, 1440),
             readers=read.texts("readers", *_MEMBERS),
             personal_data_readers=read.texts("personalDataReaders", *_MEMBERS),
             card_searchers=read.texts("cardSearchers", *_MEMBERS),
