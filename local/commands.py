@@ -227,9 +227,10 @@ _name = click.argument("name", metavar="PROCESS")
 @_state
 def stop(folder: Path, name: str) -> None:
     """End one process and leave it so: pipeline, probe, Prometheus or traffic."""
-    state = _running(folder)
+    state = _known(folder, name)
     state.hold(name)
-    _until(lambda: not _alive(state, name), f"the {name} to end")
+    # The supervisor says so when all of its children have ended too.
+    _until(lambda: state.read()["processes"][name]["pid"] is None, f"the {name} to end")
     click.echo(f"The {name} is stopped. Start it again: `audit local start {name}`.")
 
 
@@ -238,7 +239,7 @@ def stop(folder: Path, name: str) -> None:
 @_state
 def start(folder: Path, name: str) -> None:
     """Start a process again that was stopped. One that runs goes on."""
-    state = _running(folder)
+    state = _known(folder, name)
     state.release(name)
     _until(lambda: _alive(state, name), f"the {name} to start")
     click.echo(f"The {name} runs.")
@@ -266,6 +267,16 @@ def _running(folder: Path) -> State:
     state = State(folder.resolve())
     if not state.supervisor():
         raise click.ClickException("The local stack does not run. Start it with `audit local up`.")
+    return state
+
+
+def _known(folder: Path, name: str) -> State:
+    """A stack that has such a process, running or not."""
+    state = _running(folder)
+    if name not in state.read().get("processes", {}):
+        raise click.ClickException(
+            f"This stack was started without {name}. See the options of `audit local up --help`."
+        )
     return state
 
 

@@ -65,12 +65,16 @@ def test_a_pipeline_that_is_stopped_on_purpose_stays_so_until_it_is_started(stac
     state, _ = stack
     at = f"--state={state.root}"
     old = _group(state, "pipeline")
+    _await(lambda: len(group_members(old)) == 2, "the pipeline's child")
     assert "is stopped" in _audit_local("stop", "pipeline", at).output
     assert not group_members(old)
     time.sleep(2)
     assert state.read()["processes"]["pipeline"]["pid"] is None
     assert state.read()["restarts"] == 0
     assert _audit_local("start", "pipeline", at).output == "The pipeline runs.\n"
+    refused = _audit_local("stop", "probe", at)
+    assert refused.exit_code == 1
+    assert "started without probe" in refused.output
     assert _group(state, "pipeline") != old
     _await(lambda: (state.logs / "pipeline.log").read_text().count("begun") == 2, "the new pipeline's begin")
 
@@ -81,9 +85,12 @@ def test_a_process_can_be_frozen_and_thawed(stack: tuple[State, Process]) -> Non
     _await(lambda: len(group_members(_group(state, "pipeline"))) == 2, "the pipeline's child")
     members = group_members(_group(state, "pipeline"))
     assert "is frozen" in _audit_local("freeze", "pipeline", at).output
-    assert {member.status() for member in members} == {psutil.STATUS_STOPPED}
+    # The signal is sent; a busy machine takes its time to deliver it.
+    _await(
+        lambda: {member.status() for member in members} == {psutil.STATUS_STOPPED}, "all of the group to stand still"
+    )
     assert "goes on" in _audit_local("thaw", "pipeline", at).output
-    assert psutil.STATUS_STOPPED not in {member.status() for member in members}
+    _await(lambda: psutil.STATUS_STOPPED not in {member.status() for member in members}, "all of it to go on")
     refused = _audit_local("freeze", "nobody", at)
     assert refused.exit_code == 1
     assert "There are: bigquery-emulator, pipeline, spanner-emulator." in refused.output
