@@ -44,6 +44,7 @@ _STEADY_SECONDS: Final = 60
 _BEGIN_SECONDS: Final = 120
 _PROBE_SECONDS: Final = 60
 _GRACE_SECONDS: Final = 4
+_YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
 class StackError(RuntimeError):
@@ -91,6 +92,8 @@ def pipeline_command(provisioned: Provisioned) -> list[str]:
         # The first job reads from here on: what is committed while it starts is not missed. Later ones resume.
         f"--startTimestamp={timestamps.now()}",
         "--runner=PrismRunner",
+        # Beam waits so many seconds for the end of a job, and then ends it: five minutes, if nobody says otherwise.
+        f"--job_server_timeout={_YEAR_SECONDS}",
         f"--prism_location={installed.prism()}",
         f"--job_name={provisioned.outputs['jobName']}",
     ]
