@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from contract import schema, tables
@@ -36,7 +37,7 @@ class AuditDatabase:
 
 @dataclass(frozen=True, kw_only=True)
 class Warehouse:
-    """A fresh BigQuery project: nothing in it is shared with another test."""
+    """A BigQuery project in which nothing of another test is."""
 
     rest: str
     grpc: str
@@ -105,16 +106,18 @@ def audit_database(spanner_emulator: str, spanner_client: Any) -> Iterator[Audit
 
 
 @pytest.fixture
-def empty_warehouse(bigquery_emulator: BigQueryEmulator) -> Warehouse:
-    """A fresh BigQuery project with nothing in it."""
-    project = f"audit-{uuid.uuid4().hex[:8]}"
+def empty_warehouse(bigquery_emulator: BigQueryEmulator) -> Iterator[Warehouse]:
+    """A BigQuery project with nothing in it."""
+    # Always the same: each project that the emulator has ever had makes each of its queries slower.
+    project = "audit-tests"
     client = clients.bigquery_client(bigquery_emulator.rest, project)
-    return Warehouse(rest=bigquery_emulator.rest, grpc=bigquery_emulator.grpc, project=project, client=client)
+    yield Warehouse(rest=bigquery_emulator.rest, grpc=bigquery_emulator.grpc, project=project, client=client)
+    datasets.drop_all(client)
 
 
 @pytest.fixture
 def warehouse(empty_warehouse: Warehouse) -> Warehouse:
-    """A fresh BigQuery project with the datasets and tables of the contract."""
+    """A BigQuery project with the datasets and tables of the contract."""
     from google.cloud import bigquery
 
     client, project = empty_warehouse.client, empty_warehouse.project

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from components.config import ROOT
@@ -133,6 +134,7 @@ class Clone:
             assert time.monotonic() < deadline, f"nobody waits {at}"
             time.sleep(0.05)
         [cli] = [child for child in _children(process.pid) if child.name() == "pulumi"]
+        plugins = _children(cli.pid)
         cli.send_signal(with_signal)
         if with_signal == signal.SIGINT:
             # It ends what it has begun, and begins nothing more.
@@ -141,6 +143,10 @@ class Clone:
             cli.wait(_LONGEST)
         self.cloud.holding.unlink()
         process.communicate(timeout=_LONGEST)
+        # A CLI that is killed leaves the process of its policy pack behind.
+        for plugin_left in plugins:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                plugin_left.kill()
         self.cloud.held.unlink()
         return process.returncode
 
@@ -206,6 +212,4 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _children(pid: int) -> list[Any]:
-    import psutil
-
     return list(psutil.Process(pid).children(recursive=True))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from components import spanner as spanner_component
@@ -73,8 +74,10 @@ def endpoints(spanner_emulator: str, bigquery_emulator: BigQueryEmulator) -> Loc
 
 
 @pytest.fixture
-def machine(endpoints: LocalEndpoints, tmp_path: Path) -> Machine:
-    return Machine(endpoints, tmp_path / "state")
+def machine(endpoints: LocalEndpoints, tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(endpoints, tmp_path / "state")
+    yield made
+    datasets.drop_all(clients.bigquery_client(endpoints.bigquery, made.project))
 
 
 @pytest.fixture(scope="module")
