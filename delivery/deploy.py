@@ -28,6 +28,7 @@ from rich.console import Console
 from components import naming
 from delivery import changes, stacks
 from delivery.changes import Change, Run
+from delivery.program import exit_code
 from delivery.stacks import DeliveryError, Place
 
 ROOT: Final = Path(__file__).parent.parent
@@ -283,18 +284,8 @@ def _retained_text(retained: list[Change]) -> str:
 
 
 def run(args: list[str] | None = None) -> int:
-    """The program: its exit code. Usage errors are errors (1), since 2 says that something changed."""
-    try:
-        return int(main.main(args, prog_name="python -m delivery.deploy", standalone_mode=False) or 0)
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
-    except click.ClickException as error:
-        error.show()
-    except click.Abort:
-        click.echo("Aborted.", err=True)
-    except DeliveryError as error:
-        click.echo(str(error), err=True)
-    return FAILED
+    """The program: its exit code."""
+    return exit_code(main, "delivery.deploy", args, DeliveryError)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from typing import Any, Final
 import click
 import yaml
 
+from delivery.program import exit_code
+
 ROOT: Final = Path(__file__).parent.parent
 KEY: Final = "payment-audit:image"
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -112,17 +114,7 @@ def _write(file: Path, image: str) -> None:
 
 def run(args: list[str] | None = None) -> int:
     """The program: its exit code, 0 or 1."""
-    try:
-        main.main(args, prog_name="python -m delivery.pin", standalone_mode=False)
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 1
-    except PinError as error:
-        click.echo(str(error), err=True)
-        return 1
-    return 0
+    return exit_code(main, "delivery.pin", args, PinError)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import click
 from components import naming
 from components.config import StackFileError, stack_config
 from contract import schema
+from delivery.program import exit_code
 
 POM: Final = Path(__file__).parent / "liquibase" / "pom.xml"
 _NO_CONTEXT: Final = "none"
@@ -74,17 +75,7 @@ def liquibase(goal: str, changelog: Path, url: str, contexts: Sequence[str]) -> 
 
 def run(args: list[str] | None = None) -> int:
     """The program: its exit code, 0 or 1."""
-    try:
-        main.main(args, prog_name="python -m delivery.schema", standalone_mode=False)
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 1
-    except (SchemaError, StackFileError) as error:
-        click.echo(str(error), err=True)
-        return 1
-    return 0
+    return exit_code(main, "delivery.schema", args, SchemaError, StackFileError)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Final
 import click
 
 from contract import queries
+from delivery.program import exit_code
 from support.cli.output import print_json, print_table
 from support.connection import Connection, ConnectionFileError, load
 from support.warehouse import Warehouse, WarehouseError
@@ -120,13 +121,7 @@ def _accepted(name: str, warehouse: Warehouse, sql: str) -> Check:
 def run(args: list[str] | None = None) -> int:
     """The program: its exit code, 0 or 1."""
     try:
-        return int(main.main(args, prog_name="python -m delivery.smoke", standalone_mode=False) or 0)
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
-    except click.ClickException as error:
-        error.show()
-    except ConnectionFileError as error:
-        click.echo(str(error), err=True)
+        return exit_code(main, "delivery.smoke", args, ConnectionFileError)
     except Exception as error:  # A missing permission or a dead network is an answer too, not a trace.
         click.echo(f"{type(error).__name__}: {error}", err=True)
     return 1
