@@ -1,7 +1,5 @@
 """The stack, in the order data flows: services write to Spanner, the job carries every change into BigQuery."""
 
-import pulumi
-
 from components.bigquery import Warehouse, WarehouseArgs
 from components.dataflow import StreamJob, StreamJobArgs, WorkerPlace
 from components.delivery import Delivery, DeliveryArgs
@@ -14,7 +12,7 @@ from components.network import Network, NetworkArgs
 from components.outputs import Outputs, export
 from components.perimeter import Perimeter, PerimeterArgs
 from components.personal_data import PersonalData, PersonalDataArgs
-from components.provider import google
+from components.provider import google, under
 from components.secrets import MaskingKeys, MaskingKeysArgs
 from components.services import Services, ServicesArgs
 from components.settings import Settings
@@ -24,8 +22,8 @@ from components.views import Views, ViewsArgs
 
 settings = Settings.load()
 provider = google(settings)
-services = Services("services", ServicesArgs(settings=settings), pulumi.ResourceOptions(provider=provider))
-here = pulumi.ResourceOptions(provider=provider, depends_on=[services])
+services = Services("services", ServicesArgs(settings=settings), under(provider))
+here = under(provider, services)
 
 accounts = Identity("accounts", IdentityArgs(settings=settings), here)
 network = Network("network", NetworkArgs(settings=settings, worker=accounts.pipeline.email), here)

@@ -1,8 +1,10 @@
-"""The Google Cloud provider of a stack: its project, region, labels and endpoints."""
+"""The Google Cloud provider of a stack: its project, region, labels and endpoints; and what stands under it."""
 
+import pulumi
 import pulumi_gcp as gcp
 
 from components import naming
+from components.replacement import old_one_first
 from components.settings import Settings
 
 
@@ -20,3 +22,8 @@ def google(settings: Settings) -> gcp.Provider:
         spanner_custom_endpoint=f"{endpoints.spanner_admin}/v1/" if endpoints.spanner_admin else None,
         big_query_custom_endpoint=f"{endpoints.big_query}/bigquery/v2/" if endpoints.big_query else None,
     )
+
+
+def under(provider: gcp.Provider, *needs: pulumi.Resource) -> pulumi.ResourceOptions:
+    """Options of a component, and of all that stands under it. `needs` are there before it."""
+    return pulumi.ResourceOptions(provider=provider, depends_on=list(needs), transformations=[old_one_first])

@@ -17,6 +17,7 @@ from guardrails.stores import RETAINED, holds_data
 
 TABLE = "gcp:bigquery/table:Table"
 BUCKET = "gcp:storage/bucket:Bucket"
+DATASET = "gcp:bigquery/dataset:Dataset"
 # A life is a dozen runs of the CLI: half a minute each where the machine has other work.
 pytestmark = pytest.mark.timeout(900)
 
@@ -121,10 +122,19 @@ def test_a_store_without_protection_goes_only_when_it_is_named(clone: Clone) -> 
     assert clone.deploy("preview", "-s", "dev", *allowed[:2]).code == 1, "the others are still refused"
     assert clone.deploy("preview", "-s", "dev", *allowed).report["result"] == "changed"
 
+    # Named, they go; and only then come those with the same name, which would be a 409 while the old ones are there.
+    made = clone.deploy("up", "-s", "dev", *allowed)
+    assert made.code == 2, made.err + made.out
+    [dataset] = [id for id in clone.cloud.ids(_project("dev"), DATASET) if id.endswith("/payment_audit")]
+    assert clone.cloud.read(_project("dev"), DATASET, dataset)["location"] == "US"
+    assert [verb for verb, _, id in clone.cloud.journal[len(done) :] if id == dataset] == ["delete", "create"]
+    assert clone.deploy("up", "-s", "dev").report["changes"] == []
+
     # What the program no longer has would be deleted: refused by the same rule, scratch space and views excepted.
     with clone.program(EMPTY):
         refused = clone.deploy("preview", "-s", "dev")
-    stores = {node.name for node in graph_of("dev").nodes if holds_data(node.type, node.name, node.inputs)}
+    graph = graph_of("dev", {"warehouseLocation": "US"})
+    stores = {node.name for node in graph.nodes if holds_data(node.type, node.name, node.inputs)}
     assert (refused.code, set(refused.report["refused"])) == (1, stores)
 
 
