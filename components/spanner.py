@@ -138,9 +138,12 @@ class SourceDatabase(pulumi.ComponentResource):
         )
 
     def _backups(self, database: spanner.Database) -> None:
+        """Incremental where the edition has that: a full one is a copy of the database, paid for all its retention."""
         settings = self._settings.spanner
         if not settings.backup_days:
             return
+        incremental: Mapping[str, Any] = {"incremental_backup_spec": {}}
+        full: Mapping[str, Any] = {"full_backup_spec": {}}
         spanner.BackupSchedule(
             naming.BACKUPS,
             name=naming.BACKUPS,
@@ -148,7 +151,7 @@ class SourceDatabase(pulumi.ComponentResource):
             database=database.name,
             retention_duration=f"{settings.backup_days * 24 * 3600}s",
             spec={"cron_spec": {"text": settings.backup_cron}},
-            full_backup_spec={},
+            **(incremental if settings.incremental_backups else full),
             encryption_config={"encryption_type": "USE_DATABASE_ENCRYPTION"},
             opts=pulumi.ResourceOptions(parent=self),
         )

@@ -34,7 +34,7 @@ class SpannerSettings:
             edition=read.text(
                 "spannerEdition",
                 "STANDARD|ENTERPRISE|ENTERPRISE_PLUS",
-                "STANDARD, ENTERPRISE (autoscaling) or ENTERPRISE_PLUS (several regions)",
+                "STANDARD, ENTERPRISE (autoscaling, incremental backups) or ENTERPRISE_PLUS (several regions)",
             ),
             processing_units=_units(read, "spannerProcessingUnits", 100),
             max_processing_units=_units(read, "spannerMaxProcessingUnits", 0),
@@ -59,6 +59,11 @@ class SpannerSettings:
     def fine_grained(self) -> bool:
         """Whether services and job act as database roles."""
         return self.access == "fineGrained"
+
+    @property
+    def incremental_backups(self) -> bool:
+        """Whether a backup holds what changed since the one before it: sold in every edition but the smallest."""
+        return self.edition != "STANDARD"
 
     def relations(self, read: Reader, region: str, customer_managed_keys: bool) -> None:
         config = self.instance_config

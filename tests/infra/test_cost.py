@@ -179,6 +179,11 @@ def test_what_other_stacks_have_is_charged(others: Estimate, sku: str, what: str
     assert (found.place, found.used) == (place, pytest.approx(used))
 
 
+def test_prod_pays_for_one_copy_and_what_changed_and_staging_for_a_copy_a_day() -> None:
+    assert line(of(stack="prod"), "spanner-backup").used == pytest.approx(1 + 35 / (730 / 24))
+    assert line(of(stack="staging"), "spanner-backup").used == 7
+
+
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
 def test_every_stack_can_be_estimated(stack: str) -> None:
     assert of(stack=stack).dollars > 0

@@ -58,7 +58,7 @@ def test_the_stack_s_own_config_is_accepted(stack: str) -> None:
         ("personalDataReaders", ["allUsers"], "a list of members such as group:support-staff@example.com"),
         ("cardSearchers", ["allUsers"], "a list of members such as group:support-staff@example.com"),
         ("partitionExpirationDays", 7, "0 (never) or at least 30"),
-        ("spannerEdition", "FREE", "STANDARD, ENTERPRISE (autoscaling) or ENTERPRISE_PLUS (several regions)"),
+        ("spannerEdition", "FREE", "STANDARD, ENTERPRISE (autoscaling, incremental backups) or ENTERPRISE_PLUS"),
         ("spannerMaxProcessingUnits", 150, "a multiple of 100 below 1000, of 1000 from there"),
         ("metadataProcessingUnits", 50, "a multiple of 100 below 1000, of 1000 from there"),
         ("spannerAccess", "everything", "databaseRoles or fineGrained"),

@@ -217,6 +217,29 @@ def test_an_autoscaled_instance_has_no_fixed_size(prod: Graph) -> None:
     assert instance["autoscalingConfig"]["autoscalingTargets"]["highPriorityCpuUtilizationPercent"] == 45
 
 
+@pytest.mark.parametrize(
+    ("edition", "kind"),
+    [
+        ("STANDARD", "fullBackupSpec"),
+        ("ENTERPRISE", "incrementalBackupSpec"),
+        ("ENTERPRISE_PLUS", "incrementalBackupSpec"),
+    ],
+)
+def test_backups_are_incremental_where_the_edition_has_them(edition: str, kind: str) -> None:
+    config = {"spannerEdition": edition, "spannerBackupDays": 9, "spannerBackupCron": "30 1 * * *"}
+    schedule = graph_of("dev", config).one("BackupSchedule").inputs
+    assert {key for key in schedule if key.endswith("BackupSpec")} == {kind}
+    assert schedule["retentionDuration"] == f"{9 * 86_400}s"
+    assert schedule["spec"] == {"cronSpec": {"text": "30 1 * * *"}}
+    assert schedule["encryptionConfig"] == {"encryptionType": "USE_DATABASE_ENCRYPTION"}
+
+
+def test_a_backup_is_of_the_audit_database_alone(prod: Graph) -> None:
+    [schedule] = prod.of("BackupSchedule")
+    assert (schedule.inputs["instance"], schedule.inputs["database"]) == ("audit-instance", "audit-db")
+    assert graph_of("dev", {"spannerBackupDays": 0}).of("BackupSchedule") == []
+
+
 # ---------------------------------------------------------------------------------------------- masking key
 
 
