@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -69,7 +70,7 @@ def _there(step: Step) -> bool:
         return False
     if step.grant:
         return _granted(json.loads(looked.stdout or "{}"), *step.grant)
-    return not step.has or step.has in looked.stdout.split()
+    return set(step.has) <= set(re.split(r"[\s;]+", looked.stdout))
 
 
 def _granted(policy: dict[str, list[dict[str, object]]], member: str, role: str, condition: str) -> bool:

@@ -1,11 +1,58 @@
-"""What the accounts that build and deploy may do, and why. Neither is owner or editor, nor can make itself one."""
+"""What the accounts that preview and deploy may do, and why. Neither is owner or editor, nor can make itself one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from guardrails.rules import PROJECT_ROLES
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomRole:
+    """A role of the project's own, for a task whose role of Google's may do more. `id` is the last part of its name."""
+
+    id: str
+    title: str
+    reason: str
+    permissions: tuple[str, ...]
+
+    def of(self, project: str) -> str:
+        return f"projects/{project}/roles/{self.id}"
+
+
+# In place of roles/secretmanager.admin, which reads every secret of the project.
+SECRETS: Final = CustomRole(
+    id="auditSecrets",
+    title="Payment audit: secrets without their versions",
+    reason="the masking keys' secret and its grants, and no version of it",
+    permissions=(
+        "secretmanager.secrets.create",
+        "secretmanager.secrets.delete",
+        "secretmanager.secrets.get",
+        "secretmanager.secrets.getIamPolicy",
+        "secretmanager.secrets.list",
+        "secretmanager.secrets.setIamPolicy",
+        "secretmanager.secrets.update",
+    ),
+)
+# What a preview asks Google: whose project it is, which agents encrypt, which columns the living tables have.
+LOOK: Final = CustomRole(
+    id="auditPreview",
+    title="Payment audit: what a preview looks up",
+    reason="looks the project, its service agents and the tables' columns up; it reads no data and changes nothing",
+    permissions=(
+        # BigQuery wants it of who asks for its service agent. Without a grant on data such a job reads none.
+        "bigquery.jobs.create",
+        "bigquery.tables.get",
+        "logging.cmekSettings.get",
+        "resourcemanager.projects.get",
+        # Calls are counted against the project.
+        "serviceusage.services.use",
+    ),
+)
+CUSTOM: Final = (SECRETS, LOOK)
 
 # On the stack's own project. The program makes and changes each kind of resource, so these are its services' makers.
 DEPLOYER: Final[Mapping[str, str]] = {
@@ -22,7 +69,6 @@ DEPLOYER: Final[Mapping[str, str]] = {
     "roles/logging.configWriter": "log bucket, sink, exclusion",
     "roles/logging.logWriter": "the log of a build that runs as this account",
     "roles/monitoring.editor": "SLOs, alerts, dashboards",
-    "roles/secretmanager.admin": "the masking keys' secret and its grants; it could read it, which the audit logs show",
     "roles/serviceusage.serviceUsageAdmin": "enables APIs, and calls are counted against the project",
     "roles/spanner.admin": "instance, databases, schema",
     "roles/storage.admin": "buckets, and the template in its bucket",
@@ -30,8 +76,11 @@ DEPLOYER: Final[Mapping[str, str]] = {
 # Grants on the project, but of these roles only: with the role alone it could make itself owner.
 GRANTS: Final = "roles/resourcemanager.projectIamAdmin"
 GRANTS_REASON: Final = "audit logging, and the program's grants on the project, of no other role"
-# What checks a change that nobody has reviewed: it reads nothing of the stack.
-BUILD: Final[Mapping[str, str]] = {"roles/logging.logWriter": "the log of its builds"}
+# What previews a change that nobody has reviewed: its code runs as this account, which reads none of the stack's data.
+PREVIEW: Final[Mapping[str, str]] = {
+    "roles/cloudbuild.workerPoolUser": "its builds run on the stack's machines",
+    "roles/logging.logWriter": "the log of its builds",
+}
 
 
 def grants_condition() -> str:

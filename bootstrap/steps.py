@@ -10,6 +10,9 @@ from bootstrap import roles
 from components import naming
 
 _ENCRYPTER: Final = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
+_PROJECT: Final = ("projects",)
+_BUCKET: Final = ("storage", "buckets")
+_ACCOUNT: Final = ("iam", "service-accounts")
 STATE: Final = "pulumi-state"
 SECRETS: Final = "pulumi-secrets"
 IMAGES: Final = "images"
@@ -49,23 +52,35 @@ class Stack:
     def deployer(self) -> str:
         return naming.account(naming.DEPLOYER, self.project)
 
+    @property
+    def preview(self) -> str:
+        return naming.account(naming.PREVIEW, self.project)
+
     def key(self, name: str) -> str:
         ring = f"projects/{self.project}/locations/{self.region}/keyRings/{naming.BOOTSTRAP_RING}"
         return f"{ring}/cryptoKeys/{name}"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Condition:
+    """When a grant holds. A policy keeps it under the title."""
+
+    title: str
+    expression: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """`look` and `make` are arguments of gcloud.
 
-    There already is what `look` finds: without `has` by its success, with `has` by that text in its answer, which for a
-    `grant` (member, role, condition) is a policy.
+    There already is what `look` finds: without `has` by its success, with `has` by all those words in its answer, which
+    for a `grant` (member, role, condition) is a policy.
     """
 
     what: str
     look: tuple[str, ...]
     make: tuple[str, ...]
-    has: str = ""
+    has: tuple[str, ...] = ()
     grant: tuple[str, str, str] | None = None
 
 
@@ -76,7 +91,9 @@ def steps(stack: Stack) -> Iterator[Step]:
     yield from _state(stack)
     yield from _images(stack)
     yield from _accounts(stack)
-    yield from _access(stack)
+    yield from _roles(stack)
+    yield from _deployers_access(stack)
+    yield from _previews_access(stack)
 
 
 def _apis(stack: Stack) -> Iterator[Step]:
@@ -86,7 +103,7 @@ def _apis(stack: Stack) -> Iterator[Step]:
         yield Step(
             what=f"API {api}",
             look=(*listed, f"--project={stack.project}"),
-            has=service,
+            has=(service,),
             make=("services", "enable", service, f"--project={stack.project}"),
         )
 
@@ -138,7 +155,7 @@ def _state(stack: Stack) -> Iterator[Step]:
     yield Step(
         what="old versions of the state",
         look=(*describe, "--format=value(versioning_enabled)"),
-        has="True",
+        has=("True",),
         make=("storage", "buckets", "update", stack.state, "--versioning", f"--project={stack.project}"),
     )
 
@@ -156,41 +173,51 @@ def _images(stack: Stack) -> Iterator[Step]:
 
 
 def _accounts(stack: Stack) -> Iterator[Step]:
-    for name, what in {naming.DEPLOYER: "Runs pulumi up", naming.BUILD: "Checks a change and builds images"}.items():
+    for name, what in {naming.DEPLOYER: "Runs pulumi up", naming.PREVIEW: "Previews a proposed change"}.items():
         yield Step(
             what=f"account {name}",
-            look=(
-                *("iam", "service-accounts", "describe", naming.account(name, stack.project)),
-                f"--project={stack.project}",
-            ),
-            make=(
-                *("iam", "service-accounts", "create", name, f"--display-name={what}"),
-                f"--project={stack.project}",
-            ),
+            look=(*_ACCOUNT, "describe", naming.account(name, stack.project), f"--project={stack.project}"),
+            make=(*_ACCOUNT, "create", name, f"--display-name={what}", f"--project={stack.project}"),
         )
 
 
-def _access(stack: Stack) -> Iterator[Step]:
+def _roles(stack: Stack) -> Iterator[Step]:
+    """Custom roles. A permission that a later version of this program asks for is added."""
+    for role in roles.CUSTOM:
+        of = ("iam", "roles")
+        place = (role.id, f"--project={stack.project}")
+        permissions = ",".join(role.permissions)
+        yield Step(
+            what=f"role {role.id}",
+            look=(*of, "describe", *place),
+            make=(*of, "create", *place, f"--title={role.title}", f"--permissions={permissions}", "--stage=GA"),
+        )
+        yield Step(
+            what=f"permissions of the role {role.id}",
+            look=(*of, "describe", *place, "--format=value(includedPermissions)"),
+            has=role.permissions,
+            make=(*of, "update", *place, f"--add-permissions={permissions}"),
+        )
+
+
+def _deployers_access(stack: Stack) -> Iterator[Step]:
     deployer = f"serviceAccount:{stack.deployer}"
-    build = f"serviceAccount:{naming.account(naming.BUILD, stack.project)}"
     for role, reason in roles.DEPLOYER.items():
         yield _on_project(stack, deployer, role, reason)
-    yield _on_project(stack, deployer, roles.GRANTS, roles.GRANTS_REASON, roles.grants_condition())
-    for role, reason in roles.BUILD.items():
-        yield _on_project(stack, build, role, reason)
-    bucket = ("storage", "buckets")
-    yield _grant("the stack's state", bucket, stack.state, (), deployer, "roles/storage.objectUser")
+    yield _on_project(stack, deployer, roles.SECRETS.of(stack.project), roles.SECRETS.reason)
+    only = Condition(title="only-the-programs-roles", expression=roles.grants_condition())
+    yield _on_project(stack, deployer, roles.GRANTS, roles.GRANTS_REASON, only)
+    yield _grant("the stack's state", _BUCKET, stack.state, (), deployer, "roles/storage.objectUser")
     yield _on_key(stack, SECRETS, deployer)
-    others = [f"serviceAccount:{naming.account(naming.DEPLOYER, project)}" for project in stack.promotes_to]
     # Whoever takes the image lets its own workers read it: a grant on the repository.
-    repository = ("artifacts", "repositories")
-    place = (f"--location={stack.region}", f"--project={stack.project}")
-    for member, role in [(m, "admin") for m in (deployer, *others)] + [(build, "writer")]:
-        yield _grant("images", repository, naming.IMAGES, place, member, f"roles/artifactregistry.{role}")
+    for project in (stack.project, *stack.promotes_to):
+        member = f"serviceAccount:{naming.account(naming.DEPLOYER, project)}"
+        yield _on_images(stack, member, "admin")
+    # Who makes a trigger must be allowed to act as the account that its builds run as.
+    for account in (stack.deployer, stack.preview):
+        yield _on_account(stack, "its triggers' builds run as it", account, deployer, "serviceAccountUser")
     for operator in stack.operators:
-        role = "roles/iam.serviceAccountTokenCreator"
-        account = ("iam", "service-accounts")
-        yield _grant("acts as deployer-sa", account, stack.deployer, (f"--project={stack.project}",), operator, role)
+        yield _on_account(stack, "acts as deployer-sa", stack.deployer, operator, "serviceAccountTokenCreator")
     if stack.access_policy:
         policy = ("access-context-manager", "policies")
         yield _grant(
@@ -199,13 +226,41 @@ def _access(stack: Stack) -> Iterator[Step]:
         )
 
 
-def _on_project(stack: Stack, member: str, role: str, reason: str, condition: str = "") -> Step:
-    return _grant(reason, ("projects",), stack.project, (), member, role, condition)
+def _previews_access(stack: Stack) -> Iterator[Step]:
+    """It reads the state and its secrets, and holds its lock while it looks; it can change neither state nor stack."""
+    preview = f"serviceAccount:{stack.preview}"
+    for role, reason in roles.PREVIEW.items():
+        yield _on_project(stack, preview, role, reason)
+    yield _on_project(stack, preview, roles.LOOK.of(stack.project), roles.LOOK.reason)
+    yield _grant("the stack's state", _BUCKET, stack.state, (), preview, "roles/storage.objectViewer")
+    bucket = stack.state.removeprefix("gs://")
+    locks = Condition(
+        title="only-locks",
+        expression=f"resource.name.startsWith('projects/_/buckets/{bucket}/objects/.pulumi/locks/')",
+    )
+    yield _grant("the state's lock", _BUCKET, stack.state, (), preview, "roles/storage.objectUser", locks)
+    yield _on_key(stack, SECRETS, preview)
+    for project in (stack.project, *stack.promotes_to):
+        yield _on_images(stack, f"serviceAccount:{naming.account(naming.PREVIEW, project)}", "reader")
+
+
+def _on_project(stack: Stack, member: str, role: str, reason: str, condition: Condition | None = None) -> Step:
+    return _grant(reason, _PROJECT, stack.project, (), member, role, condition)
 
 
 def _on_key(stack: Stack, name: str, member: str) -> Step:
     place = (f"--keyring={naming.BOOTSTRAP_RING}", f"--location={stack.region}", f"--project={stack.project}")
     return _grant(f"encrypts with the key {name}", ("kms", "keys"), name, place, member, _ENCRYPTER)
+
+
+def _on_images(stack: Stack, member: str, role: str) -> Step:
+    place = (f"--location={stack.region}", f"--project={stack.project}")
+    repository = ("artifacts", "repositories")
+    return _grant("images", repository, naming.IMAGES, place, member, f"roles/artifactregistry.{role}")
+
+
+def _on_account(stack: Stack, reason: str, account: str, member: str, role: str) -> Step:
+    return _grant(reason, _ACCOUNT, account, (f"--project={stack.project}",), member, f"roles/iam.{role}")
 
 
 def _grant(
@@ -215,14 +270,14 @@ def _grant(
     place: tuple[str, ...],
     member: str,
     role: str,
-    condition: str = "",
+    condition: Condition | None = None,
 ) -> Step:
     # A condition has commas, so gcloud is told another separator. None keeps it from asking which of several is meant.
-    conditional = f"^;^title=only-the-programs-roles;expression={condition}" if condition else "None"
-    asked = (f"--condition={conditional}",) if kind == ("projects",) else ()
+    conditional = f"^;^title={condition.title};expression={condition.expression}" if condition else "None"
+    asked = (f"--condition={conditional}",) if kind in (_PROJECT, _BUCKET) else ()
     return Step(
-        what=f"{member.rpartition(':')[2].partition('@')[0]}: {role.removeprefix('roles/')} ({reason})",
+        what=f"{member.rpartition(':')[2].partition('@')[0]}: {role.rpartition('roles/')[2]} ({reason})",
         look=(*kind, "get-iam-policy", name, *place, "--format=json"),
-        grant=(member, role, condition),
+        grant=(member, role, condition.expression if condition else ""),
         make=(*kind, "add-iam-policy-binding", name, *place, f"--member={member}", f"--role={role}", *asked),
     )

@@ -20,7 +20,7 @@ CI_PROVIDER: Final = "ci-oidc"
 
 # What bootstrap makes before the first `up`, in the stack's own project.
 DEPLOYER: Final = "deployer-sa"
-BUILD: Final = "build-sa"
+PREVIEW: Final = "preview-sa"
 BOOTSTRAP_RING: Final = "bootstrap"
 IMAGES: Final = "audit-images"
 

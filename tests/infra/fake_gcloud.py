@@ -50,6 +50,10 @@ class Project:
             case ["storage", "buckets", "update", name]:
                 self.things[f"buckets {name}"]["versioning"] = ""
                 return "", 0
+            case ["iam", "roles", "update", name]:
+                role = self.things[f"roles {name}"]
+                role["permissions"] = ",".join({*role["permissions"].split(","), *flags["add-permissions"].split(",")})
+                return "", 0
             case [*kind, "get-iam-policy", name]:
                 return json.dumps(self.policies.get(f"{' '.join(kind)} {name}", {"etag": "none yet"})), 0
             case [*kind, "add-iam-policy-binding", name]:
@@ -65,6 +69,8 @@ class Project:
             return f"NOT_FOUND: {thing}", 1
         if "versioning_enabled" in flags.get("format", ""):
             return ("True" if "versioning" in self.things[thing] else ""), 0
+        if "includedPermissions" in flags.get("format", ""):
+            return ";".join(sorted(self.things[thing]["permissions"].split(","))), 0
         return thing, 0
 
     def make(self, thing, flags):
@@ -94,6 +100,9 @@ class Project:
         agent = account and account[1].startswith("service-")
         if account and not agent and f"service-accounts {account[1]}" not in self.things:
             return f"INVALID_ARGUMENT: {flags['member']} does not exist", 1
+        custom = re.fullmatch(r"projects/[\w-]+/roles/(\w+)", flags["role"])
+        if custom and f"roles {custom[1]}" not in self.things:
+            return f"INVALID_ARGUMENT: {flags['role']} does not exist", 1
         policy = self.policies.setdefault(f"{' '.join(kind)} {name}", {"bindings": []})
         binding = {"role": flags["role"], "members": [flags["member"]]}
         if flags.get("condition", "None") != "None":

@@ -63,7 +63,7 @@ def test_it_makes_what_the_first_up_needs_and_the_second_run_changes_nothing(clo
     ring = "projects/payment-audit-prod/locations/us-east4/keyRings/bootstrap/cryptoKeys"
     assert bucket["default-encryption-key"] == f"{ring}/pulumi-state"
     assert made["things"]["repositories audit-images"]["kms-key"] == f"{ring}/images"
-    assert {"service-accounts deployer-sa", "service-accounts build-sa"} <= made["things"].keys()
+    assert {"service-accounts deployer-sa", "service-accounts preview-sa"} <= made["things"].keys()
     assert f"--secrets-provider=gcpkms://{ring}/pulumi-secrets" in first.stdout
     second = cloud.bootstrap("--stack", "prod", "--operator", "user:ops@example.com")
     assert second.returncode == 0, second.stderr
@@ -122,10 +122,65 @@ def test_later_stacks_take_images_from_this_one_s_repository() -> None:
     ) in takers
 
 
+def test_a_permission_that_a_later_version_asks_for_is_added(cloud: Cloud) -> None:
+    cloud.bootstrap("--stack", "dev")
+    whole = cloud.state
+    older = {**whole, "changes": []}
+    older["things"]["roles auditPreview"]["permissions"] = "resourcemanager.projects.get,of.somebody.else"
+    (cloud.folder / "state.json").write_text(json.dumps(older))
+    assert "1 made." in cloud.bootstrap("--stack", "dev").stdout
+    held = set(cloud.state["things"]["roles auditPreview"]["permissions"].split(","))
+    assert held == {*roles.LOOK.permissions, "of.somebody.else"}
+
+
+def test_later_stacks_look_at_this_one_s_images_too() -> None:
+    stack = Stack(**{**vars(PROD), "promotes_to": ("other-prod",)})
+    readers = [s.grant[0] for s in steps(stack) if s.grant and s.grant[1] == "roles/artifactregistry.reader"]
+    assert readers == [f"serviceAccount:preview-sa@{p}.iam.gserviceaccount.com" for p in (PROD.project, "other-prod")]
+
+
 def test_nobody_gets_a_primitive_role_and_every_role_has_a_reason() -> None:
     granted = {step.grant[1] for step in steps(PROD) if step.grant}
     assert not granted & {"roles/owner", "roles/editor", "roles/viewer"}
-    assert all(reason for table in (roles.DEPLOYER, roles.BUILD) for reason in table.values())
+    reasons = [reason for table in (roles.DEPLOYER, roles.PREVIEW) for reason in table.values()]
+    assert all([*reasons, *(role.reason for role in roles.CUSTOM)])
+
+
+def test_the_deployer_reaches_no_version_of_a_secret() -> None:
+    assert not [role for role in _held(DEPLOYER) if role.startswith("roles/secretmanager.")]
+    assert [p for p in roles.SECRETS.permissions if not p.startswith("secretmanager.secrets.")] == []
+    assert roles.SECRETS.of(PROD.project) in _held(DEPLOYER)
+
+
+def test_a_preview_changes_neither_the_state_nor_the_stack() -> None:
+    """Whoever proposes a change runs code as this account. All that it may write is its log and the state's lock."""
+    preview = DEPLOYER.replace("deployer-sa", "preview-sa")
+    locks = "resource.name.startsWith('projects/_/buckets/payment-audit-prod-pulumi-state/objects/.pulumi/locks/')"
+    assert _held(preview) == {
+        "roles/cloudbuild.workerPoolUser": "",
+        "roles/logging.logWriter": "",
+        roles.LOOK.of(PROD.project): "",
+        "roles/storage.objectViewer": "",
+        "roles/storage.objectUser": locks,
+        "roles/cloudkms.cryptoKeyEncrypterDecrypter": "",
+        "roles/artifactregistry.reader": "",
+    }
+    harmless = {"bigquery.jobs.create", "serviceusage.services.use"}
+    assert [p for p in roles.LOOK.permissions if not p.endswith(".get") and p not in harmless] == []
+
+
+def test_the_deployer_may_give_the_triggers_their_accounts() -> None:
+    acted_as = {
+        step.make[3].partition("@")[0]
+        for step in steps(PROD)
+        if step.grant and step.grant[:2] == (DEPLOYER, "roles/iam.serviceAccountUser")
+    }
+    assert acted_as == {"deployer-sa", "preview-sa"}
+
+
+def _held(member: str) -> dict[str, str]:
+    """What a member is granted, and under which condition."""
+    return {s.grant[1]: s.grant[2] for s in steps(PROD) if s.grant and s.grant[0] == member}
 
 
 def test_the_deployer_may_grant_on_the_project_what_the_program_grants_and_nothing_else(graph: Graph) -> None:
