@@ -28,7 +28,13 @@ from local import installed, plugin
 from local.cloud import Cloud
 
 _LONGEST = 240
+_HOST = "python370"
 EMPTY = "import pulumi\n"
+# Appended to the program.
+BREAKS_A_RULE = """
+import pulumi_gcp
+pulumi_gcp.projects.IAMMember("bad", project="p", role="roles/editor", member="user:a@b.c", opts=here)
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +61,7 @@ class Clone:
         self.folder = above / "clone"
         self.cloud = Cloud(above / "cloud" / "cloud.json")
         self.state = above / backend
-        self._above = above
+        self._above, self._hosts = above, above / "hosts"
         for folder in (self.state, self.cloud.file.parent):
             folder.mkdir(parents=True, exist_ok=True)
         if not self.folder.exists():
@@ -75,8 +81,24 @@ class Clone:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.folder / name)
         (self.folder / ".venv").symlink_to(sys.prefix)
+        self._name_the_host()
         for stack in STACKS:
             self.configure(stack, image=IMAGE)
+
+    def _name_the_host(self) -> None:
+        """Lets the program ask for the Python host that was built here by another name than a policy pack does.
+
+        That host is older than the CLI and cannot run packs: if it were found as `python`, the CLI would leave them to
+        it. So the CLI starts them by its own script, which gives them the same environment as a newer host does.
+        """
+        built = installed.pulumi() / "language"
+        if not (built / "pulumi-language-python").exists():
+            return
+        self._hosts.mkdir(exist_ok=True)
+        (self._hosts / f"pulumi-language-{_HOST}").symlink_to(built / "pulumi-language-python")
+        (self._hosts / "pulumi-language-python-exec").symlink_to(built / "pulumi-language-python-exec")
+        project = self.folder / "Pulumi.yaml"
+        project.write_text(project.read_text().replace("  name: python\n", f"  name: {_HOST}\n"))
 
     @cached_property
     def environment(self) -> Mapping[str, str]:
@@ -117,8 +139,8 @@ class Clone:
 
     @cached_property
     def in_a_shell(self) -> dict[str, str]:
-        # The host that is built here is older than the CLI, and does not hear of Pulumi.yaml's virtualenv.
-        first = [installed.pulumi() / "language", Path(sys.prefix) / "bin"]
+        # The host that is built here does not hear of Pulumi.yaml's virtualenv either.
+        first = [self._hosts, Path(sys.prefix) / "bin"]
         return {**self.environment, "PATH": os.pathsep.join([*map(str, first), self.environment["PATH"]])}
 
     def interrupt(self, *args: str, at: str, with_signal: signal.Signals) -> int:
@@ -189,6 +211,10 @@ class Clone:
         """(type, name) of what the state has, but for the provider of Pulumi's own resources, which the engine adds."""
         there = [r for r in self.exported(stack)["resources"] if r["custom"]]
         return {(r["type"], r["urn"].split("::", 3)[3]) for r in there if r["type"] != "pulumi:providers:pulumi"}
+
+    def state_files(self) -> dict[Path, bytes]:
+        """Everything that the backend keeps."""
+        return {file: file.read_bytes() for file in self.state.rglob("*") if file.is_file()}
 
     def state_file(self, stack: str) -> str:
         return (self.state / ".pulumi" / "stacks" / "payment-audit" / f"{stack}.json").read_text()

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from clone import EMPTY, Clone, wanted
+from clone import BREAKS_A_RULE, EMPTY, Clone, wanted
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -61,6 +61,17 @@ def test_staging_by_pulumi_in_a_shell(clone: Clone) -> None:
     assert clone.made("staging") == wanted("staging")
     again = clone.pulumi("up", "--yes", "--skip-preview", "--stack", "staging", "--expect-no-changes")
     assert again.code == 0, again.out + again.err
+
+    # With the policy pack, as a person gives it: a stack that keeps the rules passes, one that breaks a rule does not.
+    guarded = ("preview", "--stack", "staging", "--policy-pack", "guardrails")
+    kept = clone.pulumi(*guarded)
+    assert kept.code == 0, kept.out + kept.err
+    assert "payment-audit@v0.1.0" in kept.out, "the pack was not run"
+    with clone.program(clone.text_of_the_program + BREAKS_A_RULE):
+        refused = clone.pulumi(*guarded)
+    assert refused.code != 0
+    assert "no-primitive-role" in refused.out + refused.err
+    assert "Grant the role of the one task" in refused.out + refused.err
 
     # The state survives its backend: exported, and imported elsewhere, it is the same stack.
     exported = clone.pulumi("stack", "export", "--stack", "staging").out
