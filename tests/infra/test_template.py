@@ -106,6 +106,23 @@ def test_the_image_has_the_beam_of_the_lock() -> None:
     assert "python:3.11" in DOCKERFILE and "python311" in DOCKERFILE and "python3.11_sdk" in DOCKERFILE
 
 
+def test_no_image_that_it_is_made_of_moves_to_another_version() -> None:
+    """Two builds of one commit are to be alike. Of Python's own only the patches move."""
+    named = [re.sub(r"\$\{(\w+)\}", lambda name: _argument(name[1]), image) for image in _FROM.findall(DOCKERFILE)]
+    launcher, beam, python = (image.partition(":")[2] for image in named)
+    assert re.fullmatch(r"\d{8}-rc\d+|.*@sha256:[0-9a-f]{64}", launcher)
+    assert beam == PINNED["apache-beam"]
+    assert python == "3.11-slim"
+
+
+_FROM = re.compile(r"^FROM (\S+)", re.M)
+
+
+def _argument(name: str) -> str:
+    [value] = re.findall(rf"^ARG {name}=(\S+)$", DOCKERFILE, re.M)
+    return str(value)
+
+
 def test_the_image_s_lock_is_a_part_of_the_whole_lock() -> None:
     whole = set(re.findall(r"^([a-z0-9._-]+)==([^\s;\\]+)", (ROOT / "requirements.lock").read_text(), re.M))
     assert set(PINNED.items()) <= whole
