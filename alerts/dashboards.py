@@ -189,6 +189,7 @@ def _latency() -> Row:
 def _dataflow(watched: Watched) -> Row:
     job = {"job_name": watched.job}
     backlog = f"max by (stage) ({select(metrics.JOB_BACKLOG, **job)})"
+    trouble = increase(metrics.JOB_TROUBLE.metric, "1h", by="error_class")
     return Row(
         title="Dataflow",
         charts=(
@@ -209,6 +210,7 @@ def _dataflow(watched: Watched) -> Row:
                 cloud_only=True,
                 entries=increase(metrics.OUT_OF_MEMORY.metric, "10m"),
             ),
+            _by("job-trouble", "Trouble in the log, 1 h, by class", "count", "error_class", trouble, cloud_only=True),
         ),
     )
 

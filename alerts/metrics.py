@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
+from contract.logs import ERROR_CLASS
 from contract.metrics import PROBE_METRICS, Kind, Metric, ValueType
 
 
@@ -115,14 +117,19 @@ QUERY_TIMES: Final = _google(
 
 @dataclass(frozen=True, kw_only=True)
 class LogMetric:
-    """A counter of log entries. `filter` has a `{job}` where the name of the streaming job goes."""
+    """A counter of log entries. `filter` has a `{job}` where the name of the streaming job goes.
+
+    `extractors` say where the value of each label stands in an entry.
+    """
 
     name: str
     filter: str
     metric: Metric
+    extractors: Mapping[str, str] = field(default_factory=dict)
 
 
-def _log(name: str, description: str, filter: str) -> LogMetric:
+def _log(name: str, description: str, filter: str, **labels: tuple[str, str]) -> LogMetric:
+    """`labels`: what each is, and the expression that finds it in an entry."""
     metric = Metric(
         type=f"logging.googleapis.com/user/{name}",
         resource="dataflow_step",
@@ -131,18 +138,32 @@ def _log(name: str, description: str, filter: str) -> LogMetric:
         unit="1",
         description=description,
         writer="log-based metric in components/monitoring.py",
+        labels=tuple((key, what) for key, (what, _) in labels.items()),
     )
-    return LogMetric(name=name, filter=filter, metric=metric)
+    return LogMetric(
+        name=name, filter=filter, metric=metric, extractors={key: where for key, (_, where) in labels.items()}
+    )
 
 
+_JOB: Final = 'resource.type="dataflow_step" AND resource.labels.job_name="{job}" AND '
 # The texts are those of Google's page "Troubleshoot Dataflow out of memory errors".
 OUT_OF_MEMORY: Final = _log(
     "worker_out_of_memory",
     "A worker, or a process on it, ran out of memory.",
-    'resource.type="dataflow_step" AND resource.labels.job_name="{job}" AND '
-    '("out of memory" OR "OutOfMemory" OR "Shutting down JVM" OR "oom_reaper")',
+    _JOB + '("out of memory" OR "OutOfMemory" OR "Shutting down JVM" OR "oom_reaper")',
 )
-LOG_METRICS: Final = (OUT_OF_MEMORY,)
+# A line of the job's log is a text in its entry (pipeline/logs.py). A launch's goes through another log, as plain text.
+_LINE: Final = f'\\"{ERROR_CLASS}\\":'
+JOB_TROUBLE: Final = _log(
+    "job_trouble",
+    "Lines in which the job tells of trouble; of one with several classes, the most frequent counts.",
+    _JOB + f'(jsonPayload.message:"{_LINE}" OR textPayload:"{_LINE}")',
+    error_class=(
+        "reason of a dead letter, what is not reachable, or the type of an exception",
+        f'REGEXP_EXTRACT(jsonPayload.message, "{_LINE} \\"(\\w+)\\"")',
+    ),
+)
+LOG_METRICS: Final = (OUT_OF_MEMORY, JOB_TROUBLE)
 
 CATALOG: Final = (
     *PROBE_METRICS,

@@ -26,6 +26,7 @@ class Option:
         return self.default is None
 
 
+LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _INT = r"[0-9]+"
 _BOOL = r"true|false"
 _TIME = r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z"
@@ -116,5 +117,10 @@ OPTIONS: Final = (
         default="false",
         regex=_BOOL,
     ),
-    Option(name="logLevel", help="Log level.", default="INFO", regex="DEBUG|INFO|WARNING|ERROR"),
+    Option(
+        name="logLevel",
+        help="Least severe line of the log. DEBUG also names every change, so that one payment can be followed.",
+        default="INFO",
+        regex="|".join(LOG_LEVELS),
+    ),
 )

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from contract.options import LOG_LEVELS
 from local import installed
 from local.processes import Process, end_group
 from local.state import DEFAULT, FAILED, READY, State, alive
@@ -62,6 +64,9 @@ def _ports(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+_log_level = click.option(
+    "--log-level", type=click.Choice(LOG_LEVELS), help="Of the pipeline's log.  [default: the config's, INFO]"
+)
 _tidy = click.option("--tidy", is_flag=True, help="Traffic without the changes that must become dead letters.")
 
 
@@ -87,6 +92,7 @@ def _monitoring(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--seed", type=int, help="Seed of the traffic.")
 @_tidy
 @_monitoring
+@_log_level
 @_ports
 @_state
 def up(folder: Path, detach: bool, **options: Any) -> None:
@@ -122,6 +128,7 @@ def down(folder: Path) -> None:
 @click.option("--seed", type=int, help="Seed of the traffic.")
 @_tidy
 @_monitoring
+@_log_level
 @_ports
 @_state
 def run(folder: Path, **options: Any) -> None:
@@ -199,8 +206,9 @@ def status(folder: Path, as_json: bool) -> None:
 @click.argument("name", default="stack")
 @click.option("--follow", "-f", is_flag=True, help="Go on as the log grows.")
 @click.option("--lines", "-n", default=40, show_default=True, help="How many of the last lines.")
+@click.option("--about", default="", metavar="TEXT", help="Only lines with this in it, such as a PUID.")
 @_state
-def logs(folder: Path, name: str, follow: bool, lines: int) -> None:
+def logs(folder: Path, name: str, follow: bool, lines: int, about: str) -> None:
     """Show a log: stack (what the supervisor did), pipeline, traffic, spanner-emulator or bigquery-emulator."""
     directory = State(folder.resolve()).logs
     log = directory / f"{name}.log"
@@ -208,10 +216,10 @@ def logs(folder: Path, name: str, follow: bool, lines: int) -> None:
         there = ", ".join(sorted(p.stem for p in directory.glob("*.log"))) or "none; run `audit local up` first"
         raise click.ClickException(f"There is no log {name!r}. Logs: {there}.")
     with log.open(errors="replace") as file:
-        click.echo("".join(file.readlines()[-lines:]), nl=False)
+        click.echo("".join(deque((line for line in file if about in line), lines)), nl=False)
         while follow:
             if line := file.readline():
-                click.echo(line, nl=False)
+                click.echo(line if about in line else "", nl=False)
             else:
                 time.sleep(0.2)
 

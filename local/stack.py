@@ -57,7 +57,7 @@ Command = Callable[["Provisioned"], list[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to run the stack. Ports None: any that is free. `tps` None: no traffic."""
+    """How to run the stack. Ports None: any that is free. `tps` None: no traffic. `log_level` None: the config's."""
 
     state: Path
     spanner_port: int | None = None
@@ -70,6 +70,7 @@ class Options:
     tidy: bool = False
     design_tps: int | None = None
     past: bool = False
+    log_level: str | None = None
 
 
 def provision_program(state: State, spanner: SpannerEmulator, bigquery: BigQueryEmulator) -> Provisioned:
@@ -187,7 +188,8 @@ class Supervisor:
         resources = [{"type": r.type, "name": r.name, "outcome": r.outcome} for r in provisioned.resources]
         self._account.tell(resources=resources, job_parameters=provisioned.job_parameters)
         with self._account.step(PIPELINE):
-            self._pipeline = self._command(provisioned)
+            level = self.options.log_level
+            self._pipeline = [*self._command(provisioned), *([f"--logLevel={level}"] if level else [])]
             self._start_pipeline()
             # A parameter that has its default is not passed.
             if provisioned.job_parameters.get("writeMode") != "at-least-once":
@@ -390,6 +392,7 @@ def main() -> None:
     parser.add_argument("--tidy", action="store_true")
     parser.add_argument("--design-tps", type=int)
     parser.add_argument("--past", action="store_true")
+    parser.add_argument("--log-level")
     options = Options(**vars(parser.parse_args()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     supervisor = Supervisor(options)

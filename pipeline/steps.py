@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import traceback
 import zlib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from contract import metrics, timestamps
 from contract.changes import Change, Column, Coordinates, DeadLetter, Reason, StepError
+from pipeline import logs
 from pipeline.sink import rows
 from pipeline.sink.dead_letters import DeadLetterQueue
 from pipeline.source.records import DataChange, ReadPosition
@@ -181,6 +182,8 @@ class EncodeRows(beam.DoFn):
         for change, error in failed:
             letter = dead_letter(change.coordinates, "EncodeRows", error, change)
             yield beam.pvalue.TaggedOutput(DEAD, _at(letter, change.commit_timestamp))
+        if _LOG.isEnabledFor(logging.DEBUG):
+            logs.trace(_LOG, "Encoded", changes[0].table, [logs.traced(c.change_id, c.keys) for c in changes])
         if batch is not None:
             # The earliest of its changes holds the watermark back until the whole batch is appended.
             earliest = min(c.commit_timestamp for c in changes)
@@ -206,7 +209,8 @@ class WriteDeadLetters(beam.DoFn):
         if not self._letters:
             return
         self._queue.put(self._letters)
-        for reason, count in _by_reason(self._letters).items():
+        reasons = Counter(letter.reason for letter in self._letters)
+        for reason, count in reasons.items():
             Metrics.counter(metrics.NAMESPACE, f"{metrics.DEAD_LETTERS}_{reason}").inc(count)
         first = self._letters[0]
         _LOG.warning(
@@ -215,14 +219,19 @@ class WriteDeadLetters(beam.DoFn):
             self._directory,
             first.step,
             first.message,
+            extra=logs.fields(
+                error_class=reasons.most_common(1)[0][0],
+                reasons=reasons,
+                changes=[_traced(letter) for letter in self._letters[: logs.MOST_CHANGES]],
+            ),
         )
 
 
-def _by_reason(letters: Iterable[DeadLetter]) -> dict[str, int]:
-    counts: dict[str, int] = defaultdict(int)
-    for letter in letters:
-        counts[letter.reason] += 1
-    return counts
+def _traced(letter: DeadLetter) -> dict[str, Any]:
+    """The change of a letter in a line. One that could not be masked has no payment to name."""
+    change = letter.change or {}
+    keys = change.get("keys") or change.get("row")
+    return logs.traced(letter.coordinates.change_id, keys, step=letter.step, error_class=letter.reason)
 
 
 def _dead(at: Coordinates, step: str, error: Exception, change: Change | None = None) -> Any:

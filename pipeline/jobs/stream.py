@@ -15,6 +15,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from contract import timestamps
+from contract.logs import Trouble
+from pipeline import logs
 from pipeline.jobs import checks
 from pipeline.jobs.settings import SettingsError, StreamSettings, parse
 from pipeline.sink.config import SinkSettings
@@ -84,7 +86,8 @@ def launch(settings: StreamSettings, beam_args: list[str]) -> str:
         _LOG.warning("at-least-once: nothing fences an older job, and a killed one leaves duplicates.")
     _LOG.info("Job %s, generation %d, reads from %s.", sink.job_name, sink.generation, start)
 
-    options = PipelineOptions(beam_args, streaming=True, save_main_session=False)
+    worker_logs = logs.worker_options(settings["logLevel"])
+    options = PipelineOptions([*beam_args, *worker_logs], streaming=True, save_main_session=False)
     pipeline = beam.Pipeline(options=options)
     build(pipeline, settings, sink, start)
     result = pipeline.run()
@@ -106,9 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    logging.basicConfig(
-        level=settings["logLevel"], format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    logs.configure(settings["logLevel"], sys.stderr)
     # A line for each type hint that it cannot convert, which is not an error.
     logging.getLogger("apache_beam.typehints.native_type_compatibility").setLevel(logging.WARNING)
     if settings["dryRun"] == "true":
@@ -119,9 +120,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         checks.require(settings)
     except checks.CheckFailed as error:
-        _LOG.error("The job cannot start:\n%s", error)
+        _LOG.error("The job cannot start:\n%s", error, extra=logs.fields(error_class=Trouble.REFUSED))
         return 1
-    state = launch(settings, beam_args)
+    try:
+        state = launch(settings, beam_args)
+    except Exception:
+        _LOG.exception("The job ended with an error.")
+        return 1
     return 0 if state in ("DONE", "DRAINED", "CANCELLED", "UPDATED") else 1
 
 

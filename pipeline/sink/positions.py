@@ -10,6 +10,8 @@ import pyarrow as pa
 from google.api_core.exceptions import GoogleAPICallError
 
 from contract import tables, timestamps
+from contract.logs import Trouble
+from pipeline import logs
 from pipeline.sink.connection import AppendConnection, NoAnswer
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +42,11 @@ class PositionLog:
         try:
             self._connect().append(batch, None, timeout=10)
         except (GoogleAPICallError, NoAnswer) as error:
-            _LOG.warning("Publishing the resume position: %s. The next one follows.", type(error).__name__)
+            _LOG.warning(
+                "Publishing the resume position: %s. The next one follows.",
+                type(error).__name__,
+                extra=logs.fields(error_class=Trouble.POSITION),
+            )
             self._connection = None
 
     def _connect(self) -> AppendConnection:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
 from contract import tables, timestamps
 from contract.changes import Change, DeadLetter, Reason, StepError
-from pipeline import clients
+from pipeline import clients, logs
 from pipeline.sink import rows
 from pipeline.sink.config import SinkSettings
 from pipeline.sink.dead_letters import DeadLetterQueue
@@ -137,8 +137,30 @@ class Retrier:
             resolved += appended
             failed += refused
         self._queue.resolve(resolved)
-        self._set_aside(self._queue.update(failed))
-        _LOG.info("Dead letters: %d tried, %d resolved, %d failed again.", len(letters), len(resolved), len(failed))
+        tired = self._set_aside(self._queue.update(failed))
+        self._tell(len(letters), len(resolved), failed, tired)
+
+    def _tell(self, tried: int, resolved: int, failed: list[DeadLetter], tired: list[DeadLetter]) -> None:
+        """One line a try: a warning when letters were set aside, which nobody tries again unasked."""
+        reasons = Counter(letter.reason for letter in failed)
+        extra: dict[str, Any] = {"reasons": reasons} if failed else {}
+        aside = ""
+        if tired:
+            aside = f" {len(tired)} of them set aside in severe/: see `audit dead-letters list --severe`."
+            extra["error_class"] = Counter(letter.reason for letter in tired).most_common(1)[0][0]
+            extra["changes"] = [
+                logs.traced(x.coordinates.change_id, None, step=x.step, error_class=x.reason)
+                for x in tired[: logs.MOST_CHANGES]
+            ]
+        _LOG.log(
+            logging.WARNING if tired else logging.INFO,
+            "Dead letters: %d tried, %d resolved, %d failed again.%s",
+            tried,
+            resolved,
+            len(failed),
+            aside,
+            extra=logs.fields(**extra),
+        )
 
     def _change(self, letter: DeadLetter) -> Change:
         """The masked change. A letter without one, or with a refused row only, is read again and masked."""
@@ -210,18 +232,12 @@ class Retrier:
             job_config=QueryJobConfig(query_parameters=[ScalarQueryParameter("oldest", "TIMESTAMP", oldest)]),
         ).result()
 
-    def _set_aside(self, letters: list[DeadLetter]) -> None:
+    def _set_aside(self, letters: list[DeadLetter]) -> list[DeadLetter]:
+        """Sets those aside that were tried often enough, and gives them."""
         tired = [letter for letter in letters if letter.attempts >= self._settings.max_retries]
         if tired:
             self._queue.set_aside(tired)
-            _LOG.warning(
-                "%d dead letters set aside in %s/severe after %d tries; the first: %s "
-                "See them with `audit dead-letters list --severe`.",
-                len(tired),
-                self._settings.directory,
-                self._settings.max_retries,
-                tired[0].message,
-            )
+        return tired
 
     def _query(self, stream: str) -> ChangeStreamQuery:
         if stream not in self._queries:

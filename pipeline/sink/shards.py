@@ -29,6 +29,8 @@ from google.cloud.bigquery_storage_v1 import types
 
 from contract import tables, timestamps
 from contract.changes import Column
+from contract.logs import Trouble
+from pipeline import logs
 from pipeline.sink import rows as row_encoding
 from pipeline.sink.changelogs import Changelogs, Destinations, NotReady
 from pipeline.sink.connection import AppendConnection, NoAnswer
@@ -76,12 +78,27 @@ class Rejected:
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What became of a batch."""
+    """What became of a batch. `retries`: how often it was held up, or its stream given up for another."""
 
     appended: int = 0
     already_there: int = 0
     rejected: list[Rejected] = field(default_factory=list)
     appends: int = 0
+    retries: int = 0
+
+    @property
+    def told(self) -> bool:
+        """Whether it is worth a line: it took more than one append that was answered."""
+        return bool(self.retries or self.already_there or self.rejected)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {
+            "appended": self.appended,
+            "already_there": self.already_there,
+            "rejected": len(self.rejected),
+            "retries": self.retries,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +171,12 @@ class Shard:
                 outcome.appends += 1
                 return position._replace(offset=position.offset + batch.num_rows)
             except _TRANSIENT as error:
+                outcome.retries += 1
                 failures += 1
                 self.close()
                 _wait_out(error, failures, self._id)
             except _Refused as refused:
+                outcome.retries += 1
                 if refused.row_errors:
                     # The table may have changed under us: rows are rejected only against its newest schema.
                     faulted += 1
@@ -170,6 +189,7 @@ class Shard:
                     return self._split(position, batch, columns, outcome, refused)
                 position = self._abandon()
             except exceptions.ClientError as error:
+                outcome.retries += 1
                 refusals += 1
                 if refusals > _REFUSALS_BEFORE_SPLIT:
                     return self._split(position, batch, columns, outcome, _Refused(0, type(error).__name__))
@@ -308,6 +328,7 @@ def _wait_out(error: Exception, failures: int, table_id: str) -> None:
             table_id,
             error if isinstance(error, NotReady | NoAnswer) else type(error).__name__,
             failures,
+            extra=logs.fields(error_class=Trouble.SINK, table=table_id, tries=failures),
         )
     first, most = _BACKOFF_SECONDS
     time.sleep(min(most, first * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311

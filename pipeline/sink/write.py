@@ -21,6 +21,8 @@ from apache_beam.utils.timestamp import Timestamp
 
 from contract import metrics, tables, timestamps
 from contract.changes import Coordinates, DeadLetter, Reason
+from contract.logs import PAYMENT
+from pipeline import logs
 from pipeline.sink import rows
 from pipeline.sink.config import SinkSettings
 from pipeline.sink.shards import Outcome, Rejected, Shard, StreamPosition
@@ -50,6 +52,9 @@ class AppendRows(beam.DoFn):
     def setup(self) -> None:
         self._clients = self._settings.connect()
         self._shards: dict[str, Shard] = {}
+
+    def start_bundle(self) -> None:
+        self._told: dict[str, dict[str, int]] = {}
 
     def process(
         self,
@@ -94,8 +99,18 @@ class AppendRows(beam.DoFn):
         else:
             stream.write(tuple(position))
         self._measure(batch, outcome, time.monotonic() - started)
+        if outcome.told:
+            self._told[key] = outcome.counts
+        if _LOG.isEnabledFor(logging.DEBUG):
+            logs.trace(_LOG, "In BigQuery now:", table, _traced(batch, outcome))
         for rejected in outcome.rejected:
             yield beam.pvalue.TaggedOutput(DEAD, rejected_letter(rejected))
+
+    def finish_bundle(self) -> None:
+        """What was out of the ordinary, in one line."""
+        if self._told:
+            told = "; ".join(f"{key} {_counted(counts)}" for key, counts in self._told.items())
+            _LOG.info("Rows took more than one append: %s.", told, extra=logs.fields(shards=self._told))
 
     def teardown(self) -> None:
         for shard in self._shards.values():
@@ -108,6 +123,18 @@ class AppendRows(beam.DoFn):
         self._rows.update(batch.num_rows)
         newest = batch[tables.COMMIT_TIMESTAMP_NANOS][batch.num_rows - 1].as_py()
         self._age.update(max(0, time.time_ns() - newest) // 1_000_000)
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items())
+
+
+def _traced(batch: Any, outcome: Outcome) -> list[dict[str, Any]]:
+    """The rows that are in the table, by change and payment."""
+    ids = batch[tables.CHANGE_ID].to_pylist()
+    payments = batch[PAYMENT].to_pylist() if PAYMENT in batch.column_names else [None] * len(ids)
+    lost = {rejected.row[tables.CHANGE_ID] for rejected in outcome.rejected}
+    return [logs.traced(i, {PAYMENT: payment}) for i, payment in zip(ids, payments, strict=True) if i not in lost]
 
 
 def rejected_letter(rejected: Rejected) -> DeadLetter:

@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import grpc
 
 from contract import timestamps
+from contract.logs import ERROR_CLASS, Trouble
 from pipeline.source.query import ChangeStreamQuery
 from pipeline.source.records import Child, ChildPartitions, DataChange, Heartbeat
 
@@ -225,6 +226,7 @@ class _PartitionThread(threading.Thread):
                 code.name,
                 failures,
                 self._cursor,
+                extra={"fields": {ERROR_CLASS: Trouble.SOURCE, "tries": failures}},
             )
         if code is grpc.StatusCode.NOT_FOUND:
             self._query.forget_session()

@@ -164,6 +164,13 @@ def test_a_taken_port_stops_the_start_and_names_the_option(tmp_path: Path, spann
     assert "--spanner-port" in failed.output
 
 
+def test_a_log_is_searched_for_a_text_from_its_begin(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "pipeline.log").write_text("of p1\nof p2\nof p1 too\n" + 100 * "of p3\n")
+    shown = _audit_local("logs", "pipeline", "--about", "p1", f"--state={tmp_path}")
+    assert shown.output == "of p1\nof p1 too\n"
+
+
 def test_a_log_that_is_not_there_is_an_error_that_lists_the_others(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "pipeline.log").write_text("one\ntwo\n")

@@ -49,7 +49,7 @@ class Service:
         self.state = State(folder)
 
     def up(self) -> None:
-        audit("local", "up", "--monitoring", "--state", self.state.root)
+        audit("local", "up", "--monitoring", "--log-level=DEBUG", "--state", self.state.root)
 
     def process(self, name: str) -> int:
         return int(self.state.read()["processes"][name]["pid"])
@@ -216,6 +216,30 @@ def test_the_position_passes_what_arrived_and_every_new_job_says_where_it_resume
     assert generations == list(range(1, len(generations) + 1))
     # A job that is killed before it takes over has no generation: at least the first one and the last have.
     assert len(generations) >= 2
+
+
+def test_a_payment_is_followed_by_its_id_through_the_job_s_log(service: Service) -> None:
+    commit(service, "trace-1", Status="INITIATED")
+    [event] = events(service, "trace-1", 1).events
+
+    def steps() -> Any:
+        shown = audit("local", "logs", "pipeline", "-n", "9999", "--about", "trace-1", "--state", service.state.root)
+        lines = [json.loads(line) for line in shown.stdout.splitlines()]
+        of_it = {(line["message"].split()[0], x["change_id"]) for line in lines for x in line["changes"]}
+        return {("Encoded", event.change_id), ("In", event.change_id)} <= of_it
+
+    await_(steps, "the lines of the steps that the payment went through")
+
+
+def test_the_job_s_log_is_json_with_a_severity_and_tells_trouble_by_its_class(service: Service) -> None:
+    lines = (service.state.logs / "pipeline.log").read_text().splitlines()
+    ours = [json.loads(line) for line in lines if line.startswith('{"severity"')]
+    assert {"DEBUG", "INFO", "WARNING"} <= {line["severity"] for line in ours}
+    assert all({"time", "logger", "message"} <= line.keys() for line in ours)
+    # What its libraries say is never DEBUG, and one of them prints errors by itself.
+    assert {line["logger"].partition(".")[0] for line in ours if line["severity"] == "DEBUG"} == {"pipeline"}
+    letters = [line for line in ours if "dead letters written" in line["message"]]
+    assert "card_number_in_key" in {line["error_class"] for line in letters}
 
 
 @pytest.fixture(scope="module")

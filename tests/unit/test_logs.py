@@ -1,0 +1,349 @@
+"""The job's log: JSON, leveled, traceable, without card numbers; on a worker through Beam's own handler."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
+
+from alerts.metrics import JOB_TROUBLE, LOG_METRICS, OUT_OF_MEMORY
+from contract.changes import Change, Coordinates, Reason, StepError
+from contract.logs import Trouble
+from pipeline import logs
+from pipeline.sink import rows, shards
+from pipeline.sink.write import AppendRows
+from pipeline.steps import EncodeRows, WriteDeadLetters, dead_letter
+from tests.unit.test_rows import change
+
+CARD = "4111111111111111"
+AT = Coordinates("S", "things", "2026-11-23T09:00:00.000000000Z", "6329047911", "00000000", 0)
+
+
+@pytest.fixture
+def lines() -> Iterator[Any]:
+    """What the pipeline's loggers write from here on, parsed. Call it with a level to have that one."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    ours = logging.getLogger(logs.OURS)
+    before = ours.level
+    ours.addHandler(handler)
+    logs.dress(ours)
+
+    def read(level: str = "INFO") -> list[dict[str, Any]]:
+        ours.setLevel(level)
+        return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    read()
+    yield read
+    ours.removeHandler(handler)
+    ours.setLevel(before)
+
+
+def test_a_line_is_json_with_severity_time_logger_and_fields(lines: Any) -> None:
+    logging.getLogger("pipeline.x").warning('%d "rows"\nwait', 2, extra=logs.fields(error_class=Trouble.SINK, tries=2))
+    [line] = lines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
+    assert line == {
+        "severity": "WARNING",
+        "logger": "pipeline.x",
+        "message": '2 "rows"\nwait',
+        "error_class": "sink_unavailable",
+        "tries": 2,
+    }
+
+
+def test_no_card_number_is_in_a_line_wherever_it_was(lines: Any) -> None:
+    log = logging.getLogger("pipeline.x")
+    log.warning("of %s", CARD, extra=logs.fields(PUID=CARD, number=int(CARD), many=[{"a": f"x {CARD} y"}, (CARD,)]))
+    try:
+        raise ValueError(f"invalid literal: {CARD}")
+    except ValueError:
+        log.exception("It failed.")
+    told = json.dumps(lines())
+    assert CARD not in told
+    assert told.count("411111******1111") == 6
+    assert lines()[1]["error_class"] == "ValueError"
+    assert "Traceback (most recent call last)" in lines()[1]["trace"]
+
+
+def test_a_change_s_id_stays_whole_though_its_digits_look_like_a_card(lines: Any) -> None:
+    change_id = "2026-11-23T09:00:00.000000000Z/411111111111/1111/000000"
+    assert logs._hidden(change_id) != change_id
+    logging.getLogger("pipeline.x").warning("told", extra=logs.fields(changes=[logs.traced(change_id, {"PUID": "p1"})]))
+    assert lines()[0]["changes"] == [{"change_id": change_id, "PUID": "p1"}]
+
+
+def written(folder: Path, *letters: Any) -> None:
+    step = WriteDeadLetters(str(folder))
+    step.setup()
+    step.start_bundle()
+    for letter in letters:
+        step.process(letter)
+    step.finish_bundle()
+
+
+def mixed() -> list[Any]:
+    unmaskable = StepError(Reason.CARD_IN_KEY, "correct it")
+    return [
+        dead_letter(AT._replace(mod_index=0), "Mask", unmaskable),
+        dead_letter(AT._replace(mod_index=1), "Mask", unmaskable),
+        dead_letter(AT._replace(mod_index=2), "Enrich", StepError(Reason.ENRICHMENT, "mend it"), change("p3")),
+    ]
+
+
+def test_dead_letters_of_a_bundle_are_one_line_with_their_classes_and_changes(lines: Any, tmp_path: Path) -> None:
+    written(tmp_path, *mixed())
+    [line] = lines()
+    assert (line["severity"], line["error_class"]) == ("WARNING", Reason.CARD_IN_KEY)
+    assert line["reasons"] == {Reason.CARD_IN_KEY: 2, Reason.ENRICHMENT: 1}
+    assert [(c["change_id"], c.get("PUID"), c["error_class"]) for c in line["changes"]] == [
+        (AT.change_id, None, Reason.CARD_IN_KEY),
+        (AT._replace(mod_index=1).change_id, None, Reason.CARD_IN_KEY),
+        (AT._replace(mod_index=2).change_id, "p3", Reason.ENRICHMENT),
+    ]
+
+
+def test_a_line_about_many_dead_letters_is_cut(lines: Any, tmp_path: Path) -> None:
+    error = StepError(Reason.NOT_MASKABLE, "mend it")
+    written(tmp_path, *(dead_letter(AT._replace(mod_index=i), "Mask", error) for i in range(logs.MOST_CHANGES + 1)))
+    [line] = lines()
+    assert line["message"].startswith("101 dead letters written")
+    assert len(line["changes"]) == logs.MOST_CHANGES
+
+
+def encoded(changes: int) -> list[Any]:
+    step = EncodeRows(shards=1, most_rows=1000)
+    step.start_bundle()
+    made = [change(f"p{i}") for i in range(changes)]
+    for index, each in enumerate(made):
+        each.mod_index = index
+    return [out for each in made for out in step.process(each)] + list(step.finish_bundle())
+
+
+def test_a_bundle_in_which_nothing_happened_has_no_line(lines: Any, tmp_path: Path) -> None:
+    encoded(3)
+    written(tmp_path)
+    assert lines() == []
+
+
+def test_debug_names_each_change_and_its_payment_a_hundred_a_line(lines: Any) -> None:
+    lines("DEBUG")
+    encoded(101)
+    first, second = lines()
+    assert (first["severity"], first["message"], first["table"]) == (
+        "DEBUG",
+        "Encoded 100 changes of things.",
+        "things",
+    )
+    assert [c["PUID"] for c in first["changes"] + second["changes"]] == [f"p{i}" for i in range(101)]
+    assert first["changes"][0]["change_id"] == change("p0").change_id
+
+
+def test_a_line_names_nothing_of_a_payment_but_its_id(lines: Any, tmp_path: Path) -> None:
+    """Masked values may stand in dead letters, which few read; a log is read by more."""
+    lines("DEBUG")
+    told: Change = change("p1")
+    told.new["Name"] = "Ada Lovelace"
+    written(tmp_path, dead_letter(told.coordinates, "Enrich", StepError(Reason.ENRICHMENT, "mend it"), told))
+    assert "p1" in json.dumps(lines())
+    assert "Lovelace" not in json.dumps(lines())
+
+
+class Held:
+    """What the state of a key holds."""
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+    def read(self) -> Any:
+        return self.value
+
+    def write(self, value: Any) -> None:
+        self.value = value
+
+    def clear(self) -> None:
+        self.value = None
+
+
+class Answering:
+    """A shard that appends as it is told; the real one is tried against the emulator."""
+
+    def __init__(self, outcome: shards.Outcome) -> None:
+        self.outcome = outcome
+
+    def append(self, position: Any, batch: Any, columns: Any) -> tuple[Any, shards.Outcome]:
+        return position, self.outcome
+
+
+def flushed(*outcomes: shards.Outcome) -> None:
+    """One bundle with an append for each outcome, each of a shard of its own."""
+    step = AppendRows(settings=None, batch_millis=0)  # type: ignore[arg-type]
+    step.start_bundle()
+    [out] = encoded(2)
+    step._shards = {f"things|{i}": Answering(outcome) for i, outcome in enumerate(outcomes)}  # type: ignore[misc]
+    for key in step._shards:
+        list(step.flush(key, Held(), Held([out.value[1]]), Held()))
+    step.finish_bundle()
+
+
+def test_appends_that_went_well_have_no_line_and_doubtful_ones_of_a_bundle_have_one(lines: Any) -> None:
+    flushed(shards.Outcome(appended=2))
+    assert lines() == []
+    flushed(shards.Outcome(appended=1, already_there=1), shards.Outcome(appended=2), shards.Outcome(retries=3))
+    [line] = lines()
+    assert line["severity"] == "INFO"
+    assert line["shards"].keys() == {"things|0", "things|2"}
+    assert line["shards"]["things|0"] == {"appended": 1, "already_there": 1, "rejected": 0, "retries": 0}
+
+
+def test_debug_names_what_is_in_bigquery_and_not_what_it_refused(lines: Any) -> None:
+    lines("DEBUG")
+    [out] = encoded(2)
+    refused = rows.merge([out.value[1].data]).to_pylist()[0]
+    assert refused["PUID"] == "p0"
+    flushed(shards.Outcome(appended=1, rejected=[shards.Rejected(row=refused, message="no")]))
+    said = [line for line in lines() if line["message"].startswith("In BigQuery now:")]
+    assert [c["PUID"] for line in said for c in line["changes"]] == ["p1"]
+
+
+# ---------------------------------------------------------------------- what reaches Cloud Logging
+
+
+class Received(beam_fn_api_pb2_grpc.BeamFnLoggingServicer):
+    """Where a worker sends its log: on Dataflow, what hands it to Cloud Logging."""
+
+    def __init__(self) -> None:
+        self.entries: list[Any] = []
+
+    def Logging(self, request_iterator: Any, context: Any) -> Iterator[Any]:  # noqa: N802 - Beam's name
+        for batch in request_iterator:
+            self.entries += batch.log_entries
+        yield from ()
+
+
+WORKER = """
+import logging, os
+from apache_beam.runners.worker import sdk_worker_main
+sdk_worker_main.create_harness(os.environ, dry_run=True)
+from pipeline import logs
+ours, theirs = logging.getLogger("pipeline.steps"), logging.getLogger("google.library")
+for log in (ours, theirs):
+    log.debug("debug of 4111111111111111")
+    log.info("info")
+try:
+    raise KeyError("4111111111111111")
+except KeyError:
+    ours.exception("error")
+for handler in logging.getLogger().handlers:
+    handler.close()
+"""
+
+
+def worker_entries(level: str) -> list[tuple[str, dict[str, Any], str]]:
+    """Severity, line and trace of what a worker sends, which is started as Beam starts it with the job's options."""
+    options = PipelineOptions(logs.worker_options(level)).get_all_options(drop_default=True)
+    received = Received()
+    server = grpc.server(ThreadPoolExecutor(4))
+    beam_fn_api_pb2_grpc.add_BeamFnLoggingServicer_to_server(received, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    address = f'url: "127.0.0.1:{port}"'
+    environment = {
+        **os.environ,
+        "LOGGING_API_SERVICE_DESCRIPTOR": address,
+        "CONTROL_API_SERVICE_DESCRIPTOR": address,
+        "PIPELINE_OPTIONS": json.dumps(options),
+    }
+    try:
+        subprocess.run([sys.executable, "-c", WORKER], env=environment, check=True, capture_output=True, timeout=120)
+        while not any("error" in entry.message for entry in received.entries):
+            time.sleep(0.05)
+    finally:
+        server.stop(None)
+    names = beam_fn_api_pb2.LogEntry.Severity.Enum.Name
+    # What the worker says before it has imported the plugin is Beam's own, and plain.
+    ours = [entry for entry in received.entries if entry.message.startswith("{")]
+    return [(names(entry.severity), json.loads(entry.message), entry.trace) for entry in ours]
+
+
+@pytest.mark.parametrize(
+    ("level", "ours", "theirs"),
+    [
+        # A client library at DEBUG writes what it sends and gets: it never is.
+        ("DEBUG", ["DEBUG", "INFO", "ERROR"], ["INFO"]),
+        ("INFO", ["INFO", "ERROR"], ["INFO"]),
+        ("WARNING", ["ERROR"], []),
+    ],
+)
+def test_a_worker_sends_json_from_its_level_on_and_no_card_number(
+    level: str, ours: list[str], theirs: list[str]
+) -> None:
+    entries = worker_entries(level)
+    assert [severity for severity, line, _ in entries if line["logger"] == "pipeline.steps"] == ours
+    assert [severity for severity, line, _ in entries if line["logger"] == "google.library"] == theirs
+    assert CARD not in str(entries)
+    assert [line["error_class"] for _, line, _ in entries if "error_class" in line] == ["KeyError"]
+    assert all(line["severity"] == severity for severity, line, _ in entries)
+
+
+# ---------------------------------------------------------------------- log metrics
+
+
+def fields_that_match(condition: str, entry: dict[str, Any]) -> bool:
+    """Whether an entry has one of the texts that a filter asks for, as Cloud Logging looks: anywhere, in any case."""
+    payload = entry["jsonPayload"]["message"].lower()
+    asked = re.findall(r'(?:(\w+)(?:\.message)?:)?"((?:\\.|[^"\\])*)"', condition)
+    return any(
+        re.sub(r"\\(.)", r"\1", text).lower() in payload for where, text in asked if where in ("", "jsonPayload")
+    )
+
+
+def entry_of(line: dict[str, Any]) -> dict[str, Any]:
+    return {"jsonPayload": {"message": json.dumps(line)}}
+
+
+def test_trouble_is_counted_by_the_class_that_the_line_has(lines: Any, tmp_path: Path) -> None:
+    written(tmp_path, *mixed())
+    shards._wait_out(shards.NoAnswer("no answer"), 2, "d.t")
+    try:
+        raise RuntimeError
+    except RuntimeError:
+        logging.getLogger("pipeline.x").exception("It failed.")
+    flushed(shards.Outcome(retries=1))
+    _, condition = JOB_TROUBLE.filter.rsplit(" AND ", 1)
+    [extract] = re.findall(r'REGEXP_EXTRACT\(jsonPayload\.message, "(.*)"\)', JOB_TROUBLE.extractors["error_class"])
+    expression = re.compile(extract.replace('\\"', '"'))
+    classes = []
+    for entry in map(entry_of, lines()):
+        found = expression.search(entry["jsonPayload"]["message"])
+        assert fields_that_match(condition, entry) == bool(found)
+        classes.append(found and found[1])
+    assert classes == [Reason.CARD_IN_KEY, Trouble.SINK, "RuntimeError", None]
+
+
+def test_memory_is_counted_by_what_the_kernel_says_and_not_by_our_lines(lines: Any, tmp_path: Path) -> None:
+    written(tmp_path, *mixed())
+    _, condition = OUT_OF_MEMORY.filter.rsplit(" AND ", 1)
+    kernel = {"jsonPayload": {"message": "Out of memory: Killed process 4711 (python) total-vm:16777216kB"}}
+    assert fields_that_match(condition, kernel)
+    assert not any(fields_that_match(condition, entry_of(line)) for line in lines())
+
+
+def test_every_log_metric_has_a_test_of_what_it_counts() -> None:
+    assert set(map(id, LOG_METRICS)) == {id(JOB_TROUBLE), id(OUT_OF_MEMORY)}
+    for log in LOG_METRICS:
+        assert {key for key, _ in log.metric.labels} == set(log.extractors)
