@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from guardrails.rules import PROJECT_ROLES
+from components import naming
+from guardrails.rules import OWN_ROLES, PROJECT_ROLES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class CustomRole:
     permissions: tuple[str, ...]
 
     def of(self, project: str) -> str:
-        return f"projects/{project}/roles/{self.id}"
+        return naming.role(self.id, project)
 
 
 # In place of roles/secretmanager.admin, which reads every secret of the project.
@@ -52,7 +53,21 @@ LOOK: Final = CustomRole(
         "serviceusage.services.use",
     ),
 )
-CUSTOM: Final = (SECRETS, LOOK)
+# Who sets up logs may not say who reads them; roles/logging.admin may, and reads all of them.
+LOG_VIEWS: Final = CustomRole(
+    id="auditLogViews",
+    title="Payment audit: grants on log views",
+    reason="lets who is on call read the view of the job's log",
+    permissions=("logging.views.getIamPolicy", "logging.views.setIamPolicy"),
+)
+# Whoever may change a role and grant it may do anything: the program, which grants this one, makes none.
+DRAIN: Final = CustomRole(
+    id=naming.DRAINER,
+    title="Payment audit: ends the job",
+    reason=OWN_ROLES[naming.DRAINER],
+    permissions=("dataflow.jobs.cancel", "dataflow.jobs.get", "dataflow.jobs.list", "dataflow.jobs.updateContents"),
+)
+CUSTOM: Final = (SECRETS, LOOK, LOG_VIEWS, DRAIN)
 
 # On the stack's own project. The program makes and changes each kind of resource, so these are its services' makers.
 DEPLOYER: Final[Mapping[str, str]] = {
@@ -83,7 +98,8 @@ PREVIEW: Final[Mapping[str, str]] = {
 }
 
 
-def grants_condition() -> str:
+def grants_condition(project: str) -> str:
     """The IAM condition of GRANTS: whoever has it hands out the roles of guardrails/rules.py alone."""
-    roles = ", ".join(f"'{role}'" for role in sorted(PROJECT_ROLES))
+    own = (naming.role(role, project) for role in OWN_ROLES)
+    roles = ", ".join(f"'{role}'" for role in sorted((*PROJECT_ROLES, *own)))
     return f"api.getAttribute('iam.googleapis.com/modifiedGrantsByRole', []).hasOnly([{roles}])"

@@ -204,8 +204,9 @@ def _deployers_access(stack: Stack) -> Iterator[Step]:
     deployer = f"serviceAccount:{stack.deployer}"
     for role, reason in roles.DEPLOYER.items():
         yield _on_project(stack, deployer, role, reason)
-    yield _on_project(stack, deployer, roles.SECRETS.of(stack.project), roles.SECRETS.reason)
-    only = Condition(title="only-the-programs-roles", expression=roles.grants_condition())
+    for own in (roles.SECRETS, roles.LOG_VIEWS):
+        yield _on_project(stack, deployer, own.of(stack.project), own.reason)
+    only = Condition(title="only-the-programs-roles", expression=roles.grants_condition(stack.project))
     yield _on_project(stack, deployer, roles.GRANTS, roles.GRANTS_REASON, only)
     yield _grant("the stack's state", _BUCKET, stack.state, (), deployer, "roles/storage.objectUser")
     yield _on_key(stack, SECRETS, deployer)

@@ -61,6 +61,7 @@ class StreamJob(pulumi.ComponentResource):
         self.parameters = launch_parameters(self._values())
         worker = self._worker_access()
         self._launcher_access()
+        self._people()
         jobs = f"https://console.cloud.google.com/dataflow/jobs?project={args.settings.project}"
         self.page = pulumi.Output.from_input(jobs)
         if args.settings.pipeline.owner == "pulumi":
@@ -92,12 +93,12 @@ class StreamJob(pulumi.ComponentResource):
         }
 
     def _worker_access(self) -> projects.IAMMember:
-        return self._on_project("dataflow-worker", "worker", self._args.accounts.pipeline.member)
+        return self._on_project("dataflow-worker", "roles/dataflow.worker", self._args.accounts.pipeline.member)
 
     def _launcher_access(self) -> None:
         """Starts and ends jobs of this one account: it can act as no other."""
         launcher = self._args.accounts.launcher.member
-        self._on_project("dataflow-launcher", "developer", launcher)
+        self._on_project("dataflow-launcher", "roles/dataflow.developer", launcher)
         serviceaccount.IAMMember(
             "launcher-as-worker",
             service_account_id=self._args.accounts.pipeline.name,
@@ -114,12 +115,20 @@ class StreamJob(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[self._args.storage]),
             )
 
+    def _people(self) -> None:
+        """Who is on call sees the job. Who may end it gets no role of Google's: the smallest one also starts jobs."""
+        identity, project = self._args.settings.identity, self._args.settings.project
+        for person in identity.on_call:
+            self._on_project(f"dataflow-viewer-{person}", "roles/dataflow.viewer", person)
+        for person in identity.drainers:
+            self._on_project(f"dataflow-drainer-{person}", naming.role(naming.DRAINER, project), person)
+
     def _on_project(self, name: str, role: str, member: pulumi.Input[str]) -> projects.IAMMember:
         """Dataflow has no grant on anything smaller."""
         return projects.IAMMember(
             name,
             project=self._args.settings.project,
-            role=f"roles/dataflow.{role}",
+            role=role,
             member=member,
             opts=pulumi.ResourceOptions(parent=self),
         )

@@ -24,7 +24,7 @@ class LogsArgs:
 
 
 class Logs(pulumi.ComponentResource):
-    """Data access audit logs and the job's logs, in the bucket `audit-logs` alone."""
+    """Data access audit logs and the job's logs, in the bucket `audit-logs` alone. A view shows the job's."""
 
     bucket: pulumi.Output[str]
 
@@ -35,6 +35,7 @@ class Logs(pulumi.ComponentResource):
             self._audit(service)
         bucket = self._bucket()
         self._route(bucket)
+        self._job_log(bucket)
         self.bucket = bucket.name
         self.register_outputs({"bucket": self.bucket})
 
@@ -93,6 +94,28 @@ class Logs(pulumi.ComponentResource):
             filter=wanted,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[sink]),
         )
+
+    def _job_log(self, bucket: logging.ProjectBucketConfig) -> None:
+        """What who is on call reads of the bucket: what the job said, and not who queried what."""
+        view = logging.LogView(
+            naming.JOB_LOG,
+            name=naming.JOB_LOG,
+            bucket=bucket.id,
+            description="The job's log",
+            filter='resource.type = "dataflow_step"',
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        for person in self._settings.identity.on_call:
+            logging.LogViewIamMember(
+                f"{naming.JOB_LOG}-{person}",
+                parent=f"projects/{self._settings.project}",
+                location=self._settings.region,
+                bucket=naming.LOG_BUCKET,
+                name=view.name,
+                role="roles/logging.viewAccessor",
+                member=person,
+                opts=pulumi.ResourceOptions(parent=self),
+            )
 
     def _filter(self) -> str:
         data_access = f"projects/{self._settings.project}/logs/cloudaudit.googleapis.com%2Fdata_access"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import pulumi
-from pulumi_gcp import logging, monitoring
+from pulumi_gcp import logging, monitoring, projects
 
 from alerts import cloud_monitoring, metrics
 from alerts.catalog import Alert, alerts
@@ -51,7 +51,19 @@ class Monitoring(pulumi.ComponentResource):
             self._policy(alert)
         self._objectives()
         self.dashboard = self._dashboard()
+        for person in args.settings.identity.on_call:
+            self._may_look(person)
         self.register_outputs({"dashboard": self.dashboard})
+
+    def _may_look(self, person: str) -> None:
+        """Dashboards, alerts and series have no grant on anything smaller than the project."""
+        projects.IAMMember(
+            f"monitoring-{person}",
+            project=self._settings.project,
+            role="roles/monitoring.viewer",
+            member=person,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
 
     def _descriptor(self, metric: Metric) -> pulumi.Resource:
         name = metric.type.rpartition("/")[2]
@@ -74,7 +86,13 @@ class Monitoring(pulumi.ComponentResource):
             name=log.name,
             description=log.metric.description,
             filter=log.filter.format(job=self._watched.job),
-            metric_descriptor={"metric_kind": log.metric.kind, "value_type": log.metric.value, "unit": log.metric.unit},
+            metric_descriptor={
+                "metric_kind": log.metric.kind,
+                "value_type": log.metric.value,
+                "unit": log.metric.unit,
+                "labels": [{"key": key, "description": what} for key, what in log.metric.labels],
+            },
+            label_extractors=log.extractors,
             opts=pulumi.ResourceOptions(parent=self),
         )
 

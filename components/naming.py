@@ -13,6 +13,7 @@ MERGE: Final = "merge-payment-state"
 NETWORK: Final = "audit"
 KEY_RING: Final = "audit"
 LOG_BUCKET: Final = "audit-logs"
+JOB_LOG: Final = "job"
 DELIVERY: Final = "delivery"
 PERIMETER: Final = "payment_audit"
 CI_POOL: Final = "ci-pool"
@@ -23,6 +24,7 @@ DEPLOYER: Final = "deployer-sa"
 PREVIEW: Final = "preview-sa"
 BOOTSTRAP_RING: Final = "bootstrap"
 IMAGES: Final = "audit-images"
+DRAINER: Final = "auditDrainer"
 
 
 def bucket(project: str, purpose: str) -> str:
@@ -33,6 +35,11 @@ def bucket(project: str, purpose: str) -> str:
 def account(name: str, project: str) -> str:
     """A service account's e-mail."""
     return f"{name}@{project}.iam.gserviceaccount.com"
+
+
+def role(name: str, project: str) -> str:
+    """A role of the stack's own project, as a grant names it."""
+    return f"projects/{project}/roles/{name}"
 
 
 def labels(stack: str) -> dict[str, str]:

@@ -169,7 +169,10 @@ class SourceDatabase(pulumi.ComponentResource):
         self._access(database, "validation", "databaseReader", accounts.validation.member)
 
     def _metadata_access(self, metadata: spanner.Database) -> None:
-        """The job keeps its position there, the probe its totals, replay and validation who asked for what."""
+        """The job keeps its position there, the probe its totals, replay and validation who asked for what.
+
+        Who is on call reads it: no payment is in it.
+        """
         accounts = self._args.accounts
         for who, account in (
             ("pipeline", accounts.pipeline),
@@ -177,6 +180,8 @@ class SourceDatabase(pulumi.ComponentResource):
             ("validation", accounts.validation),
         ):
             self._access(metadata, who, "databaseUser", account.member)
+        for person in self._settings.identity.on_call:
+            self._access(metadata, person, "databaseReader", person)
 
     def _database_role(
         self, database: spanner.Database, who: str, database_role: str, member: pulumi.Input[str]

@@ -37,7 +37,10 @@ class StorageArgs:
 
 
 class Storage(pulumi.ComponentResource):
-    """The buckets of the stack, each with the one role that the job has on it. Outputs are URLs."""
+    """The buckets of the stack, each with the one role that the job has on it. Outputs are URLs.
+
+    Who is on call reads the dead letters, which are masked.
+    """
 
     dead_letters: pulumi.Output[str]
     temp: pulumi.Output[str]
@@ -52,7 +55,9 @@ class Storage(pulumi.ComponentResource):
         buckets = {purpose: self._bucket(purpose) for purpose in _ROLES}
         for purpose, role in _ROLES.items():
             if role:
-                self._access(purpose, buckets[purpose], role)
+                self._access(f"{purpose}-pipeline", buckets[purpose], role, args.pipeline)
+        for person in args.settings.identity.on_call:
+            self._access(f"dead-letters-{person}", buckets["dead-letters"], _READ, person)
         self.dead_letters = buckets["dead-letters"].url
         self.temp = buckets["temp"].url
         self.staging = buckets["staging"].url
@@ -103,12 +108,12 @@ class Storage(pulumi.ComponentResource):
                 # Staged files are never deleted: a worker that starts months later reads them.
                 return [{"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 1}}]
 
-    def _access(self, purpose: str, bucket: storage.Bucket, role: str) -> None:
+    def _access(self, name: str, bucket: storage.Bucket, role: str, member: pulumi.Input[str]) -> None:
         storage.BucketIAMMember(
-            f"{purpose}-pipeline",
+            name,
             bucket=bucket.name,
             role=role,
-            member=self._args.pipeline,
+            member=member,
             opts=pulumi.ResourceOptions(parent=self),
         )
 

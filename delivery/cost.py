@@ -299,6 +299,8 @@ FREE: Final = frozenset(
         "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider",
         "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember",
         "gcp:kms/keyRing:KeyRing",
+        "gcp:logging/logView:LogView",
+        "gcp:logging/logViewIamMember:LogViewIamMember",
         "gcp:logging/metric:Metric",
         "gcp:logging/projectExclusion:ProjectExclusion",
         "gcp:logging/projectSink:ProjectSink",

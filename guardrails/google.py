@@ -30,6 +30,7 @@ IMPORT_IDS: Final[Mapping[str, str]] = {
     ),
     "gcp:kms/cryptoKey:CryptoKey": "{{key_ring}}/cryptoKeys/{{name}}",
     "gcp:kms/keyRing:KeyRing": "projects/{{project}}/locations/{{location}}/keyRings/{{name}}",
+    "gcp:logging/logView:LogView": "{{bucket}}/views/{{name}}",
     "gcp:logging/metric:Metric": "{{name}}",
     "gcp:logging/projectBucketConfig:ProjectBucketConfig": (
         "projects/{{project}}/locations/{{location}}/buckets/{{bucket_id}}"

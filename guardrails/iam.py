@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from components import naming
 from components.config import ROOT
 from guardrails.graph import Graph, Node, graph_of
 
@@ -166,6 +167,24 @@ REASONS: Final[Mapping[Grant, str]] = {
         "support reads the views and the prebuilt queries, and no table"
     ),
     Grant("readers", "project", "bigquery.jobUser"): "a search is a query",
+    Grant("on-call", "log view job", "logging.viewAccessor"): (
+        "reads what the job said; who read or wrote data stands in the same bucket, and not in this view"
+    ),
+    Grant("on-call", "project", "dataflow.viewer"): (
+        "sees whether the job runs, and how far it is; Google grants it on a project alone"
+    ),
+    Grant("on-call", "project", "monitoring.viewer"): (
+        "sees dashboards, alerts and objectives; Google grants it on a project alone"
+    ),
+    Grant("on-call", "bucket dead-letters", "storage.objectViewer"): (
+        "sees what could not be written, masked, and why; it retries and discards none"
+    ),
+    Grant("on-call", "Spanner database audit-metadata", "spanner.databaseReader"): (
+        "sees resume position, generations and the probe's totals; no payment is there"
+    ),
+    Grant("drainers", "project", naming.DRAINER): (
+        "drains or cancels the job, and starts none; a role of our own, since Google's smallest starts jobs too"
+    ),
     Grant(
         "deployer-sa", "account dataflow-sa", "iam.serviceAccountUser"
     ): "who makes the job launches it as this account",
@@ -218,7 +237,7 @@ def grants(graph: Graph) -> Iterator[Grant]:
     """Every grant of a stack. Raises UnnamedResource."""
     for node in graph.nodes:
         if "role" in node.inputs and "member" in node.inputs:
-            role = str(node.inputs["role"]).removeprefix("roles/")
+            role = re.sub(r"^(projects/[^/]+/)?roles/", "", str(node.inputs["role"]))
             yield Grant(_principal(graph, str(node.inputs["member"]), role), _resource(graph, node), role)
 
 
@@ -242,7 +261,8 @@ def document(graphs: Iterable[Graph]) -> str:
         "",
         "Every grant that the program makes, from the graphs of the three stacks. Written by `make docs` from",
         "`guardrails/iam.py`, which has the reasons. All of them are on one resource; what stands at `project` is what",
-        "Google grants nowhere else. `readers` are the members that a stack's config names.",
+        "Google grants nowhere else. `readers` are the members that a stack's config names; `on-call` and",
+        "`drainers` too. `auditDrainer` is a role of the project's own, made by bootstrap.",
         "",
         "| who | on | role | stacks | why |",
         "|---|---|---|---|---|",
@@ -258,6 +278,12 @@ def document(graphs: Iterable[Graph]) -> str:
 _CHOSEN: Final[Mapping[str, tuple[str, str]]] = {
     "iam.serviceAccountTokenCreator": ("cardSearchers", "card searchers"),
     "datacatalog.categoryFineGrainedReader": ("personalDataReaders", "personal data readers"),
+    "logging.viewAccessor": ("onCall", "on-call"),
+    "dataflow.viewer": ("onCall", "on-call"),
+    "monitoring.viewer": ("onCall", "on-call"),
+    "storage.objectViewer": ("onCall", "on-call"),
+    "spanner.databaseReader": ("onCall", "on-call"),
+    naming.DRAINER: ("drainers", "drainers"),
 }
 
 

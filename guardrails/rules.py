@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from components import naming
 from guardrails.graph import Graph, Node
 from guardrails.stores import deletion_refused, holds_data
 
@@ -21,7 +22,14 @@ Rule = Callable[[Graph], Iterator[str]]
 PROJECT_ROLES: Final[Mapping[str, str]] = {
     "roles/bigquery.jobUser": "a query is a job of a project",
     "roles/dataflow.developer": "a job belongs to a project",
+    "roles/dataflow.viewer": "a job belongs to a project",
     "roles/dataflow.worker": "a worker leases work from the project's Dataflow service",
+    "roles/monitoring.viewer": "dashboards, alerts and series belong to a project",
+}
+# Roles of the stack's own project, and why none of Google's does. Bootstrap makes them: whoever can change a role that
+# the deployer may grant could make itself owner by it.
+OWN_ROLES: Final[Mapping[str, str]] = {
+    naming.DRAINER: "ends a job; Google's smallest role for that starts jobs too",
 }
 # Administrators by name, (principal, role), and why no smaller role does.
 ADMINS: Final[Mapping[tuple[str, str], str]] = {}
@@ -87,7 +95,8 @@ def grants_are_members(graph: Graph) -> Iterator[str]:
 def grants_are_on_one_resource(graph: Graph) -> Iterator[str]:
     """A role on a project reaches what will be made later. Grant it on the resource, or explain it in PROJECT_ROLES."""
     for node, role in _roles(graph):
-        if node.type.startswith(("gcp:projects", "gcp:folder", "gcp:organizations")) and role not in PROJECT_ROLES:
+        known = role in PROJECT_ROLES or re.sub(r"^projects/[^/]+/roles/", "", role) in OWN_ROLES
+        if node.type.startswith(("gcp:projects", "gcp:folder", "gcp:organizations")) and not known:
             yield f"{node.id}: {role}"
 
 

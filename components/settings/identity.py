@@ -1,4 +1,4 @@
-"""Who may act as the stack's service accounts, none of them with a key."""
+"""Who may act as the stack's service accounts, none of them with a key; who is on call, and who may end the job."""
 
 from dataclasses import dataclass
 from typing import Final, Self
@@ -7,17 +7,23 @@ from components.settings.reader import Reader
 
 _NAME: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _PROJECT: Final = r"[a-z][a-z0-9-]{4,28}[a-z0-9]"
+_PEOPLE: Final = (r"(group|user):[^@\s]+@[^@\s]+", "people, such as group:audit-on-call@example.com")
 
 
 @dataclass(frozen=True, kw_only=True)
 class IdentitySettings:
-    """`kubernetes_account` is namespace/name; it and `ci_issuer` are empty where nobody comes from there."""
+    """`kubernetes_account` is namespace/name; it and `ci_issuer` are empty where nobody comes from there.
+
+    `on_call` only looks; `drainers` may end the job, whose next one goes on where it stopped.
+    """
 
     kubernetes_account: str
     kubernetes_project: str
     ci_issuer: str
     ci_condition: str
     deployers: tuple[str, ...]
+    on_call: tuple[str, ...]
+    drainers: tuple[str, ...]
 
     @classmethod
     def read(cls, read: Reader) -> Self:
@@ -35,6 +41,8 @@ class IdentitySettings:
             deployers=read.texts(
                 "deployers", r"(group|user|serviceAccount):[^@\s]+@[^@\s]+", "members such as user:ops@example.com"
             ),
+            on_call=read.texts("onCall", *_PEOPLE),
+            drainers=read.texts("drainers", *_PEOPLE),
         )
 
     def relations(self, read: Reader) -> None:

@@ -185,8 +185,10 @@ def _held(member: str) -> dict[str, str]:
 
 def test_the_deployer_may_grant_on_the_project_what_the_program_grants_and_nothing_else(graph: Graph) -> None:
     [grants] = [step for step in steps(PROD) if step.grant and step.grant[1] == roles.GRANTS]
-    assert grants.grant and grants.grant[2] == roles.grants_condition()
-    allowed = set(re.findall(r"'(roles/[\w.]+)'", roles.grants_condition()))
+    assert grants.grant and grants.grant[2] == roles.grants_condition(PROD.project)
+    allowed = set(
+        re.findall(r"'((?:projects/[\w-]+/)?roles/[\w.]+)'", roles.grants_condition(graph.outputs["project"]))
+    )
     granted = {n.inputs["role"] for n in graph.nodes if n.type == "gcp:projects/iAMMember:IAMMember"}
     assert granted <= allowed
     # Of a list of roles a condition takes ten.

@@ -86,6 +86,8 @@ def test_the_stack_s_own_config_is_accepted(stack: str) -> None:
         ("ciIssuer", "http://ci.example.com", "empty or the https:// URL of an OIDC issuer"),
         ("ciCondition", "true", "empty or a condition on the token's claims"),
         ("deployers", ["allUsers"], "a list of members such as user:ops@example.com"),
+        ("onCall", ["serviceAccount:a@p.iam.gserviceaccount.com"], "a list of people, such as group:audit-on-call"),
+        ("drainers", ["allAuthenticatedUsers"], "a list of people, such as group:audit-on-call@example.com"),
         ("accessPolicy", "policy", "empty or the number of an access policy"),
         ("perimeterMode", "on", "dryRun or enforced"),
         ("perimeterMembers", ["allUsers"], "a list of members such as user:ops@example.com"),

@@ -69,7 +69,7 @@ def test_an_inventory_is_seen_to_miss() -> None:
 
 
 def test_stacks_have_the_same_types_of_resources() -> None:
-    """But for what only some ask for: a perimeter, hidden columns, backups, people to tell; and here no keys."""
+    """But for what only some ask for: a perimeter, hidden columns, backups, people; and here no keys."""
     asked_for = {
         "gcp:bigquerydatapolicy/dataPolicy:DataPolicy",
         "gcp:bigquerydatapolicy/dataPolicyIamMember:DataPolicyIamMember",
@@ -79,6 +79,7 @@ def test_stacks_have_the_same_types_of_resources() -> None:
         "gcp:spanner/backupSchedule:BackupSchedule",
         "gcp:storage/bucketObject:BucketObject",
         "gcp:accesscontextmanager/servicePerimeter:ServicePerimeter",
+        "gcp:logging/logViewIamMember:LogViewIamMember",
         "gcp:dns/managedZone:ManagedZone",
         "gcp:dns/recordSet:RecordSet",
         "gcp:monitoring/notificationChannel:NotificationChannel",
