@@ -24,13 +24,15 @@ import grpc
 from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
-from guardrails.google import looked_up, server_made
+from guardrails.google import import_id, looked_up, server_made
 from local.cloud import Cloud, Refused, replacing
 
 NAME: Final = "pulumi-resource-gcp"
 _VERSION: Final = "10.2.0"
 # Pulumi's word for a value that is not known before the resource is made.
 _UNKNOWN: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+_TABLE: Final = "gcp:bigquery/table:Table"
+_GET_TABLE: Final = "gcp:bigquery/getTable:getTable"
 _LARGE: Final = [("grpc.max_receive_message_length", 400 << 20)]
 
 
@@ -64,7 +66,19 @@ class Google(provider_pb2_grpc.ResourceProviderServicer):
         return empty_pb2.Empty()
 
     def Invoke(self, request: Any, context: Any) -> Any:
-        return provider_pb2.InvokeResponse(**{"return": _struct(looked_up(request.tok))})
+        inputs = _plain(request.args)
+        answer = self._table(inputs) if request.tok == _GET_TABLE else looked_up(request.tok)
+        if not answer:
+            table = f"{inputs['project']}:{inputs['datasetId']}.{inputs['tableId']}"
+            context.abort(grpc.StatusCode.NOT_FOUND, f"googleapi: Error 404: Not found: Table {table}, notFound")
+        return provider_pb2.InvokeResponse(**{"return": _struct(answer)})
+
+    def _table(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A table as it is now, columns of the job's own among them; empty where there is none."""
+        if self._emulators.given:
+            return self._emulators.look(inputs["project"], _GET_TABLE, inputs)
+        id = import_id(inputs["project"], _TABLE, inputs) or ""
+        return self._cloud.read(inputs["project"], _TABLE, id) or {}
 
     # ------------------------------------------------------------------ its resources
 
@@ -133,6 +147,17 @@ class Emulators:
         self._folder, self._spanner, self._bigquery = folder, spanner, bigquery
         self._lock = threading.Lock()
 
+    @property
+    def given(self) -> bool:
+        return bool(self._spanner and self._bigquery)
+
+    def look(self, project: str, function: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What an emulator answers to a question of the program; empty where there is no such thing."""
+        from local.provider import LOOKUPS
+
+        with self._lock:
+            return LOOKUPS[function](self._here(project), inputs)
+
     def make(self, project: str, kind: str, name: str, inputs: Mapping[str, Any]) -> None:
         """Creates it, or makes of what is there what is asked for."""
         for handler, here in self._handlers(project, kind):
@@ -149,16 +174,20 @@ class Emulators:
 
     def _handlers(self, project: str, kind: str) -> Iterator[tuple[Any, Any]]:
         """The kind's handler, if it has one, and the place that it works on."""
-        if not (self._spanner and self._bigquery):
+        if not self.given:
             return
         # The clients take seconds to import, and most runs have no emulator.
-        from local.machine import Here, LocalEndpoints
         from local.provider import HANDLERS
 
-        endpoints = LocalEndpoints(spanner=self._spanner, bigquery=self._bigquery, bigquery_storage="")
         if kind in HANDLERS:
             with self._lock:
-                yield HANDLERS[kind], Here(project=project, folder=self._folder, endpoints=endpoints)
+                yield HANDLERS[kind], self._here(project)
+
+    def _here(self, project: str) -> Any:
+        from local.machine import Here, LocalEndpoints
+
+        endpoints = LocalEndpoints(spanner=self._spanner, bigquery=self._bigquery, bigquery_storage="")
+        return Here(project=project, folder=self._folder, endpoints=endpoints)
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], replaces: Any) -> Any:

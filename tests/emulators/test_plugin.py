@@ -107,3 +107,25 @@ def test_what_is_there_is_not_made_again(provider: Any) -> None:
     provider.Create(request)
     with pytest.raises(grpc.RpcError, match=r"Error 409: gcp:bigquery/dataset:Dataset .* already exists"):
         provider.Create(request)
+
+
+def test_the_program_is_told_of_a_table_as_it_is(provider: Any, bigquery_emulator: BigQueryEmulator) -> None:
+    """With the columns that the job has added since; and an absent one is the error that Google's provider gives."""
+
+    def columns() -> list[str]:
+        asked = _struct({"project": PROJECT, "datasetId": "looked", "tableId": "at"})
+        answer = provider.Invoke(provider_pb2.InvokeRequest(tok="gcp:bigquery/getTable:getTable", args=asked))
+        return [column["name"] for column in json.loads(dict(getattr(answer, "return"))["schema"])]
+
+    with pytest.raises(grpc.RpcError, match=rf"Error 404: Not found: Table {PROJECT}:looked\.at"):
+        columns()
+    schema_text = json.dumps([{"name": "PUID", "type": "STRING", "mode": "REQUIRED"}])
+    for kind, name, inputs in (
+        ("gcp:bigquery/dataset:Dataset", "looked", {"datasetId": "looked", "location": "US"}),
+        ("gcp:bigquery/table:Table", "at", {"datasetId": "looked", "tableId": "at", "schema": schema_text}),
+    ):
+        provider.Create(provider_pb2.CreateRequest(urn=_urn(kind, name), properties=_struct(inputs)))
+    assert columns() == ["PUID"]
+    client = clients.bigquery_client(bigquery_emulator.rest, PROJECT)
+    client.query(f"ALTER TABLE `{PROJECT}.looked.at` ADD COLUMN ByTheJob STRING").result(timeout=60)
+    assert columns() == ["PUID", "ByTheJob"]
