@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,8 @@ from guardrails.stores import RETAINED, holds_data
 # What Pulumi calls the steps of one replacement.
 _REPLACING: Final = frozenset({"replace", "create-replacement", "delete-replaced", "import-replacement"})
 _NOTHING: Final = frozenset({"same", "read", "discard", "refresh", "remove-pending-replace"})
+# How Google answers to a name that is taken.
+_TAKEN: Final = re.compile(r"\b409\b|already exists|ALREADY_EXISTS", re.I)
 # The dangerous first.
 ORDER: Final = ("replace", "delete", "update", "create", "import")
 
@@ -49,18 +52,22 @@ class Change:
 class Run:
     """Gathers a run's events: `hear` takes each. `errors` are what the engine, a provider or a rule said.
 
-    With `drift` the run is a refresh, whose steps tell only at their end what they found.
+    `kept` are the names of what Google kept of a stack that was destroyed, and what could therefore not be made. With
+    `drift` the run is a refresh, whose steps tell only at their end what they found.
     """
 
     drift: bool = False
     changes: dict[str, Change] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
     result: Any = None
 
     def hear(self, event: Any) -> Change | None:
         """The change that this event begins, if it begins one."""
         if (diagnostic := event.diagnostic_event) and diagnostic.severity == "error":
             self._error(diagnostic.message.strip())
+            if diagnostic.urn and _TAKEN.search(diagnostic.message) and _kind_of(diagnostic.urn) in RETAINED:
+                self.kept.append(_name_of(diagnostic.urn))
         if (policy := event.policy_event) and policy.enforcement_level == "mandatory":
             self._error(f"{policy.policy_name}: {policy.message.strip()}")
         step = event.res_outputs_event if self.drift else event.resource_pre_event
@@ -87,7 +94,7 @@ def change_of(step: Any) -> Change | None:
     if op in _NOTHING or step.type.startswith("pulumi:pulumi:") or not _custom(step):
         return None
     inputs = (step.old.inputs if step.old else None) or {}
-    name = step.urn.split("::", 3)[3]
+    name = _name_of(step.urn)
     why = tuple(sorted(step.keys or step.diffs or ())) if op in ("replace", "update") else ()
     store = holds_data(step.type, name, inputs)
     return Change(op=op, type=step.type, name=name, urn=step.urn, why=why, store=store)
@@ -96,6 +103,15 @@ def change_of(step: Any) -> Change | None:
 def _custom(step: Any) -> bool:
     state = step.new or step.old
     return bool(state and state.custom)
+
+
+def _kind_of(urn: str) -> str:
+    """The resource's own type; before it stand those of its parents."""
+    return urn.split("::")[2].rpartition("$")[2]
+
+
+def _name_of(urn: str) -> str:
+    return urn.split("::", 3)[3]
 
 
 def retained(changes: Iterable[Change]) -> list[Change]:

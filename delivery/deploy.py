@@ -121,7 +121,7 @@ def up(refresh: bool, allow_loss: tuple[str, ...], without_job: bool, **where: A
         return _report(job, "up", planned, refused=[] if planned.errors else refused)
     how = _how(job, refresh, without_job)
     run = _heard(job, lambda hear: stack.up(on_event=hear, **how))
-    return _report(job, "up", run)
+    return _report(job, "up", _adopt(job, stack, how, run) if run.kept else run)
 
 
 @main.command()
@@ -204,6 +204,15 @@ def _heard(job: Job, start: Callable[[Callable[[Any], None]], Any], *, drift: bo
     return run
 
 
+def _adopt(job: Job, stack: automation.Stack, how: dict[str, Any], stopped: Run) -> Run:
+    """Goes on where names were taken by what Google kept of a stack that was destroyed: takes it into the state."""
+    job.say(f"Google kept {', '.join(stopped.kept)} of a stack that was destroyed: taking it over.")
+    with stacks.adopting(job.place, job.stack) as config_file:
+        run = _heard(job, lambda hear: stack.up(on_event=hear, config_file=config_file, **how))
+    run.changes = stopped.changes | run.changes
+    return run
+
+
 def _refusal(job: Job, run: Run, allowed: tuple[str, ...]) -> list[Change]:
     """The stores that would lose their data. In a stack without protection a person may let named ones go."""
     free = set(allowed) if not stacks.protects(job.place, job.stack) else set()
@@ -278,8 +287,8 @@ def _refused_text(job: Job, refused: list[Change]) -> str:
 def _retained_text(retained: list[Change]) -> str:
     names = ", ".join(f"{change.kind} {change.name}" for change in retained)
     return (
-        f"Google keeps {names}. Before the next `up`: set payment-audit:adoptRetained to true in the stack's file, "
-        "so that they are adopted; otherwise it fails with 409, already exists."
+        f"Google keeps {names}. The next `up` of this program takes them over. A bare `pulumi up` would fail with 409, "
+        "already exists: it needs payment-audit:adoptRetained set to true in the stack's file, for that once."
     )
 
 

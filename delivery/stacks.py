@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import runpy
 import shutil
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -90,7 +92,22 @@ def project_of(place: Place, name: str) -> str:
 
 
 def _config(place: Place, name: str) -> Mapping[str, Any]:
-    return yaml.safe_load((place.folder / f"Pulumi.{name}.yaml").read_text()).get("config") or {}
+    return _content(place, name).get("config") or {}
+
+
+def _content(place: Place, name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((place.folder / f"Pulumi.{name}.yaml").read_text()))
+
+
+@contextlib.contextmanager
+def adopting(place: Place, name: str) -> Iterator[str]:
+    """The path of the stack's config with adoptRetained on. Its own file stays as it is."""
+    content = _content(place, name)
+    content["config"] = {**content["config"], f"{PROJECT}:adoptRetained": True}
+    with tempfile.NamedTemporaryFile("w", prefix=f"Pulumi.{name}.", suffix=".yaml") as file:
+        yaml.safe_dump(content, file)
+        file.flush()
+        yield file.name
 
 
 def recover(stack: automation.Stack, project: str, tell: Callable[[str, str], None]) -> None:

@@ -106,6 +106,20 @@ def test_what_google_keeps_is_told_after_a_destroy() -> None:
     assert set(RETAINED) <= set(IMPORT_IDS), "what is kept must be adoptable"
 
 
+def test_a_name_that_is_taken_by_what_google_keeps_is_known() -> None:
+    def said(kind: str, message: str) -> Any:
+        urn = f"urn:pulumi:dev::payment-audit::payment-audit:components:X${kind}::audit"
+        return events.EngineEvent(1, 1, diagnostic_event=events.DiagnosticEvent(message, "", "error", urn=urn))
+
+    taken = (
+        "Error creating KeyRing: googleapi: Error 409: KeyRing projects/p/locations/l/keyRings/audit already exists."
+    )
+    assert _heard(said(KEY_RING, taken)).kept == ["audit"]
+    assert _heard(said(KEY_RING, "googleapi: Error 403: Permission denied")).kept == []
+    # A bucket that is there is somebody's: it is not taken over.
+    assert _heard(said(BUCKET, "googleapi: Error 409: The requested bucket name is not available.")).kept == []
+
+
 def test_only_what_went_wrong_is_told_as_an_error() -> None:
     def said(severity: str, message: str) -> Any:
         return events.EngineEvent(1, 1, diagnostic_event=events.DiagnosticEvent(message, "", severity))

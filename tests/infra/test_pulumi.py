@@ -6,11 +6,12 @@ order, state, secrets, protection, replacement, drift, adoption, interruption. W
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clone import EMPTY, Clone, wanted
+from clone import BREAKS_A_RULE, EMPTY, Clone, wanted
 
 from guardrails.graph import graph_of
 from guardrails.stores import RETAINED, holds_data
@@ -49,6 +50,11 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> No
     again = clone.deploy("up", "-s", "dev")
     assert (again.code, again.report["changes"]) == (0, [])
 
+    # Nor does a preview of what is there change the state: the account that previews may write nothing but its lock.
+    before = clone.state_files()
+    assert clone.deploy("preview", "-s", "dev").code == 0
+    assert clone.state_files() == before
+
     # A change in place.
     clone.configure("dev", dlqRetentionDays=8)
     changed = clone.deploy("up", "-s", "dev")
@@ -83,17 +89,14 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> No
     kept = {node.name for node in graph_of("dev").nodes if node.type in RETAINED}
     assert set(destroyed.report["retained"]) == kept
 
-    # Made again: what Google kept is in the way, until it is adopted.
-    refused = clone.deploy("up", "-s", "dev")
-    assert refused.code == 1
-    assert any("already exists" in error for error in refused.report["errors"]), refused.out
-    clone.configure("dev", adoptRetained=True)
-    adopted = clone.deploy("up", "-s", "dev")
-    assert adopted.code == 2, adopted.err + adopted.out
-    assert adopted.names("import") == kept
+    # Made again: what Google kept has the names, and is taken over.
+    again = clone.deploy("up", "-s", "dev")
+    assert again.code == 2, again.err + again.out
+    assert "of a stack that was destroyed: taking it over." in again.err
+    assert again.names("import") == kept
     assert clone.made("dev") == wanted("dev")
-    clone.configure("dev", adoptRetained=False)
     assert clone.deploy("up", "-s", "dev").report["changes"] == []
+    assert clone.setting("dev", "adoptRetained") is None, "the stack's file stays as it was"
 
 
 def _dependencies(state: dict[str, Any]) -> set[tuple[str, str]]:
@@ -148,12 +151,6 @@ def test_a_secret_is_not_in_the_state_in_plain_text(clone: Clone) -> None:
     assert clone.deploy("outputs", "-s", "dev", "--show-secrets").report == {"token": secret}
 
 
-BREAKS_A_RULE = """
-import pulumi_gcp
-pulumi_gcp.projects.IAMMember("bad", project="p", role="roles/editor", member="user:a@b.c", opts=here)
-"""
-
-
 def test_a_program_that_breaks_a_rule_is_not_deployed(clone: Clone) -> None:
     with clone.program(clone.text_of_the_program + BREAKS_A_RULE):
         refused = clone.deploy("up", "-s", "dev")
@@ -193,3 +190,17 @@ def test_the_foundation_goes_up_first_and_leaves_the_job_as_it_is(clone: Clone) 
     assert [change["name"] for change in foundation.report["changes"]] == ["dead-letters"], foundation.out
     last = clone.deploy("up", "-s", "dev")
     assert [(change["op"], change["name"]) for change in last.report["changes"]] == [("replace", "audit-stream-job")]
+
+
+def test_a_column_that_the_job_added_meanwhile_stays(clone: Clone) -> None:
+    """The program asks the provider for the columns of the living table."""
+    made = clone.deploy("up", "-s", "dev")
+    assert made.code == 2, made.err + made.out
+    [table] = [id for id in clone.cloud.ids(_project("dev"), TABLE) if id.endswith("/payment_audit_trail_bq")]
+    columns = json.loads(clone.cloud.read(_project("dev"), TABLE, table)["schema"])
+    widened = [*columns, {"name": "ByTheJob", "type": "STRING", "mode": "NULLABLE"}]
+    clone.cloud.edit(_project("dev"), TABLE, table, schema=json.dumps(widened))
+    again = clone.deploy("up", "-s", "dev")
+    assert (again.names("replace"), again.report["errors"]) == (set(), [])
+    asked = json.loads(clone.cloud.read(_project("dev"), TABLE, table)["schema"])
+    assert [column["name"] for column in asked] == [column["name"] for column in widened]
