@@ -35,7 +35,6 @@ class Keys(pulumi.ComponentResource):
     dataflow: pulumi.Output[str] | None
     secrets: pulumi.Output[str] | None
     logging: pulumi.Output[str] | None
-    artifacts: pulumi.Output[str] | None
 
     def __init__(self, name: str, args: KeysArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("Keys"), name, {}, opts)
@@ -53,7 +52,6 @@ class Keys(pulumi.ComponentResource):
         self.dataflow = self._key("dataflow", here)
         self.secrets = self._key("secrets", here)
         self.logging = self._key("logging", here)
-        self.artifacts = self._key("artifacts", here)
         self.register_outputs({})
 
     def _key(self, name: str, location: str) -> pulumi.Output[str] | None:
@@ -114,7 +112,7 @@ class Keys(pulumi.ComponentResource):
                     "compute": pulumi.Output.concat("service-", number, "@compute-system.iam.gserviceaccount.com"),
                 }
             case _:
-                service = {"secrets": "secretmanager", "artifacts": "artifactregistry"}.get(store, store)
+                service = {"secrets": "secretmanager"}.get(store, store)
                 return {service: self._agent(service)}
 
     def _agent(self, service: str) -> pulumi.Output[str]:

@@ -210,7 +210,6 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("compute-system service agent", "key dataflow", _ENCRYPTER): "Compute Engine encrypts the workers' disks",
     Grant("secretmanager service agent", "key secrets", _ENCRYPTER): "Secret Manager encrypts the masking keys",
     Grant("logging service agent", "key logging", _ENCRYPTER): "Cloud Logging encrypts the log bucket",
-    Grant("artifactregistry service agent", "key artifacts", _ENCRYPTER): "Artifact Registry encrypts the job's image",
 }
 
 # How a kind of grant names what it is on; a field is one of its inputs.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from components.config import stack_config
 from components.settings import SettingsError
-from guardrails.graph import Graph, graph_of
+from guardrails.graph import Graph, Node, graph_of
 
 AGENTS = {
     "spanner": {"service-123456789012@gcp-sa-spanner.iam.gserviceaccount.com"},
@@ -21,7 +22,6 @@ AGENTS = {
     },
     "secrets": {"service-123456789012@gcp-sa-secretmanager.iam.gserviceaccount.com"},
     "logging": {"cmek-p123456789012@gcp-sa-logging.iam.gserviceaccount.com"},
-    "artifacts": {"service-123456789012@gcp-sa-artifactregistry.iam.gserviceaccount.com"},
 }
 KEPT = ("KeyRing", "CryptoKey", "WorkloadIdentityPool", "WorkloadIdentityPoolProvider", "ProjectBucketConfig")
 CI = {"ciIssuer": "https://token.actions.githubusercontent.com", "ciCondition": "assertion.repository == 'org/repo'"}
@@ -202,12 +202,34 @@ def test_a_multi_region_spanner_has_a_key_in_each_region(prod: Graph) -> None:
     assert {n.name for n in graph_of("dev").of("CryptoKey") if _store(n.name) == "spanner"} == {"spanner"}
 
 
+def _keys_of(node: Node) -> set[str]:
+    """The keys that a resource is told to use."""
+    if node.type.startswith("gcp:kms/"):
+        return set()
+    return set(re.findall(r"/keyRings/audit/cryptoKeys/([\w-]+)", str(dict(node.inputs))))
+
+
 def test_a_store_is_made_when_its_service_may_encrypt(graph: Graph) -> None:
+    keyed = {node.kind for node in graph.nodes if _keys_of(node)}
+    assert keyed >= {"Bucket", "Database", "Dataset", "Table", "Secret", "ProjectBucketConfig", "FlexTemplateJob"}
+    for node in graph.nodes:
+        awaited = " ".join(node.options.dependencies)
+        for key in _keys_of(node):
+            for grant in graph.of("CryptoKeyIAMMember"):
+                if grant.inputs["cryptoKeyId"].endswith(f"/{key}"):
+                    assert f"CryptoKeyIAMMember::{grant.name}" in awaited, f"{node.id} before {grant.name}"
+
+
+def test_each_bucket_has_the_key_of_its_kind_and_each_key_a_store(graph: Graph) -> None:
     for bucket in graph.of("Bucket"):
-        key = "backups" if bucket.name == "backups" else "storage"
-        assert bucket.inputs["encryption"]["defaultKmsKeyName"].endswith(f"/cryptoKeys/{key}")
-        awaited = " ".join(bucket.options.dependencies)
-        assert f"CryptoKeyIAMMember::{key}-storage" in awaited
+        assert _keys_of(bucket) == {"backups" if bucket.name == "backups" else "storage"}, bucket.id
+    used = {key for node in graph.nodes for key in _keys_of(node)}
+    assert {node.name for node in graph.of("CryptoKey")} == used
+
+
+def test_old_versions_are_kept_where_they_matter(graph: Graph) -> None:
+    versioned = {node.name for node in graph.of("Bucket") if node.inputs["versioning"] == {"enabled": True}}
+    assert versioned == {"dead-letters", "templates", "backups"}
 
 
 def test_keys_rotate_as_config_says() -> None:

@@ -202,6 +202,13 @@ def test_a_multi_region_instance_has_a_key_in_each_region(prod: Graph) -> None:
     assert "kmsKeyName" in graph_of("dev").one("Database", "audit-db").inputs["encryptionConfig"]
 
 
+def test_databases_are_googlesql_and_keep_old_versions_as_long_as_config_says() -> None:
+    graph = graph_of("dev", {"spannerVersionRetention": "3d"})
+    for database in graph.of("Database"):
+        assert database.inputs["databaseDialect"] == "GOOGLE_STANDARD_SQL", database.id
+        assert database.inputs["versionRetentionPeriod"] == "3d", database.id
+
+
 def test_metadata_can_have_an_instance_of_its_own() -> None:
     graph = graph_of("dev", {"metadataProcessingUnits": 100})
     own = graph.one("Instance", "audit-metadata-instance").inputs
@@ -368,6 +375,11 @@ def test_the_outputs_tell_a_person_where_to_look(graph: Graph) -> None:
     assert project in graph.outputs["viewsPage"]
     assert graph.outputs["sqlConnection"]["jdbc"].startswith("jdbc:bigquery://")
     assert graph.outputs["commands"]["connect"].endswith("--json > connection.json")
+    assert re.fullmatch(rf"https://console\.cloud\.google\.com/\S+project={project}", graph.outputs["dashboard"])
+
+
+def test_the_outputs_lead_to_the_runbooks_where_config_says_where_they_are() -> None:
+    assert graph_of("prod").outputs["runbooks"].endswith("/runbooks")
 
 
 @pytest.mark.parametrize("name", ["search", "searchByCard", "health"])
