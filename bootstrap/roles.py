@@ -77,6 +77,7 @@ DEPLOYER: Final[Mapping[str, str]] = {
     "roles/cloudkms.admin": "keys and their grants; this role encrypts and decrypts nothing",
     "roles/compute.networkAdmin": "network, subnetwork, router",
     "roles/compute.securityAdmin": "the workers' firewall",
+    "roles/datacatalog.categoryAdmin": "the policy tag of personal columns, and who reads it",
     "roles/dataflow.developer": "launches and drains the job",
     "roles/dns.admin": "names of Google's APIs inside the perimeter",
     "roles/iam.serviceAccountAdmin": "the stack's accounts and who may act as them",

@@ -10,6 +10,7 @@ from bootstrap import roles
 from components import naming
 
 _ENCRYPTER: Final = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
+_DECRYPTER: Final = "roles/cloudkms.cryptoKeyDecrypter"
 _PROJECT: Final = ("projects",)
 _BUCKET: Final = ("storage", "buckets")
 _ACCOUNT: Final = ("iam", "service-accounts")
@@ -240,7 +241,7 @@ def _previews_access(stack: Stack) -> Iterator[Step]:
         expression=f"resource.name.startsWith('projects/_/buckets/{bucket}/objects/.pulumi/locks/')",
     )
     yield _grant("the state's lock", _BUCKET, stack.state, (), preview, "roles/storage.objectUser", locks)
-    yield _on_key(stack, SECRETS, preview)
+    yield _on_key(stack, SECRETS, preview, _DECRYPTER)
     for project in (stack.project, *stack.promotes_to):
         yield _on_images(stack, f"serviceAccount:{naming.account(naming.PREVIEW, project)}", "reader")
 
@@ -249,9 +250,9 @@ def _on_project(stack: Stack, member: str, role: str, reason: str, condition: Co
     return _grant(reason, _PROJECT, stack.project, (), member, role, condition)
 
 
-def _on_key(stack: Stack, name: str, member: str) -> Step:
+def _on_key(stack: Stack, name: str, member: str, role: str = _ENCRYPTER) -> Step:
     place = (f"--keyring={naming.BOOTSTRAP_RING}", f"--location={stack.region}", f"--project={stack.project}")
-    return _grant(f"encrypts with the key {name}", ("kms", "keys"), name, place, member, _ENCRYPTER)
+    return _grant(f"the key {name}", ("kms", "keys"), name, place, member, role)
 
 
 def _on_images(stack: Stack, member: str, role: str) -> Step:

@@ -49,7 +49,12 @@ def open_stack(place: Place, name: str, *, make: bool) -> automation.Stack:
             "The Pulumi CLI is not on PATH. Install it (https://www.pulumi.com/docs/install), or build it with "
             "`make pulumi` and put the folder that it names on PATH."
         )
-    environment = {"PULUMI_SKIP_UPDATE_CHECK": "true", "PULUMI_BACKEND_URL": place.backend}
+    environment = {
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_BACKEND_URL": place.backend,
+        # A build's checkout does not say how the stack's secrets are kept; without this it would be asked a passphrase.
+        "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",
+    }
     options = automation.LocalWorkspaceOptions(
         work_dir=str(place.folder),
         env_vars={key: value for key, value in environment.items() if value},

@@ -183,6 +183,13 @@ class Clone:
                 content["config"][f"payment-audit:{key}"] = value
         file.write_text(yaml.safe_dump(content))
 
+    def forget_secrets_provider(self, stack: str) -> None:
+        """Makes the stack's file that of a fresh checkout: how its secrets are kept is not in git."""
+        file = self.folder / f"Pulumi.{stack}.yaml"
+        content = yaml.safe_load(file.read_text())
+        assert content.pop("encryptionsalt")
+        file.write_text(yaml.safe_dump(content))
+
     def setting(self, stack: str, key: str) -> Any:
         """A value of a stack's file; None where it says nothing."""
         content = yaml.safe_load((self.folder / f"Pulumi.{stack}.yaml").read_text())

@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ def test_a_preview_changes_neither_the_state_nor_the_stack() -> None:
         roles.LOOK.of(PROD.project): "",
         "roles/storage.objectViewer": "",
         "roles/storage.objectUser": locks,
-        "roles/cloudkms.cryptoKeyEncrypterDecrypter": "",
+        "roles/cloudkms.cryptoKeyDecrypter": "",
         "roles/artifactregistry.reader": "",
     }
     harmless = {"bigquery.jobs.create", "serviceusage.services.use"}
@@ -176,6 +177,61 @@ def test_the_deployer_may_give_the_triggers_their_accounts() -> None:
         if step.grant and step.grant[:2] == (DEPLOYER, "roles/iam.serviceAccountUser")
     }
     assert acted_as == {"deployer-sa", "preview-sa"}
+
+
+# With which of its roles the deployer makes what is of a service: gcp:SERVICE/….
+MAKERS = {
+    "accesscontextmanager": "roles/accesscontextmanager.policyEditor",
+    "artifactregistry": "roles/artifactregistry.admin",
+    "bigquery": "roles/bigquery.admin",
+    "bigquerydatapolicy": "roles/bigquery.admin",
+    "cloudbuild": "roles/cloudbuild.builds.editor",
+    "cloudrunv2": "roles/run.admin",
+    "cloudscheduler": "roles/cloudscheduler.admin",
+    "compute": "roles/compute.networkAdmin",
+    "datacatalog": "roles/datacatalog.categoryAdmin",
+    "dataflow": "roles/dataflow.developer",
+    "dns": "roles/dns.admin",
+    "iam": "roles/iam.workloadIdentityPoolAdmin",
+    "kms": "roles/cloudkms.admin",
+    "logging": "roles/logging.configWriter",
+    "monitoring": "roles/monitoring.editor",
+    "projects": roles.GRANTS,
+    "secretmanager": roles.SECRETS.of(PROD.project),
+    "serviceaccount": "roles/iam.serviceAccountAdmin",
+    "spanner": "roles/spanner.admin",
+    "storage": "roles/storage.admin",
+}
+
+
+def test_the_deployer_has_a_role_for_whatever_the_program_makes(graph: Graph) -> None:
+    services = {node.type.removeprefix("gcp:").partition("/")[0] for node in graph.nodes if node.type[:4] == "gcp:"}
+    assert services - MAKERS.keys() == set(), "give deployer-sa a role for it in bootstrap/roles.py, and name it here"
+    assert {MAKERS[service] for service in services} - _held(DEPLOYER).keys() == set()
+
+
+def test_the_deployer_may_act_as_every_account_that_something_runs_as(graph: Graph) -> None:
+    """Google asks for that of who makes a job, a schedule or a scheduled query."""
+    acted_as = {
+        node.inputs["serviceAccountId"].rpartition("/")[2]
+        for node in graph.nodes
+        if node.inputs.get("role") == "roles/iam.serviceAccountUser" and "deployer-sa" in node.inputs["member"]
+    }
+    run_as = {account for node in graph.nodes if "role" not in node.inputs for account in _run_as(dict(node.inputs))}
+    assert len(run_as) >= 2
+    assert run_as <= acted_as
+
+
+def _run_as(value: Any) -> Iterator[str]:
+    """The accounts that a resource is told to run as."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _run_as(item)
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if re.fullmatch(r"serviceAccount(Email|Name)?", key) and isinstance(item, str):
+                yield item
+            yield from _run_as(item)
 
 
 def _held(member: str) -> dict[str, str]:

@@ -151,6 +151,19 @@ def test_a_secret_is_not_in_the_state_in_plain_text(clone: Clone) -> None:
     assert clone.deploy("outputs", "-s", "dev", "--show-secrets").report == {"token": secret}
 
 
+def test_a_fresh_checkout_keeps_secrets_as_the_stack_s_state_does(clone: Clone) -> None:
+    """A build's file of the stack says nothing of that: a new provider would ask for a passphrase that no build has."""
+    with clone.program('import pulumi\npulumi.export("token", pulumi.Output.secret("one"))\n'):
+        assert clone.deploy("up", "-s", "dev").code == 0
+    provider = clone.exported("dev")["secrets_providers"]
+    clone.forget_secrets_provider("dev")
+    with clone.program('import pulumi\npulumi.export("token", pulumi.Output.secret("two"))\n'):
+        changed = clone.deploy("up", "-s", "dev")
+    assert changed.report["errors"] == []
+    assert clone.exported("dev")["secrets_providers"] == provider
+    assert clone.deploy("outputs", "-s", "dev", "--show-secrets").report == {"token": "two"}
+
+
 def test_a_program_that_breaks_a_rule_is_not_deployed(clone: Clone) -> None:
     with clone.program(clone.text_of_the_program + BREAKS_A_RULE):
         refused = clone.deploy("up", "-s", "dev")
