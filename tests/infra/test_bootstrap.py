@@ -21,6 +21,7 @@ from bootstrap import roles
 from bootstrap.steps import Stack, steps
 from components.config import ROOT
 from guardrails.graph import Graph
+from tests import documents
 
 PROD = Stack(name="prod", project="payment-audit-prod", region="us-east4", number="123456789012", access_policy="7")
 DEPLOYER = "serviceAccount:deployer-sa@payment-audit-prod.iam.gserviceaccount.com"
@@ -91,6 +92,14 @@ def test_a_dry_run_prints_every_command_and_runs_none(cloud: Cloud) -> None:
     commands = [shlex.split(line) for line in shown.stdout.splitlines() if line.startswith("gcloud ")]
     prod = Stack(**{**vars(PROD), "number": "<project number>", "access_policy": "123456789012"})
     assert commands == [["gcloud", *step.make] for step in steps(prod)]
+
+
+def test_every_command_is_one_that_gcloud_has() -> None:
+    """By the installed Google Cloud CLI's own tree of commands, flags and choices: the fake knows no flags."""
+    stack = Stack(**{**vars(PROD), "operators": ("user:ops@example.com",), "promotes_to": ("other-prod",)})
+    for step in steps(stack):
+        documents.gcloud(*step.look)
+        documents.gcloud(*step.make)
 
 
 def test_it_has_help(cloud: Cloud) -> None:

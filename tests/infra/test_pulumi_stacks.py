@@ -23,6 +23,7 @@ def test_prod_refuses_to_lose_what_it_holds(clone: Clone) -> None:
     assert clone.deploy("up", "-s", "prod").code == 0
     clone.configure("prod", dlqRetentionDays=120)
     assert clone.deploy("up", "-s", "prod").names("update") == {"dead-letters"}
+    assert clone.deploy("refresh", "-s", "prod").code == 0
     done = clone.cloud.journal
 
     # A replacement: by the engine's protection, whoever runs it.
@@ -80,6 +81,15 @@ def test_staging_by_pulumi_in_a_shell(clone: Clone) -> None:
     assert elsewhere.pulumi("stack", "import", "--stack", "staging", input=exported).code == 0
     moved = elsewhere.deploy("up", "-s", "staging")
     assert (moved.code, moved.report["errors"]) == (0, [])
+
+    # It is changed in place, looked at, and protected as prod is.
+    elsewhere.configure("staging", dlqRetentionDays=15)
+    assert elsewhere.deploy("up", "-s", "staging").names("update") == {"dead-letters"}
+    assert elsewhere.deploy("refresh", "-s", "staging").code == 0
+    with elsewhere.program(EMPTY):
+        refused = elsewhere.deploy("up", "-s", "staging")
+    assert refused.code == 1
+    assert any("protect" in error for error in refused.report["errors"]), refused.out
 
 
 @pytest.mark.parametrize(
