@@ -65,9 +65,9 @@ def trace(log: logging.Logger, did: str, table: str, changes: Sequence[Mapping[s
 def configure(level: str, stream: TextIO) -> None:
     """This process's log, on `stream`."""
     handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines())
     logging.basicConfig(level=_libraries(level), handlers=[handler])
     logging.getLogger(OURS).setLevel(level)
-    dress(logging.getLogger())
 
 
 def dress(logger: logging.Logger) -> None:

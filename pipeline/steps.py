@@ -219,12 +219,14 @@ class WriteDeadLetters(beam.DoFn):
             self._directory,
             first.step,
             first.message,
-            extra=logs.fields(
-                error_class=reasons.most_common(1)[0][0],
-                reasons=reasons,
-                changes=[_traced(letter) for letter in self._letters[: logs.MOST_CHANGES]],
-            ),
+            extra=logs.fields(**trouble_of(self._letters), reasons=reasons),
         )
+
+
+def trouble_of(letters: list[DeadLetter]) -> dict[str, Any]:
+    """What a line about dead letters has: the class that most of them are of, and their changes."""
+    most = Counter(letter.reason for letter in letters).most_common(1)[0][0]
+    return {"error_class": most, "changes": [_traced(letter) for letter in letters[: logs.MOST_CHANGES]]}
 
 
 def _traced(letter: DeadLetter) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from pipeline.sink.write import WriteChanges
 from pipeline.source.read import ReadChanges
 from pipeline.steps import DEAD, POSITIONS, Decode, EncodedRows, EncodeRows, Enrich, Filter, Mask, WriteDeadLetters
 
-_LOG = logging.getLogger(__name__)
+# Run as a script its name would be __main__, which no level is set for.
+_LOG = logging.getLogger("pipeline.jobs.stream")
 
 
 def build(pipeline: Any, settings: StreamSettings, sink: SinkSettings, start: str) -> None:
@@ -70,6 +71,12 @@ def build(pipeline: Any, settings: StreamSettings, sink: SinkSettings, start: st
         decoded[POSITIONS] | "RetryDeadLetters" >> RetryDeadLetters(RetrySettings.of(settings, sink))
 
 
+def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOptions:
+    """Beam's options: what the command line left for it, and what all the workers of this job have."""
+    args = [*beam_args, *logs.worker_options(settings["logLevel"])]
+    return PipelineOptions(args, streaming=True, save_main_session=False)
+
+
 def _same(element: Any) -> Any:
     return element
 
@@ -86,9 +93,7 @@ def launch(settings: StreamSettings, beam_args: list[str]) -> str:
         _LOG.warning("at-least-once: nothing fences an older job, and a killed one leaves duplicates.")
     _LOG.info("Job %s, generation %d, reads from %s.", sink.job_name, sink.generation, start)
 
-    worker_logs = logs.worker_options(settings["logLevel"])
-    options = PipelineOptions([*beam_args, *worker_logs], streaming=True, save_main_session=False)
-    pipeline = beam.Pipeline(options=options)
+    pipeline = beam.Pipeline(options=beam_options(settings, beam_args))
     build(pipeline, settings, sink, start)
     result = pipeline.run()
 

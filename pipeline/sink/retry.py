@@ -28,7 +28,7 @@ from pipeline.sink.dead_letters import DeadLetterQueue
 from pipeline.sink.shards import Shard, existing_ids
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
 from pipeline.source.reread import read_again
-from pipeline.steps import dead_letter
+from pipeline.steps import dead_letter, trouble_of
 from pipeline.transforms import decode
 from pipeline.transforms.enrich import enrich
 from pipeline.transforms.filter import Ignored, keep
@@ -138,29 +138,7 @@ class Retrier:
             failed += refused
         self._queue.resolve(resolved)
         tired = self._set_aside(self._queue.update(failed))
-        self._tell(len(letters), len(resolved), failed, tired)
-
-    def _tell(self, tried: int, resolved: int, failed: list[DeadLetter], tired: list[DeadLetter]) -> None:
-        """One line a try: a warning when letters were set aside, which nobody tries again unasked."""
-        reasons = Counter(letter.reason for letter in failed)
-        extra: dict[str, Any] = {"reasons": reasons} if failed else {}
-        aside = ""
-        if tired:
-            aside = f" {len(tired)} of them set aside in severe/: see `audit dead-letters list --severe`."
-            extra["error_class"] = Counter(letter.reason for letter in tired).most_common(1)[0][0]
-            extra["changes"] = [
-                logs.traced(x.coordinates.change_id, None, step=x.step, error_class=x.reason)
-                for x in tired[: logs.MOST_CHANGES]
-            ]
-        _LOG.log(
-            logging.WARNING if tired else logging.INFO,
-            "Dead letters: %d tried, %d resolved, %d failed again.%s",
-            tried,
-            resolved,
-            len(failed),
-            aside,
-            extra=logs.fields(**extra),
-        )
+        tell(len(letters), len(resolved), failed, tired)
 
     def _change(self, letter: DeadLetter) -> Change:
         """The masked change. A letter without one, or with a refused row only, is read again and masked."""
@@ -246,6 +224,24 @@ class Retrier:
                 raise StepError(Reason.GONE, f"{stream} is not among spannerChangeStreamNames: add it, then retry.")
             self._queries[stream] = ChangeStreamQuery(found, clients.spanner_channel(found.endpoint))
         return self._queries[stream]
+
+
+def tell(tried: int, resolved: int, failed: list[DeadLetter], tired: list[DeadLetter]) -> None:
+    """One line a try: a warning when letters were set aside, which nobody tries again unasked."""
+    fields: dict[str, Any] = {"reasons": Counter(letter.reason for letter in failed)} if failed else {}
+    aside = ""
+    if tired:
+        aside = f" {len(tired)} of them set aside in severe/: see `audit dead-letters list --severe`."
+        fields |= trouble_of(tired)
+    _LOG.log(
+        logging.WARNING if tired else logging.INFO,
+        "Dead letters: %d tried, %d resolved, %d failed again.%s",
+        tried,
+        resolved,
+        len(failed),
+        aside,
+        extra=logs.fields(**fields),
+    )
 
 
 def _failed_again(letter: DeadLetter, error: Exception) -> DeadLetter:

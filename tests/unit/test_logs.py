@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import logging
@@ -23,11 +24,17 @@ from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 from alerts.metrics import JOB_TROUBLE, LOG_METRICS, OUT_OF_MEMORY
 from contract.changes import Change, Coordinates, Reason, StepError
 from contract.logs import Trouble
+from contract.options import LOG_LEVELS
 from pipeline import logs
+from pipeline.jobs import checks, stream
+from pipeline.jobs.settings import parse
+from pipeline.jobs.stream import main
 from pipeline.sink import rows, shards
+from pipeline.sink.retry import tell
 from pipeline.sink.write import AppendRows
 from pipeline.steps import EncodeRows, WriteDeadLetters, dead_letter
 from tests.unit.test_rows import change
+from tests.unit.test_stream_settings import given
 
 CARD = "4111111111111111"
 AT = Coordinates("S", "things", "2026-11-23T09:00:00.000000000Z", "6329047911", "00000000", 0)
@@ -163,6 +170,73 @@ def test_a_line_names_nothing_of_a_payment_but_its_id(lines: Any, tmp_path: Path
     assert "Lovelace" not in json.dumps(lines())
 
 
+def test_a_try_of_dead_letters_is_one_line_and_a_warning_where_some_are_set_aside(lines: Any) -> None:
+    tell(3, 2, mixed()[:1], [])
+    tell(3, 0, mixed(), mixed()[2:])
+    again, aside = lines()
+    assert (again["severity"], again["message"]) == (
+        "INFO",
+        "Dead letters: 3 tried, 2 resolved, 1 failed again.",
+    )
+    assert "error_class" not in again
+    assert (aside["severity"], aside["error_class"]) == ("WARNING", Reason.ENRICHMENT)
+    assert [c["PUID"] for c in aside["changes"]] == ["p3"]
+    assert aside["reasons"] == {Reason.CARD_IN_KEY: 2, Reason.ENRICHMENT: 1}
+
+
+def test_a_launch_that_is_refused_and_a_job_that_fails_are_lines_too(
+    lines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Any) -> None:
+        raise checks.CheckFailed(f"one {CARD}\ntwo")
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError(CARD)
+
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    monkeypatch.setattr(checks, "require", refuse)
+    assert main(given()) == 1
+    monkeypatch.setattr(checks, "require", lambda _: None)
+    monkeypatch.setattr(stream, "launch", fail)
+    assert main(given()) == 1
+    refused, failed = lines()
+    assert (refused["severity"], refused["error_class"]) == ("ERROR", Trouble.REFUSED)
+    assert refused["message"] == "The job cannot start:\none 411111******1111\ntwo"
+    assert (failed["severity"], failed["error_class"]) == ("ERROR", "RuntimeError")
+    assert CARD not in failed["trace"]
+
+
+@pytest.mark.parametrize("level", LOG_LEVELS)
+def test_a_job_s_level_is_that_of_its_workers(level: str) -> None:
+    settings, rest = parse(given(logLevel=level))
+    options = stream.beam_options(settings, rest).get_all_options()
+    assert options["default_sdk_harness_log_level"] == ("INFO" if level == "DEBUG" else level)
+    assert options["sdk_harness_log_level_overrides"] == ({"pipeline": "DEBUG"} if level == "DEBUG" else None)
+    assert options["beam_plugins"] == ["pipeline.jobs.worker_logs"]
+    assert importlib.util.find_spec(logs.WORKER_PLUGIN)
+
+
+def test_a_job_s_own_log_is_at_its_level_and_its_libraries_are_never_at_debug() -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, "DEBUG"], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert [(line["logger"], line["severity"]) for line in map(json.loads, said.stderr.splitlines())] == [
+        ("pipeline.x", "DEBUG"),
+        ("pipeline.x", "INFO"),
+        ("google.library", "INFO"),
+    ]
+
+
+LAUNCHER = """
+import logging, sys
+from pipeline import logs
+logs.configure(sys.argv[1], sys.stderr)
+for log in (logging.getLogger("pipeline.x"), logging.getLogger("google.library")):
+    log.debug("debug")
+    log.info("info")
+"""
+
+
 class Held:
     """What the state of a key holds."""
 
@@ -285,7 +359,6 @@ def worker_entries(level: str) -> list[tuple[str, dict[str, Any], str]]:
     [
         # A client library at DEBUG writes what it sends and gets: it never is.
         ("DEBUG", ["DEBUG", "INFO", "ERROR"], ["INFO"]),
-        ("INFO", ["INFO", "ERROR"], ["INFO"]),
         ("WARNING", ["ERROR"], []),
     ],
 )
