@@ -96,7 +96,10 @@ class Logs(pulumi.ComponentResource):
         )
 
     def _job_log(self, bucket: logging.ProjectBucketConfig) -> None:
-        """What who is on call reads of the bucket: what the job said, and not who queried what."""
+        """What who is on call reads of the bucket: what the job said, and not who queried what.
+
+        Their other role shows what is in no bucket of ours: admin activity, and what the probe and the merge said.
+        """
         view = logging.LogView(
             naming.JOB_LOG,
             name=naming.JOB_LOG,
@@ -106,6 +109,13 @@ class Logs(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         for person in self._settings.identity.on_call:
+            projects.IAMMember(
+                f"logging-{person}",
+                project=self._settings.project,
+                role="roles/logging.viewer",
+                member=person,
+                opts=pulumi.ResourceOptions(parent=self),
+            )
             logging.LogViewIamMember(
                 f"{naming.JOB_LOG}-{person}",
                 parent=f"projects/{self._settings.project}",

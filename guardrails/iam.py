@@ -170,6 +170,9 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("on-call", "log view job", "logging.viewAccessor"): (
         "reads what the job said; who read or wrote data stands in the same bucket, and not in this view"
     ),
+    Grant("on-call", "project", "logging.viewer"): (
+        "reads admin activity and what probe and merge said, which is in no bucket of ours; no Data Access logs"
+    ),
     Grant("on-call", "project", "dataflow.viewer"): (
         "sees whether the job runs, and how far it is; Google grants it on a project alone"
     ),
@@ -278,6 +281,7 @@ _CHOSEN: Final[Mapping[str, tuple[str, str]]] = {
     "iam.serviceAccountTokenCreator": ("cardSearchers", "card searchers"),
     "datacatalog.categoryFineGrainedReader": ("personalDataReaders", "personal data readers"),
     "logging.viewAccessor": ("onCall", "on-call"),
+    "logging.viewer": ("onCall", "on-call"),
     "dataflow.viewer": ("onCall", "on-call"),
     "monitoring.viewer": ("onCall", "on-call"),
     "storage.objectViewer": ("onCall", "on-call"),

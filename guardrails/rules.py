@@ -24,6 +24,7 @@ PROJECT_ROLES: Final[Mapping[str, str]] = {
     "roles/dataflow.developer": "a job belongs to a project",
     "roles/dataflow.viewer": "a job belongs to a project",
     "roles/dataflow.worker": "a worker leases work from the project's Dataflow service",
+    "roles/logging.viewer": "the Logs Explorer, and logs that are in no bucket of ours, belong to a project",
     "roles/monitoring.viewer": "dashboards, alerts and series belong to a project",
 }
 # Roles of the stack's own project, and why none of Google's does. Bootstrap makes them: whoever can change a role that

@@ -26,6 +26,7 @@ def test_on_call_reads_log_job_metadata_dead_letters_and_dashboards_and_nothing_
     granted = grants_to(staffed, ON_CALL)
     assert {role: node.kind for role, node in granted.items()} == {
         "roles/logging.viewAccessor": "LogViewIamMember",
+        "roles/logging.viewer": "IAMMember",
         "roles/dataflow.viewer": "IAMMember",
         "roles/monitoring.viewer": "IAMMember",
         "roles/storage.objectViewer": "BucketIAMMember",
