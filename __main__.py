@@ -9,9 +9,10 @@ from components.kms import Keys, KeysArgs
 from components.logging import Logs, LogsArgs
 from components.monitoring import Monitoring, MonitoringArgs
 from components.network import Network, NetworkArgs
-from components.outputs import Outputs, export
+from components.outputs import Outputs, connection, export
 from components.perimeter import Perimeter, PerimeterArgs
 from components.personal_data import PersonalData, PersonalDataArgs
+from components.probe import Probe, ProbeArgs
 from components.provider import google, under
 from components.secrets import MaskingKeys, MaskingKeysArgs
 from components.services import Services, ServicesArgs
@@ -43,7 +44,7 @@ warehouse = Warehouse(
 )
 views = Views("views", ViewsArgs(settings=settings, accounts=accounts, warehouse=warehouse, key=keys.big_query), here)
 
-image = Image("image", ImageArgs(settings=settings, accounts=accounts, storage=storage), here)
+image = Image("image", ImageArgs(settings=settings, accounts=accounts, keys=keys, storage=storage), here)
 job = StreamJob(
     "stream",
     StreamJobArgs(
@@ -62,16 +63,27 @@ job = StreamJob(
 delivery = Delivery("delivery", DeliveryArgs(settings=settings), here)
 monitoring = Monitoring("monitoring", MonitoringArgs(settings=settings), here)
 
-export(
-    Outputs(
-        settings=settings,
-        source=source,
-        masking_keys=masking_keys,
-        storage=storage,
-        warehouse=warehouse,
-        views=views,
-        image=image,
-        job=job,
-        monitoring=monitoring,
-    )
+outputs = Outputs(
+    settings=settings,
+    source=source,
+    masking_keys=masking_keys,
+    storage=storage,
+    warehouse=warehouse,
+    views=views,
+    image=image,
+    job=job,
+    monitoring=monitoring,
 )
+probe = Probe(
+    "probe",
+    ProbeArgs(
+        settings=settings,
+        accounts=accounts,
+        keys=keys,
+        network=network,
+        connection=connection(outputs),
+        needs=[source, storage, warehouse, views, monitoring],
+    ),
+    here,
+)
+export(outputs)

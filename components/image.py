@@ -8,6 +8,7 @@ from pulumi_gcp import artifactregistry, storage
 
 from components import naming
 from components.identity import Identity
+from components.kms import Keys
 from components.settings import Settings
 from components.storage import Storage
 from pipeline.image import template
@@ -17,6 +18,7 @@ from pipeline.image import template
 class ImageArgs:
     settings: Settings
     accounts: Identity
+    keys: Keys
     storage: Storage
 
 
@@ -35,6 +37,8 @@ class Image(pulumi.ComponentResource):
         if self.image:
             self._may_pull("pipeline", args.accounts.pipeline.member)
             self._may_pull("launcher", args.accounts.launcher.member)
+            # Cloud Run pulls as its own agent, whoever the probe runs as.
+            self._may_pull("run", pulumi.Output.concat("serviceAccount:", args.keys.agent("run")))
             if not pipeline.template:
                 self.template = self._template()
         self.register_outputs({"image": self.image, "template": self.template})

@@ -35,6 +35,7 @@ class Keys(pulumi.ComponentResource):
     dataflow: pulumi.Output[str] | None
     secrets: pulumi.Output[str] | None
     logging: pulumi.Output[str] | None
+    run: pulumi.Output[str] | None
 
     def __init__(self, name: str, args: KeysArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("Keys"), name, {}, opts)
@@ -52,6 +53,7 @@ class Keys(pulumi.ComponentResource):
         self.dataflow = self._key("dataflow", here)
         self.secrets = self._key("secrets", here)
         self.logging = self._key("logging", here)
+        self.run = self._key("run", here)
         self.register_outputs({})
 
     def _key(self, name: str, location: str) -> pulumi.Output[str] | None:
@@ -108,14 +110,14 @@ class Keys(pulumi.ComponentResource):
                 # be asked for: it comes with the API, under the project's number.
                 number = organizations.get_project_output(project_id=project, opts=look).number
                 return {
-                    "dataflow": self._agent("dataflow"),
+                    "dataflow": self.agent("dataflow"),
                     "compute": pulumi.Output.concat("service-", number, "@compute-system.iam.gserviceaccount.com"),
                 }
             case _:
                 service = {"secrets": "secretmanager"}.get(store, store)
-                return {service: self._agent(service)}
+                return {service: self.agent(service)}
 
-    def _agent(self, service: str) -> pulumi.Output[str]:
+    def agent(self, service: str) -> pulumi.Output[str]:
         """The service's agent in this project, made if it is not there yet."""
         if service not in self._identities:
             self._identities[service] = projects.ServiceIdentity(

@@ -39,11 +39,11 @@ class Outputs:
 
 def export(stack: Outputs) -> None:
     """Makes them the stack's outputs."""
-    for name, value in {**_connection(stack), **_links(stack)}.items():
+    for name, value in {**connection(stack), **_links(stack)}.items():
         pulumi.export(name, value)
 
 
-def _connection(stack: Outputs) -> Mapping[str, pulumi.Input[str]]:
+def connection(stack: Outputs) -> Mapping[str, pulumi.Input[str]]:
     """`pulumi stack output --json` is the connection file of `audit`."""
     settings, source = stack.settings, stack.source
     return {

@@ -225,6 +225,20 @@ class _Charges:
     def zone(self, node: Node) -> Iterator[Line]:
         yield self._line(_Place(service="Cloud DNS", place=self._region()), "dns-zone", node.name, (1, "zone"))
 
+    def probe(self, node: Node) -> Iterator[Line]:
+        """A run is charged for a minute at least, and there is one a minute."""
+        [container] = node.inputs["template"]["template"]["containers"]
+        limits = container["resources"]["limits"]
+        where = _Place(service="Cloud Run", place=str(node.inputs["location"]))
+        seconds = (HOURS * 3600, "seconds: a run is charged for its whole minute")
+        yield self._line(where, "run-vcpu", node.name, (float(limits["cpu"]), "vCPU"), seconds)
+        memory = float(limits["memory"].removesuffix("Gi"))
+        yield self._line(where, "run-memory", node.name, (memory, "GiB"), seconds)
+
+    def schedule(self, node: Node) -> Iterator[Line]:
+        where = _Place(service="Cloud Scheduler", place=self._region())
+        yield self._line(where, "scheduler-job", node.name, (1, "schedule"))
+
     def _application_is_exempt(self) -> bool:
         """Whether what the services write leaves no Data Access log: else every commit is an entry."""
         writes = [
@@ -269,6 +283,8 @@ CHARGED: Final[Mapping[str, Callable[[_Charges, Node], Iterator[Line]]]] = {
     "gcp:secretmanager/secret:Secret": _Charges.secret,
     "gcp:logging/projectBucketConfig:ProjectBucketConfig": _Charges.log_bucket,
     "gcp:dns/managedZone:ManagedZone": _Charges.zone,
+    "gcp:cloudrunv2/job:Job": _Charges.probe,
+    "gcp:cloudscheduler/job:Job": _Charges.schedule,
 }
 # Types without a charge of their own, or with one that NOT_COUNTED names.
 FREE: Final = frozenset(
@@ -286,6 +302,7 @@ FREE: Final = frozenset(
         "gcp:bigquerydatapolicy/dataPolicyIamMember:DataPolicyIamMember",
         "gcp:cloudbuild/trigger:Trigger",
         "gcp:cloudbuild/workerPool:WorkerPool",
+        "gcp:cloudrunv2/jobIamMember:JobIamMember",
         "gcp:compute/firewall:Firewall",
         "gcp:compute/network:Network",
         "gcp:compute/router:Router",

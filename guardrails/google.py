@@ -114,5 +114,9 @@ def looked_up(function: str) -> dict[str, Any]:
 
 def _agent(service: str) -> str:
     """The e-mail of a service's agent. Those of the oldest services have names of their own."""
-    named = {"dataflow": "dataflow-service-producer-prod", "storage": "gs-project-accounts"}
+    named = {
+        "dataflow": "dataflow-service-producer-prod",
+        "run": "serverless-robot-prod",
+        "storage": "gs-project-accounts",
+    }
     return f"service-{PROJECT_NUMBER}@{named.get(service, f'gcp-sa-{service}')}.iam.gserviceaccount.com"

@@ -116,6 +116,11 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("probe-sa", "data policy personal_as_null", "bigquerydatapolicy.maskedReader"): (
         "the probe reads views with personal columns, and NULL in these"
     ),
+    Grant("probe-sa", "bucket dead-letters", "storage.objectViewer"): "the probe counts the dead letters and their age",
+    Grant("probe-sa", "project", "monitoring.metricWriter"): (
+        "the probe writes its series; Google grants it on a project alone"
+    ),
+    Grant("probe-sa", "Cloud Run job audit-probe", "run.invoker"): "the schedule starts the probe as the probe itself",
     Grant("validation-sa", "Spanner database audit-db", "spanner.databaseReader"): (
         "validation and replay read payments at a timestamp"
     ),
@@ -194,6 +199,9 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant(
         "deployer-sa", "account merge-sa", "iam.serviceAccountUser"
     ): "who makes the merge schedules it as this account",
+    Grant(
+        "deployer-sa", "account probe-sa", "iam.serviceAccountUser"
+    ): "who makes the probe lets it run as this account",
     Grant("spanner service agent", "key spanner", _ENCRYPTER): "Spanner encrypts the databases",
     Grant(
         "spanner service agent", "key spanner-us-east4", _ENCRYPTER
@@ -213,6 +221,10 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("compute-system service agent", "key dataflow", _ENCRYPTER): "Compute Engine encrypts the workers' disks",
     Grant("secretmanager service agent", "key secrets", _ENCRYPTER): "Secret Manager encrypts the masking keys",
     Grant("logging service agent", "key logging", _ENCRYPTER): "Cloud Logging encrypts the log bucket",
+    Grant("serverless-robot-prod service agent", "key run", _ENCRYPTER): "Cloud Run encrypts its copy of the image",
+    Grant("serverless-robot-prod service agent", "repository audit-images", "artifactregistry.reader"): (
+        "Cloud Run pulls the probe's image as its own agent"
+    ),
 }
 
 # How a kind of grant names what it is on; a field is one of its inputs.
@@ -229,6 +241,7 @@ _RESOURCES: Final[Mapping[str, str]] = {
     "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember": "key {cryptoKeyId}",
     "gcp:serviceaccount/iAMMember:IAMMember": "account {serviceAccountId}",
     "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": "repository {repository}",
+    "gcp:cloudrunv2/jobIamMember:JobIamMember": "Cloud Run job {name}",
     "gcp:pubsub/topicIAMMember:TopicIAMMember": "topic {topic}",
     "gcp:compute/subnetworkIAMMember:SubnetworkIAMMember": "subnetwork {subnetwork}",
     "gcp:logging/logViewIamMember:LogViewIamMember": "log view {name}",

@@ -25,6 +25,7 @@ PROJECT_ROLES: Final[Mapping[str, str]] = {
     "roles/dataflow.viewer": "a job belongs to a project",
     "roles/dataflow.worker": "a worker leases work from the project's Dataflow service",
     "roles/logging.viewer": "the Logs Explorer, and logs that are in no bucket of ours, belong to a project",
+    "roles/monitoring.metricWriter": "a series belongs to a project",
     "roles/monitoring.viewer": "dashboards, alerts and series belong to a project",
 }
 # Roles of the stack's own project, and why none of Google's does. Bootstrap makes them: whoever can change a role that
@@ -47,6 +48,7 @@ KEYS: Final[Mapping[str, str]] = {
     "gcp:artifactregistry/repository:Repository": "kmsKeyName",
     "gcp:logging/projectBucketConfig:ProjectBucketConfig": "cmekSettings",
     "gcp:pubsub/topic:Topic": "kmsKeyName",
+    "gcp:cloudrunv2/job:Job": "template",
 }
 # Kinds with such an input that need no key of their own, and why.
 KEYS_ELSEWHERE: Final[Mapping[str, str]] = {
@@ -237,7 +239,7 @@ def _has_key(value: Any) -> bool:
     if replicas:
         return all("kmskeyname" in str(replica).lower() for replica in replicas)
     # A backup may take the key of its database, which this rule looks at too.
-    return re.search(r"kmskeyname|use_database_encryption", str(value).lower()) is not None
+    return re.search(r"kmskeyname|encryptionkey|use_database_encryption", str(value).lower()) is not None
 
 
 def _roles(graph: Graph) -> Iterator[tuple[Node, str]]:

@@ -7,10 +7,12 @@ keys.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_FILE = Path(".audit") / "connection.json"
+IN_ENVIRONMENT = "AUDIT_CONNECTION_JSON"
 
 _WAY_OUT = (
     "Start the stack with `make run`, or write the file with `pulumi stack output --json > FILE` "
@@ -60,22 +62,30 @@ _OPTIONAL = {_KEYS[name] for name in Connection.__dataclass_fields__ if hasattr(
 
 
 def load(path: Path | None = None) -> Connection:
-    """Reads a connection file; without a path, `.audit/connection.json` here or in a folder above.
+    """Reads a connection file; without a path, the JSON in AUDIT_CONNECTION_JSON, which a container is given, or else
+    `.audit/connection.json` here or in a folder above.
 
     Keys that it does not know (other stack outputs) do not matter. Raises ConnectionFileError.
     """
+    if path is None and (text := os.environ.get(IN_ENVIRONMENT)):
+        return _read(text, IN_ENVIRONMENT)
     path = path or _nearest()
     try:
-        content = json.loads(path.read_text())
+        return _read(path.read_text(), str(path))
     except OSError as error:
         raise ConnectionFileError(f"{path} cannot be read: {error.strerror}. {_WAY_OUT}") from None
+
+
+def _read(text: str, where: str) -> Connection:
+    try:
+        content = json.loads(text)
     except ValueError:
-        raise ConnectionFileError(f"{path} must hold JSON, and does not. {_WAY_OUT}") from None
+        raise ConnectionFileError(f"{where} must hold JSON, and does not. {_WAY_OUT}") from None
     if not isinstance(content, dict):
-        raise ConnectionFileError(f"{path} must hold a JSON object, and does not. {_WAY_OUT}")
+        raise ConnectionFileError(f"{where} must hold a JSON object, and does not. {_WAY_OUT}")
     content = dict.fromkeys(_OPTIONAL, "") | content
     if missing := sorted(key for key in _KEYS.values() if not isinstance(content.get(key), str)):
-        raise ConnectionFileError(f"{path} must name {', '.join(missing)} as texts, and does not. {_WAY_OUT}")
+        raise ConnectionFileError(f"{where} must name {', '.join(missing)} as texts, and does not. {_WAY_OUT}")
     return Connection(**{name: content[key] for name, key in _KEYS.items()})
 
 

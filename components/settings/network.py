@@ -41,7 +41,7 @@ class NetworkSettings:
             read.refuse("cloudNat", "false where subnetwork names a network that somebody else keeps", "true")
 
 
-_RANGE_RULE: Final = "a private IPv4 range from /20 to /28, such as 10.10.0.0/24"
+_RANGE_RULE: Final = "a private IPv4 range from /20 to /26, such as 10.10.0.0/24"
 
 
 def _private(addresses: str) -> bool:
@@ -49,7 +49,7 @@ def _private(addresses: str) -> bool:
         network = ipaddress.IPv4Network(addresses)
     except ValueError:
         return False
-    return network.is_private and 20 <= network.prefixlen <= 28
+    return network.is_private and 20 <= network.prefixlen <= 26
 
 
 @dataclass(frozen=True, kw_only=True)

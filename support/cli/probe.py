@@ -50,7 +50,7 @@ def probe(ctx: click.Context, once: bool, every: float | None, write: bool, list
         raise click.UsageError("--write is for a stack in the cloud; here, Prometheus reads --listen.")
     measuring = Probe(connection)
     if every is None:
-        _explained(lambda: _report(_run(measuring, connection, write=write), as_json=as_json))
+        _explained(lambda: _report(_run(measuring, connection, write=write), as_json=as_json, as_line=write))
         return
     shown = _Shown(connection, every * _SHOWN_FOR)
     if listen:
@@ -105,11 +105,15 @@ def _line(measurement: Any) -> str:
     return "\n  ".join([line, *measurement.notes])
 
 
-def _report(measurement: Any, *, as_json: bool) -> None:
+def _report(measurement: Any, *, as_json: bool, as_line: bool) -> None:
     from dataclasses import asdict
 
     from contract.metrics import LATENCY_BUCKETS, LATENCY_SECONDS
 
+    if as_line and not as_json:
+        # A scheduled run: its log has a line a minute.
+        click.echo(_line(measurement))
+        return
     if wants_json(as_json):
         print_json(asdict(measurement))
         return

@@ -22,6 +22,7 @@ AGENTS = {
     },
     "secrets": {"service-123456789012@gcp-sa-secretmanager.iam.gserviceaccount.com"},
     "logging": {"cmek-p123456789012@gcp-sa-logging.iam.gserviceaccount.com"},
+    "run": {"service-123456789012@serverless-robot-prod.iam.gserviceaccount.com"},
 }
 KEPT = ("KeyRing", "CryptoKey", "WorkloadIdentityPool", "WorkloadIdentityPoolProvider", "ProjectBucketConfig")
 CI = {"ciIssuer": "https://token.actions.githubusercontent.com", "ciCondition": "assertion.repository == 'org/repo'"}
@@ -74,12 +75,12 @@ def test_nobody_comes_from_outside_unless_config_says_so(graph: Graph) -> None:
     assert [n.id for n in graph.nodes if n.inputs.get("role") == "roles/iam.workloadIdentityUser"] == []
 
 
-def test_who_deploys_may_launch_the_job_and_the_merge_and_act_as_nobody_else() -> None:
+def test_who_deploys_may_act_as_what_it_starts_and_as_nobody_else() -> None:
     graph = graph_of("dev", {"deployers": ["user:ops@example.com"]})
     acts = [n.inputs for n in graph.nodes if n.inputs.get("role") == "roles/iam.serviceAccountUser"]
     deployers = {"user:ops@example.com", "serviceAccount:deployer-sa@payment-audit-dev.iam.gserviceaccount.com"}
     assert {(g["serviceAccountId"].rpartition("/")[2].partition("@")[0], g["member"]) for g in acts} == {
-        *((account, who) for account in ("dataflow-sa", "merge-sa") for who in deployers),
+        *((account, who) for account in ("dataflow-sa", "merge-sa", "probe-sa") for who in deployers),
         ("dataflow-sa", "serviceAccount:launcher-sa@payment-audit-dev.iam.gserviceaccount.com"),
     }
 
@@ -240,7 +241,8 @@ def test_keys_rotate_as_config_says() -> None:
 def test_dev_may_leave_encryption_to_google() -> None:
     graph = graph_of("dev", {"customerManagedKeys": False})
     assert [node.id for node in graph.nodes if node.type.startswith("gcp:kms/")] == []
-    assert graph.of("ServiceIdentity") == []
+    # Cloud Run's agent pulls the probe's image.
+    assert [node.name for node in graph.of("ServiceIdentity")] == ["run-agent"]
     assert [node.id for node in graph.of("Bucket") if "encryption" in node.inputs] == []
     assert "cmekSettings" not in graph.one("ProjectBucketConfig").inputs
 

@@ -88,9 +88,7 @@ def test_stacks_have_the_same_types_of_resources() -> None:
         {node.type for node in graph_of(stack).nodes} - asked_for for stack in ("dev", "staging", "prod", "local")
     )
     assert dev == staging == prod
-    assert {kind for kind in dev - local if not kind.startswith("gcp:kms/")} == {
-        "gcp:projects/serviceIdentity:ServiceIdentity"
-    }
+    assert {kind for kind in dev - local if not kind.startswith("gcp:kms/")} == set()
     assert local <= dev
 
 
@@ -232,5 +230,5 @@ def test_names_are_the_same_in_every_run(graph: Graph) -> None:
 
 def test_the_program_is_wiring_only() -> None:
     lines = (ROOT / "__main__.py").read_text().splitlines()
-    assert len(lines) <= 80
+    assert len(lines) <= 100
     assert not [line for line in lines if re.match(r"\s*(def|class|if|for|while) ", line)]

@@ -278,7 +278,10 @@ def test_the_template_is_named_for_what_is_in_it(graph: Graph) -> None:
 def test_workers_run_in_the_template_s_image_and_may_pull_it(graph: Graph) -> None:
     assert graph.one("FlexTemplateJob").inputs["sdkContainerImage"] == IMAGE
     pulls = [node.inputs for node in graph.of("RepositoryIamMember")]
-    assert {grant["member"] for grant in pulls} == {account(graph, f"{who}-sa") for who in ("dataflow", "launcher")}
+    assert {grant["member"] for grant in pulls} == {
+        *(account(graph, f"{who}-sa") for who in ("dataflow", "launcher")),
+        "serviceAccount:service-123456789012@serverless-robot-prod.iam.gserviceaccount.com",
+    }
     for grant in pulls:
         place = (grant["project"], grant["location"], grant["repository"], grant["role"])
         assert place == ("images", "us-central1", "audit-images", "roles/artifactregistry.reader")

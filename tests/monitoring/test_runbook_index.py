@@ -57,6 +57,7 @@ SAID = {
 
 def test_the_index_lists_the_alerts_as_the_catalog_does() -> None:
     listed = re.findall(r"^\| \[(\w+)\]\((\w+\.md)\) \| (\w+) \| (\w+) \| ([\w ]+) \|$", _index(), re.M)
+    assert {name for name, *_ in listed} == {a.name for a in ALERTS}
     assert listed == [
         (a.name, a.runbook, a.severity, a.team, "cloud only" if a.cloud_only else "here and in the cloud")
         for a in ALERTS

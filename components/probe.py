@@ -1,0 +1,138 @@
+"""The probe: a Cloud Run job that measures the audit at the data, started every minute by Cloud Scheduler.
+
+It runs from the streaming job's image, which holds `audit` too, and so is made once there is an image.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pulumi
+from pulumi_gcp import cloudrunv2, cloudscheduler, projects, storage
+
+from components import naming
+from components.identity import Identity
+from components.kms import Keys
+from components.network import Network
+from components.settings import Settings
+
+# Longer than any run that catches up, and shorter than what AuditProbeSilent waits for.
+_TIMEOUT_SECONDS: Final = 300
+_ATTEMPT_SECONDS: Final = 30
+_COMMAND: Final = ["python", "-m", "support.cli.main", "probe", "--once", "--write"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeArgs:
+    """`connection` is what `audit` has to know of the stack; `needs` what must be there before the first run."""
+
+    settings: Settings
+    accounts: Identity
+    keys: Keys
+    network: Network
+    connection: Mapping[str, pulumi.Input[str]]
+    needs: Sequence[pulumi.Resource]
+
+
+class Probe(pulumi.ComponentResource):
+    """The job `audit-probe` and its schedule. Of two runs at once the second refuses: none is started anew on failure,
+    the next minute's catches up."""
+
+    def __init__(self, name: str, args: ProbeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(naming.component("Probe"), name, {}, opts)
+        self._args, self._settings = args, args.settings
+        if args.settings.pipeline.image:
+            self._schedule(self._job(self._access()))
+        self.register_outputs({})
+
+    def _access(self) -> Sequence[pulumi.Resource]:
+        """What it reads of Spanner and BigQuery stands beside these."""
+        member = self._args.accounts.probe.member
+        here = pulumi.ResourceOptions(parent=self, depends_on=self._args.needs)
+        return (
+            storage.BucketIAMMember(
+                "dead-letters-probe",
+                bucket=naming.bucket(self._settings.project, "dead-letters"),
+                role="roles/storage.objectViewer",
+                member=member,
+                opts=here,
+            ),
+            projects.IAMMember(
+                "probe-metrics",
+                project=self._settings.project,
+                role="roles/monitoring.metricWriter",
+                member=member,
+                opts=here,
+            ),
+        )
+
+    def _job(self, access: Sequence[pulumi.Resource]) -> cloudrunv2.Job:
+        settings, args = self._settings, self._args
+        return cloudrunv2.Job(
+            naming.PROBE,
+            name=naming.PROBE,
+            location=settings.region,
+            deletion_protection=False,
+            labels=naming.labels(settings.stack),
+            template={
+                "task_count": 1,
+                "parallelism": 1,
+                "template": {
+                    "containers": [
+                        {
+                            "image": settings.pipeline.image,
+                            "commands": _COMMAND,
+                            "envs": [
+                                {"name": "AUDIT_CONNECTION_JSON", "value": pulumi.Output.json_dumps(args.connection)}
+                            ],
+                            "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
+                        }
+                    ],
+                    "service_account": args.accounts.probe.email,
+                    "encryption_key": args.keys.run,
+                    "execution_environment": "EXECUTION_ENVIRONMENT_GEN2",
+                    "timeout": f"{_TIMEOUT_SECONDS}s",
+                    "max_retries": 0,
+                    # As the workers: no way to Google's APIs but the private one.
+                    "vpc_access": {
+                        "egress": "ALL_TRAFFIC",
+                        "network_interfaces": [{"subnetwork": args.network.subnetwork.apply(self._full)}],
+                    },
+                },
+            },
+            opts=pulumi.ResourceOptions(parent=self, depends_on=access),
+        )
+
+    def _full(self, subnetwork: str) -> str:
+        """Cloud Run takes a name with its project, where Dataflow takes one without or a URL."""
+        shared = subnetwork.removeprefix("https://www.googleapis.com/compute/v1/")
+        return shared if shared.startswith("projects/") else f"projects/{self._settings.project}/{shared}"
+
+    def _schedule(self, job: cloudrunv2.Job) -> None:
+        """The account starts its own job, and no other."""
+        account = self._args.accounts.probe
+        may_run = cloudrunv2.JobIamMember(
+            "probe-starts-itself",
+            location=self._settings.region,
+            name=job.name,
+            role="roles/run.invoker",
+            member=account.member,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        place = f"projects/{self._settings.project}/locations/{self._settings.region}"
+        cloudscheduler.Job(
+            naming.PROBE,
+            name=naming.PROBE,
+            region=self._settings.region,
+            description="The audit's probe: a run that is missed is caught up by the next",
+            schedule="* * * * *",
+            time_zone="Etc/UTC",
+            attempt_deadline=f"{_ATTEMPT_SECONDS}s",
+            retry_config={"retry_count": 0},
+            http_target={
+                "http_method": "POST",
+                "uri": pulumi.Output.concat("https://run.googleapis.com/v2/", place, "/jobs/", job.name, ":run"),
+                "oauth_token": {"service_account_email": account.email},
+            },
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[may_run]),
+        )
