@@ -11,6 +11,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parent.parent
 _LOCK: Final = Path(__file__).with_name("bigquery.lock")
 _GO_MODULE: Final = Path(__file__).with_name("prism") / "go.mod"
+_ALERTMANAGER: Final = Path(__file__).with_name("alertmanager") / "go.mod"
 _PULUMI: Final = Path(__file__).with_name("pulumi") / "cli" / "go.mod"
 
 
@@ -63,23 +64,28 @@ def pulumi() -> Path:
 
 def promtool() -> Path:
     """Prometheus's own checker of rules."""
-    return _of_prometheus("promtool")
+    return _installed(cache() / "prometheus" / "promtool", "Prometheus (promtool)", "local/setup.sh monitoring")
 
 
 def prometheus() -> Path:
-    return _of_prometheus("prometheus")
+    return _installed(cache() / "prometheus" / "prometheus", "Prometheus", "local/setup.sh monitoring")
 
 
 def alertmanager() -> Path:
-    """Debian calls it prometheus-alertmanager, everybody else alertmanager."""
-    return _of_prometheus("alertmanager")
+    return _of_alertmanager("alertmanager")
 
 
-def _of_prometheus(name: str) -> Path:
-    return _installed(cache() / "prometheus" / name, f"Prometheus ({name})")
+def amtool() -> Path:
+    """Alertmanager's own checker of routes."""
+    return _of_alertmanager("amtool")
 
 
-def _installed(path: Path, what: str) -> Path:
+def _of_alertmanager(name: str) -> Path:
+    [version] = re.findall(r"github.com/prometheus/alertmanager v(\S+)", _ALERTMANAGER.read_text())
+    return _installed(cache() / f"alertmanager-{version}" / name, f"Alertmanager ({name})", "local/setup.sh monitoring")
+
+
+def _installed(path: Path, what: str, how: str = "make setup") -> Path:
     if path.exists():
         return path
-    raise NotInstalled(f"{what} is not installed at {path}. Run `make setup`.")
+    raise NotInstalled(f"{what} is not installed at {path}. Run `{how}`.")

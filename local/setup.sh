@@ -11,6 +11,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/payment-audit
 uv_version=0.13.9
 beam_version=$(sed -n 's|.*github.com/apache/beam/sdks/v2 v||p' "$root/local/prism/go.mod")
 pulumi_version=$(sed -n 's|.*github.com/pulumi/pulumi/pkg/v3 v||p' "$root/local/pulumi/cli/go.mod")
+alertmanager_version=$(sed -n 's|.*github.com/prometheus/alertmanager v||p' "$root/local/alertmanager/go.mod")
 emulator_version=$(sed -n 's/^local-bigquery==//p' "$root/local/bigquery.lock")
 
 venv=$root/.venv
@@ -19,6 +20,7 @@ emulator_home=$cache/bigquery-emulator-$emulator_version
 prism_home=$cache/prism-$beam_version
 pulumi_home=$cache/pulumi-$pulumi_version
 prometheus_home=$cache/prometheus
+alertmanager_home=$cache/alertmanager-$alertmanager_version
 uv=$uv_home/bin/uv
 
 say() { printf '%s\n' "$*" >&2; }
@@ -35,6 +37,7 @@ venv_part=("$venv" bin/python "$(pin "$root/requirements.lock" "$root/pyproject.
 emulator_part=("$emulator_home" bin/python "$(pin "$root/local/bigquery.lock")")
 # Any version from this one on evaluates our rules; Debian 12 has 2.42.
 prometheus_part=("$prometheus_home" promtool ">= 2.42")
+alertmanager_part=("$alertmanager_home" amtool "$(pin "$root"/local/alertmanager/go.{mod,sum})")
 prism_part=("$prism_home" prism "$(pin "$root"/local/prism/go.{mod,sum})")
 pulumi_part=("$pulumi_home" bin/pulumi "$(pin "$root"/local/pulumi/{cli,language}/go.{mod,sum})")
 
@@ -203,28 +206,49 @@ $(tail -5 "$1")
 Check the network and Go's module proxy (go env GOPROXY), or install the Pulumi CLI (https://www.pulumi.com/docs/install)."
 }
 
-# Prometheus, promtool and Alertmanager: on PATH, or Debian's packages, unpacked here and not installed.
+# Prometheus and promtool: on PATH, or Debian's package, unpacked here and not installed.
 install_prometheus() {
   is_done "${prometheus_part[@]}" && return
-  say "Prometheus and Alertmanager …"
+  say "Prometheus …"
   rm -rf "$prometheus_home"
   mkdir -p "$prometheus_home"
   local name found log=$cache/prometheus.log
   : >"$log"
-  for name in promtool prometheus alertmanager; do
-    if found=$(command -v "$name" || command -v "prometheus-$name"); then
+  for name in promtool prometheus; do
+    if found=$(command -v "$name"); then
       ln -s "$found" "$prometheus_home/$name"
-    elif [ "$name" = alertmanager ]; then
-      unpack_deb prometheus-alertmanager "$log" && ln -s unpacked/usr/bin/prometheus-alertmanager "$prometheus_home/$name"
     else
       unpack_deb prometheus "$log" && ln -s "unpacked/usr/bin/$name" "$prometheus_home/$name"
     fi || fail "$name is not on PATH, and Debian's package could not be had; the end of $log:
 $(tail -5 "$log")
-Install Prometheus and Alertmanager (https://prometheus.io/download, or your package manager) so that promtool, prometheus
-and alertmanager are on PATH. Only the tests and the local stack's monitoring need them."
+Install Prometheus (https://prometheus.io/download, or your package manager) so that promtool and prometheus are on PATH.
+Only the tests and the local stack's monitoring need them."
   done
   mark_done "${prometheus_part[@]}"
-  say "Prometheus and Alertmanager: ready after ${SECONDS} s"
+  say "Prometheus: ready after ${SECONDS} s"
+}
+
+# Alertmanager and amtool: on PATH, or built. Debian's package cannot be unpacked: it looks for its templates in /usr/share.
+install_alertmanager() {
+  is_done "${alertmanager_part[@]}" && return
+  rm -rf "$alertmanager_home"
+  mkdir -p "$alertmanager_home"
+  local name found log=$cache/alertmanager.log
+  for name in alertmanager amtool; do
+    if found=$(command -v "$name" || { [ "$name" = alertmanager ] && command -v prometheus-alertmanager; }); then
+      ln -s "$found" "$alertmanager_home/$name"
+    else
+      command -v go >/dev/null || fail "$name is not on PATH, and there is no Go to build it. Install Alertmanager
+(https://prometheus.io/download, or your package manager), or Go from https://go.dev/dl. Only the tests and the local
+stack's monitoring need it."
+      say "$name: is built (a minute, once) …"
+      build alertmanager "github.com/prometheus/alertmanager/cmd/$name" "$alertmanager_home/$name" "$log" '-s -w' ||
+        fail "$name could not be built; the end of $log:
+$(tail -5 "$log")"
+    fi
+  done
+  mark_done "${alertmanager_part[@]}"
+  say "Alertmanager: ready after ${SECONDS} s"
 }
 
 unpack_deb() {
@@ -274,7 +298,7 @@ main() {
   { install_venv; install_emulator; } & parts+=($!)
   for part in "${parts[@]}"; do wait "$part" || failed=1; done
   [ "$failed" = 0 ] || exit 1
-  [ "${1:-}" != monitoring ] || install_prometheus
+  [ "${1:-}" != monitoring ] || { install_prometheus; install_alertmanager; }
   say "Set up in ${SECONDS} s."
 }
 

@@ -286,13 +286,15 @@ class Supervisor:
             if self.options.past:
                 monitoring.fill_past(self.state, self.options.tps or 1)
             commands = {
+                monitoring.ALERTMANAGER: (local.alertmanager, local.alertmanager_url),
                 monitoring.PROBE: (local.probe, local.probe_url),
                 monitoring.PROMETHEUS: (local.prometheus, local.prometheus_url),
             }
             for name, (command, url) in commands.items():
                 self._starts[name] = partial(self._launch, name, command, url=url)
                 self._starts[name]()
-                self._await_probe(local.probe_url)
+                if name == monitoring.PROBE:
+                    self._await_probe(local.probe_url)
 
     def _await_probe(self, url: str) -> None:
         """Waits for the first run: a Prometheus that finds nothing would take the probe for silent."""

@@ -97,12 +97,13 @@ def _show_alerts(console: Console, found: dict[str, Any]) -> None:
         console.print("alerts: none fires")
     else:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for column in ("alert", "severity", "since", "title", "runbook"):
+        for column in ("alert", "severity", "since", "title", "runbook", "tells"):
             table.add_column(column)
         for alert in found["alerts"]:
             style = "bold red" if alert["severity"] == "page" else "yellow"
             since = str(alert["since"])[11:19]
-            table.add_row(alert["name"], alert["severity"], since, alert["title"], alert["runbook"], style=style)
+            tells = "silenced" if alert["silenced"] else ", ".join(alert["tells"] or ())
+            table.add_row(alert["name"], alert["severity"], since, alert["title"], alert["runbook"], tells, style=style)
         console.print(table)
 
 

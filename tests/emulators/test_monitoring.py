@@ -7,18 +7,22 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
+from alerts import alertmanager
 from alerts.catalog import alerts
+from alerts.routing import Route, targets
 from alerts.thresholds import Thresholds, Watched
 from local import installed, monitoring, past
 from local.processes import Process
-from local.state import State
+from local.state import State, write_json
 from local.status import collect, show
 from support.cli.main import main
 from support.connection import load
@@ -39,7 +43,11 @@ def prometheus(folder: Path, **of_the_past: Any) -> Iterator[State]:
     state.connection.write_text(json.dumps({**CONNECTION, "prometheusEndpoint": made.prometheus_url}))
     happened = past.Past(end=datetime.now(UTC), **of_the_past)
     past.write(past.measurements(happened), load(state.connection), monitoring.data(state))
-    with Process.start("prometheus", made.prometheus, log=folder / "prometheus.log") as process:
+    write_json(state.stack, {"processes": {monitoring.ALERTMANAGER: {"url": made.alertmanager_url, "pid": None}}})
+    with (
+        Process.start("alertmanager", made.alertmanager, log=folder / "alertmanager.log"),
+        Process.start("prometheus", made.prometheus, log=folder / "prometheus.log") as process,
+    ):
         process.await_ready(lambda: _answers(state), timeout=30)
         yield state
 
@@ -66,7 +74,9 @@ def slo(state: State) -> Any:
     return {each["id"]: each for each in json.loads(done.output)}
 
 
-def test_hours_of_lateness_fire_the_slow_burn_and_show_in_the_budget_and_the_status(tmp_path: Path) -> None:
+def test_hours_of_lateness_fire_the_slow_burn_and_show_in_the_budget_and_the_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     # A tenth is late: more than six times the budget of one percent, and less than fourteen times.
     with prometheus(tmp_path, minutes=400, changes=100, late=0.1) as state:
         [latency, throughput] = [slo(state)[name] for name in ("commit-to-queryable", "throughput")]
@@ -85,6 +95,24 @@ def test_hours_of_lateness_fire_the_slow_burn_and_show_in_the_budget_and_the_sta
         assert "AuditLatencyFastBurn" not in names
         assert "AuditPaymentsNotAudited" not in names
 
+        def told() -> Any:
+            return next(alert.tells for alert in fires())
+
+        assert await_(told, "Alertmanager to hear of it") == ("on-call@example.com",)
+        _silence(state, "AuditLatencySlowBurn")
+        await_(lambda: fires()[0].silenced, "the silence to show")
+        show({**collect(state), "phase": "ready", "monitoring": True, "alerts": [asdict(alert) for alert in fires()]})
+        assert "silenced" in capsys.readouterr().out
+
+
+def _silence(state: State, name: str) -> None:
+    url = state.read()["processes"][monitoring.ALERTMANAGER]["url"]
+    subprocess.run(
+        [installed.amtool(), "silence", "add", f"--alertmanager.url={url}", "--duration=10m", "--comment=x",
+         "--author=t", f"alertname={name}"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
 
 def test_the_rules_and_the_config_are_what_prometheus_takes(tmp_path: Path) -> None:
     state = State(tmp_path)
@@ -97,6 +125,40 @@ def test_the_rules_and_the_config_are_what_prometheus_takes(tmp_path: Path) -> N
     rules = (state.prometheus / "rules.yml").read_text()
     for alert in alerts(Thresholds(), Watched()):
         assert (f"alert: {alert.name}\n" in rules) == (not alert.cloud_only)
+
+
+TEAMS = ("platform", "payments", "security")
+ROUTES = [
+    Route.parse(text)
+    for text in (
+        "page=a@example.com", "page=projects/p/notificationChannels/1", "page/payments=pay@example.com",
+        "page/payments=more@example.com", "ticket=t@example.com", "ticket/security=a@example.com",
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("severity", ["page", "ticket"])
+@pytest.mark.parametrize("team", TEAMS)
+def test_alertmanager_tells_those_whom_cloud_monitoring_tells(tmp_path: Path, severity: str, team: str) -> None:
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(yaml.safe_dump(alertmanager.config(ROUTES)))
+    asked = [installed.amtool(), "config", "routes", "test", f"--config.file={file}", f"severity={severity}"]
+    said = subprocess.run([*asked, f"team={team}"], check=True, capture_output=True, text=True).stdout.strip()
+    alert = replace(next(iter(alerts(Thresholds(), Watched()))), severity=severity, team=team)
+    assert tuple(said.split(",")) == targets(alert, ROUTES)
+
+
+def test_a_prometheus_that_does_not_answer_yet_has_watched_nothing(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    state.connection.write_text(json.dumps({**CONNECTION, "prometheusEndpoint": "http://127.0.0.1:9"}))
+    assert not monitoring.watched_since(state, datetime.now(UTC))
+
+
+def test_without_routes_nobody_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(yaml.safe_dump(alertmanager.config([])))
+    asked = [installed.amtool(), "config", "routes", "test", f"--config.file={file}", "severity=page", "team=platform"]
+    assert subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip() == alertmanager.NOBODY
 
 
 def test_the_numbers_are_those_of_the_local_stack() -> None:
