@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -19,8 +20,11 @@ from pathlib import Path
 from typing import Final
 
 import orjson
+import psutil
 
+from contract.tables import PAYMENT_TABLE
 from local.commits import Committer
+from local.emulators import spanner_client
 from local.faults import Command, Commits, Fault
 from local.ledger import Entry
 from local.monitoring import firing, watched_since
@@ -35,6 +39,12 @@ _LOOK_SECONDS: Final = 3.0
 _QUIET_MINUTES: Final = 15
 _RESOLVED_MINUTES: Final = 20
 _ARRIVE_SECONDS: Final = 120
+_DDL_SECONDS: Final = 120
+_BURST_TPS: Final = 20
+_BURST_SECONDS: Final = 30
+# A slow process: what waits for it waits longer than the promise, and gets an answer in the end.
+_FROZEN_SECONDS: Final = 15
+_THAWED_SECONDS: Final = 6
 
 
 class GameDayError(RuntimeError):
@@ -67,12 +77,15 @@ class Day:
         self._await(self._quiet(), _QUIET_MINUTES, "no alert to fire before the fault")
         began = time.monotonic()
         self._do(fault.inject)
+        self._change_schema(fault.schema)
         if fault.commits:
             self._commit(fault.commits())
-        self._await_alerts(fault, result, began)
+        with self._slowed(fault.slow):
+            self._await_alerts(fault, result, began)
         self._say(f"open {fault.runbook}")
         mitigated = time.monotonic()
         self._do(fault.mitigate)
+        self._change_schema(fault.schema_mend)
         if fault.mend:
             # A copy: what is committed joins the list.
             self._commit(fault.mend(list(self._made)))
@@ -81,6 +94,50 @@ class Day:
         self._say(f"  {result.resolved:>5} s after the mitigation: all resolved")
         result.check = self._check()
         return result
+
+    def normal(self, minutes: float) -> Result:
+        """Traffic as on any day: bursts, a pipeline that dies, a new column. Raises GameDayError for a page."""
+        result = Result(fault="normal", leads="")
+        self._say(f"\n{minutes:g} minutes of normal traffic")
+        self._await(self._quiet(), _QUIET_MINUTES, "no alert to fire before it")
+        began = time.monotonic()
+        column = f"ALTER TABLE {PAYMENT_TABLE} ADD COLUMN NormalDay STRING(20)"
+        # When, as a share of the time, and what.
+        ahead: list[tuple[float, Callable[[], object]]] = [
+            (0.10, self._burst),
+            (0.25, self._kill_pipeline),
+            (0.40, lambda: self._change_schema([column])),
+            (0.50, self._burst),
+            (0.65, self._kill_pipeline),
+            (0.80, self._burst),
+        ]
+        while (passed := time.monotonic() - began) < 60 * minutes:
+            if ahead and passed >= 60 * minutes * ahead[0][0]:
+                ahead.pop(0)[1]()
+            for alert in firing(self.state):
+                if alert.name not in result.fired:
+                    result.fired[alert.name] = round(passed)
+                    self._say(f"  {passed:>5.0f} s  {alert.severity:<6} {alert.name}: {alert.title}")
+                if alert.severity == "page":
+                    raise GameDayError(f"{alert.name} paged, and nothing was wrong.")
+            time.sleep(_LOOK_SECONDS)
+        result.check = self._check()
+        return result
+
+    def _burst(self) -> None:
+        self._say(f"  a burst: {_BURST_TPS} a second more, for {_BURST_SECONDS} s")
+        subprocess.Popen(
+            [
+                AUDIT, "local", "traffic", f"--tps={_BURST_TPS}", f"--duration={_BURST_SECONDS}", "--tidy",
+                f"--state={self.state.root}", f"--seed={time.time_ns() % 2**31}",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def _kill_pipeline(self) -> None:
+        self._say("  the pipeline is killed: its stack starts it again")
+        psutil.Process(int(self.state.read()["processes"]["pipeline"]["pid"])).kill()
 
     def _quiet(self) -> Callable[[], bool]:
         """Whether every rule was looked at from now on, and none fires."""
@@ -96,13 +153,16 @@ class Day:
             return f"{', '.join(sorted(fault.fires - result.fired.keys()))} to fire"
 
         self._await(told, fault.minutes, missing)
+        first = min(result.fired, key=lambda name: (result.fired[name], name != fault.leads))
+        if first != fault.leads:
+            raise GameDayError(f"{fault.name}: {first} fired before {fault.leads}, which should lead.")
 
     def _note(self, fault: Fault, result: Result, began: float) -> None:
         """Notes what fires for the first time. Raises GameDayError for an alert that has no business here."""
+        seconds = round(time.monotonic() - began)
         for alert in firing(self.state):
             if alert.name in result.fired:
                 continue
-            seconds = round(time.monotonic() - began)
             self._say(f"  {seconds:>5} s  {alert.severity:<6} {alert.name}: {alert.title}  → {alert.runbook}")
             if alert.name not in fault.fires | fault.may:
                 raise GameDayError(f"{fault.name}: {alert.name} fired, which has nothing to do with it.")
@@ -124,12 +184,51 @@ class Day:
     def _do(self, commands: Iterable[Command]) -> None:
         for command in commands:
             self._say(f"$ ./audit {' '.join(command)}")
-            done = subprocess.run(
-                [AUDIT, *command, f"--state={self.state.root}"], check=False, capture_output=True, text=True
-            )
+            done = self._audit(*command)
             self._say(f"  {(done.stdout or done.stderr).strip()}")
             if done.returncode:
                 raise GameDayError(f"`audit {' '.join(command)}` ended with exit code {done.returncode}.")
+
+    @contextmanager
+    def _slowed(self, process: str) -> Iterator[None]:
+        """Meanwhile the process, if any, stands still most of the time, and in the end: the runbook thaws it."""
+        if not process:
+            yield
+            return
+        over = threading.Event()
+
+        def stutter() -> None:
+            while not over.is_set():
+                self._audit("local", "freeze", process)
+                over.wait(_FROZEN_SECONDS)
+                if not over.is_set():
+                    self._audit("local", "thaw", process)
+                    over.wait(_THAWED_SECONDS)
+
+        self._say(f"  {process} stands still for {_FROZEN_SECONDS} of every {_FROZEN_SECONDS + _THAWED_SECONDS} s")
+        thread = threading.Thread(target=stutter, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _change_schema(self, statements: Sequence[str]) -> None:
+        """Runs DDL on the source, as a service's release does."""
+        if not statements:
+            return
+        stack = connections.load(self.state.connection)
+        client = spanner_client(stack.spanner_endpoint, stack.project)
+        database = client.instance(stack.spanner_instance).database(stack.spanner_database)
+        for statement in statements:
+            self._say(f"  {statement}")
+        database.update_ddl(list(statements)).result(_DDL_SECONDS)
+
+    def _audit(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [AUDIT, *command, f"--state={self.state.root}"], check=False, capture_output=True, text=True
+        )
 
     def _commit(self, commits: Commits) -> None:
         """Commits to Spanner what a fault needs, and writes it into the ledger, as traffic does."""
@@ -150,13 +249,8 @@ class Day:
         self._say(f"  {made} change{'s' * (made != 1)} committed to Spanner")
 
     def _check(self) -> str:
-        done = subprocess.run(
-            [AUDIT, "local", "check", f"--state={self.state.root}", f"--wait={_ARRIVE_SECONDS}", "--json"],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        self._say("$ ./audit local check --wait 120")
+        done = self._audit("local", "check", f"--wait={_ARRIVE_SECONDS}", "--json")
+        self._say(f"$ ./audit local check --wait {_ARRIVE_SECONDS}")
         if done.returncode not in (0, 1) or not done.stdout:
             raise GameDayError(f"`audit local check` did not answer: {done.stderr.strip()}")
         report = json.loads(done.stdout)

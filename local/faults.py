@@ -25,10 +25,11 @@ _FAILED: Final = 600
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One fault. `leads` is the page to open first, `fires` all that must fire, `may` what rightly may as well.
+    """One fault. `leads` fires first and is the page to open, `fires` are all that must, `may` what rightly may too.
 
-    `minutes` is how long it may take until all of it fires. `waits_for` names the capability without which it cannot be
-    tried. `stack` are options that its stack is started with: such a fault needs one of its own.
+    `minutes` is how long it may take until all of it fires. `slow` is a process that answers only now and then, until
+    the mitigation; `schema` is DDL of the source, `schema_mend` what takes it back. `waits_for` names the capability
+    without which it cannot be tried. `stack` are options that its stack is started with: it then needs one of its own.
     """
 
     name: str
@@ -41,6 +42,9 @@ class Fault:
     commits: Callable[[], Commits] | None = None
     mitigate: tuple[Command, ...] = ()
     mend: Callable[[list[Mutation]], Commits] | None = None
+    slow: str = ""
+    schema: tuple[str, ...] = ()
+    schema_mend: tuple[str, ...] = ()
     stack: tuple[str, ...] = ()
     waits_for: str = ""
 
@@ -89,8 +93,8 @@ FAULTS: Final = (
     Fault(
         name="pipeline-stopped",
         title="the pipeline is gone, and nothing starts it again",
-        leads="AuditPaymentsNotAudited",
-        fires=frozenset({"AuditPaymentsNotAudited"}),
+        leads="AuditThroughputBurn",
+        fires=frozenset({"AuditThroughputBurn", "AuditPaymentsNotAudited"}),
         may=_LATE,
         inject=(("local", "stop", "pipeline"),),
         mitigate=(("local", "start", "pipeline"),),
@@ -98,8 +102,8 @@ FAULTS: Final = (
     Fault(
         name="pipeline-stalled",
         title="the pipeline hangs: it is there, and does nothing",
-        leads="AuditPaymentsNotAudited",
-        fires=_OUTAGE,
+        leads="AuditThroughputBurn",
+        fires=frozenset({"AuditThroughputBurn", *_OUTAGE}),
         may=_LATE,
         inject=(("local", "freeze", "pipeline"),),
         # A job that hangs is replaced, not woken.
@@ -108,12 +112,31 @@ FAULTS: Final = (
     Fault(
         name="bigquery-down",
         title="BigQuery does not answer",
-        leads="AuditPaymentsNotAudited",
-        fires=frozenset({"AuditPaymentsNotAudited"}),
+        leads="AuditThroughputBurn",
+        fires=frozenset({"AuditThroughputBurn", "AuditPaymentsNotAudited"}),
         may=_LATE,
         inject=(("local", "freeze", "bigquery-emulator"),),
         # It is Google's to mend: the pipeline waits and goes on.
         mitigate=(("local", "thaw", "bigquery-emulator"),),
+    ),
+    Fault(
+        name="slow-sink",
+        title="BigQuery answers now and then: everything arrives, and late",
+        leads="AuditLatencyFastBurn",
+        fires=frozenset({"AuditLatencyFastBurn"}),
+        may=frozenset({"AuditThroughputBurn", "AuditThroughputDeficit"}),
+        minutes=25,
+        slow="bigquery-emulator",
+        mitigate=(("local", "thaw", "bigquery-emulator"),),
+    ),
+    Fault(
+        name="column-added",
+        title="a service adds a column that nobody has classified",
+        leads="UnclassifiedColumn",
+        fires=frozenset({"UnclassifiedColumn"}),
+        schema=(f"ALTER TABLE {PAYMENT_TABLE} ADD COLUMN GameDay STRING(20)",),
+        # Nobody wrote to it yet: its service takes it back, and classifies it first.
+        schema_mend=(f"ALTER TABLE {PAYMENT_TABLE} DROP COLUMN GameDay",),
     ),
     Fault(
         name="payment-stuck",

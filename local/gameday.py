@@ -15,6 +15,12 @@ from local.state import DEFAULT, State
 
 @click.command()
 @click.argument("names", metavar="[FAULT]...", nargs=-1, type=click.Choice(faults.names()))
+@click.option(
+    "--normal",
+    type=click.FloatRange(1),
+    metavar="MINUTES",
+    help="No fault: traffic with bursts, restarts and a new column. Fails if anybody is paged.",
+)
 @click.option("--json", "as_json", is_flag=True, help="What was measured, as JSON.")
 @click.option(
     "--state",
@@ -23,7 +29,7 @@ from local.state import DEFAULT, State
     default=DEFAULT,
     help="Folder of the stack's state and logs.  [default: .audit]",
 )
-def gameday(names: tuple[str, ...], as_json: bool, folder: Path) -> None:
+def gameday(names: tuple[str, ...], normal: float | None, as_json: bool, folder: Path) -> None:
     """Break something for real, see the right alert fire, do what its runbook says, and lose nothing.
 
     Without a fault: the list of them. Each takes 8 to 25 minutes, most of it waiting, as a pager does. The stack is the
@@ -34,8 +40,11 @@ def gameday(names: tuple[str, ...], as_json: bool, folder: Path) -> None:
       audit gameday                            what there is, and what waits for a later capability
       audit gameday pipeline-stopped
       audit gameday payment-stuck probe-stopped
+      audit gameday --normal 60                an hour in which nobody may be paged
     """
-    if not names:
+    if names and normal:
+        raise click.UsageError("--normal is a day without a fault.")
+    if not names and not normal:
         _list()
         return
     chosen = [faults.named(name) for name in names]
@@ -51,7 +60,8 @@ def gameday(names: tuple[str, ...], as_json: bool, folder: Path) -> None:
 
     try:
         with stack(state, say, _options(chosen)):
-            results = [Day(state, say).run(fault) for fault in chosen]
+            day = Day(state, say)
+            results = [day.normal(normal)] if normal else [Day(state, say).run(fault) for fault in chosen]
     except (GameDayError, ConnectionFileError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
@@ -59,15 +69,16 @@ def gameday(names: tuple[str, ...], as_json: bool, folder: Path) -> None:
         return
     click.echo("")
     for result in results:
-        times = ", ".join(f"{name} {seconds} s" for name, seconds in result.fired.items())
-        click.echo(f"{result.fault}: {times}; resolved in {result.resolved} s; {result.check}")
+        times = ", ".join(f"{name} {seconds} s" for name, seconds in result.fired.items()) or "no alert"
+        resolved = f"resolved in {result.resolved} s; " if result.resolved is not None else ""
+        click.echo(f"{result.fault}: {times}; {resolved}{result.check}")
 
 
 def _options(chosen: list[Fault]) -> tuple[str, ...]:
     """What the stack is started with. Raises UsageError for faults that need different ones."""
     if len({fault.stack for fault in chosen}) > 1:
         raise click.UsageError("these faults need stacks with different options. Run them one by one.")
-    return chosen[0].stack
+    return chosen[0].stack if chosen else ()
 
 
 def _list() -> None:

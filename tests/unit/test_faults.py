@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -23,15 +26,12 @@ ROOT = Path(__file__).parents[2]
 CATALOG = {alert.name: alert for alert in alerts(Thresholds(), Watched())}
 # Alerts that can fire here and have no game day yet: their windows are hours or days, or they need validation.
 WITHOUT = {
-    "AuditLatencyFastBurn": "a slow sink: the emulator cannot be slowed without stopping it",
     "AuditLatencySlowBurn": "on a backfilled past: tests/emulators/test_monitoring.py",
     "AuditLatencyBudgetTicket": "three days",
-    "AuditThroughputBurn": "may fire in an outage",
     "AuditThroughputDeficit": "may fire in an outage",
     "AuditDlqGrowth": "may fire with poison records",
     "AuditDlqUnresolved": "four hours",
     "AuditRetentionClock": "half of the retention",
-    "UnclassifiedColumn": "no fault: somebody adds a column",
     "AuditValidationMismatch": "validation",
 }
 
@@ -47,10 +47,18 @@ def test_every_alert_of_a_fault_can_fire_here_and_has_its_runbook(fault: Fault) 
 
 @pytest.mark.parametrize("fault", [f for f in FAULTS if not f.waits_for], ids=lambda fault: fault.name)
 def test_every_fault_breaks_something_and_its_commands_are_there(fault: Fault) -> None:
-    assert fault.inject or fault.commits or fault.stack
+    assert fault.inject or fault.commits or fault.stack or fault.slow or fault.schema
     for command in (*fault.inject, *fault.mitigate, ("local", "up", *fault.stack)):
         shown = CliRunner().invoke(main, [*command, "--help"])
         assert shown.exit_code == 0, shown.output
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=faults.names())
+def test_the_mitigation_is_the_runbook_s_own(fault: Fault) -> None:
+    page = (ROOT / fault.runbook).read_text()
+    mitigate = page[page.index("## Mitigate") : page.index("## Verify")]
+    for command in fault.mitigate:
+        assert f"`./audit {' '.join(command)}`" in mitigate
 
 
 def test_every_alert_that_can_fire_here_has_its_game_day_or_says_why_not() -> None:
@@ -88,6 +96,31 @@ def test_an_alert_that_has_nothing_to_do_with_the_fault_fails_the_day(monkeypatc
     fires(fault.leads, "AuditRetentionClock")
     with pytest.raises(GameDayError, match="AuditRetentionClock fired, which has nothing to do with it"):
         day._note(fault, result, 0)
+
+
+@pytest.mark.parametrize(
+    ("looks", "leads"),
+    [
+        ([("AuditThroughputBurn",), ("AuditThroughputBurn", "AuditPaymentsNotAudited")], True),
+        ([("AuditPaymentsNotAudited", "AuditThroughputBurn")], True),
+        ([("AuditPaymentsNotAudited",), ("AuditThroughputBurn", "AuditPaymentsNotAudited")], False),
+    ],
+)
+def test_the_alert_that_leads_is_the_first(
+    monkeypatch: pytest.MonkeyPatch, looks: list[tuple[str, ...]], leads: bool
+) -> None:
+    fault = faults.named("pipeline-stopped")
+    seen = iter(looks)
+    # Each look is some seconds after the one before.
+    clock = count(step=5)
+    monkeypatch.setattr(
+        "local.day.firing",
+        lambda _: [Firing(name=name, severity="page", title="", since="", runbook="") for name in next(seen)],
+    )
+    monkeypatch.setattr("local.day.time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
+    day, result = Day(State(Path()), lambda _: None), Result(fault=fault.name, leads=fault.leads)
+    with nullcontext() if leads else pytest.raises(GameDayError, match="AuditPaymentsNotAudited fired before"):
+        day._await_alerts(fault, result, 0)
 
 
 def test_the_list_names_every_fault_and_what_waits(tmp_path: Path) -> None:
