@@ -16,6 +16,8 @@ IMPORT_IDS: Final[Mapping[str, str]] = {
     "gcp:bigquery/dataset:Dataset": "projects/{{project}}/datasets/{{dataset_id}}",
     "gcp:bigquery/routine:Routine": "projects/{{project}}/datasets/{{dataset_id}}/routines/{{routine_id}}",
     "gcp:bigquery/table:Table": "projects/{{project}}/datasets/{{dataset_id}}/tables/{{table_id}}",
+    "gcp:cloudrunv2/job:Job": "projects/{{project}}/locations/{{location}}/jobs/{{name}}",
+    "gcp:cloudscheduler/job:Job": "projects/{{project}}/locations/{{region}}/jobs/{{name}}",
     "gcp:compute/firewall:Firewall": "projects/{{project}}/global/firewalls/{{name}}",
     "gcp:compute/network:Network": "projects/{{project}}/global/networks/{{name}}",
     "gcp:compute/router:Router": "projects/{{project}}/regions/{{region}}/routers/{{name}}",
