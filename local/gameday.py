@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -58,6 +60,8 @@ def gameday(names: tuple[str, ...], normal: float | None, as_json: bool, folder:
     def say(line: str) -> None:
         click.echo(line, err=as_json)
 
+    # Asked to end, it takes its stack down as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with stack(state, say, _options(chosen)):
             day = Day(state, say)
