@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
@@ -64,6 +65,12 @@ def test_the_mitigation_is_the_runbook_s_own(fault: Fault) -> None:
 def test_every_alert_that_can_fire_here_has_its_game_day_or_says_why_not() -> None:
     here = {name for name, alert in CATALOG.items() if not alert.cloud_only}
     assert here - faults.expected() == WITHOUT.keys()
+
+
+def test_the_table_of_the_game_days_has_every_fault_and_its_page() -> None:
+    index = (ROOT / "runbooks" / "README.md").read_text()
+    listed = re.findall(r"^\| `([\w-]+)` \| [^|]+ \| (\w+) \|", index, re.M)
+    assert dict(listed) == {fault.name: fault.leads for fault in FAULTS}
 
 
 def test_the_stuck_payment_s_status_has_its_limit_in_the_local_stack_only() -> None:
