@@ -82,8 +82,8 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> No
     done_before = len(clone.cloud.journal)
     destroyed = clone.deploy("destroy", "-s", "dev")
     assert destroyed.code == 2, destroyed.err + destroyed.out
-    deleted = [id for verb, _, id in clone.cloud.journal[done_before:] if verb == "delete"]
-    assert set(deleted) == {r["id"] for r in _of_google(state) if r["type"] not in RETAINED}
+    deleted = [(kind, id) for verb, kind, id in clone.cloud.journal[done_before:] if verb == "delete"]
+    assert set(deleted) == {(r["type"], r["id"]) for r in _of_google(state) if r["type"] not in RETAINED}
     late = [(a, b) for a, b in _dependencies(state) if b in deleted and a in deleted[deleted.index(b) :]]
     assert late == []
     kept = {node.name for node in graph_of("dev").nodes if node.type in RETAINED}
@@ -99,10 +99,14 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> No
     assert clone.setting("dev", "adoptRetained") is None, "the stack's file stays as it was"
 
 
-def _dependencies(state: dict[str, Any]) -> set[tuple[str, str]]:
-    """(a, b): the resource with id a needs that with id b."""
-    ids = {r["urn"]: r["id"] for r in _of_google(state)}
-    return {(r["id"], ids[other]) for r in _of_google(state) for other in r.get("dependencies", []) if other in ids}
+def _dependencies(state: dict[str, Any]) -> set[tuple[tuple[str, str], tuple[str, str]]]:
+    """(a, b): the resource a needs b, each by type and id. A job of Cloud Run and its schedule have one id."""
+    those = {r["urn"]: (r["type"], r["id"]) for r in _of_google(state)}
+    return {
+        (those[urn], those[other])
+        for urn, other in ((r["urn"], other) for r in _of_google(state) for other in r.get("dependencies", []))
+        if other in those
+    }
 
 
 def _of_google(state: dict[str, Any]) -> list[dict[str, Any]]:
