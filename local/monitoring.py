@@ -95,6 +95,8 @@ def prepare(state: State, numbers: Mapping[str, float] | None = None) -> Monitor
             f"--storage.tsdb.path={data(state)}",
             f"--storage.tsdb.retention.time={_RETENTION_DAYS}d",
             f"--web.listen-address={_HOST}:{server}",
+            # It finds its Alertmanager some seconds after it starts: what fired before is told at the next look.
+            "--rules.alert.resend-delay=30s",
             "--log.level=warn",
         ],
         prometheus_url=f"http://{_HOST}:{server}",

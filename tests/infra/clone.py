@@ -157,6 +157,8 @@ class Clone:
             time.sleep(0.05)
         [cli] = [child for child in _children(process.pid) if child.name() == "pulumi"]
         plugins = _children(cli.pid)
+        if with_signal == signal.SIGKILL:
+            self._stop_between_writes(cli)
         cli.send_signal(with_signal)
         if with_signal == signal.SIGINT:
             # It ends what it has begun, and begins nothing more.
@@ -171,6 +173,19 @@ class Clone:
                 plugin_left.kill()
         self.cloud.held.unlink()
         return process.returncode
+
+    def _stop_between_writes(self, cli: psutil.Process) -> None:
+        """Stops it where its checkpoints are whole: `file://` writes them in place, a bucket takes whole ones."""
+        deadline = time.monotonic() + _LONGEST
+        while time.monotonic() < deadline:
+            cli.suspend()
+            texts = [file.read_text() for file in (self.state / ".pulumi" / "stacks").rglob("*.json")]
+            with contextlib.suppress(ValueError):
+                for text in texts:
+                    json.loads(text)
+                return
+            cli.resume()
+            time.sleep(0.05)
 
     def configure(self, stack: str, **values: Any) -> None:
         """Changes a stack's file, as a person would. None takes a value out."""
