@@ -42,7 +42,10 @@ class Probe(pulumi.ComponentResource):
         super().__init__(naming.component("Probe"), name, {}, opts)
         self._args, self._settings = args, args.settings
         if args.settings.pipeline.image:
-            self._schedule(self._job(self._access()))
+            job = self._job(self._access())
+            self._schedule(job)
+            for person in args.settings.identity.on_call:
+                self._may_look(job, person)
         self.register_outputs({})
 
     def _access(self) -> Sequence[pulumi.Resource]:
@@ -135,4 +138,22 @@ class Probe(pulumi.ComponentResource):
                 "oauth_token": {"service_account_email": account.email},
             },
             opts=pulumi.ResourceOptions(parent=self, depends_on=[may_run]),
+        )
+
+    def _may_look(self, job: cloudrunv2.Job, person: str) -> None:
+        """Who is on call sees whether it runs and how its runs ended. A schedule has no grant of its own."""
+        cloudrunv2.JobIamMember(
+            f"probe-{person}",
+            location=self._settings.region,
+            name=job.name,
+            role="roles/run.viewer",
+            member=person,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        projects.IAMMember(
+            f"schedule-{person}",
+            project=self._settings.project,
+            role="roles/cloudscheduler.viewer",
+            member=person,
+            opts=pulumi.ResourceOptions(parent=self),
         )

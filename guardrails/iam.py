@@ -184,6 +184,12 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("on-call", "project", "monitoring.viewer"): (
         "sees dashboards, alerts and objectives; Google grants it on a project alone"
     ),
+    Grant("on-call", "Cloud Run job audit-probe", "run.viewer"): (
+        "sees whether the probe runs, and how its runs ended"
+    ),
+    Grant("on-call", "project", "cloudscheduler.viewer"): (
+        "sees whether the probe's schedule is paused; Google grants it on a project alone"
+    ),
     Grant("on-call", "bucket dead-letters", "storage.objectViewer"): (
         "sees what could not be written, masked, and why; it retries and discards none"
     ),
@@ -297,6 +303,8 @@ _CHOSEN: Final[Mapping[str, tuple[str, str]]] = {
     "logging.viewer": ("onCall", "on-call"),
     "dataflow.viewer": ("onCall", "on-call"),
     "monitoring.viewer": ("onCall", "on-call"),
+    "run.viewer": ("onCall", "on-call"),
+    "cloudscheduler.viewer": ("onCall", "on-call"),
     "storage.objectViewer": ("onCall", "on-call"),
     "spanner.databaseReader": ("onCall", "on-call"),
     naming.DRAINER: ("drainers", "drainers"),

@@ -21,6 +21,7 @@ Rule = Callable[[Graph], Iterator[str]]
 # Roles that Google grants on a project alone, and what they are for.
 PROJECT_ROLES: Final[Mapping[str, str]] = {
     "roles/bigquery.jobUser": "a query is a job of a project",
+    "roles/cloudscheduler.viewer": "a schedule belongs to a project",
     "roles/dataflow.developer": "a job belongs to a project",
     "roles/dataflow.viewer": "a job belongs to a project",
     "roles/dataflow.worker": "a worker leases work from the project's Dataflow service",

@@ -22,17 +22,20 @@ def grants_to(graph: Graph, member: str) -> dict[str, Node]:
     return {node.inputs["role"]: node for node in graph.nodes if node.inputs.get("member") == member}
 
 
-def test_on_call_reads_log_job_metadata_dead_letters_and_dashboards_and_nothing_else(staffed: Graph) -> None:
+def test_on_call_reads_log_job_probe_metadata_dead_letters_and_dashboards_and_nothing_else(staffed: Graph) -> None:
     granted = grants_to(staffed, ON_CALL)
     assert {role: node.kind for role, node in granted.items()} == {
         "roles/logging.viewAccessor": "LogViewIamMember",
         "roles/logging.viewer": "IAMMember",
         "roles/dataflow.viewer": "IAMMember",
         "roles/monitoring.viewer": "IAMMember",
+        "roles/cloudscheduler.viewer": "IAMMember",
+        "roles/run.viewer": "JobIamMember",
         "roles/storage.objectViewer": "BucketIAMMember",
         "roles/spanner.databaseReader": "DatabaseIAMMember",
     }
     assert granted["roles/storage.objectViewer"].inputs["bucket"] == "payment-audit-staging-dead-letters"
+    assert granted["roles/run.viewer"].inputs["name"] == "audit-probe"
     assert granted["roles/spanner.databaseReader"].inputs["database"] == "audit-metadata"
 
 
