@@ -175,17 +175,18 @@ class Clone:
         return process.returncode
 
     def _stop_between_writes(self, cli: psutil.Process) -> None:
-        """Stops it where its checkpoints are whole: `file://` writes them in place, a bucket takes whole ones."""
+        """Stops it where all that `file://` keeps is whole: it writes the attributes of a checkpoint in place."""
         deadline = time.monotonic() + _LONGEST
         while time.monotonic() < deadline:
             cli.suspend()
-            texts = [file.read_text() for file in (self.state / ".pulumi" / "stacks").rglob("*.json")]
-            with contextlib.suppress(ValueError):
-                for text in texts:
-                    json.loads(text)
+            while cli.status() != psutil.STATUS_STOPPED:
+                time.sleep(0.01)
+            kept = [file.read_text() for file in (self.state / ".pulumi" / "stacks").rglob("*.json*")]
+            if all(_is_json(text) for text in kept):
                 return
             cli.resume()
             time.sleep(0.05)
+        raise AssertionError("the CLI was never between two writes")
 
     def configure(self, stack: str, **values: Any) -> None:
         """Changes a stack's file, as a person would. None takes a value out."""
@@ -261,3 +262,11 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 def _children(pid: int) -> list[Any]:
     return list(psutil.Process(pid).children(recursive=True))
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
