@@ -201,9 +201,9 @@ class Day:
             while not over.is_set():
                 self._audit("local", "freeze", process)
                 over.wait(_FROZEN_SECONDS)
-                if not over.is_set():
-                    self._audit("local", "thaw", process)
-                    over.wait(_THAWED_SECONDS)
+                self._audit("local", "thaw", process)
+                over.wait(_THAWED_SECONDS)
+            self._audit("local", "freeze", process)
 
         self._say(f"  {process} stands still for {_FROZEN_SECONDS} of every {_FROZEN_SECONDS + _THAWED_SECONDS} s")
         thread = threading.Thread(target=stutter, daemon=True)

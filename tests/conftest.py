@@ -20,6 +20,14 @@ from local.emulators import INSTANCE, PROJECT, BigQueryEmulator, SpannerEmulator
 from local.processes import Process
 from pipeline import clients
 
+# Minutes each, in a test or two: what came last would be waited for alone.
+LONGEST = ("test_service.py", "test_pulumi.py", "test_pulumi_stacks.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: two run at once, each as a whole (`make test`)."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AuditDatabase:

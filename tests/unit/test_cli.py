@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
 from contract.changes import Coordinates, DeadLetter, Reason
+from local import past
 from pipeline.sink.dead_letters import DeadLetterQueue
 from support.cli.main import COMMANDS, main
 from support.connection import Connection, ConnectionFileError, load
@@ -110,6 +113,35 @@ def test_the_connection_of_a_folder_above_is_found(
     (tmp_path / "deep" / "er").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "deep" / "er")
     assert load().job_name == "x"
+
+
+def test_a_container_s_connection_is_in_its_environment_and_a_named_file_goes_before_it(
+    connection_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = json.loads(connection_file.read_text()) | {"jobName": "in-the-environment"}
+    monkeypatch.setenv("AUDIT_CONNECTION_JSON", json.dumps(texts))
+    assert load().job_name == "in-the-environment"
+    assert load(connection_file).job_name == "x"
+    monkeypatch.setenv("AUDIT_CONNECTION_JSON", "{")
+    with pytest.raises(ConnectionFileError, match="AUDIT_CONNECTION_JSON must hold JSON"):
+        load()
+
+
+def test_a_scheduled_run_of_the_probe_writes_its_series_and_says_one_line(
+    connection_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cloud Monitoring and a cloud's Spanner cannot be here: what is between them is."""
+    texts = json.loads(connection_file.read_text()) | {"spannerEndpoint": ""}
+    connection_file.write_text(json.dumps(texts))
+    [*_, last] = past.measurements(past.Past(end=datetime(2026, 1, 1, tzinfo=UTC), minutes=2, changes=5))
+    written: list[Any] = []
+    monkeypatch.setattr("support.probe.Probe.run", lambda *_: last)
+    monkeypatch.setattr("support.series.write", lambda measurement, _: written.append(measurement))
+    ran = audit(connection_file, "probe", "--once", "--write")
+    assert ran.exit_code == 0, ran.output
+    assert written == [last]
+    [line] = ran.output.splitlines()
+    assert "15 committed, 15 queryable" in line
 
 
 @pytest.mark.parametrize(

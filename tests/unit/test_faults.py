@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
@@ -128,6 +130,66 @@ def test_the_alert_that_leads_is_the_first(
     day, result = Day(State(Path()), lambda _: None), Result(fault=fault.name, leads=fault.leads)
     with nullcontext() if leads else pytest.raises(GameDayError, match="AuditPaymentsNotAudited fired before"):
         day._await_alerts(fault, result, 0)
+
+
+class DayOnPaper(Day):
+    """A day whose stack is not there: what it would run is written down."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, alerts: list[Firing]) -> None:
+        super().__init__(State(Path()), lambda _: None)
+        self.ran: list[str] = []
+        clock = count(step=10)
+        monkeypatch.setattr("local.day.time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
+        monkeypatch.setattr("local.day.firing", lambda _: alerts if self.ran else [])
+        monkeypatch.setattr("local.day.watched_since", lambda *_: True)
+
+    def _audit(self, *command: str) -> subprocess.CompletedProcess[str]:
+        self.ran.append(" ".join(command))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    def _burst(self) -> None:
+        self.ran.append("burst")
+
+    def _kill_pipeline(self) -> None:
+        self.ran.append("kill")
+
+    def _change_schema(self, statements: Sequence[str]) -> None:
+        self.ran += [statement.partition(" ")[0] for statement in statements]
+
+    def _check(self) -> str:
+        return "checked"
+
+
+def _fires(severity: str) -> list[Firing]:
+    return [Firing(name="UnclassifiedColumn", severity=severity, title="", since="", runbook="")]
+
+
+def test_a_normal_hour_has_its_bursts_restarts_and_column_and_a_ticket_ends_it_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    day = DayOnPaper(monkeypatch, _fires("ticket"))
+    result = day.normal(60)
+    assert day.ran == ["burst", "kill", "ALTER", "burst", "kill", "burst"]
+    assert (result.fired.keys(), result.check) == ({"UnclassifiedColumn"}, "checked")
+
+
+def test_a_page_in_a_normal_hour_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    day = DayOnPaper(monkeypatch, _fires("page"))
+    with pytest.raises(GameDayError, match="UnclassifiedColumn paged, and nothing was wrong"):
+        day.normal(60)
+    assert day.ran == ["burst"]
+
+
+def test_a_slow_process_stands_still_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.day._FROZEN_SECONDS", 0.001)
+    monkeypatch.setattr("local.day._THAWED_SECONDS", 0.001)
+    day = DayOnPaper(monkeypatch, [])
+    with day._slowed("bigquery-emulator"):
+        while len(day.ran) < 4:
+            pass
+    assert day.ran[:4] == ["local freeze bigquery-emulator", "local thaw bigquery-emulator"] * 2
+    # The runbook's mitigation is a thaw: there must be something to mend.
+    assert day.ran[-1] == "local freeze bigquery-emulator"
 
 
 def test_the_list_names_every_fault_and_what_waits(tmp_path: Path) -> None:
