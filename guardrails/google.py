@@ -10,12 +10,17 @@ PROJECT_NUMBER: Final = "123456789012"
 
 # The ids by which Google's provider imports what has a name of ours, as its documentation writes them.
 IMPORT_IDS: Final[Mapping[str, str]] = {
+    "gcp:accesscontextmanager/servicePerimeter:ServicePerimeter": "{{name}}",
     "gcp:artifactregistry/repository:Repository": (
         "projects/{{project}}/locations/{{location}}/repositories/{{repository_id}}"
     ),
     "gcp:bigquery/dataset:Dataset": "projects/{{project}}/datasets/{{dataset_id}}",
     "gcp:bigquery/routine:Routine": "projects/{{project}}/datasets/{{dataset_id}}/routines/{{routine_id}}",
     "gcp:bigquery/table:Table": "projects/{{project}}/datasets/{{dataset_id}}/tables/{{table_id}}",
+    "gcp:bigquerydatapolicy/dataPolicy:DataPolicy": (
+        "projects/{{project}}/locations/{{location}}/dataPolicies/{{data_policy_id}}"
+    ),
+    "gcp:cloudbuild/workerPool:WorkerPool": "projects/{{project}}/locations/{{location}}/workerPools/{{name}}",
     "gcp:cloudrunv2/job:Job": "projects/{{project}}/locations/{{location}}/jobs/{{name}}",
     "gcp:cloudscheduler/job:Job": "projects/{{project}}/locations/{{region}}/jobs/{{name}}",
     "gcp:compute/firewall:Firewall": "projects/{{project}}/global/firewalls/{{name}}",
@@ -23,6 +28,8 @@ IMPORT_IDS: Final[Mapping[str, str]] = {
     "gcp:compute/router:Router": "projects/{{project}}/regions/{{region}}/routers/{{name}}",
     "gcp:compute/routerNat:RouterNat": "projects/{{project}}/regions/{{region}}/routers/{{router}}/{{name}}",
     "gcp:compute/subnetwork:Subnetwork": "projects/{{project}}/regions/{{region}}/subnetworks/{{name}}",
+    "gcp:dns/managedZone:ManagedZone": "projects/{{project}}/managedZones/{{name}}",
+    "gcp:dns/recordSet:RecordSet": "projects/{{project}}/managedZones/{{managed_zone}}/rrsets/{{name}}/{{type}}",
     "gcp:iam/workloadIdentityPool:WorkloadIdentityPool": (
         "projects/{{project}}/locations/global/workloadIdentityPools/{{workload_identity_pool_id}}"
     ),
@@ -37,7 +44,11 @@ IMPORT_IDS: Final[Mapping[str, str]] = {
     "gcp:logging/projectBucketConfig:ProjectBucketConfig": (
         "projects/{{project}}/locations/{{location}}/buckets/{{bucket_id}}"
     ),
+    "gcp:logging/projectExclusion:ProjectExclusion": "projects/{{project}}/exclusions/{{name}}",
     "gcp:logging/projectSink:ProjectSink": "projects/{{project}}/sinks/{{name}}",
+    "gcp:monitoring/customService:CustomService": "projects/{{project}}/services/{{service_id}}",
+    "gcp:monitoring/metricDescriptor:MetricDescriptor": "projects/{{project}}/metricDescriptors/{{type}}",
+    "gcp:monitoring/slo:Slo": "projects/{{project}}/services/{{service}}/serviceLevelObjectives/{{slo_id}}",
     "gcp:projects/service:Service": "{{project}}/{{service}}",
     "gcp:secretmanager/secret:Secret": "projects/{{project}}/secrets/{{secret_id}}",
     "gcp:serviceaccount/account:Account": (

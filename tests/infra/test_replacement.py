@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pulumi_gcp as gcp
+from asked_for import MORE
 
 from components.replacement import BESIDE
 from guardrails.google import import_id
 from guardrails.graph import Graph, Node, graph_of
-
-# What config can add to a stack, beyond what its file asks for.
-MORE: dict[str, Any] = {
-    "cloudNat": True,
-    "ciIssuer": "https://token.actions.githubusercontent.com",
-    "ciCondition": "assertion.repository == 'org/repo'",
-    "metadataProcessingUnits": 100,
-    "deliveryRepository": "projects/p/locations/us-central1/connections/c/repositories/n",
-    "deliveryImage": "us-central1-docker.pkg.dev/p/r/job",
-    "deliveryBuilder": f"us-central1-docker.pkg.dev/p/r/builder@sha256:{'0' * 64}",
-    "deliveryAccount": "deployer-sa@p.iam.gserviceaccount.com",
-    "deliveryPreviewAccount": "preview-sa@p.iam.gserviceaccount.com",
-    "deliveryState": "gs://p-pulumi-state",
-    "deliverySecrets": "gcpkms://projects/p/locations/us-central1/keyRings/r/cryptoKeys/k",
-    "notifications": ["ticket=audit-team@example.com"],
-}
 
 
 def clashing(graph: Graph) -> list[str]:
