@@ -18,7 +18,7 @@ import click
 
 from contract.options import LOG_LEVELS
 from local import installed
-from local.processes import Process, end_group
+from local.processes import Process, end_group, freeze_group
 from local.state import DEFAULT, FAILED, READY, State, alive
 
 # Commands of other modules: looked up when they are called, so that `audit` starts fast.
@@ -258,7 +258,7 @@ def start(folder: Path, name: str) -> None:
 @_state
 def freeze(folder: Path, name: str) -> None:
     """Stop a process where it stands, as a server that does not answer. `thaw` lets it go on."""
-    os.killpg(_process(folder, name), signal.SIGSTOP)
+    freeze_group(_process(folder, name))
     click.echo(f"The {name} is frozen. Let it go on: `audit local thaw {name}`.")
 
 

@@ -142,7 +142,7 @@ class Process:
 
     def freeze(self) -> None:
         """Stops the whole group where it stands: what a server that does not answer looks like."""
-        os.killpg(self.pid, signal.SIGSTOP)
+        freeze_group(self.pid)
 
     def thaw(self) -> None:
         os.killpg(self.pid, signal.SIGCONT)
@@ -155,6 +155,23 @@ class Process:
         """Asks it to end, waits up to `grace` seconds, then kills what is left of its group."""
         end_group(self.pid, grace=grace, reap=self.popen)
         _guard.remove(self.pid)
+
+
+def freeze_group(group: int) -> None:
+    """Stops every process of a group where it stands, and waits until none of them moves.
+
+    The signal alone only asks: on a busy machine a server still answers for a moment.
+    """
+    os.killpg(group, signal.SIGSTOP)
+    while not all(map(_stands, group_members(group))):
+        time.sleep(0.01)
+
+
+def _stands(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def end_group(group: int, *, grace: float = 5, reap: subprocess.Popen[bytes] | None = None) -> None:
