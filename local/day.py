@@ -76,19 +76,21 @@ class Day:
         self._say(f"\n{fault.name}: {fault.title}")
         self._await(self._quiet(), _QUIET_MINUTES, "no alert to fire before the fault")
         began = time.monotonic()
-        self._do(fault.inject)
-        self._change_schema(fault.schema)
-        if fault.commits:
-            self._commit(fault.commits())
-        with self._slowed(fault.slow):
-            self._await_alerts(fault, result, began)
+        try:
+            self._do(fault.inject)
+            self._change_schema(fault.schema)
+            if fault.commits:
+                self._commit(fault.commits())
+            with self._slowed(fault.slow):
+                self._await_alerts(fault, result, began)
+        except BaseException:
+            # The stack can be somebody's own: a day that fails, or is ended, leaves no fault in it.
+            self._say("  the day ends here; what it broke is mended")
+            self._mend(fault)
+            raise
         self._say(f"open {fault.runbook}")
         mitigated = time.monotonic()
-        self._do(fault.mitigate)
-        self._change_schema(fault.schema_mend)
-        if fault.mend:
-            # A copy: what is committed joins the list.
-            self._commit(fault.mend(list(self._made)))
+        self._mend(fault)
         self._await(lambda: self._over(fault, result, began), _RESOLVED_MINUTES, "every alert to resolve")
         result.resolved = round(time.monotonic() - mitigated)
         self._say(f"  {result.resolved:>5} s after the mitigation: all resolved")
@@ -123,6 +125,14 @@ class Day:
             time.sleep(_LOOK_SECONDS)
         result.check = self._check()
         return result
+
+    def _mend(self, fault: Fault) -> None:
+        """Does what the runbook says, and what the payments' service does."""
+        self._do(fault.mitigate)
+        self._change_schema(fault.schema_mend)
+        if fault.mend:
+            # A copy: what is committed joins the list.
+            self._commit(fault.mend(list(self._made)))
 
     def _burst(self) -> None:
         self._say(f"  a burst: {_BURST_TPS} a second more, for {_BURST_SECONDS} s")

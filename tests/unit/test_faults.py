@@ -180,6 +180,18 @@ def test_a_page_in_a_normal_hour_fails_it(monkeypatch: pytest.MonkeyPatch) -> No
     assert day.ran == ["burst"]
 
 
+@pytest.mark.parametrize("name", ["pipeline-stopped", "column-added"])
+def test_a_day_that_fails_leaves_no_fault_behind(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    fault = faults.named(name)
+    stray = Firing(name="AuditRetentionClock", severity="page", title="", since="", runbook="")
+    day = DayOnPaper(monkeypatch, [stray])
+    with pytest.raises(GameDayError, match="AuditRetentionClock fired"):
+        day.run(fault)
+    broken = [" ".join(command) for command in fault.inject] or ["ALTER"]
+    mended = [" ".join(command) for command in fault.mitigate] or ["ALTER"]
+    assert day.ran == broken + mended
+
+
 def test_a_slow_process_stands_still_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.day._FROZEN_SECONDS", 0.001)
     monkeypatch.setattr("local.day._THAWED_SECONDS", 0.001)
