@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Final
 
+from contract import schema, timestamps
+from contract.changes import Coordinates, DeadLetter, Reason
 from contract.tables import PAYMENT_TABLE
 from local.simulator import COMMIT_TIMESTAMP, Mutation
 
@@ -21,6 +23,10 @@ Commits = Iterator[list[Mutation]]
 STUCK_STATUS: Final = "WAITING_FOR_BANK"
 _POISONED: Final = 60
 _FAILED: Final = 600
+# More than half of the seven days that Spanner keeps its change records.
+_FORGOTTEN: Final = timedelta(days=4)
+# In a runbook's command: the dead letter in question.
+LETTER: Final = "<ID>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +34,8 @@ class Fault:
     """One fault. `leads` fires first and is the page to open, `fires` are all that must, `may` what rightly may too.
 
     `minutes` is how long it may take until all of it fires. `slow` is a process that answers only now and then, until
-    the mitigation; `schema` is DDL of the source, `schema_mend` what takes it back. `waits_for` names the capability
+    the mitigation; `schema` is DDL of the source, `schema_mend` what takes it back; `letter` is one that was set aside.
+    `lasting` looks at so long a time that the day does not wait until it is resolved. `waits_for` names the capability
     without which it cannot be tried. `stack` are options that its stack is started with: it then needs one of its own.
     """
 
@@ -45,6 +52,8 @@ class Fault:
     slow: str = ""
     schema: tuple[str, ...] = ()
     schema_mend: tuple[str, ...] = ()
+    letter: Callable[[], DeadLetter] | None = None
+    lasting: frozenset[str] = frozenset()
     stack: tuple[str, ...] = ()
     waits_for: str = ""
 
@@ -83,6 +92,20 @@ def _poison() -> Commits:
     for _ in range(_POISONED):
         # The test number of every card network's documentation, where an identifier has to be.
         yield [_payment(str(uuid.uuid4()), "INSERT", "INITIATED", CustomerId="4111111111111111")]
+
+
+def _forgotten() -> DeadLetter:
+    at = timestamps.from_datetime(datetime.now(UTC) - _FORGOTTEN)
+    stream = next(name for name, tables in schema.change_streams().items() if PAYMENT_TABLE in tables)
+    return DeadLetter(
+        coordinates=Coordinates(stream, PAYMENT_TABLE, at, uuid.uuid4().hex, "00000000", 0),
+        step="write",
+        reason=Reason.REJECTED,
+        message="A game day: nobody has decided on this letter for four days.",
+        attempts=5,
+        first_failed_at=at,
+        last_failed_at=at,
+    )
 
 
 _OUTAGE: Final = frozenset({"AuditPaymentsNotAudited", "AuditThroughputStalled"})
@@ -168,10 +191,19 @@ FAULTS: Final = (
         name="poison-records",
         title="changes that cannot be audited: a card number where an identifier has to be",
         leads="AuditRecordFailureRateHigh",
-        fires=frozenset({"AuditRecordFailureRateHigh", "CardNumberFound"}),
+        fires=frozenset({"AuditRecordFailureRateHigh", "CardNumberFound", "AuditDlqGrowth"}),
         may=_DEAD,
-        minutes=10,
         commits=_poison,
+        # Of the last hour: security looks even when it was only one, and is over.
+        lasting=frozenset({"CardNumberFound"}),
+    ),
+    Fault(
+        name="letter-forgotten",
+        title="a dead letter of four days ago, on which nobody has decided",
+        leads="AuditRetentionClock",
+        fires=frozenset({"AuditRetentionClock", "AuditDlqUnresolved"}),
+        letter=_forgotten,
+        mitigate=(("dead-letters", "discard", LETTER),),
     ),
     Fault(
         name="load-above-design",

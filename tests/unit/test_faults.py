@@ -23,6 +23,7 @@ from local.faults import FAULTS, Fault
 from local.gameday import gameday
 from local.monitoring import Firing
 from local.state import State
+from pipeline.sink.dead_letters import DeadLetterQueue
 from support.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -30,11 +31,8 @@ CATALOG = {alert.name: alert for alert in alerts(Thresholds(), Watched())}
 # Alerts that can fire here and have no game day yet: their windows are hours or days, or they need validation.
 WITHOUT = {
     "AuditLatencySlowBurn": "on a backfilled past: tests/emulators/test_monitoring.py",
-    "AuditLatencyBudgetTicket": "three days",
+    "AuditLatencyBudgetTicket": "on a backfilled past: tests/emulators/test_monitoring.py",
     "AuditThroughputDeficit": "may fire in an outage",
-    "AuditDlqGrowth": "may fire with poison records",
-    "AuditDlqUnresolved": "four hours",
-    "AuditRetentionClock": "half of the retention",
     "AuditValidationMismatch": "validation",
 }
 
@@ -50,7 +48,7 @@ def test_every_alert_of_a_fault_can_fire_here_and_has_its_runbook(fault: Fault) 
 
 @pytest.mark.parametrize("fault", [f for f in FAULTS if not f.waits_for], ids=lambda fault: fault.name)
 def test_every_fault_breaks_something_and_its_commands_are_there(fault: Fault) -> None:
-    assert fault.inject or fault.commits or fault.stack or fault.slow or fault.schema
+    assert fault.inject or fault.commits or fault.stack or fault.slow or fault.schema or fault.letter
     for command in (*fault.inject, *fault.mitigate, ("local", "up", *fault.stack)):
         shown = CliRunner().invoke(main, [*command, "--help"])
         assert shown.exit_code == 0, shown.output
@@ -61,7 +59,7 @@ def test_the_mitigation_is_the_runbook_s_own(fault: Fault) -> None:
     page = (ROOT / fault.runbook).read_text()
     mitigate = page[page.index("## Mitigate") : page.index("## Verify")]
     for command in fault.mitigate:
-        assert f"`./audit {' '.join(command)}`" in mitigate
+        assert re.search(rf"(`|^ *)\./audit {re.escape(' '.join(command))}(`|$)", mitigate, re.M)
 
 
 def test_every_alert_that_can_fire_here_has_its_game_day_or_says_why_not() -> None:
@@ -178,6 +176,29 @@ def test_a_page_in_a_normal_hour_fails_it(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(GameDayError, match="UnclassifiedColumn paged, and nothing was wrong"):
         day.normal(60)
     assert day.ran == ["burst"]
+
+
+def test_a_letter_that_was_forgotten_is_discarded_by_its_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    connection = SimpleNamespace(dead_letter_directory=str(tmp_path))
+    monkeypatch.setattr("local.day.connections", SimpleNamespace(load=lambda _: connection))
+    day = DayOnPaper(monkeypatch, [])
+    fault = faults.named("letter-forgotten")
+    assert fault.letter
+    day._set_aside(fault.letter())
+    [letter] = DeadLetterQueue(str(tmp_path)).letters("severe")
+    day._do(fault.mitigate)
+    assert day.ran == [f"dead-letters discard {letter.id}"]
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_day_waits_for_all_but_the_alerts_that_look_at_an_hour(
+    monkeypatch: pytest.MonkeyPatch, lasting: bool
+) -> None:
+    fault = faults.named("poison-records")
+    [hour] = fault.lasting
+    alert = Firing(name=hour if lasting else fault.leads, severity="page", title="", since="", runbook="")
+    monkeypatch.setattr("local.day.firing", lambda _: [alert])
+    assert Day(State(Path()), lambda _: None)._over(fault, Result(fault="", leads=""), 0) == lasting
 
 
 @pytest.mark.parametrize("name", ["pipeline-stopped", "column-added"])
