@@ -168,8 +168,10 @@ def freeze_group(group: int) -> None:
 
 
 def _stands(process: psutil.Process) -> bool:
+    """Stopped; or in the kernel, from where it cannot come back: a shell that waits for a child that is stopped before
+    its exec."""
     try:
-        return bool(process.status() == psutil.STATUS_STOPPED)
+        return process.status() in {psutil.STATUS_STOPPED, psutil.STATUS_DISK_SLEEP}
     except psutil.NoSuchProcess:
         return True
 

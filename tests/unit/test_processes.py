@@ -82,6 +82,16 @@ def test_a_process_with_grace_ends_in_its_own_way_even_when_it_was_frozen(tmp_pa
     assert "bye" in process.output()
 
 
+@pytest.mark.timeout(60)
+def test_a_shell_that_is_frozen_while_it_starts_a_child_is_not_waited_for(tmp_path: Path) -> None:
+    # It waits in the kernel until its child has begun another program, and the child is stopped.
+    with Process.start("busy", ["sh", "-c", "while :; do /bin/true; done"], log=tmp_path / "log") as process:
+        for each in range(200):
+            time.sleep(each * 0.00002)
+            process.freeze()
+            process.thaw()
+
+
 def test_a_killed_parent_leaves_nothing_behind(tmp_path: Path) -> None:
     program = f"""
 import time
