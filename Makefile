@@ -27,10 +27,10 @@ gameday: setup ## Break something, see its alert fire, mend it, lose nothing: ma
 
 test: pulumi ## Run all the tests: make test [ARGS="-k search"]
 	@local/setup.sh monitoring
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-infra: pulumi ## Run the tests of the stacks: graphs, rules, delivery, and the real Pulumi CLI
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/infra $(ARGS)
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/infra $(ARGS)
 
 lint: setup ## Check style, types and the direction of imports
 	@$(BIN)/ruff check

@@ -25,7 +25,7 @@ LONGEST = ("test_service.py", "test_pulumi.py", "test_pulumi_stacks.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: two run at once, each as a whole (`make test`)."""
+    """The longest files first: three run at once, each as a whole (`make test`); part of their time is waiting."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
