@@ -318,10 +318,11 @@ def stack(state: State, say: Callable[[str], None], options: tuple[str, ...]) ->
     at = f"--state={state.root}"
     command = ["local", "up", "--monitoring", "--past", "--tidy", f"--tps={TPS}", *options]
     say(f"$ ./audit {' '.join(command)}")
-    done = subprocess.run([str(AUDIT), *command, at], check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise GameDayError(f"the local stack did not start: {done.stdout}{done.stderr}")
+    # What is ended while it starts is taken down as well.
     try:
+        done = subprocess.run([str(AUDIT), *command, at], check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise GameDayError(f"the local stack did not start: {done.stdout}{done.stderr}")
         yield
     finally:
         subprocess.run([AUDIT, "local", "down", at], check=False, capture_output=True)
