@@ -149,8 +149,12 @@ def _wrong_state(
         source = _source(connection, table, cutoff)
         findings += compare.compare_state(source, present, masker, payments.PAYMENT_STATES, unsure)
         if table == tables.PAYMENT_TABLE:
-            # What arrived between the two queries is not in `newest`.
-            moved = {row["PUID"] for row in current if row[tables.COMMIT_TIMESTAMP] > cutoff}
+            # What arrived between the two queries is not in `newest`; and `current` does not show what was deleted.
+            later = f"SELECT PUID FROM `{connection.project}.{tables.changelogs()[table].id}`"
+            moved = {
+                row["PUID"]
+                for row in warehouse.rows(f"{later} WHERE {tables.COMMIT_TIMESTAMP} > @cutoff", cutoff=cutoff)
+            }
             findings += compare.compare_current(current, newest, unsure | moved)
     return findings
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from contract import payments, schema, tables, timestamps
 from contract.changes import Change, Column, DeadLetter, Reason
-from local.check import CheckReport, check, run_check
+from local.check import CheckReport, _changelog, check, run_check
 from local.ledger import Entry, Ledger
 from local.state import State
 from pipeline.sink.dead_letters import DeadLetterQueue
@@ -223,6 +223,19 @@ def test_it_waits_for_changes_that_are_on_their_way(stack: Stack, monkeypatch: p
     monkeypatch.setattr("local.check.time.sleep", arrives_meanwhile)
     assert stack.check(wait=60).ok
     assert len(pauses) == 1
+
+
+def test_a_payment_that_is_deleted_during_the_check_is_no_finding(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deleted_meanwhile(warehouse: Any, table: str) -> Any:
+        rows = _changelog(warehouse, table)
+        if table == tables.PAYMENT_TABLE:
+            stack.carry(stack.commit(tables.PAYMENT_TABLE, "DELETE", payment("p1", "CAPTURED")))
+        return rows
+
+    monkeypatch.setattr("local.check._changelog", deleted_meanwhile)
+    assert stack.check().findings == ()
 
 
 def test_latency_ends_when_the_append_could_be_queried(stack: Stack) -> None:
