@@ -33,10 +33,10 @@ LETTER: Final = "<ID>"
 class Fault:
     """One fault. `leads` fires first and is the page to open, `fires` are all that must, `may` what rightly may too.
 
-    `minutes` is how long it may take until all of it fires. `slow` is a process that answers only now and then, until
-    the mitigation; `schema` is DDL of the source, `schema_mend` what takes it back; `letter` is one that was set aside.
-    `lasting` looks at so long a time that the day does not wait until it is resolved. `waits_for` names the capability
-    without which it cannot be tried. `stack` are options that its stack is started with: it then needs one of its own.
+    `minutes` is how long it may take until all of it fires, `resolves` until none fires. `slow` is a process that
+    answers only now and then, until the mitigation; `schema` is DDL of the source, `schema_mend` what takes it back;
+    `letter` is one that was set aside. `waits_for` names the capability without which it cannot be tried. `stack` are
+    options that its stack is started with: it then needs one of its own.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Fault:
     fires: frozenset[str]
     may: frozenset[str] = frozenset()
     minutes: int = 15
+    resolves: int = 20
     inject: tuple[Command, ...] = ()
     commits: Callable[[], Commits] | None = None
     mitigate: tuple[Command, ...] = ()
@@ -53,7 +54,6 @@ class Fault:
     schema: tuple[str, ...] = ()
     schema_mend: tuple[str, ...] = ()
     letter: Callable[[], DeadLetter] | None = None
-    lasting: frozenset[str] = frozenset()
     stack: tuple[str, ...] = ()
     waits_for: str = ""
 
@@ -194,8 +194,8 @@ FAULTS: Final = (
         fires=frozenset({"AuditRecordFailureRateHigh", "CardNumberFound", "AuditDlqGrowth"}),
         may=_DEAD,
         commits=_poison,
-        # Of the last hour: security looks even when it was only one, and is over.
-        lasting=frozenset({"CardNumberFound"}),
+        # CardNumberFound looks at the last hour: security comes even when it was only one, and is over.
+        resolves=75,
     ),
     Fault(
         name="letter-forgotten",

@@ -18,7 +18,7 @@ from alerts.thresholds import Thresholds, Watched
 from components.config import stack_config
 from contract import payments, tables
 from local import faults
-from local.day import Day, GameDayError, Result
+from local.day import Day, GameDayError, Result, stack
 from local.faults import FAULTS, Fault
 from local.gameday import gameday
 from local.monitoring import Firing
@@ -190,15 +190,20 @@ def test_a_letter_that_was_forgotten_is_discarded_by_its_id(monkeypatch: pytest.
     assert day.ran == [f"dead-letters discard {letter.id}"]
 
 
-@pytest.mark.parametrize("lasting", [False, True])
-def test_a_day_waits_for_all_but_the_alerts_that_look_at_an_hour(
-    monkeypatch: pytest.MonkeyPatch, lasting: bool
+def test_a_day_that_is_ended_while_its_stack_starts_takes_it_down(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    fault = faults.named("poison-records")
-    [hour] = fault.lasting
-    alert = Firing(name=hour if lasting else fault.leads, severity="page", title="", since="", runbook="")
-    monkeypatch.setattr("local.day.firing", lambda _: [alert])
-    assert Day(State(Path()), lambda _: None)._over(fault, Result(fault="", leads=""), 0) == lasting
+    ran: list[str] = []
+
+    def run(command: Sequence[object], **_: object) -> None:
+        ran.append(str(command[2]))
+        if command[2] == "up":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("local.day.subprocess.run", run)
+    with pytest.raises(KeyboardInterrupt), stack(State(tmp_path), lambda _: None, ()):
+        pass
+    assert ran == ["up", "down"]
 
 
 @pytest.mark.parametrize("name", ["pipeline-stopped", "column-added"])
