@@ -38,6 +38,8 @@ AUDIT: Final = Path(sys.executable).with_name("audit")
 # As in an hour of normal traffic: what the emulator costs grows with its stream.
 TPS: Final = 4
 _LOOK_SECONDS: Final = 3.0
+# How often one who waits is told for what.
+_TELL_SECONDS: Final = 300
 _QUIET_MINUTES: Final = 15
 _ARRIVE_SECONDS: Final = 120
 _DDL_SECONDS: Final = 120
@@ -188,13 +190,21 @@ class Day:
         return not firing(self.state)
 
     def _await(self, done: Callable[[], bool], minutes: float, what: str | Callable[[], str]) -> None:
-        deadline = time.monotonic() + 60 * minutes
+        began = time.monotonic()
+        told = began
         while not done():
-            if time.monotonic() > deadline:
-                waited = what if isinstance(what, str) else what()
-                there = ", ".join(alert.name for alert in firing(self.state)) or "none"
-                raise GameDayError(f"waited {minutes} minutes for {waited}. Firing now: {there}.")
+            now = time.monotonic()
+            waited = what if isinstance(what, str) else what()
+            if now > began + 60 * minutes:
+                raise GameDayError(f"waited {minutes} minutes for {waited}. Firing now: {self._firing()}.")
+            if now > told + _TELL_SECONDS:
+                told = now
+                left = f"at most {began + 60 * minutes - now:.0f} s more"
+                self._say(f"  waiting for {waited}, {left}. Firing now: {self._firing()}.")
             time.sleep(_LOOK_SECONDS)
+
+    def _firing(self) -> str:
+        return ", ".join(alert.name for alert in firing(self.state)) or "none"
 
     def _do(self, commands: Iterable[Command]) -> None:
         for printed in commands:

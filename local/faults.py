@@ -126,7 +126,7 @@ FAULTS: Final = (
         name="pipeline-stalled",
         title="the pipeline hangs: it is there, and does nothing",
         leads="AuditThroughputBurn",
-        fires=frozenset({"AuditThroughputBurn", *_OUTAGE}),
+        fires=frozenset({"AuditThroughputBurn", "AuditThroughputDeficit", *_OUTAGE}),
         may=_LATE,
         inject=(("local", "freeze", "pipeline"),),
         # A job that hangs is replaced, not woken.

@@ -32,7 +32,6 @@ CATALOG = {alert.name: alert for alert in alerts(Thresholds(), Watched())}
 WITHOUT = {
     "AuditLatencySlowBurn": "on a backfilled past: tests/emulators/test_monitoring.py",
     "AuditLatencyBudgetTicket": "on a backfilled past: tests/emulators/test_monitoring.py",
-    "AuditThroughputDeficit": "may fire in an outage",
     "AuditValidationMismatch": "validation",
 }
 
@@ -216,6 +215,21 @@ def test_a_day_that_fails_leaves_no_fault_behind(monkeypatch: pytest.MonkeyPatch
     broken = [" ".join(command) for command in fault.inject] or ["ALTER"]
     mended = [" ".join(command) for command in fault.mitigate] or ["ALTER"]
     assert day.ran == broken + mended
+
+
+def test_one_who_waits_long_is_told_for_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    day = DayOnPaper(monkeypatch, _fires("page"))
+    day._say, day.ran = said.append, ["a fault"]
+    # The clock of a day on paper goes on by ten seconds a look.
+    looks = iter(range(70))
+    day._await(lambda: next(looks) == 69, 20, "the alert to resolve")
+    assert said == [
+        f"  waiting for the alert to resolve, at most {left} s more. Firing now: UnclassifiedColumn."
+        for left in (890, 580)
+    ]
+    with pytest.raises(GameDayError, match="waited 5 minutes for the alert to resolve"):
+        day._await(lambda: False, 5, "the alert to resolve")
 
 
 def test_a_slow_process_stands_still_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
