@@ -45,7 +45,7 @@ _ARRIVE_SECONDS: Final = 120
 _DDL_SECONDS: Final = 120
 _BURST_TPS: Final = 20
 _BURST_SECONDS: Final = 30
-# A slow process: what waits for it waits longer than the promise, for one change in two, and gets an answer in the end.
+# A slow process: what waits for it waits longer than the promise, and gets an answer in the end.
 _FROZEN_SECONDS: Final = 20
 _THAWED_SECONDS: Final = 8
 
@@ -190,21 +190,18 @@ class Day:
         return not firing(self.state)
 
     def _await(self, done: Callable[[], bool], minutes: float, what: str | Callable[[], str]) -> None:
-        began = time.monotonic()
-        told = began
+        began = told = time.monotonic()
         while not done():
             now = time.monotonic()
-            waited = what if isinstance(what, str) else what()
-            if now > began + 60 * minutes:
-                raise GameDayError(f"waited {minutes} minutes for {waited}. Firing now: {self._firing()}.")
-            if now > told + _TELL_SECONDS:
+            left = began + 60 * minutes - now
+            if left < 0 or now > told + _TELL_SECONDS:
+                awaited = what if isinstance(what, str) else what()
+                there = ", ".join(alert.name for alert in firing(self.state)) or "none"
+                if left < 0:
+                    raise GameDayError(f"waited {minutes} minutes for {awaited}. Firing now: {there}.")
                 told = now
-                left = f"at most {began + 60 * minutes - now:.0f} s more"
-                self._say(f"  waiting for {waited}, {left}. Firing now: {self._firing()}.")
+                self._say(f"  waiting for {awaited}, at most {left:.0f} s more. Firing now: {there}.")
             time.sleep(_LOOK_SECONDS)
-
-    def _firing(self) -> str:
-        return ", ".join(alert.name for alert in firing(self.state)) or "none"
 
     def _do(self, commands: Iterable[Command]) -> None:
         for printed in commands:

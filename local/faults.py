@@ -148,7 +148,7 @@ FAULTS: Final = (
         leads="AuditLatencyFastBurn",
         fires=frozenset({"AuditLatencyFastBurn"}),
         may=frozenset({"AuditThroughputBurn", "AuditThroughputDeficit"}),
-        minutes=40,
+        minutes=25,
         slow="bigquery-emulator",
         mitigate=(("local", "thaw", "bigquery-emulator"),),
     ),

@@ -34,7 +34,7 @@ from local.state import DEFAULT, State
 def gameday(names: tuple[str, ...], normal: float | None, as_json: bool, folder: Path) -> None:
     """Break something for real, see the right alert fire, do what its runbook says, and lose nothing.
 
-    Without a fault: the list of them. Each takes 8 to 35 minutes, most of it waiting, as a pager does; poison-records
+    Without a fault: the list of them. Each takes 8 to 30 minutes, most of it waiting, as a pager does; poison-records
     over an hour, which is as far as one of its pages looks back. The stack is the local one that runs with
     --monitoring, or one of its own with a little traffic.
 
