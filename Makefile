@@ -1,6 +1,6 @@
 # Everything is installed by `make setup`, which every target that needs it calls; it is quick when all is there.
 .DEFAULT_GOAL := help
-.PHONY: help setup pulumi run down gameday test test-infra lint docs bench
+.PHONY: help setup pulumi run down gameday test test-infra soak lint docs bench
 
 BIN := .venv/bin
 # make run DURATION=120 TPS=50 SEED=1
@@ -31,6 +31,9 @@ test: pulumi ## Run all the tests: make test [ARGS="-k search"]
 
 test-infra: pulumi ## Run the tests of the stacks: graphs, rules, delivery, and the real Pulumi CLI
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/infra $(ARGS)
+
+soak: setup ## Kill and cut the job at random between strict services, lose nothing: make soak [KILLS=20] [DURATION=120]
+	@$(BIN)/python -m tests.strict.soak $(if $(KILLS),--kills $(KILLS)) $(if $(DURATION),--duration $(DURATION)) $(ARGS)
 
 lint: setup ## Check style, types and the direction of imports
 	@$(BIN)/ruff check

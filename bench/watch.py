@@ -1,4 +1,4 @@
-"""CPU and memory of the processes of a local stack, sampled from outside."""
+"""CPU and memory of processes, sampled from outside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, Final
 
 import psutil
@@ -17,12 +18,14 @@ _EVERY_SECONDS: Final = 2.0
 _PRISM: Final = "prism"
 
 
-class Watch:
-    """Samples until `stop`. CPU seconds and memory are those of whole process groups, Prism's apart."""
+class ProcessWatch:
+    """Samples until `stop`. CPU seconds and memory are those of whole process groups, Prism's apart.
 
-    def __init__(self, state: State, others: dict[str, int] | None = None) -> None:
-        self._state = state
-        self._others = others or {}
+    `leaders` gives the groups of the moment: name → pid of the leader.
+    """
+
+    def __init__(self, leaders: Callable[[], dict[str, int]]) -> None:
+        self._leaders = leaders
         self._first: dict[int, float] = {}
         self._last: dict[int, float] = {}
         self._names: dict[int, str] = {}
@@ -65,10 +68,9 @@ class Watch:
     def _sample(self) -> None:
         at = time.monotonic() - self._began
         memory: dict[str, float] = defaultdict(float)
-        stack = self._state.read()
-        leaders = {name: record["pid"] for name, record in stack.get("processes", {}).items() if record.get("pid")}
-        for name, leader in (leaders | {"supervisor": stack["supervisor"]["pid"]} | self._others).items():
-            for process in group_members(leader):
+        for name, leader in self._leaders().items():
+            # One that is in another's group is watched alone.
+            for process in group_members(leader) or _alone(leader):
                 with contextlib.suppress(psutil.Error):
                     times, what = process.cpu_times(), _PRISM if process.name() == _PRISM else name
                     self._names[process.pid] = what
@@ -78,6 +80,22 @@ class Watch:
                     memory[what] += process.memory_info().rss / 2**20
         for what, mib in memory.items():
             self._memory[what].append((at, mib))
+
+
+class Watch(ProcessWatch):
+    """Watches the processes of a local stack, and others by their pids."""
+
+    def __init__(self, state: State, others: dict[str, int] | None = None) -> None:
+        def leaders() -> dict[str, int]:
+            stack = state.read()
+            running = {name: record["pid"] for name, record in stack.get("processes", {}).items() if record.get("pid")}
+            return running | {"supervisor": stack["supervisor"]["pid"]} | (others or {})
+
+        super().__init__(leaders)
+
+
+def _alone(pid: int) -> list[psutil.Process]:
+    return [psutil.Process(pid)] if psutil.pid_exists(pid) else []
 
 
 def _slope(samples: list[tuple[float, float]]) -> float:

@@ -1,0 +1,84 @@
+"""Breaks the core on purpose, one small way at a time, and runs the test that must notice.
+
+    python -m tests.mutations [--only TEXT] [--list]
+
+Each mutation is applied to a copy of the tree in a temporary folder. A mutation that its test does not notice survives:
+then the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.mutations.catalog import MUTATIONS, Mutation
+
+ROOT: Final = Path(__file__).parents[2]
+_NOT_COPIED: Final = shutil.ignore_patterns(".git", ".venv", ".audit", "__pycache__", ".*_cache", "build", "results")
+_SECONDS: Final = 300
+
+
+@contextmanager
+def tree() -> Iterator[Path]:
+    """A copy of the tree that can be broken."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "tree"
+        shutil.copytree(ROOT, copy, ignore=_NOT_COPIED)
+        yield copy
+
+
+def is_noticed(mutation: Mutation, copy: Path) -> bool:
+    """Whether the mutation's tests fail with it. The copy is whole again afterwards."""
+    path = copy / mutation.file
+    sound = path.read_text()
+    path.write_text(mutation.apply(sound))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutation.tests],
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(copy)},
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return True  # a test that hangs is one that does not pass
+    finally:
+        path.write_text(sound)
+    # 1: tests failed. Anything else (no such test, a broken import of the tests' own) is not the mutation's doing.
+    if done.returncode not in (0, 1, 2):
+        raise RuntimeError(f"{mutation.name}: pytest ended with {done.returncode}\n{done.stdout[-2000:]}")
+    return done.returncode != 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="Only mutations with this text in their name or file.")
+    parser.add_argument("--list", action="store_true", help="Show the mutations and their tests; run nothing.")
+    options = parser.parse_args()
+    chosen = [m for m in MUTATIONS if options.only in f"{m.file} {m.name}"]
+    if options.list:
+        print("\n".join(f"{m.file}: {m.name}\n    {' '.join(m.tests)}" for m in chosen))
+        return 0
+    survived = []
+    with tree() as copy:
+        for number, mutation in enumerate(chosen, 1):
+            noticed = is_noticed(mutation, copy)
+            print(f"[{number}/{len(chosen)}] {'noticed ' if noticed else 'SURVIVED'}  {mutation.name}", flush=True)
+            if not noticed:
+                survived.append(mutation)
+    print(f"{len(chosen) - len(survived)} of {len(chosen)} mutations noticed")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,15 @@
+"""The whole job between the strict services, killed and cut off: nothing is lost, doubled or different."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.strict.soak import soak
+
+
+def test_nothing_is_lost_doubled_or_different_when_the_job_is_killed_between_strict_services(tmp_path: Path) -> None:
+    said: list[str] = []
+    found = soak(tmp_path / "soak", kills=3, duration=40, rate=30, seed=7, say=said.append)
+    assert found.ok, "\n".join([*said, str(found), *found.missing[:5], *found.different[:5], *found.dead[:5]])
+    assert found.committed > 500
+    assert sum("killed" in line for line in said) >= 1
