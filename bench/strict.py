@@ -73,7 +73,7 @@ def show(result: dict[str, Any]) -> str:
         "  commit → queryable: " + ", ".join(f"{name} {latency[name]:,} ms" for name in ("p50", "p95", "p99", "max")),
         f"  cores: {json.dumps(result['cores'])}",
         *(
-            f"  {name}: at most {of['most']} MiB, {of['growth_mib_a_minute_second_half']:+} a minute over the second half"
+            f"  {name}: at most {of['most']} MiB, {of['growth_mib_a_minute_second_half']:+} a minute at the end"
             for name, of in memory.items()
         ),
     ]
