@@ -26,7 +26,7 @@ _REWRITTEN: Final = frozenset(
 
 @dataclass(kw_only=True)
 class Comparison:
-    """Changes by id. `dead` are those that must arrive and are a dead letter instead."""
+    """Changes by id and table, as a dead letter has them: `dead` are those that became one and must not."""
 
     committed: int = 0
     arrived: int = 0
@@ -50,9 +50,12 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Committed:
-    """A change as the strict Spanner committed it, with its values in Spanner's JSON encoding."""
+    """A change as the strict Spanner committed it, with its values in Spanner's JSON encoding.
 
-    change_id: str
+    `id` has the table in it: one transaction can give the same change id in two streams.
+    """
+
+    id: str
     table: str
     mod_type: str
     keys: Mapping[str, Any]
@@ -64,33 +67,34 @@ class Committed:
         """From a line of the ledger."""
         at = (line["commit_timestamp"], line["server_transaction_id"], line["record_sequence"], line["mod_index"])
         fields = {name: line[name] for name in ("table", "mod_type", "keys", "new", "old")}
-        return cls(change_id=change_id(*at), **fields)
+        return cls(id=f"{change_id(*at)}@{line['table']}", **fields)
 
 
 def compare(
     committed: Iterable[Committed], rows: Iterable[Mapping[str, Any]], dead: Iterable[str] = (), *, doubles: bool = True
 ) -> Comparison:
-    """Compares changes with rows and the change ids of dead letters. `doubles` False: doubled rows are no fault."""
+    """Compares changes with rows and the ids of dead letters. `doubles` False: doubled rows are no fault."""
     found = Comparison()
     by_id: dict[str, Mapping[str, Any]] = {}
     times: Counter[str] = Counter()
     for row in rows:
-        by_id[row[tables.CHANGE_ID]] = row
-        times[row[tables.CHANGE_ID]] += 1
+        row_id = f"{row[tables.CHANGE_ID]}@{row[tables.TABLE_NAME]}"
+        by_id[row_id] = row
+        times[row_id] += 1
     letters = set(dead)
     expected = set()
     for change in committed:
-        expected.add(change.change_id)
+        expected.add(change.id)
         found.committed += 1
-        row_of_it = by_id.get(change.change_id)
+        row_of_it = by_id.get(change.id)
         if row_of_it is None:
-            (found.dead if change.change_id in letters else found.missing).append(change.change_id)
+            (found.dead if change.id in letters else found.missing).append(change.id)
             continue
         found.arrived += 1
         if fault := difference(change, row_of_it):
-            found.different.append(f"{change.change_id}: {fault}")
+            found.different.append(f"{change.id}: {fault}")
     if doubles:
-        found.doubled = [change_id for change_id, count in times.items() if count > 1]
+        found.doubled = [row_id for row_id, count in times.items() if count > 1]
     found.extra = sorted(by_id.keys() - expected)
     return found
 

@@ -153,7 +153,7 @@ class StrictService:
             time.sleep(1)
         # What is appended once more comes a moment later.
         time.sleep(3)
-        dead = [x.coordinates.change_id for kind in BOTH for x in self.dead_letters.letters(kind)]
+        dead = [x.id for kind in BOTH for x in self.dead_letters.letters(kind)]
         rows = [row for table in tables.changelogs().values() for row in self.bigquery.rows(table.id)]
         return compare(committed, rows, dead, doubles=doubles)
 
