@@ -257,8 +257,10 @@ def _page(answer: sql.Answer, options: dict[str, str], shown: dict[str, Any]) ->
     shown |= {
         "schema": {"fields": answer.fields},
         "totalRows": str(answer.rows.num_rows),
-        "rows": [{"f": [{"v": v} for v in row]} for row in zip(*columns, strict=True)],
     }
+    if size:
+        # Without rows that were not asked for: an empty page would be taken for the first one.
+        shown["rows"] = [{"f": [{"v": v} for v in row]} for row in zip(*columns, strict=True)]
     if size and start + size < answer.rows.num_rows:
         shown["pageToken"] = str(start + size)
     return shown

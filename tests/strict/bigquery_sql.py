@@ -231,9 +231,9 @@ class Query:
 
     def _select(self) -> Answer:
         distinct = self._take("distinct")
-        items = [self._item()]
+        items = [self._item(0)]
         while self._take(","):
-            items.append(self._item())
+            items.append(self._item(len(items)))
         if not self._take("from"):
             self._ended()
             return _constants(items)
@@ -259,18 +259,18 @@ class Query:
             if not self._take(","):
                 return found
 
-    def _item(self) -> Item:
+    def _item(self, position: int) -> Item:
         token = self._next()
         low = token.lower()
         if low in _AGGREGATES and self._take("("):
             distinct = self._take("distinct")
             column = self._next().strip("`").split(".")[-1]
             self._expect(")")
-            item = Item(f"f{self._at}_", None if column == "*" else column, low, distinct)
+            item = Item(f"f{position}_", None if column == "*" else column, low, distinct)
         elif token == "*":
             item = Item("*")
         elif re.fullmatch(r"\d+", token):
-            item = Item(f"f{self._at}_", constant=int(token))
+            item = Item(f"f{position}_", constant=int(token))
         elif re.fullmatch(r"`?[A-Za-z_][\w.]*`?", token) and self._peek() != "(" and low not in _KEYWORDS:
             name = token.strip("`").split(".")[-1]
             item = Item(name, name)

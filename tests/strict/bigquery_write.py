@@ -293,7 +293,7 @@ class WriteApi:
 
     def _create(self, request: Any) -> Any:
         table = self._table(request.parent)
-        kind = request.write_stream.type
+        kind = request.write_stream.type_
         if kind not in (Kind.COMMITTED, Kind.PENDING, Kind.BUFFERED):
             raise Refusal(code_pb2.INVALID_ARGUMENT, "Write stream type must be set.", Code.INVALID_STREAM_TYPE)
         now = self.store.clock()
@@ -309,7 +309,7 @@ class WriteApi:
         return self._shown(self._stream(request.name), full=request.view == types.WriteStreamView.FULL)
 
     def _shown(self, stream: Stream, *, full: bool) -> Any:
-        shown = WriteStream(name=stream.name, type=stream.kind, write_mode=1, location="us")
+        shown = WriteStream(name=stream.name, type_=stream.kind, write_mode=1, location="us")
         version = stream.table.written_as(self.store.clock())
         if full and version is not None:
             # "table_schema: … the table schema as the stream was created" ([ref]): what the write path knows, not REST.
@@ -628,7 +628,7 @@ def table_schema(fields: tuple[dict[str, Any], ...]) -> Any:
     schema = TableSchema()
     for f in fields:
         added = schema.fields.add(name=f["name"])
-        added.type = types.TableFieldSchema.Type[_NEWER.get(f["type"], f["type"])].value
+        added.type_ = types.TableFieldSchema.Type[_NEWER.get(f["type"], f["type"])].value
         added.mode = types.TableFieldSchema.Mode[f["mode"]].value
         added.description = f.get("description") or ""
         added.default_value_expression = f.get("defaultValueExpression") or ""
