@@ -54,7 +54,14 @@ from tests.strict.bigquery_store import Chunk, Lags, RestError, Store, Table, as
 from tests.strict.bigquery_upstream import Upstream
 from tests.strict.bigquery_write import REQUEST_BYTES, WriteApi, WriteRules, types
 
-METHODS: Final = ("AppendRows", "CreateWriteStream", "GetWriteStream", "FinalizeWriteStream", "FlushRows", "BatchCommitWriteStreams")
+METHODS: Final = (
+    "AppendRows",
+    "CreateWriteStream",
+    "GetWriteStream",
+    "FinalizeWriteStream",
+    "FlushRows",
+    "BatchCommitWriteStreams",
+)
 CHANGE_ID: Final = "_metadata_change_id"
 COMMIT: Final = "_metadata_spanner_commit_timestamp"
 NANOS: Final = "_metadata_spanner_commit_timestamp_nanos"
@@ -383,7 +390,9 @@ def arrival(table: str, chunk: Chunk, ids: bool = False) -> dict[str, Any]:
     line: dict[str, Any] = {
         "table": table,
         "time_ns": chunk.arrived_ns,
-        "stamp": batch.column(STAMP)[0].as_py().isoformat() if STAMP in names and batch.column(STAMP)[0].is_valid else None,
+        "stamp": batch.column(STAMP)[0].as_py().isoformat()
+        if STAMP in names and batch.column(STAMP)[0].is_valid
+        else None,
         "rows": batch.num_rows,
         "queryable_at": datetime.datetime.fromtimestamp(chunk.arrived_ns / 1e9, datetime.UTC).isoformat(),
         "latencies_ms": [],
@@ -586,7 +595,9 @@ class StrictBigQueryProcess:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.strict.bigquery", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--port-file", type=Path, required=True, help="gets {rest, grpc, control, pid} as JSON when it answers")
+    parser.add_argument(
+        "--port-file", type=Path, required=True, help="gets {rest, grpc, control, pid} as JSON when it answers"
+    )
     parser.add_argument("--project", default="audit-tests")
     parser.add_argument("--arrivals", type=Path, help="a JSON line for each append that queries can see")
     parser.add_argument("--arrival-ids", action="store_true", help="with the change ids in each line")

@@ -181,7 +181,9 @@ _CHECKS: dict[str, Callable[[pa.Array], list[int]]] = {
 }
 
 
-def stored(batch: pa.RecordBatch, made: Plan, fill_nulls: bool, clock_ns: Callable[[], int] = time.time_ns) -> pa.RecordBatch:
+def stored(
+    batch: pa.RecordBatch, made: Plan, fill_nulls: bool, clock_ns: Callable[[], int] = time.time_ns
+) -> pa.RecordBatch:
     """The rows under the table's names, with defaults filled in.
 
     A column that the writer's schema lacks gets its default always; a NULL in a column that it has gets it where the

@@ -434,7 +434,11 @@ def _may_hold(chunk: Chunk, condition: Condition, to: dict[str, Any]) -> bool:
     if isinstance(value, str):
         value = timestamp(value)
     low, high = bounds
-    return bool({"=": low <= value <= high, "<": low < value, "<=": low <= value, ">": high > value, ">=": high >= value}[condition.op])
+    return bool(
+        {"=": low <= value <= high, "<": low < value, "<=": low <= value, ">": high > value, ">=": high >= value}[
+            condition.op
+        ]
+    )
 
 
 _COMPARE = {

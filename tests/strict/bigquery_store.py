@@ -42,7 +42,15 @@ ARROW: dict[str, pa.DataType] = {
 
 # cloud.google.com/bigquery/docs/schemas#column_names: at most 300 characters, unique whatever the case, not these prefixes;
 # and what flexible column names still exclude.
-_RESERVED = ("_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier", "_change_sequence_number")
+_RESERVED = (
+    "_table_",
+    "_file_",
+    "_partition",
+    "_row_timestamp",
+    "__root__",
+    "_colidentifier",
+    "_change_sequence_number",
+)
 _NOT_IN_NAMES = re.compile(r"""[!"$()*,./;?@\[\\\]^`{}~\x00-\x1f]""")
 _MOST_COLUMNS = 10_000
 

@@ -41,7 +41,9 @@ class Upstream:
 
     def _unary(self, name: str, request: Any, answer: Any) -> Any:
         call = self._channel.unary_unary(
-            f"/{SERVICE}/{name}", request_serializer=lambda r: r.SerializeToString(), response_deserializer=answer.FromString
+            f"/{SERVICE}/{name}",
+            request_serializer=lambda r: r.SerializeToString(),
+            response_deserializer=answer.FromString,
         )
         try:
             return call(request, timeout=_SECONDS)

@@ -74,9 +74,7 @@ class Refusal(Exception):
         """`google.rpc.Status` with a `StorageError` in its details: "The error can be attached as error details" ([ref])."""
         status = status_pb2.Status(code=self.code, message=self.message)
         if self.storage:
-            status.details.add().Pack(
-                StorageError(code=self.storage, entity=self.entity, error_message=self.message)
-            )
+            status.details.add().Pack(StorageError(code=self.storage, entity=self.entity, error_message=self.message))
         return status
 
     def response(self, stream: str) -> Any:
@@ -223,7 +221,9 @@ class WriteApi:
         def answer(request: Any, context: Any) -> Any:
             self.store.count(name)
             self.faults.wait_while_frozen()
-            subject = getattr(request, "parent", "") or getattr(request, "name", "") or getattr(request, "write_stream", "")
+            subject = (
+                getattr(request, "parent", "") or getattr(request, "name", "") or getattr(request, "write_stream", "")
+            )
             attempt = Attempt(method=name, table=_table_id(subject), stream=subject)
             try:
                 self._struck(attempt, after_append=False)
@@ -317,7 +317,7 @@ class WriteApi:
         return shown
 
     def _finalize(self, request: Any) -> Any:
-        """"Finalize is not supported on the '_default' stream" ([ref]). Returns the rows that the stream has."""
+        """ "Finalize is not supported on the '_default' stream" ([ref]). Returns the rows that the stream has."""
         stream = self._stream(request.name)
         if stream.is_default:
             raise Refusal(
@@ -331,7 +331,7 @@ class WriteApi:
             return FinalizeWriteStreamResponse(row_count=stream.count)
 
     def _flush(self, request: Any) -> Any:
-        """"Rows before this offset (including this offset) will be flushed" ([ref]); BUFFERED streams only."""
+        """ "Rows before this offset (including this offset) will be flushed" ([ref]); BUFFERED streams only."""
         stream = self._stream(request.write_stream)
         if stream.kind != Kind.BUFFERED:
             raise Refusal(code_pb2.INVALID_ARGUMENT, "Stream must be in buffered mode.", Code.INVALID_STREAM_TYPE)
@@ -346,7 +346,7 @@ class WriteApi:
             return FlushRowsResponse(offset=stream.flushed - 1)
 
     def _commit(self, request: Any) -> Any:
-        """"Streams must be finalized before commit and cannot be committed multiple times" ([ref], [batch])."""
+        """ "Streams must be finalized before commit and cannot be committed multiple times" ([ref], [batch])."""
         streams = [self._stream(name) for name in request.write_streams]
         answer = BatchCommitWriteStreamsResponse()
         for stream in streams:
@@ -432,7 +432,9 @@ class WriteApi:
             connection.writer = pa.ipc.read_schema(pa.py_buffer(request.arrow_rows.writer_schema.serialized_schema))
             connection.plan = None
         elif request.HasField("proto_rows"):
-            raise Refusal(code_pb2.UNIMPLEMENTED, "The strict BigQuery takes Arrow rows; protobuf rows are not modelled.")
+            raise Refusal(
+                code_pb2.UNIMPLEMENTED, "The strict BigQuery takes Arrow rows; protobuf rows are not modelled."
+            )
         if connection.writer is None:
             # "Schema … only needs to be specified in the first request" ([ref], ArrowData.writer_schema).
             raise Refusal(code_pb2.INVALID_ARGUMENT, "writer_schema must be set in the first request.")
@@ -442,7 +444,7 @@ class WriteApi:
         return stream
 
     def _occupy(self, connection: Connection, stream: Stream) -> None:
-        """"only a single active connection on application-created streams" ([best]).
+        """ "only a single active connection on application-created streams" ([best]).
 
         Assumed, as the page does not say which of two loses: the older call ends with ABORTED, so that a worker that came
         in place of a lost one can go on; `second_connection` has the other readings.
@@ -453,9 +455,7 @@ class WriteApi:
             older, free = stream.connection, stream.connection is None
             if not free and self.rules.second_connection == "newer-refused":
                 self.store.count("AppendRows.second_connection")
-                raise Refusal(
-                    code_pb2.ABORTED, f"The stream has an active connection already. Entity: {stream.name}"
-                )
+                raise Refusal(code_pb2.ABORTED, f"The stream has an active connection already. Entity: {stream.name}")
             stream.connection = connection
         if older is not None and older is not connection:
             self.store.count("AppendRows.second_connection")
@@ -466,9 +466,7 @@ class WriteApi:
     def _append(self, connection: Connection, stream: Stream, request: Any) -> Any:
         batch = self._decoded(connection, request)
         offset = request.offset.value if request.HasField("offset") else None
-        attempt = Attempt(
-            method="AppendRows", table=stream.table.id, stream=stream.name, offset=offset, rows=batch
-        )
+        attempt = Attempt(method="AppendRows", table=stream.table.id, stream=stream.name, offset=offset, rows=batch)
         self._struck(attempt, after_append=False)
         if stream.is_default and offset is not None:
             # "Specifying a value for this field is not allowed when calling AppendRows for the '_default' stream" ([ref]).
@@ -591,7 +589,7 @@ class WriteApi:
             raise refusal
 
     def _tell_of_schema(self, connection: Connection, stream: Stream, response: Any) -> None:
-        """"If backend detects a schema update, pass it to user" ([ref]). Once per connection and schema (assumed)."""
+        """ "If backend detects a schema update, pass it to user" ([ref]). Once per connection and schema (assumed)."""
         newest = stream.table.written_as(self.store.clock())
         assert newest is not None
         number = stream.table.versions.index(newest)
