@@ -1,4 +1,4 @@
-"""A strict stand-in for BigQuery's writing side: REST and the Storage Write API on loopback, without Google's kindness missing.
+"""A strict stand-in for BigQuery's writing side: REST and the Storage Write API, on loopback.
 
 In a test:
 
@@ -13,8 +13,8 @@ As a process of its own, which lives on when its clients die:
 
     python -m tests.strict.bigquery --port-file FILE [--arrivals FILE] …
 
-and `StrictBigQueryProcess`, which starts it and has the same methods. It is alone (in memory), or in front of the emulator
-(`upstream`), which then takes the rows that passed the checks and answers REST.
+and `StrictBigQueryProcess`, which starts it and has the same methods. It is alone (in memory), or in front of the
+emulator (`upstream`), which then takes the rows that passed the checks and answers REST.
 
 What is enforced, and where Google says so: bigquery_write.py (calls and streams), bigquery_rows.py (rows),
 bigquery_store.py (schemas), bigquery_rest.py (REST, query cache).
@@ -69,14 +69,16 @@ STAMP: Final = "_metadata_big_query_commit_timestamp"
 
 
 class StrictBigQuery:
-    """See the module. Every argument but `project`, ports, `arrivals` and `upstream` can be changed by `set` while it runs.
+    """See the module. All but `project`, ports, `arrivals` and `upstream` can be changed by `set` while it runs.
 
     schema_lag, table_lag: seconds after which the write path learns of a changed schema, of a new table.
     request_bytes: the largest AppendRowsRequest. second_connection: "older-ends", "newer-refused", "allowed".
-    schema_mismatch: an unknown column is refused "in-band", "ends-call", or by "row-errors" on every row, as the emulator does.
+    schema_mismatch: an unknown column is refused "in-band", "ends-call", or by "row-errors" on every row, as the
+    emulator does.
     stream_seconds: a stream that nobody used for so long is gone. append_seconds: what each append takes.
     cache_seconds: a repeated query may be answered from the query cache for so long (0: never).
-    arrivals: a file that gets a JSON line for each append that queries can see. upstream: (REST URL, host:port) of the emulator.
+    arrivals: a file that gets a JSON line for each append that queries can see. upstream: the emulator's
+    (REST URL, host:port).
     """
 
     def __init__(
@@ -108,7 +110,8 @@ class StrictBigQuery:
         self._passing = Passing(upstream[0], self._rest, self._upstream.learn) if upstream and self._upstream else None
         self._ports = (rest_port, grpc_port)
         self._http: HttpServer | None = None
-        self._arrivals = Path(arrivals).open("a", buffering=1) if arrivals else None
+        # Closed by `stop`.
+        self._arrivals = Path(arrivals).open("a", buffering=1) if arrivals else None  # noqa: SIM115
         self._arrival_ids = arrival_ids
         if self._arrivals:
             self.store.arrived.append(self._record)
@@ -255,8 +258,8 @@ class StrictBigQuery:
     ) -> Fault:
         """Refuses calls with a code: inside the response, or as the end of the call (all but AppendRows: always that).
 
-        For so many seconds, so many times, or (neither) until `cancel` or `clear_faults`. `when` chooses calls, `rows` the
-        appends that hold such a row. `after_append`: the rows are appended and the answer is lost.
+        For so many seconds, so many times, or (neither) until `cancel` or `clear_faults`. `when` chooses calls, `rows`
+        the appends that hold such a row. `after_append`: the rows are appended and the answer is lost.
         """
         if isinstance(storage_error, str):
             storage_error = int(types.StorageError.StorageErrorCode[storage_error])
@@ -276,7 +279,7 @@ class StrictBigQuery:
     def refuse_rows(
         self, rows: Rows, *, seconds: float | None = None, times: int | None = None, when: When = None
     ) -> Fault:
-        """Row errors for the rows that match: {"column": name, "values": […]}, {"indices": […]}, or a function of a row."""
+        """Row errors for rows that match: {"column": name, "values": […]}, {"indices": […]}, or a function of a row."""
         return self.faults.add(
             seconds=seconds, times=times, when=when, rows=rows, methods=frozenset(("AppendRows",)), action="rows"
         )
@@ -385,7 +388,7 @@ _KNOBS: Final[dict[str, tuple[str, ...]]] = {
 
 
 def arrival(table: str, chunk: Chunk, ids: bool = False) -> dict[str, Any]:
-    """What is recorded of an append: the emulator's line (local/bigquery_emulator.py), and `time_ns`; `ids` on demand."""
+    """What is recorded of an append: the line of local/bigquery_emulator.py, `time_ns`, and on demand the `ids`."""
     batch, names = chunk.batch, chunk.batch.schema.names
     line: dict[str, Any] = {
         "table": table,
@@ -504,7 +507,8 @@ def _plain(value: Any) -> Any:
 class StrictBigQueryProcess:
     """The strict BigQuery as a process: `rest`, `grpc`, `control` (URL), `pid`, and the methods of StrictBigQuery.
 
-    What is passed to them must be JSON: `when` and `rows` as mappings. `fail(…)` and its like return a number, for `cancel`.
+    What is passed to them must be JSON: `when` and `rows` as mappings. `fail(…)` and its like return a number, for
+    `cancel`.
     """
 
     def __init__(self, folder: Path, **options: Any) -> None:

@@ -114,7 +114,7 @@ class Faults:
                     bad |= set(found)
         return sorted(bad)
 
-    # Frozen: nothing is answered; what was sent meanwhile is worked on when it thaws, as it is after a pause of a server.
+    # Frozen: nothing is answered; what was sent meanwhile is worked on when it thaws, as after a pause of a server.
 
     def freeze(self, seconds: float | None) -> None:
         self._thawed.clear()
@@ -131,7 +131,8 @@ class Faults:
 
 
 def matches(when: When, attempt: Attempt) -> bool:
-    """`when`: a function of the attempt, or {"table", "stream", "path" (regex), "columns", "min_rows", "offset"}, all of which hold."""
+    """`when`: a function of the attempt, or a mapping with "table", "stream", "path" (a regular expression), "columns",
+    "min_rows", "offset", all of which hold."""
     if when is None:
         return True
     if callable(when):

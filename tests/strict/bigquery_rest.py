@@ -53,9 +53,9 @@ class Job:
 class Rest:
     """Answers calls. `cache_seconds` > 0: the same query asked again within it may be answered as before.
 
-    BigQuery answers "the exact same query" from its cache, though not where a table "has recently received streaming
-    inserts" (cloud.google.com/bigquery/docs/cached-results#cache-exceptions): here it is a fault that can be set, for whoever
-    must not rely on that exception.
+    BigQuery answers an identical query from its cache, though not where a table has changed or has lately received
+    streaming inserts (cloud.google.com/bigquery/docs/cached-results#cache-exceptions). A stale answer is harsher than the
+    page, for a check that must not rest on the exception: off unless it is set.
     """
 
     def __init__(self, store: Store, faults: Faults, upstream: Any = None) -> None:
@@ -326,7 +326,7 @@ class Passing:
 
 
 class HttpServer:
-    """A loopback HTTP server on a thread. `answer(method, target, body, headers)` gives (status, content type, bytes)."""
+    """A loopback HTTP server on threads. `answer(method, target, body, headers)` gives (status, type, bytes)."""
 
     def __init__(self, answer: Callable[[str, str, bytes, Any], tuple[int, str, bytes]], port: int = 0) -> None:
         class Handler(BaseHTTPRequestHandler):

@@ -95,7 +95,7 @@ _TAKES: dict[str, Callable[[pa.DataType], bool]] = {
 
 
 def row_errors(batch: pa.RecordBatch, made: Plan, fill_nulls: bool) -> dict[int, str]:
-    """Row → what is wrong with it. "If a request failed due to corrupted rows, no rows in the batch will be appended"."""
+    """Row → what is wrong with it. "If a request failed due to corrupted rows, no rows … will be appended"."""
     bad: dict[int, str] = {}
     for index, to in made.columns:
         values = batch.column(index)

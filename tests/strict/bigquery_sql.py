@@ -46,6 +46,8 @@ class Condition:
     column: str
     op: str
     values: list[Any]
+    # The values as Arrow, made once for all batches.
+    prepared: Any = None
 
 
 @dataclass
@@ -131,7 +133,7 @@ class Query:
             raise unknown("a table is project.dataset.table")
         return self._store.table((parts[0], parts[1], parts[2]))
 
-    def _value(self, row: Mapping[str, Any] | None = None) -> Any:
+    def _value(self, row: Mapping[str, Any] | None = None) -> Any:  # noqa: PLR0911, PLR0912 - a line per kind
         token = self._next()
         low = token.lower()
         if token.startswith("@"):
@@ -276,9 +278,8 @@ class Query:
             item = Item(name, name)
         else:
             raise unknown(f"the expression {token!r}")
-        if self._take("as"):
-            item.name = self._next().strip("`")
-        elif self._peek() and self._peek() not in (",", ";") and self._peek().lower() not in _KEYWORDS:
+        named = self._peek() and self._peek() not in (",", ";") and self._peek().lower() not in _KEYWORDS
+        if self._take("as") or named:
             item.name = self._next().strip("`")
         return item
 
@@ -465,13 +466,16 @@ def _mask(
         elif condition.op == "is not null":
             one = values.is_valid()
         elif condition.op in ("in", "not in"):
-            if kind == UTC_MICROS:
-                condition.values[:] = [timestamp(v) if isinstance(v, str) else v for v in condition.values]
-            one = pc.is_in(values, pa.array(condition.values, kind))
+            if condition.prepared is None:
+                wanted = [timestamp(v) if kind == UTC_MICROS and isinstance(v, str) else v for v in condition.values]
+                condition.prepared = pa.array(wanted, kind)
+            one = pc.is_in(values, condition.prepared)
             if condition.op == "not in":
                 one = pc.invert(one)
         else:
-            one = _COMPARE[condition.op](values, _scalar(condition.values[0], kind))
+            if condition.prepared is None:
+                condition.prepared = _scalar(condition.values[0], kind)
+            one = _COMPARE[condition.op](values, condition.prepared)
         one = pc.fill_null(one, False)
         mask = one if mask is None else pc.and_(mask, one)
     return mask

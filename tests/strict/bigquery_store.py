@@ -1,8 +1,8 @@
 """What the strict BigQuery keeps: datasets, tables, their schemas over time, and the rows as Arrow batches.
 
 A table has two views of its schema. REST shows a change at once; the write path learns of it `schema_lag` seconds later
-("if the BigQuery table schema is updated, users will be able to ingest data on the new schema after some time (in order of
-minutes)": cloud.google.com/java/docs/reference/google-cloud-bigquerystorage, `SchemaAwareStreamWriter`).
+("if the BigQuery table schema is updated, users will be able to ingest data on the new schema after some time (in order
+of minutes)": cloud.google.com/java/docs/reference/google-cloud-bigquerystorage, `SchemaAwareStreamWriter`).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ ARROW: dict[str, pa.DataType] = {
     "DATETIME": pa.timestamp("us"),
 }
 
-# cloud.google.com/bigquery/docs/schemas#column_names: at most 300 characters, unique whatever the case, not these prefixes;
-# and what flexible column names still exclude.
+# cloud.google.com/bigquery/docs/schemas#column_names: at most 300 characters, unique whatever the case, none of these
+# prefixes; and what flexible column names still exclude.
 _RESERVED = (
     "_table_",
     "_file_",
@@ -204,8 +204,7 @@ class Store:
             fields = normalised(resource.get("schema", {}).get("fields", []))
             _check_names(reference, fields)
             kept = {k: v for k, v in resource.items() if k not in ("schema", "tableReference", "etag", "numRows")}
-            # "Immediately after a table is created … writes may not find it": the write path's table lag is assumed from
-            # cloud.google.com/bigquery/docs/error-messages (streaming: "eventually consistent" metadata).
+            # Assumed: that the write path may learn late of a new table, as it does of a changed schema.
             made = Table(reference, kept, Version(fields, self.clock() + self.lags.table))
             self.tables[reference] = made
             return made
@@ -222,7 +221,7 @@ class Store:
             del self.tables[reference]
 
     def patch_table(self, reference: Reference, resource: dict[str, Any], if_match: str | None) -> Table:
-        """Raises RestError 412 when the etag is another one's: cloud.google.com/bigquery/docs/reference/rest (`If-Match`)."""
+        """Raises RestError 412 when `if_match` is not the etag: google-cloud-bigquery, `Client.update_table`."""
         with self.lock:
             table = self.table(reference)
             if if_match not in (None, "*", table.as_rest()["etag"]):
@@ -283,7 +282,7 @@ def _check_names(reference: Reference, fields: tuple[dict[str, Any], ...]) -> No
 
 
 def _check_change(table: Table, fields: tuple[dict[str, Any], ...]) -> None:
-    """cloud.google.com/bigquery/docs/managing-table-schemas: columns can be added as NULLABLE or REPEATED, and relaxed."""
+    """cloud.google.com/bigquery/docs/managing-table-schemas: columns are added as NULLABLE or REPEATED, or relaxed."""
 
     def refused(why: str, name: str) -> RestError:
         text = "Provided Schema does not match Table {}:{}.{}. ".format(*table.reference)

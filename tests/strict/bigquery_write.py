@@ -1,4 +1,4 @@
-"""The Storage Write API of the strict BigQuery: what Google's documentation says that a server does, and no more kindness.
+"""The Storage Write API of the strict BigQuery: what Google's documentation says that a server does, no kinder.
 
 [ref]    cloud.google.com/bigquery/docs/reference/storage/rpc/google.cloud.bigquery.storage.v1
 [api]    cloud.google.com/bigquery/docs/write-api
@@ -71,7 +71,7 @@ class Refusal(Exception):
         self.row_errors: dict[int, str] = {}
 
     def status(self) -> Any:
-        """`google.rpc.Status` with a `StorageError` in its details: "The error can be attached as error details" ([ref])."""
+        """`google.rpc.Status`, its `StorageError` "attached as error details" ([ref])."""
         status = status_pb2.Status(code=self.code, message=self.message)
         if self.storage:
             status.details.add().Pack(StorageError(code=self.storage, entity=self.entity, error_message=self.message))
@@ -130,7 +130,8 @@ class Connection:
         try:
             for request in requests:
                 self.inbox.put(request)
-        except Exception:  # noqa: S110 - the call ended on the other side
+        except Exception:
+            # The call ended on the other side.
             pass
         self.inbox.put(_END)
 
@@ -244,7 +245,7 @@ class WriteApi:
     # Streams
 
     def _table(self, path: str) -> Table:
-        """The table as the write path knows it: NOT_FOUND with TABLE_NOT_FOUND until it does ([ref], StorageErrorCode)."""
+        """The table, if the write path knows it: else NOT_FOUND with TABLE_NOT_FOUND ([ref], StorageErrorCode)."""
         found = _TABLE.fullmatch(path)
         if found is None:
             raise Refusal(code_pb2.INVALID_ARGUMENT, f"Invalid resource name. Entity: {path}")
@@ -272,11 +273,11 @@ class WriteApi:
                     found = self.streams[name] = Stream(name, table, Kind.COMMITTED, now, now, committed=True)
                 return found
             stream = self.streams.get(name)
-            if stream is not None and self.rules.stream_seconds is not None:
-                # "Streams follow the system-defined time to live: a committed stream has a TTL of three days if there is no
-                # traffic on the stream" ([stream]; the page's number has changed, so it is a setting here).
-                if now - stream.used > self.rules.stream_seconds:
-                    stream = None
+            # "A committed stream has a TTL of four days if there is no traffic on the stream" ([stream], as quoted in
+            # github.com/googleapis/java-bigquerystorage/issues/2198; the number has changed, so it is a setting).
+            most = self.rules.stream_seconds
+            if stream is not None and most is not None and now - stream.used > most:
+                stream = None
             if stream is None or stream.table.dropped:
                 raise Refusal(
                     code_pb2.NOT_FOUND, f"Requested entity was not found. Entity: {name}", Code.STREAM_NOT_FOUND, name
@@ -312,7 +313,7 @@ class WriteApi:
         shown = WriteStream(name=stream.name, type_=stream.kind, write_mode=1, location="us")
         version = stream.table.written_as(self.store.clock())
         if full and version is not None:
-            # "table_schema: … the table schema as the stream was created" ([ref]): what the write path knows, not REST.
+            # "The table schema could go out of date during the life time of the stream" ([ref]): the write path's view.
             shown.table_schema.CopyFrom(table_schema(version.fields))
         return shown
 
@@ -414,7 +415,7 @@ class WriteApi:
             return refusal.response(stream.name)
 
     def _target(self, connection: Connection, request: Any) -> Stream:
-        """The request's stream. "It must be provided in the first request", and may change on default streams alone ([ref])."""
+        """The request's stream: provided in the first request, and changed on default streams alone ([ref])."""
         named = request.write_stream
         if connection.stream is None and not named:
             raise Refusal(code_pb2.INVALID_ARGUMENT, "write_stream must be set in the first request.")
@@ -446,8 +447,8 @@ class WriteApi:
     def _occupy(self, connection: Connection, stream: Stream) -> None:
         """ "only a single active connection on application-created streams" ([best]).
 
-        Assumed, as the page does not say which of two loses: the older call ends with ABORTED, so that a worker that came
-        in place of a lost one can go on; `second_connection` has the other readings.
+        Assumed, as the page does not say which of two loses: the older call ends with ABORTED, so that a worker that
+        replaces a lost one can continue; `second_connection` has the other readings.
         """
         if stream.is_default or self.rules.second_connection == "allowed":
             return
@@ -469,10 +470,10 @@ class WriteApi:
         attempt = Attempt(method="AppendRows", table=stream.table.id, stream=stream.name, offset=offset, rows=batch)
         self._struck(attempt, after_append=False)
         if stream.is_default and offset is not None:
-            # "Specifying a value for this field is not allowed when calling AppendRows for the '_default' stream" ([ref]).
+            # "Specifying a value for this field is not allowed when calling AppendRows for the '_default' stream".
             raise Refusal(code_pb2.INVALID_ARGUMENT, "An offset is not allowed on the default stream.")
         made = self._planned(connection, stream)
-        # One step: an append and a finalize, or two appends at one offset, never both succeed ([api], exactly-once).
+        # One step: an append and a finalize, or two appends at one offset, never both succeed ([api]).
         with stream.lock:
             self._check_position(stream, offset)
             self._check_schema(stream, made, batch)
@@ -522,8 +523,8 @@ class WriteApi:
     @staticmethod
     def _check_position(stream: Stream, offset: int | None) -> None:
         if stream.finalized:
-            # "it returns a StorageError with StorageErrorCode.STREAM_FINALIZED in the google.rpc.Status error" ([batch]).
-            # Assumed: FAILED_PRECONDITION; Beam takes INVALID_ARGUMENT for it as well (github.com/apache/beam/pull/16906).
+            # "a StorageError with StorageErrorCode.STREAM_FINALIZED in the google.rpc.Status error" ([batch]). Assumed:
+            # the code. Beam knows INVALID_ARGUMENT and FAILED_PRECONDITION (github.com/apache/beam/pull/16906).
             raise Refusal(
                 code_pb2.FAILED_PRECONDITION,
                 f"Stream has been finalized and cannot be appended. Entity: {stream.name}",
@@ -534,7 +535,7 @@ class WriteApi:
         if offset is None or offset == stream.count:
             return
         if offset < stream.count:
-            # "ALREADY_EXISTS: … an append specified an offset, and the backend already has received data at this offset".
+            # "ALREADY_EXISTS: … the backend already has received data at this offset" ([ref]).
             raise Refusal(
                 code_pb2.ALREADY_EXISTS,
                 f"The offset is within stream, expected offset {stream.count}, received {offset}",
@@ -542,7 +543,7 @@ class WriteApi:
                 stream.name,
                 ends=False,
             )
-        # "OUT_OF_RANGE: Returned when the specified offset in the stream is beyond the current end of the stream".
+        # "OUT_OF_RANGE: … the specified offset in the stream is beyond the current end of the stream" ([ref]).
         raise Refusal(
             code_pb2.OUT_OF_RANGE,
             f"The offset is beyond stream, expected offset {stream.count}, received {offset}",
@@ -552,7 +553,7 @@ class WriteApi:
         )
 
     def _check_schema(self, stream: Stream, made: rows_of.Plan, batch: pa.RecordBatch) -> None:
-        """Seen at Google: `INVALID_ARGUMENT: Input schema has more fields than BigQuery schema, extra fields: '…' Entity: …`
+        """Seen at Google: `INVALID_ARGUMENT: Input schema has more fields than BigQuery schema, extra fields: '…'`
         (github.com/memiiso/debezium-server-bigquery/issues/268), with SCHEMA_MISMATCH_EXTRA_FIELDS ([ref]).
         Assumed: which way it arrives; `schema_mismatch` has all three."""
         form = self.rules.schema_mismatch
@@ -582,7 +583,7 @@ class WriteApi:
         if bad:
             refusal = Refusal(
                 code_pb2.INVALID_ARGUMENT,
-                f"Errors found while processing rows. Please refer to the row_errors field for details. Entity: {stream.name}",
+                f"Errors found while processing rows. Please refer to the row_errors field. Entity: {stream.name}",
                 ends=False,
             )
             refusal.row_errors = bad

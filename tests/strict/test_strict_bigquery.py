@@ -19,7 +19,6 @@ import pytest
 from google.api_core import exceptions
 from google.cloud import bigquery
 from google.cloud.bigquery_storage_v1 import types
-from google.rpc import status_pb2
 
 from contract import tables, timestamps
 from contract.changes import Change, Column
@@ -141,10 +140,9 @@ class Call:
             status = found.grpc_status_code
             return Outcome(code=status.value[0], ended=True, storage=_storage(found.details))
         if found.error.code:
-            details = status_pb2.Status.FromString(type(found.error).serialize(found.error)) if False else found.error
             return Outcome(
                 code=found.error.code,
-                storage=_storage(details.details),
+                storage=_storage(found.error.details),
                 rows=[e.index for e in found.row_errors],
             )
         updated = [f.name for f in found.updated_schema.fields]
@@ -580,7 +578,8 @@ def test_the_jobs_own_queries_are_answered(bq: StrictBigQuery, write: Any, clien
     progress = f"`{PROJECT}.d.progress`"
     one(f"INSERT INTO {progress} (merged_until, merged_at) VALUES (TIMESTAMP '1970-01-01 00:00:00.000005+00', NULL)")
     one(
-        f"UPDATE {progress} SET merged_until = LEAST(merged_until, @oldest), merged_at = CURRENT_TIMESTAMP() WHERE TRUE",
+        f"UPDATE {progress} SET merged_until = LEAST(merged_until, @oldest), "
+        "merged_at = CURRENT_TIMESTAMP() WHERE TRUE",
         oldest=moment,
     )
     [(until, merged_at)] = one(f"SELECT merged_until, merged_at FROM {progress}")
@@ -594,7 +593,7 @@ def test_sql_that_nobody_evaluates_is_refused(client: Any) -> None:
         f"MERGE `{PROJECT}.{TABLE}` USING x ON FALSE",
         f"UPDATE `{PROJECT}.{TABLE}` SET id = 'a'",
     ):
-        with pytest.raises(exceptions.BadRequest, match="know|WHERE"):
+        with pytest.raises(exceptions.BadRequest, match=r"know|WHERE"):
             client.query(sql).result()
     with pytest.raises(exceptions.NotFound):
         client.query(f"SELECT id FROM `{PROJECT}.d.none`").result()
