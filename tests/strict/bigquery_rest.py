@@ -54,8 +54,8 @@ class Rest:
     """Answers calls. `cache_seconds` > 0: the same query asked again within it may be answered as before.
 
     BigQuery answers an identical query from its cache, though not where a table has changed or has lately received
-    streaming inserts (cloud.google.com/bigquery/docs/cached-results#cache-exceptions). A stale answer is harsher than the
-    page, for a check that must not rest on the exception: off unless it is set.
+    streaming inserts (cloud.google.com/bigquery/docs/cached-results#cache-exceptions). A stale answer is harsher
+    than the page, for a check that must not rest on the exception: off unless it is set.
     """
 
     def __init__(self, store: Store, faults: Faults, upstream: Any = None) -> None:
