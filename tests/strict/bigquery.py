@@ -44,15 +44,16 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from tests.strict import light  # noqa: F401 - first: it decides how the next ones are imported
 
 # isort: split
-import grpc
 import pyarrow as pa
 import pyarrow.compute as pc
+from google.cloud.bigquery_storage_v1 import types
+from grpc import StatusCode
 
 from tests.strict.bigquery_faults import Attempt, Fault, Faults, Rows, When
 from tests.strict.bigquery_rest import Cut, HttpServer, Passing, Rest, call_of
 from tests.strict.bigquery_store import Chunk, Lags, RestError, Store, Table, as_arrow, table_rows
 from tests.strict.bigquery_upstream import Upstream
-from tests.strict.bigquery_write import REQUEST_BYTES, WriteApi, WriteRules, types
+from tests.strict.bigquery_write import REQUEST_BYTES, WriteApi, WriteRules
 
 METHODS: Final = (
     "AppendRows",
@@ -244,7 +245,7 @@ class StrictBigQuery:
 
     def fail(
         self,
-        code: int | str | grpc.StatusCode,
+        code: int | str | StatusCode,
         in_band: bool = True,
         *,
         seconds: float | None = None,
@@ -411,10 +412,10 @@ def arrival(table: str, chunk: Chunk, ids: bool = False) -> dict[str, Any]:
     return line
 
 
-def _code(code: int | str | grpc.StatusCode) -> int:
-    if isinstance(code, grpc.StatusCode):
+def _code(code: int | str | StatusCode) -> int:
+    if isinstance(code, StatusCode):
         return int(code.value[0])
-    return int(grpc.StatusCode[code].value[0]) if isinstance(code, str) else code
+    return int(StatusCode[code].value[0]) if isinstance(code, str) else code
 
 
 # A process of its own
