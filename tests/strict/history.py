@@ -18,6 +18,7 @@ import time
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Literal, NamedTuple, Self
@@ -60,29 +61,24 @@ class ColumnSpec(NamedTuple):
 
     @property
     def code(self) -> str:
+        """The type's TypeCode: `STRING`, `ARRAY`, …"""
         return str(orjson.loads(type_json(self.type))["code"])
 
 
-@dataclass(frozen=True, eq=False)
 class TableSpec:
-    """A watched table at one moment: `eq` is identity, for a changed schema is another one."""
+    """A watched table at one moment. Another schema of the same table is another TableSpec: equality is identity."""
 
-    name: str
-    columns: tuple[ColumnSpec, ...]
-
-    @property
-    def keys(self) -> tuple[ColumnSpec, ...]:
-        return tuple(c for c in self.columns if c.is_key)
-
-    @property
-    def values(self) -> tuple[ColumnSpec, ...]:
-        return tuple(c for c in self.columns if not c.is_key)
+    def __init__(self, name: str, columns: Iterable[ColumnSpec]) -> None:
+        self.name = name
+        self.columns = tuple(columns)
+        self.keys = tuple(c for c in self.columns if c.is_key)
+        self.values = tuple(c for c in self.columns if not c.is_key)
 
     def with_column(self, column: ColumnSpec) -> TableSpec:
         """The table with a column added, or with the type of one that it has changed."""
         if all(c.name != column.name for c in self.columns):
             return TableSpec(self.name, (*self.columns, column))
-        return TableSpec(self.name, tuple(column if c.name == column.name else c for c in self.columns))
+        return TableSpec(self.name, (column if c.name == column.name else c for c in self.columns))
 
 
 def product_tables() -> dict[str, tuple[TableSpec, ...]]:
@@ -475,7 +471,10 @@ def _entries(partition: Partition, record: DataRecord) -> Iterator[Entry]:
 
 
 def _json(row: Row) -> bytes:
-    return orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
+    if not row:
+        return b"{}"
+    # A copy: what orjson returns keeps the room of its buffer, ten times as much as is in it.
+    return bytes(memoryview(orjson.dumps(row, option=orjson.OPT_SORT_KEYS)))
 
 
 def _place(keys: bytes) -> int:
@@ -558,7 +557,7 @@ class RandomHistory(History):
         self.announce()
         return self
 
-    def start(self, *, commits: int | None = None, tick: float = 0.005) -> Self:
+    def start(self, *, commits: int | None = None, tick: float = 0.01) -> Self:
         """Commits in real time, in a thread, until `stop` or until there were so many transactions."""
         self._stopped.clear()
         self._thread = threading.Thread(target=self._run, args=(commits, tick), name="history", daemon=True)
@@ -666,7 +665,8 @@ class _Changes:
         self._random = random.Random(f"changes {seed}")
         # Values of columns that came later have dice of their own, so the others do not depend on when they came.
         self._later = random.Random(f"later columns {seed}")
-        self._first_columns: dict[str, frozenset[str]] = {}
+        self._first: dict[str, frozenset[ColumnSpec]] = {}
+        self._makers: dict[TableSpec, list[tuple[str, Maker]]] = {}
         self._rows: dict[str, dict[str, tuple[Row, Row]]] = {}
         self._ids: dict[str, list[str]] = {}
         self._number = 0
@@ -694,106 +694,126 @@ class _Changes:
 
     def _change(self, table: TableSpec, now: str, taken: set[tuple[str, str]]) -> Change:
         draw = self._random
-        self._first_columns.setdefault(table.name, frozenset(c.name for c in table.columns))
         ids = self._ids.setdefault(table.name, [])
         chance = draw.random()
         if ids and chance > 0.4:
-            place = draw.randrange(len(ids))
+            place = int(draw.random() * len(ids))
             keys, row = self._rows[table.name][ids[place]]
-            if (table.name, str(keys)) not in taken:
+            if (table.name, ids[place]) not in taken:
                 return self._delete(table, place) if chance > 0.97 else self._update(table, keys, row, now)
-        return self._insert(table, self._keys(table, now), now)
+        return self._insert(table, {c.name: self._key(c) for c in table.keys}, now)
 
     def _upsert(self, table: TableSpec, puid: str, now: str) -> Change:
         keys = {"PUID": puid}
-        self._first_columns.setdefault(table.name, frozenset(c.name for c in table.columns))
         found = self._rows.get(table.name, {}).get(str(keys))
         return self._update(table, keys, found[1], now) if found else self._insert(table, keys, now)
 
     def _insert(self, table: TableSpec, keys: Row, now: str) -> Change:
-        row = {c.name: self._value(table, c, {}, now) for c in table.values}
+        nothing: Row = {}
+        row = {name: make(nothing, now) for name, make in self._makers_of(table)}
         ids, rows = self._ids.setdefault(table.name, []), self._rows.setdefault(table.name, {})
+        key = str(keys)
         if len(ids) >= _ROWS_REMEMBERED:
             # Forgotten, not deleted: it just does not change any more.
-            place = self._random.randrange(len(ids))
+            place = int(self._random.random() * len(ids))
             del rows[ids[place]]
-            ids[place] = str(keys)
+            ids[place] = key
         else:
-            ids.append(str(keys))
-        rows[str(keys)] = (keys, row)
+            ids.append(key)
+        rows[key] = (keys, row)
         return Change(table.name, "INSERT", keys, dict(row), {})
 
     def _update(self, table: TableSpec, keys: Row, row: Row, now: str) -> Change:
-        changed = {}
-        for column in table.values:
-            if column.name in _STEADY or self._random.random() < 0.4:
-                continue
-            value = self._value(table, column, row, now)
-            if value != row.get(column.name):
-                changed[column.name] = value
-        old = {name: row.get(name) for name in changed}
-        row.update(changed)
-        return Change(table.name, "UPDATE", keys, {c.name: row.get(c.name) for c in table.values}, old)
+        old = {}
+        for name, make in self._makers_of(table):
+            if name not in _STEADY and self._random.random() > 0.4:
+                value = make(row, now)
+                if value != row[name]:
+                    old[name] = row[name]
+                    row[name] = value
+        return Change(table.name, "UPDATE", keys, dict(row), old)
 
     def _delete(self, table: TableSpec, place: int) -> Change:
         ids = self._ids[table.name]
         ids[place], ids[-1] = ids[-1], ids[place]
         keys, row = self._rows[table.name].pop(ids.pop())
-        return Change(table.name, "DELETE", keys, {}, {c.name: row.get(c.name) for c in table.values})
-
-    def _keys(self, table: TableSpec, now: str) -> Row:
-        return {c.name: self._key(c) for c in table.keys}
+        return Change(table.name, "DELETE", keys, {}, row)
 
     def _key(self, column: ColumnSpec) -> Any:
         self._number += 1
         if column.code in ("STRING", "UUID"):
             bits = f"{self._random.getrandbits(128):032x}"
             return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-8{bits[17:20]}-{bits[20:]}"
-        return random_value(self._random, column) if column.code != "INT64" else str(self._number)
+        return str(self._number) if column.code == "INT64" else random_value(self._random, column)
 
-    def _value(self, table: TableSpec, column: ColumnSpec, row: Row, now: str) -> Any:
-        if column.name not in self._first_columns[table.name]:
-            return random_value(self._later, column)
+    def _makers_of(self, table: TableSpec) -> list[tuple[str, Maker]]:
+        makers = self._makers.get(table)
+        if makers is None:
+            first = self._first.setdefault(table.name, frozenset(table.columns))
+            makers = [(c.name, self._maker(c, self._random if c in first else self._later)) for c in table.values]
+            self._makers[table] = makers
+        return makers
+
+    def _maker(self, column: ColumnSpec, draw: random.Random) -> Maker:
         made = _PRODUCT.get((column.name, column.code))
-        return made(self._random, row, now) if made else random_value(self._random, column)
+        if made:
+            return partial(made, draw)
+        return lambda row, now: random_value(draw, column)
 
 
-def _product_values() -> dict[tuple[str, str], Callable[[random.Random, Row, str], Any]]:
-    def metadata(draw: random.Random, row: Row, now: str) -> str:
-        number = draw.randrange(10**9)
-        return (
-            f'{{"actingUser":"svc-{number % 7}","channel":"web","customerId":"cus_{number % 997}",'
-            f'"orderId":"ord_{number}","riskScore":{number % 1000 / 1000}}}'
-        )
-
-    def status(draw: random.Random, row: Row, now: str) -> str:
-        return draw.choice(_NEXT_STATUS.get(row.get("Status"), ("INITIATED",)))
-
-    return {
-        ("CustomerId", "STRING"): lambda draw, row, now: f"cus_{draw.randrange(1000)}",
-        ("UserId", "STRING"): lambda draw, row, now: f"usr_{draw.randrange(1000)}",
-        ("Region", "STRING"): lambda draw, row, now: draw.choice(("us-central1", "europe-west1", "asia-south1")),
-        ("Amount", "NUMERIC"): lambda draw, row, now: f"{draw.randrange(1, 10**6)}.{draw.randrange(1, 99):02d}".rstrip(
-            "0"
-        ),
-        ("Currency", "STRING"): lambda draw, row, now: draw.choice(("EUR", "USD", "JPY")),
-        ("PaymentMethod", "STRING"): lambda draw, row, now: draw.choice(("CARD", "WALLET", "BANK_TRANSFER")),
-        ("CardNumber", "STRING"): lambda draw, row, now: draw.choice((*_CARDS, None)),
-        ("CardholderName", "STRING"): lambda draw, row, now: draw.choice((*_HOLDERS, None)),
-        ("CardExpiry", "STRING"): lambda draw, row, now: draw.choice(("01/2029", "12/2031", None)),
-        ("Action", "STRING"): lambda draw, row, now: f"STEP_{draw.randrange(12)}",
-        ("Timestamp", "TIMESTAMP"): lambda draw, row, now: now,
-        ("Status", "STRING"): status,
-        ("ServiceName", "STRING"): lambda draw, row, now: draw.choice(("checkout", "settlement", "card-gateway")),
-        ("Metadata", "JSON"): metadata,
-        ("RetryCount", "INT64"): lambda draw, row, now: str(draw.randrange(4)),
-        ("ErrorDetails", "STRING"): lambda draw, row, now: draw.choice((None, None, "05: do not honor", "timed out")),
-        ("CreatedAt", "TIMESTAMP"): lambda draw, row, now: now,
-        ("UpdatedAt", "TIMESTAMP"): lambda draw, row, now: now,
-    }
+Maker = Callable[[Row, str], Any]
 
 
-_PRODUCT: Final = _product_values()
+def _one_of(*values: Any) -> Callable[[random.Random, Row, str], Any]:
+    return lambda draw, row, now: values[int(draw.random() * len(values))]
+
+
+def _numbered(prefix: str, most: int) -> Callable[[random.Random, Row, str], str]:
+    return lambda draw, row, now: f"{prefix}{int(draw.random() * most)}"
+
+
+def _now(draw: random.Random, row: Row, now: str) -> str:
+    return now
+
+
+def _amount(draw: random.Random, row: Row, now: str) -> str:
+    # Spanner writes a NUMERIC without zeros at its end.
+    return f"{int(draw.random() * 10**6)}.{int(draw.random() * 98) + 1:02d}".rstrip("0")
+
+
+def _status(draw: random.Random, row: Row, now: str) -> str:
+    following = _NEXT_STATUS.get(row.get("Status"), ("INITIATED",))
+    return following[int(draw.random() * len(following))]
+
+
+def _metadata(draw: random.Random, row: Row, now: str) -> str:
+    number = int(draw.random() * 10**9)
+    return (
+        f'{{"actingUser":"svc-{number % 7}","channel":"web","customerId":"cus_{number % 997}",'
+        f'"orderId":"ord_{number}","riskScore":{number % 1000 / 1000}}}'
+    )
+
+
+_PRODUCT: Final[dict[tuple[str, str], Callable[[random.Random, Row, str], Any]]] = {
+    ("CustomerId", "STRING"): _numbered("cus_", 1000),
+    ("UserId", "STRING"): _numbered("usr_", 1000),
+    ("Region", "STRING"): _one_of("us-central1", "europe-west1", "asia-south1"),
+    ("Amount", "NUMERIC"): _amount,
+    ("Currency", "STRING"): _one_of("EUR", "USD", "JPY"),
+    ("PaymentMethod", "STRING"): _one_of("CARD", "WALLET", "BANK_TRANSFER"),
+    ("CardNumber", "STRING"): _one_of(*_CARDS, None),
+    ("CardholderName", "STRING"): _one_of(*_HOLDERS, None),
+    ("CardExpiry", "STRING"): _one_of("01/2029", "12/2031", None),
+    ("Action", "STRING"): _numbered("STEP_", 12),
+    ("Timestamp", "TIMESTAMP"): _now,
+    ("Status", "STRING"): _status,
+    ("ServiceName", "STRING"): _one_of("checkout", "settlement", "card-gateway"),
+    ("Metadata", "JSON"): _metadata,
+    ("RetryCount", "INT64"): _numbered("", 4),
+    ("ErrorDetails", "STRING"): _one_of(None, None, "05: do not honor", "timed out"),
+    ("CreatedAt", "TIMESTAMP"): _now,
+    ("UpdatedAt", "TIMESTAMP"): _now,
+}
 # What an update of a payment leaves alone.
 _STEADY: Final = frozenset(
     {
@@ -819,28 +839,24 @@ def random_value(draw: random.Random, column: ColumnSpec) -> Any:
     if kind.startswith("ARRAY<"):
         element = ColumnSpec(column.name, kind[6:-1])
         return [random_value(draw, element) for _ in range(draw.randrange(4))]
-    number = draw.randrange(10**6)
-    match kind.partition("(")[0]:
-        case "INT64" | "ENUM":
-            return str(number - 5 * 10**5)
-        case "FLOAT64" | "FLOAT32":
-            return number / 8
-        case "NUMERIC":
-            return f"{number}.5"
-        case "BOOL":
-            return number % 2 == 0
-        case "TIMESTAMP":
-            return f"2026-01-01T00:00:00.{number:06d}Z"
-        case "DATE":
-            return f"2026-01-{number % 28 + 1:02d}"
-        case "JSON":
-            return f'{{"a":[{number},null],"b":"é{number}"}}'
-        case "BYTES" | "PROTO":
-            return base64.b64encode(number.to_bytes(4, "big")).decode()
-        case "UUID":
-            return f"00000000-0000-4000-8000-{number:012d}"
-        case _:
-            return f"text {number}"
+    make = _BY_TYPE.get(kind.partition("(")[0], "text {}".format)
+    return make(draw.randrange(10**6))
+
+
+_BY_TYPE: Final[dict[str, Callable[[int], Any]]] = {
+    "INT64": lambda number: str(number - 5 * 10**5),
+    "ENUM": str,
+    "FLOAT64": lambda number: number / 8,
+    "FLOAT32": lambda number: number / 8,
+    "NUMERIC": "{}.5".format,
+    "BOOL": lambda number: number % 2 == 0,
+    "TIMESTAMP": "2026-01-01T00:00:00.{:06d}Z".format,
+    "DATE": lambda number: f"2026-01-{number % 28 + 1:02d}",
+    "JSON": '{{"a":[{0},null],"b":"é{0}"}}'.format,
+    "BYTES": lambda number: base64.b64encode(number.to_bytes(4, "big")).decode(),
+    "PROTO": lambda number: base64.b64encode(number.to_bytes(4, "big")).decode(),
+    "UUID": "00000000-0000-4000-8000-{:012d}".format,
+}
 
 
 def convert(value: Any, old: ColumnSpec, new: ColumnSpec) -> Any:
