@@ -630,11 +630,11 @@ class RandomHistory(History):
         kind = self._places.choice(("split", "merge", "move", "split", "merge"))
         if kind == "merge" and len(live) > max(1, self._partitions // 2):
             chosen = min(chosen, len(live) - 2)
-            ended, tokens = list(live[chosen : chosen + 2]), ("",)
+            ended, tokens = list(live[chosen : chosen + 2]), [""]
         elif kind == "split" and len(live) < 2 * self._partitions:
-            ended, tokens = [live[chosen]], ("", "") if self._places.random() < 0.8 else ("", "", "")
+            ended, tokens = [live[chosen]], [""] * (2 if self._places.random() < 0.8 else 3)
         else:
-            ended, tokens = [live[chosen]], ("",)
+            ended, tokens = [live[chosen]], [""]
         stream.replace(ended, moment, tokens)
         self._touched += ended
 

@@ -7,6 +7,7 @@ as bytes to a real emulator, if there is one, because a job has one Spanner endp
 [details]   cloud.google.com/spanner/docs/change-streams/details
 [rpc]       cloud.google.com/spanner/docs/reference/rpc/google.spanner.v1
 [sessions]  cloud.google.com/spanner/docs/sessions
+[quotas]    cloud.google.com/spanner/quotas
 [errors]    cloud.google.com/spanner/docs/error-codes
 [schema]    cloud.google.com/spanner/docs/information-schema
 [grpc]      grpc.io/docs/guides/performance
@@ -91,8 +92,9 @@ _CATALOG: Final = re.compile(r"\bINFORMATION_SCHEMA\s*\.\s*CHANGE_STREAM", re.I)
 _MAX_HEARTBEAT: Final = 300_000
 _FUTURE: Final = 600 * SECOND
 _FOREVER: Final = 1 << 63
+_MAX_READS: Final = 100
 
-Where = Literal["start", "row", "mid_row"]
+Where = Literal["start", "row", "any", "mid_row"]
 Respond = Callable[[bytes], Awaitable[None]]
 
 
@@ -456,8 +458,9 @@ def _not_found(kind: str, service: str, name: str) -> _Refused:
 class Fault:
     """What goes wrong, where and how often. Texts that are empty mean any, `count` None without a limit.
 
-    `where`: `start` refuses a call before its first response, `row` ends an open query between two rows, `mid_row` in
-    the middle of one. `code` "OK" ends the query as if all was well. `until`: nanoseconds of the history's clock.
+    `where`: `start` refuses a call before its first response, `row` ends an open query between two rows, `any` does
+    both, `mid_row` ends it in the middle of a row: the next one that it sends, heartbeats included. `code` "OK" ends
+    the query as if all was well. `until`: nanoseconds since 1970.
     """
 
     code: str
@@ -471,7 +474,7 @@ class Fault:
 
     def fits(self, where: Where, method: str, stream: str, token: str, now: int) -> bool:
         return (
-            self.where == where
+            (self.where == where or (self.where == "any" and where != "mid_row"))
             and self.count != 0
             and (self.until is None or now < self.until)
             and self.method in ("", method)
@@ -500,8 +503,9 @@ class StrictSpanner:
 
     `emulator`: host:port of a real one, which gets every call that is not about a change stream. `database`: the
     database whose sessions are made here though there is an emulator, `projects/P/instances/I/databases/D`; "" makes
-    every session there. Without an emulator they are all made here.
+    every session there. Without an emulator they are all made here, and any other database is not found.
     `max_streams`: HTTP/2 streams a connection; a client's further calls wait in the client without a word.
+    `max_readers`: concurrent queries of one partition.
     `cut`: the share of responses in which a row is cut. `max_response_bytes`: rows longer than this are cut always.
     `life_code`: the answer to a start outside of a partition's life. `boundary_children`: whether a query whose end or
     start is the very end of its partition still gets the children. `root_parents`: the parents of the first partitions,
@@ -516,6 +520,7 @@ class StrictSpanner:
         database: str = "",
         port: int = 0,
         max_streams: int = 100,
+        max_readers: int = 20,
         min_heartbeat_millis: int = 1000,
         cut: float = 0.1,
         max_response_bytes: int = 1 << 20,
@@ -530,6 +535,7 @@ class StrictSpanner:
         self._database = database
         self._port = port
         self._max_streams = max_streams
+        self._max_readers = max_readers
         self._min_heartbeat = min_heartbeat_millis
         self._cut = cut
         self._most_bytes = max_response_bytes
@@ -608,7 +614,10 @@ class StrictSpanner:
         self.thaw()
 
     def end_sessions(self, *, everywhere: bool = False) -> None:
-        """The sessions that have read a change stream exist no more ([sessions]: a multiplexed one ends after 28 days).
+        """The sessions that have read a change stream exist no more.
+
+        "The Spanner database service may delete a session if the session is more than 28 days old. Attempts to use a
+        deleted session result in NOT_FOUND" [sessions]. Open queries end with it as well (assumed).
 
         `everywhere`: the others that were made through here as well, the emulator's included.
         """
@@ -709,8 +718,8 @@ class StrictSpanner:
     async def _serve(self) -> None:
         server = grpc.aio.server(
             options=[
-                # "When the number of active RPCs on the connection reaches this limit, additional RPCs are queued in
-                # the client" [grpc]. 100 is what Google's front ends allow (observed by others; no page of Spanner's).
+                # "One gRPC channel can handle up to 100 concurrent requests" [sessions]. "When the number of active
+                # RPCs on the connection reaches this limit, additional RPCs are queued in the client" [grpc].
                 ("grpc.max_concurrent_streams", self._max_streams),
                 ("grpc.max_receive_message_length", -1),
                 ("grpc.max_send_message_length", -1),
@@ -779,7 +788,8 @@ class StrictSpanner:
     async def call(self, method: str, requests: Any, context: Any, answer: Callable[..., Awaitable[None]]) -> None:
         """One call from its beginning to its end: counts, faults, freezing, and errors as Google writes them."""
         name = method.rpartition("/")[2]
-        self._counts.begin(name, context.peer())
+        peer = context.peer()
+        self._counts.begin(name, peer)
         try:
             await self._thawed.wait()
             await answer(requests, context)
@@ -792,7 +802,7 @@ class StrictSpanner:
             context.set_trailing_metadata(tuple(metadata))
             await context.abort(error.code(), error.details() or "")
         finally:
-            self._counts.end(context.peer())
+            self._counts.end(peer)
 
     async def _refuse(self, context: Any, refused: _Refused) -> None:
         self._counts.errors[refused.code.name] += 1
@@ -857,6 +867,8 @@ class StrictSpanner:
         return b""
 
     def _session(self, database: str, template: Any) -> Any:
+        if self._database and database != self._database:
+            raise _not_found("Database", "google.spanner.admin.database.v1", database)
         made = _Session()
         made.CopyFrom(template)
         made.name = f"{database}/sessions/{self._random.getrandbits(96):024x}"
@@ -871,8 +883,13 @@ class StrictSpanner:
     def _own(self, session: str) -> bool:
         return not self._channel or (bool(self._database) and session.startswith(f"{self._database}/sessions/"))
 
+    def _check_ended(self, name: str) -> None:
+        if name in self._ended:
+            raise _not_found("Session", "google.spanner.v1", name)
+
     def _check_session(self, name: str) -> None:
-        if name in self._ended or (self._own(name) and name not in self._sessions):
+        self._check_ended(name)
+        if self._own(name) and name not in self._sessions:
             raise _not_found("Session", "google.spanner.v1", name)
 
     async def execute_sql(self, request: bytes, context: Any) -> bytes:
@@ -913,8 +930,24 @@ class StrictSpanner:
         self._check_session(asked.session)
         self._reading.add(asked.session)
         query = self._validated(asked, name)
-        with self._counts.query(query.token or ""):
+        self._check_readers(query, asked.session)
+        with self._counts.query(query.token or "", asked.session):
             await _QueryRun(self, query, asked.session, context).run()
+
+    def _check_readers(self, query: _Query, session: str) -> None:
+        counts = self._counts
+        # "Concurrent readers per change stream data partition: 20", "whether the readers are Dataflow pipelines or
+        # direct API queries" [quotas]; the code is assumed.
+        if query.token and counts.readers[query.token] >= self._max_readers:
+            raise _Refused(
+                StatusCode.RESOURCE_EXHAUSTED, f"A partition has at most {self._max_readers} concurrent readers."
+            )
+        # "Concurrent reads per session: 100" [quotas]; a multiplexed session may have "a large number of concurrent
+        # requests" [sessions]. The code is assumed.
+        if not self._sessions.get(session, True) and counts.sessions[session] >= _MAX_READS:
+            raise _Refused(
+                StatusCode.RESOURCE_EXHAUSTED, f"A session that is not multiplexed has at most {_MAX_READS} reads."
+            )
 
     def _stream_of(self, sql: str) -> str:
         found = _READ.search(sql)
@@ -1022,13 +1055,8 @@ class StrictSpanner:
 
     async def _with_live_session(self, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         first = [request async for request in requests]
-        # The first field of nearly every request of this service is the session's name.
         for request in first[:1]:
-            if request[:1] == b"\x0a" and any(request[2:].startswith(name.encode()) for name in self._ended):
-                size = request[1]
-                name = request[2 : 2 + size].decode(errors="replace")
-                if name in self._ended:
-                    raise _not_found("Session", "google.spanner.v1", name)
+            self._check_ended(_session_of(request))
 
         async def again() -> AsyncIterator[bytes]:
             for request in first:
@@ -1277,14 +1305,10 @@ class _QueryRun:
         return server._random.randrange(len(rows)) if server._random.random() < server._cut else None
 
     def _cut_row(self, row: bytes) -> tuple[bytes, bytes | None]:
-        most = min(len(row), self._server._most_bytes)
-        value = _Value.FromString(row)
-        head, rest, _ = _cut(
-            value,
-            self._server._random.randrange(most // 2, most)
-            if most < len(row)
-            else self._server._random.randrange(most),
-        )
+        most, draw = self._server._most_bytes, self._server._random
+        # Of what is too long at least a few characters, so that it comes to an end.
+        budget = draw.randrange(len(row)) if len(row) <= most else max(16, draw.randrange(most // 2, most))
+        head, rest, _ = _cut(_Value.FromString(row), budget)
         return head.SerializeToString(), None if rest is None else rest.SerializeToString()
 
     async def _write(self, response: bytes) -> None:
@@ -1299,6 +1323,7 @@ class _Counts:
     def __init__(self) -> None:
         self.open: Counter[str] = Counter()
         self.readers: Counter[str] = Counter()
+        self.sessions: Counter[str] = Counter()
         self.reset()
 
     def reset(self) -> None:
@@ -1323,7 +1348,8 @@ class _Counts:
             del self.open[peer]
 
     @contextlib.contextmanager
-    def query(self, token: str) -> Iterator[None]:
+    def query(self, token: str, session: str) -> Iterator[None]:
+        self.sessions[session] += 1
         self.by_partition[token] += 1
         self.readers[token] += 1
         self.most_readers[token] = max(self.most_readers[token], self.readers[token])
@@ -1331,6 +1357,7 @@ class _Counts:
         try:
             yield
         finally:
+            self.sessions[session] -= 1
             self.readers[token] -= 1
             if not self.readers[token]:
                 del self.readers[token]
@@ -1431,6 +1458,16 @@ def _nanos(name: str, given: dict[str, str | None]) -> int | None:
     if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z", text):
         raise _Refused(StatusCode.INVALID_ARGUMENT, f"Invalid value for bind parameter {name}: Expected TIMESTAMP.")
     return to_nanos(normalise(text))
+
+
+def _session_of(request: bytes) -> str:
+    """The first field of nearly every request of google.spanner.v1: the session's name."""
+    if request[:1] != b"\x0a":
+        return ""
+    size, at = request[1], 2
+    if size & 0x80:
+        size, at = size & 0x7F | request[2] << 7, 3
+    return request[at : at + size].decode(errors="replace")
 
 
 def _shown(moment: int) -> str:
