@@ -793,6 +793,9 @@ class StrictSpanner:
         try:
             await self._thawed.wait()
             await answer(requests, context)
+        except asyncio.CancelledError:
+            # The client has gone, or the server has been told to. Nobody is left to hear of it.
+            return
         except _Refused as refused:
             await self._refuse(context, refused)
         except grpc.aio.AioRpcError as error:
