@@ -339,6 +339,20 @@ def test_start_and_end_are_both_included(scripted: Scripted, channel: Any) -> No
         assert values(query.run(scripted.first, token="a", end=just_before)) == ["1"]
 
 
+def test_nothing_is_committed_any_more_in_a_time_that_a_query_has_answered_for(channel: Any) -> None:
+    moment = ago(10)
+    history = History(created=ago(20), clock=lambda: moment)
+    root = history.stream("S", [TABLE]).root("a")
+    with StrictSpanner(history) as spanner:
+        query, end = query_of(spanner, channel(spanner), "S"), timestamps.from_nanos(moment)
+        assert values(query.run(timestamps.from_nanos(history.created), token="a", end=end)) == []
+        # The clock stands still, and yet the commit is later than what has been read.
+        at = history.commit([Change("T", "INSERT", {"K": "k"}, {"V": "1"}, {}, root)])
+        assert at > end
+        with pytest.raises(ValueError, match="has been read"):
+            history.commit([Change("T", "INSERT", {"K": "l"}, {"V": "1"}, {}, root)], at=end)
+
+
 def test_both_parents_end_with_the_child_that_they_were_merged_into(scripted: Scripted, channel: Any) -> None:
     with StrictSpanner(scripted.history) as spanner:
         query = query_of(spanner, channel(spanner), "S")
