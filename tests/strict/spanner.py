@@ -27,6 +27,7 @@ import contextlib
 import gc
 import importlib
 import json
+import logging
 import os
 import random
 import re
@@ -696,6 +697,7 @@ class StrictSpanner:
         asyncio.run(self._main())
 
     async def _main(self) -> None:
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_no_cancellations)
         self._loop = asyncio.get_running_loop()
         self._finished = asyncio.Event()
         self._thawed = asyncio.Event()
@@ -1426,6 +1428,11 @@ class _Handlers(grpc.GenericRpcHandler):
 
         # On the wire a unary answer is a stream of one.
         return grpc.unary_stream_rpc_method_handler(stream)
+
+
+def _no_cancellations(record: logging.LogRecord) -> bool:
+    """gRPC logs a traceback for each call that a closing server cuts off."""
+    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)
 
 
 def _finish(waiting: asyncio.Future[None]) -> None:
