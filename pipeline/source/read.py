@@ -9,6 +9,7 @@ made anew from its own checkpoint.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import apache_beam as beam
@@ -31,14 +32,17 @@ _MAX_RECORDS_PER_BUNDLE = 2000
 _MAX_BUNDLE_SECONDS = 1.0
 _SECONDS = len("2026-11-23T09:00:00")
 
+Start = str | Callable[[], str]
+
 
 class ReadChanges(beam.PTransform):
     """The data change records of one change stream from `start` on, timestamped with their commit timestamps.
 
-    Between them, once a second of the stream, a ReadPosition says how far it was read.
+    Between them, once a second of the stream, a ReadPosition says how far it was read. `start` may be a picklable
+    function of nothing that returns the timestamp: it is called on the worker that begins to read, not at launch.
     """
 
-    def __init__(self, stream: ChangeStream, start: str, reading: Reading) -> None:
+    def __init__(self, stream: ChangeStream, start: Start, reading: Reading) -> None:
         super().__init__()
         self._source = ChangeStreamSource(stream, start, reading)
 
@@ -72,7 +76,7 @@ class _MarkCoder(coders.Coder):
 class ChangeStreamSource(UnboundedSource):
     """One change stream. It is not split: one reader carries many times the design load, and a shuffle follows."""
 
-    def __init__(self, stream: ChangeStream, start: str, reading: Reading) -> None:
+    def __init__(self, stream: ChangeStream, start: Start, reading: Reading) -> None:
         self._stream = stream
         self._start = start
         self._reading = reading
@@ -81,8 +85,12 @@ class ChangeStreamSource(UnboundedSource):
         return [self]
 
     def create_reader(self, options: Any, checkpoint_mark: PartitionSetMark | None) -> UnboundedReader:
-        state = PartitionSet.from_bytes(checkpoint_mark.state) if checkpoint_mark else PartitionSet(self._start)
-        return ChangeStreamReader(self._stream, self._reading, state)
+        return ChangeStreamReader(self._stream, self._reading, self._partitions(checkpoint_mark))
+
+    def _partitions(self, mark: PartitionSetMark | None) -> PartitionSet:
+        if mark:
+            return PartitionSet.from_bytes(mark.state)
+        return PartitionSet(self._start() if callable(self._start) else self._start)
 
     def get_checkpoint_mark_coder(self) -> coders.Coder:
         return _MarkCoder()
