@@ -26,12 +26,15 @@ _LEAST_STREAMS: Final = 10
 class StreamingCall:
     """A call that streams responses, as another thread sees it: since when it is silent, and how to end it."""
 
-    def __init__(self, call: Any, lane: _Lane, clock: Callable[[], float]) -> None:
-        self._call = call
+    def __init__(self, lane: _Lane, clock: Callable[[], float]) -> None:
+        self._call: Any = None
         self._clock = clock
         self._waits_since: float | None = None
         self.lane = lane
         self.served = False
+
+    def begin(self, call: Any) -> None:
+        self._call = call
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -64,8 +67,8 @@ class _Lane:
 class StreamingChannels:
     """gRPC channels to one server, each a connection of its own, used as one. Safe for several threads.
 
-    `connect` opens channel number n. A streaming call goes to the fullest channel that has room for one more; another is
-    opened when none has, and closed when its last call has ended. Unary calls have a channel of their own, where no
+    `connect` opens channel number n. A streaming call goes to the fullest channel that has room for one more; another
+    is opened when none has, and closed when its last call has ended. Unary calls have a channel of their own, where no
     stream keeps them waiting.
     """
 
@@ -100,12 +103,16 @@ class StreamingChannels:
         def call(request: Any, *, avoid: StreamingCall | None = None, **options: Any) -> StreamingCall:
             with self._lock:
                 lane = self._lane(avoid)
+                streaming = StreamingCall(lane, self._clock)
+                lane.calls.add(streaming)
                 if method not in lane.methods:
                     lane.methods[method] = lane.channel.unary_stream(method, **serializers)
+            try:
                 raw = lane.methods[method](request, **options)
-                streaming = StreamingCall(raw, lane, self._clock)
-                lane.calls.add(streaming)
-            # Outside the lock: what has ended already is told at once.
+            except BaseException:
+                self._ended(streaming)
+                raise
+            streaming.begin(raw)
             if not _when_done(raw, lambda: self._ended(streaming)):
                 self._ended(streaming)
             return streaming

@@ -43,7 +43,7 @@ def _anonymous() -> Any:
 
 
 def spanner_channel(endpoint: str) -> StreamingChannels:
-    """The process's connections to one endpoint: an emulator's in plain text, Google's with TLS and default credentials.
+    """The process's connections to one endpoint: an emulator's in plain text, Google's with TLS and credentials.
 
     To be used as one gRPC channel, for any number of streaming calls at once.
     """
