@@ -307,9 +307,9 @@ class ChangeStreamReader(UnboundedReader):
         if longest >= _ORPHAN_SECONDS:
             self._voice.warn(
                 "orphans",
-                "%d partitions of change stream %s wait for a parent that Spanner has not named, for %d s. The position "
-                "is stalled at %s meanwhile. If it lasts, start the job again: it resumes there with the partitions "
-                "that Spanner names then.",
+                "%d partitions of change stream %s wait for a parent that Spanner has not named, for %d s. The "
+                "position is stalled at %s meanwhile. If it lasts, start the job again: it resumes there with the "
+                "partitions that Spanner names then.",
                 len(waiting),
                 self._stream,
                 longest,

@@ -381,9 +381,9 @@ class _PartitionThread(threading.Thread):
             yield Ended(tuple(children))
             return
         if end > self._cursor:
-            # The next window begins at this one's end: what bears that very time, a change or children, may come only
-            # then.
-            self._cursor = end
+            # The next window begins an instant before this one's end: a change or children that bear that very time may
+            # come only then, and not to a query that begins there.
+            self._cursor = max(self._cursor, timestamps.before(end))
             yield ReadThrough(timestamps.before(end))
         took = time.monotonic() - started
         self._stopped.wait(max(self._reading.window_millis / 1000 - took, took))

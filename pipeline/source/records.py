@@ -292,7 +292,7 @@ def _child_partitions(shape: _Shape, values: Any) -> ChildPartitions:
     start = normalise(v[0].string_value)
     return ChildPartitions(
         tuple(
-            Child(token.string_value, start, tuple(p.string_value for p in parents.list_value.values))
+            Child(token.string_value, start, tuple(p.string_value for p in parents.list_value.values if p.string_value))
             for token, parents, *_ in (shape.child(child.list_value.values) for child in v[2].list_value.values)
         )
     )
