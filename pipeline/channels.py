@@ -120,9 +120,10 @@ class StreamingChannels:
         return call
 
     def unserved(self, call: StreamingCall) -> None:
-        """The call got no answer at all. If others on its channel did, the server takes fewer than was thought."""
+        """The call got no answer at all. If others on its channel still do, the server takes fewer than was thought."""
         with self._lock:
-            served = sum(other.served for other in call.lane.calls)
+            silent = call.silent_seconds()
+            served = sum(other.served and other.silent_seconds() < silent / 2 for other in call.lane.calls)
             if call.served or self._limit is None or not 0 < served < self._limit:
                 return
             limit = max(_LEAST_STREAMS, served)

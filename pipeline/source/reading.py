@@ -203,7 +203,6 @@ class PartitionReaders:
         reading: Reading,
         *,
         idle_seconds: float = _IDLE_SECONDS,
-        silent_seconds: float = _SILENT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._query = query
@@ -213,7 +212,7 @@ class PartitionReaders:
         self._stop = threading.Event()
         self._voice = Voice(clock)
         self._idle_seconds = idle_seconds
-        self._silent_seconds = max(silent_seconds, _SILENT_HEARTBEATS * query.heartbeat_seconds)
+        self._silent_seconds = max(_SILENT_SECONDS, _SILENT_HEARTBEATS * query.heartbeat_seconds)
         self._clock = clock
         self._asked = clock()
         threading.Thread(target=self._watch, name="change-stream-watch", daemon=True).start()

@@ -214,7 +214,7 @@ def test_over_a_random_history_with_every_fault_each_change_comes_once(
     ):
         state = PartitionSet(from_nanos(begun + (20 * SECOND if seed == 2 else 0)))
         expected_from = state.start
-        for turn in range(8):
+        for turn in range(6):
             if mode == "tail":
                 spanner.end_early(count=rng.randint(0, 3))
             spanner.fail("UNAVAILABLE", where="mid_row", count=rng.randint(0, 3))
@@ -227,8 +227,8 @@ def test_over_a_random_history_with_every_fault_each_change_comes_once(
             spanner.extra_fields(on=turn % 2 == 0)
             reader = ChangeStreamReader(stream_at(spanner), Reading(mode=mode, window_millis=50), state)
             readers.append(reader)
-            after = collected.found.total() + rng.randint(100, 600)
-            stop = time.monotonic() + 4
+            after = collected.found.total() + rng.randint(50, 400)
+            stop = time.monotonic() + 2
             before = list(collected.positions)
             collected.until(reader, lambda: collected.found.total() > after or time.monotonic() > stop)  # noqa: B023
             assert collected.positions[len(before) :] == sorted(collected.positions[len(before) :])
@@ -240,7 +240,7 @@ def test_over_a_random_history_with_every_fault_each_change_comes_once(
         reader = ChangeStreamReader(stream_at(spanner), Reading(mode=mode, window_millis=50), state)
         readers.append(reader)
         expected = Counter({key: n for key, n in committed(made).items() if key[0] >= expected_from})
-        collected.until(reader, lambda: (expected - collected.found).total() == 0)
+        collected.until(reader, lambda: collected.found.total() >= expected.total())
         last = timestamps.now()
         collected.until(reader, lambda: max(collected.positions) > last)
     assert collected.found == expected
