@@ -24,6 +24,11 @@ def after(timestamp: str) -> str:
     return from_nanos(to_nanos(timestamp) + 1)
 
 
+def before(timestamp: str) -> str:
+    """The nanosecond before."""
+    return from_nanos(to_nanos(timestamp) - 1)
+
+
 def now() -> str:
     return from_nanos(time.time_ns())
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import grpc
 
+from pipeline.channels import StreamingChannels
+
 # A peer that froze or vanished is noticed in half a minute instead of never.
 _CHANNEL = [
     ("grpc.max_receive_message_length", -1),
@@ -40,17 +42,35 @@ def _anonymous() -> Any:
     return AnonymousCredentials()  # type: ignore[no-untyped-call]
 
 
-@cache
-def spanner_channel(endpoint: str) -> grpc.Channel:
-    """One channel a process and endpoint: an emulator's in plain text, Google's with TLS and default credentials."""
-    if endpoint:
-        return grpc.insecure_channel(endpoint, options=_CHANNEL)
-    from google.auth.transport.grpc import secure_authorized_channel
-    from google.auth.transport.requests import Request
+def spanner_channel(endpoint: str) -> StreamingChannels:
+    """The process's connections to one endpoint: an emulator's in plain text, Google's with TLS and credentials.
 
-    return secure_authorized_channel(  # type: ignore[no-untyped-call]
-        _credentials(), Request(), "spanner.googleapis.com:443", options=_CHANNEL
-    )
+    To be used as one gRPC channel, for any number of streaming calls at once.
+    """
+    return _spanner_channels(endpoint)
+
+
+@cache
+def _spanner_channels(endpoint: str) -> StreamingChannels:
+    def connect(options: list[tuple[str, Any]]) -> grpc.Channel:
+        if endpoint:
+            return grpc.insecure_channel(endpoint, options=options)
+        from google.auth.transport.grpc import secure_authorized_channel
+        from google.auth.transport.requests import Request
+
+        channel: grpc.Channel = secure_authorized_channel(  # type: ignore[no-untyped-call]
+            credentials(), Request(), "spanner.googleapis.com:443", options=options
+        )
+        return channel
+
+    # One token for all the connections.
+    credentials = cache(_credentials)
+    return StreamingChannels(lambda number: connect([*_CHANNEL, *_own_connection(number)]))
+
+
+def _own_connection(number: int) -> list[tuple[str, Any]]:
+    # Channels of one target and the same options share a connection, unless each keeps its own.
+    return [("grpc.use_local_subchannel_pool", 1), ("audit.connection", number)]
 
 
 def spanner_database(endpoint: str, project: str, instance: str, database: str, role: str = "") -> Any:

@@ -17,6 +17,7 @@ from contract import tables, timestamps
 from pipeline import clients
 from pipeline.jobs.settings import StreamSettings
 from pipeline.source.query import ChangeStreamQuery
+from pipeline.source.records import PARTITION_MODE
 from pipeline.transforms.keys import MaskingKeys
 
 _LOG = logging.getLogger(__name__)
@@ -85,38 +86,50 @@ def _change_streams(settings: StreamSettings) -> Iterator[Finding]:
     )
     with database.snapshot() as snapshot:
         rows = snapshot.execute_sql(
-            "SELECT s.CHANGE_STREAM_NAME, o.OPTION_VALUE FROM INFORMATION_SCHEMA.CHANGE_STREAMS AS s "
-            "LEFT JOIN INFORMATION_SCHEMA.CHANGE_STREAM_OPTIONS AS o "
-            "ON o.CHANGE_STREAM_NAME = s.CHANGE_STREAM_NAME AND o.OPTION_NAME = 'value_capture_type'"
+            "SELECT s.CHANGE_STREAM_NAME, o.OPTION_NAME, o.OPTION_VALUE FROM INFORMATION_SCHEMA.CHANGE_STREAMS AS s "
+            "LEFT JOIN INFORMATION_SCHEMA.CHANGE_STREAM_OPTIONS AS o ON o.CHANGE_STREAM_NAME = s.CHANGE_STREAM_NAME"
         )
-        capture = {name: kind or "OLD_AND_NEW_VALUES" for name, kind in rows}
+        seen: dict[str, dict[str, str]] = {}
+        for name, option, value in rows:
+            seen.setdefault(name, {})[option] = value
     for name in settings.stream_names:
-        yield _change_stream(settings["spannerDatabase"], name, role, capture)
+        yield change_stream(settings["spannerDatabase"], name, role, seen)
 
 
-def _change_stream(database: str, name: str, role: str, capture: Mapping[str, str]) -> Finding:
-    """`capture`: the streams that are seen, with what they capture."""
-    if name not in capture:
-        seen = ", ".join(sorted(capture)) or "none"
+def change_stream(database: str, name: str, role: str, seen: Mapping[str, Mapping[str, str]]) -> Finding:
+    """`seen`: the streams that are seen, with their options as `CHANGE_STREAM_OPTIONS` has them."""
+    if name not in seen:
+        names = ", ".join(sorted(seen)) or "none"
         if role:
             return Finding(
                 name,
-                f"change stream {name} must be seen by the database role {role} in {database}, which sees {seen}. "
+                f"change stream {name} must be seen by the database role {role} in {database}, which sees {names}. "
                 f"The role needs SELECT on {name} and EXECUTE on its read function: run the schema's changelog with "
                 "its context cloud.",
             )
         return Finding(
             name,
-            f"change stream {name} must exist in {database}, which has {seen}. "
+            f"change stream {name} must exist in {database}, which has {names}. "
             "Set spannerChangeStreamNames, or run the schema's changelog.",
         )
-    if capture[name] != CAPTURE_TYPE:
+    # Spanner's defaults, for an option that is not set.
+    capture = seen[name].get("value_capture_type") or "OLD_AND_NEW_VALUES"
+    mode = seen[name].get("partition_mode") or PARTITION_MODE
+    if mode != PARTITION_MODE:
         return Finding(
             name,
-            f"change stream {name} must capture {CAPTURE_TYPE}, has {capture[name]}. Add a changeset: "
+            f"change stream {name} must have partition_mode '{PARTITION_MODE}', has '{mode}', whose records this job "
+            "cannot read. A stream's mode cannot be altered: add a changeset that creates a second stream for the same "
+            f"tables with OPTIONS (partition_mode = '{PARTITION_MODE}', value_capture_type = '{CAPTURE_TYPE}'), and "
+            "set spannerChangeStreamNames to it.",
+        )
+    if capture != CAPTURE_TYPE:
+        return Finding(
+            name,
+            f"change stream {name} must capture {CAPTURE_TYPE}, has {capture}. Add a changeset: "
             f"ALTER CHANGE STREAM {name} SET OPTIONS (value_capture_type = '{CAPTURE_TYPE}').",
         )
-    return Finding(f"change stream {name}: {CAPTURE_TYPE}")
+    return Finding(f"change stream {name}: {CAPTURE_TYPE}, {PARTITION_MODE}")
 
 
 def _start(settings: StreamSettings) -> Iterator[Finding]:

@@ -7,11 +7,14 @@ saved and restored in one piece with the records that a bundle emitted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from heapq import heappop, heappush, heapreplace
+from typing import Any
 
 import orjson
 
-from contract.timestamps import after
+from contract.timestamps import after, before
 from pipeline.source.records import Child, DataChange
 
 END = "9999-12-31T23:59:59.999999999Z"
@@ -22,20 +25,32 @@ class Partition:
     """How far one partition has been read.
 
     Every change before `position` has been emitted, and of those at `position` just the ones in `seen`. `waiting_for`
-    are the parents that have not ended: while there are any, the partition must not be read.
+    are the parents that have not ended: while there are any, the partition must not be read. It begins at `start`.
     """
 
     position: str
     seen: list[str] = field(default_factory=list)
     waiting_for: list[str] = field(default_factory=list)
+    start: str = ""
 
 
 class PartitionSet:
-    """The live partitions of one change stream. `partitions` is None until the first ones are known."""
+    """The live partitions of one change stream. `partitions` is None until the first ones are known.
 
-    def __init__(self, start: str, partitions: dict[str, Partition] | None = None) -> None:
+    `ended` are partitions that a record may still name, each with the time of its end.
+    """
+
+    def __init__(
+        self, start: str, partitions: dict[str, Partition] | None = None, ended: dict[str, str] | None = None
+    ) -> None:
         self.start = start
         self.partitions = partitions
+        self._ended = ended or {}
+        # One entry a partition, never ahead of its position: only the front is ever corrected. The minimum is asked for
+        # with every record, and there can be thousands of partitions.
+        self._slowest: list[tuple[str, str]] = []
+        self._enqueue((partitions or {}).keys())
+        self._reported = start
 
     @property
     def discovered(self) -> bool:
@@ -47,11 +62,30 @@ class PartitionSet:
 
     def begin(self, roots: list[Child]) -> None:
         """Takes in the partitions that the query without a token named. They are read from the start on."""
-        self.partitions = {root.token: Partition(max(self.start, root.start)) for root in roots}
+        self.partitions = {}
+        for root in roots:
+            at = max(self.start, root.start)
+            self.partitions[root.token] = Partition(at, start=at)
+        self._enqueue(self.partitions)
 
     def readable(self) -> dict[str, str]:
         """The partitions to read now, each with the position to read from."""
         return {token: p.position for token, p in (self.partitions or {}).items() if not p.waiting_for}
+
+    def orphans(self) -> dict[str, tuple[str, ...]]:
+        """Partitions that wait for parents that no record has named yet, with these parents. Few, and not for long."""
+        live = self.partitions or {}
+        waiting = {token: tuple(p for p in at.waiting_for if p not in live) for token, at in live.items()}
+        return {token: parents for token, parents in waiting.items() if parents}
+
+    def ask_from(self, token: str) -> str:
+        """Where a query of the partition begins: an instant before its position.
+
+        Children may begin at the very time that the partition was read through, and a query that starts later would
+        not name them. What it returns a second time is not claimed.
+        """
+        partition = self._of(token)
+        return max(before(partition.position), partition.start or partition.position)
 
     def claim(self, token: str, change: DataChange) -> bool:
         """Whether the change is new. A query that was started again returns some that are not."""
@@ -75,35 +109,72 @@ class PartitionSet:
             partition.seen = []
 
     def end(self, token: str, children: tuple[Child, ...]) -> None:
-        """The partition has ended; its children wait for their other parents, which announce them again."""
+        """The partition has ended; its children wait for their other parents, which announce them again.
+
+        A child that has ended already is not read again: where reading starts at a boundary, a child can be among the
+        first partitions together with a parent that still announces it.
+        """
         live = self._live()
+        ended = self._of(token)
         for child in children:
-            if child.token not in live:
+            if child.token not in live and child.token not in self._ended:
+                at = max(self.start, child.start)
                 # All the parents, not only those known so far: one that is still to be discovered has not ended either,
                 # and a child that ran before it would be announced, and read, a second time.
-                live[child.token] = Partition(max(self.start, child.start), [], list(child.parents))
+                live[child.token] = Partition(at, [], [p for p in child.parents if p not in self._ended], at)
+                self._enqueue((child.token,))
         del live[token]
         for partition in live.values():
             if token in partition.waiting_for:
                 partition.waiting_for.remove(token)
+        self._ended[token] = max((child.start for child in children), default=ended.position)
+        self._forget_ended()
 
     def watermark(self) -> str:
-        """No change before this time is still to come."""
+        """No change before this time is still to come. Never goes back."""
         if self.partitions is None:
             return self.start
-        return min((p.position for p in self.partitions.values()), default=END)
+        slowest = self._slowest
+        while slowest:
+            position, token = slowest[0]
+            partition = self.partitions.get(token)
+            if partition is None:
+                heappop(slowest)
+            elif partition.position != position:
+                heapreplace(slowest, (partition.position, token))
+            else:
+                # A child may begin an instant before the time that its parent was read through.
+                self._reported = max(self._reported, position)
+                return self._reported
+        return END
 
     def to_bytes(self) -> bytes:
-        return orjson.dumps(
-            [self.start, None if self.partitions is None else self.partitions], option=orjson.OPT_SORT_KEYS
-        )
+        self._forget_ended()
+        return orjson.dumps([self.start, self.partitions, self._ended], option=orjson.OPT_SORT_KEYS)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PartitionSet:
-        start, partitions = orjson.loads(data)
-        if partitions is None:
-            return cls(start)
-        return cls(start, {token: Partition(**fields) for token, fields in partitions.items()})
+        return cls.of(*orjson.loads(data))
+
+    @classmethod
+    def of(
+        cls, start: str, partitions: dict[str, dict[str, Any]] | None, ended: dict[str, str] | None = None
+    ) -> PartitionSet:
+        """From what `to_bytes` wrote, or wrote before it kept what has ended."""
+        found = None if partitions is None else {token: Partition(**fields) for token, fields in partitions.items()}
+        return cls(start, found, ended)
+
+    def _forget_ended(self) -> None:
+        # A partition is named by its parents, which end when it begins, and by its siblings' records: at its end at the
+        # latest. Behind the watermark nobody is left to do so.
+        if self._ended:
+            latest = before(self.watermark())
+            self._ended = {token: end for token, end in self._ended.items() if end >= latest}
+
+    def _enqueue(self, tokens: Iterable[str]) -> None:
+        live = self._live() if self.partitions is not None else {}
+        for token in tokens:
+            heappush(self._slowest, (live[token].position, token))
 
     def _live(self) -> dict[str, Partition]:
         if self.partitions is None:

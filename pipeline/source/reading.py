@@ -1,4 +1,4 @@
-"""Reads the live partitions of a change stream, each in a thread of its own, into one bounded queue.
+"""Reads the live partitions of a change stream, each in a thread of its own, into one queue that is bounded in bytes.
 
 Two ways, one outcome. `tail` keeps one query a partition open and lets Spanner push: right for Google Cloud. `windows`
 asks again and again for [position, now]: right for the emulator, which scans its whole stream for every query and again
@@ -11,38 +11,77 @@ item from the queue. A thread that fails starts its query again from the last re
 from __future__ import annotations
 
 import logging
-import queue
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import grpc
 
 from contract import timestamps
 from contract.logs import ERROR_CLASS, Trouble
+from pipeline.channels import StreamingCall
 from pipeline.source.query import ChangeStreamQuery
 from pipeline.source.records import Child, ChildPartitions, DataChange, Heartbeat
 
 _LOG = logging.getLogger(__name__)
 
-_QUEUE_ITEMS = 4000
-_BACKOFF_SECONDS = (0.1, 10.0)
-# Spanner's answer can be late in a busy minute; these mean "ask again", whatever the reason.
-_TRANSIENT = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.INTERNAL,
-    grpc.StatusCode.ABORTED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.UNAUTHENTICATED,
+# A record of any size is taken while the queue holds less: the last one may pass it.
+_QUEUE_BYTES: Final = 64_000_000
+_QUEUE_ITEMS: Final = 4000
+_BACKOFF_SECONDS: Final = (0.1, 10.0)
+# A partition that has waited for about a second is worth a line; a thousand of them are worth one line too.
+_SAY_FROM_TRY: Final = 3
+_SAY_EVERY_SECONDS: Final = 10.0
+# A query answers at least once a heartbeat. So long without one, and nobody is answering it.
+_SILENT_HEARTBEATS: Final = 30
+_SILENT_SECONDS: Final = 30.0
+# Between two bundles a runner asks at once, or when it has brought the last one through a busy stage.
+_IDLE_SECONDS: Final = 15.0
+_WATCH_SECONDS: Final = 1.0
+
+_REMEDIES: Final = {
+    grpc.StatusCode.OUT_OF_RANGE: (
+        "must keep the changes from {position} on, and does not: its retention period is over, or it was created "
+        "later. Start the job with a later startTimestamp; what lies between must come from the source tables"
+    ),
+    grpc.StatusCode.INVALID_ARGUMENT: (
+        "must be one that can be queried from {position} on, and Spanner refuses the query. Check that it exists in a "
+        "GoogleSQL database, that its partition_mode is 'IMMUTABLE_KEY_RANGE', and that spannerDatabaseRole may run "
+        "its read function: a launch with --dryRun=true checks all three"
+    ),
+    grpc.StatusCode.UNIMPLEMENTED: (
+        "must be read from a service that knows change streams, and this one does not. Check spannerEndpoint"
+    ),
 }
-# Permissions and databases come back; a pipeline that ends loses time, one that waits and says so does not.
-_WAIT_AND_SAY = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND}
+
+
+class QueryRefused(Exception):
+    """A change stream query that can never be answered; the message has the remedy."""
+
+
+def refusal(error: grpc.RpcError, stream: str, position: str) -> QueryRefused | None:
+    """The error to give up with. None for what is asked again: services, permissions and databases come back.
+
+    A pipeline that ends loses time, one that waits and says so does not.
+    """
+    code = error.code()
+    if code not in _REMEDIES:
+        return None
+    if code is grpc.StatusCode.OUT_OF_RANGE and position >= timestamps.now():
+        # Spanner's clock is behind ours: the time will come.
+        return None
+    remedy = _REMEDIES[code].format(position=position)
+    return QueryRefused(f"change stream {stream} {remedy} ({code.name}).")
+
+
+def pause(tries: int) -> float:
+    """Seconds before another try: they grow, and differ between those that failed together."""
+    first, most = _BACKOFF_SECONDS
+    return float(min(most, first * 2 ** min(tries, 20)) * random.uniform(0.5, 1.0))  # noqa: S311
 
 
 class ReadThrough(NamedTuple):
@@ -75,38 +114,156 @@ class Reading:
     end: str | None = None
 
 
-class PartitionReaders:
-    """The threads of one reader and the queue they fill with (partition token, item)."""
+class Voice:
+    """Says once in a while what goes on all the time."""
 
-    def __init__(self, query: ChangeStreamQuery, reading: Reading) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._said: dict[str, float] = {}
+
+    def warn(self, topic: str, message: str, *arguments: Any, **fields: Any) -> None:
+        """Logs the line, unless one of this topic was logged a moment ago."""
+        with self._lock:
+            now = self._clock()
+            if now - self._said.get(topic, float("-inf")) < _SAY_EVERY_SECONDS:
+                return
+            self._said[topic] = now
+        _LOG.warning(message, *arguments, extra={"fields": {ERROR_CLASS: Trouble.SOURCE, **fields}})
+
+    def failed(self, error: grpc.RpcError, tries: int, position: str) -> None:
+        """A query that is asked again."""
+        if tries >= _SAY_FROM_TRY:
+            self.warn(
+                error.code().name,
+                "Change stream query: %s, try %d. Nothing is lost; reading goes on from %s once Spanner answers.",
+                error.code().name,
+                tries,
+                position,
+                tries=tries,
+            )
+
+
+class _Queue:
+    """Items of all the partitions, bounded by what they weigh. Many producers, one consumer."""
+
+    def __init__(self, most_bytes: int = _QUEUE_BYTES, most_items: int = _QUEUE_ITEMS) -> None:
+        self._items: deque[tuple[str, Item, int]] = deque()
+        self._bytes = 0
+        self._most_bytes = most_bytes
+        self._most_items = most_items
+        self._lock = threading.Lock()
+        self._filled = threading.Condition(self._lock)
+        self._emptied = threading.Condition(self._lock)
+        self.closed = False
+
+    def put(self, token: str, item: Item) -> bool:
+        """Waits for room. False when the queue is closed."""
+        weight = item.weight if isinstance(item, DataChange) else 0
+        with self._lock:
+            while not self.closed and (self._bytes >= self._most_bytes or len(self._items) >= self._most_items):
+                self._emptied.wait()
+            if self.closed:
+                return False
+            self._items.append((token, item, weight))
+            self._bytes += weight
+            self._filled.notify()
+            return True
+
+    def get(self, wait: float) -> tuple[str, Item] | None:
+        """The oldest item, or None when nothing comes within `wait` seconds."""
+        with self._lock:
+            if not self._items and wait > 0 and not self.closed:
+                self._filled.wait(wait)
+            if not self._items:
+                return None
+            token, item, weight = self._items.popleft()
+            self._bytes -= weight
+            self._emptied.notify()
+            return token, item
+
+    def close(self) -> None:
+        with self._lock:
+            self.closed = True
+            self._items.clear()
+            self._bytes = 0
+            self._filled.notify_all()
+            self._emptied.notify_all()
+
+
+class PartitionReaders:
+    """The threads of one reader and the queue they fill with (partition token, item).
+
+    Closes itself when nobody has asked for `idle_seconds`: a runner may have gone on with another worker process.
+    """
+
+    def __init__(
+        self,
+        query: ChangeStreamQuery,
+        reading: Reading,
+        *,
+        idle_seconds: float = _IDLE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._query = query
         self._reading = reading
-        self._queue: queue.Queue[tuple[str, Item]] = queue.Queue(_QUEUE_ITEMS)
+        self._queue = _Queue()
         self._threads: dict[str, _PartitionThread] = {}
         self._stop = threading.Event()
+        self._voice = Voice(clock)
+        self._idle_seconds = idle_seconds
+        self._silent_seconds = max(_SILENT_SECONDS, _SILENT_HEARTBEATS * query.heartbeat_seconds)
+        self._clock = clock
+        self._asked = clock()
+        threading.Thread(target=self._watch, name="change-stream-watch", daemon=True).start()
+
+    @property
+    def closed(self) -> bool:
+        return self._stop.is_set()
+
+    def __contains__(self, token: str) -> bool:
+        return token in self._threads
 
     def read(self, partitions: dict[str, str]) -> None:
         """Starts a thread for each partition (token → position) that has none yet."""
         for token, position in partitions.items():
             if token not in self._threads:
-                thread = _PartitionThread(self._query, self._reading, token, position, self._queue, self._stop)
+                thread = _PartitionThread(
+                    self._query, self._reading, token, position, self._queue, self._stop, self._voice
+                )
                 self._threads[token] = thread
                 thread.start()
 
     def next(self, wait: float = 0.0) -> tuple[str, Item] | None:
         """The next item, or None when nothing comes within `wait` seconds."""
-        try:
-            token, item = self._queue.get(block=wait > 0, timeout=wait)
-        except queue.Empty:
-            return None
-        if isinstance(item, Ended):
-            self._threads.pop(token, None)
-        return token, item
+        self._asked = self._clock()
+        delivered = self._queue.get(wait)
+        if delivered is not None and isinstance(delivered[1], Ended):
+            self._threads.pop(delivered[0], None)
+        return delivered
 
     def close(self) -> None:
+        """Ends the queries. What was read and not taken is dropped: it is after the positions."""
         self._stop.set()
-        for thread in self._threads.values():
+        self._queue.close()
+        for thread in list(self._threads.values()):
             thread.cancel()
+
+    def watch(self) -> None:
+        """Closes what nobody asks for, and ends queries that nobody answers."""
+        if self._clock() - self._asked > self._idle_seconds:
+            _LOG.info("Nobody has asked for the changes of %s: its queries are closed until then.", self._query.stream)
+            self.close()
+            return
+        for thread in list(self._threads.values()):
+            thread.end_silent(self._silent_seconds)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_WATCH_SECONDS):
+            try:
+                self.watch()
+            except Exception:
+                _LOG.exception("The watch over the queries of %s had an error and goes on.", self._query.stream)
 
 
 class _PartitionThread(threading.Thread):
@@ -116,8 +273,9 @@ class _PartitionThread(threading.Thread):
         reading: Reading,
         token: str,
         position: str,
-        items: queue.Queue[tuple[str, Item]],
+        items: _Queue,
         stop: threading.Event,
+        voice: Voice,
     ) -> None:
         super().__init__(name="change-stream-partition", daemon=True)
         self._query = query
@@ -126,46 +284,83 @@ class _PartitionThread(threading.Thread):
         self._cursor = position
         self._items = items
         self._stopped = stop
-        self._call: Any = None
+        self._voice = voice
+        self._call: StreamingCall | None = None
+        self._unanswered: StreamingCall | None = None
+        self._tries = 0
 
     def cancel(self) -> None:
         if self._call is not None:
             self._call.cancel()
 
-    def run(self) -> None:
-        failures = 0
-        while not self._stopped.is_set():
-            try:
-                for item in self._pass():
-                    failures = 0
-                    if not self._put(item) or isinstance(item, Ended):
-                        return
-            except grpc.RpcError as error:
-                failures += 1
-                if not self._stopped.is_set() and not self._wait_out(error, failures):
-                    self._put(Failed(error))
-                    return
-            except Exception as error:
-                self._put(Failed(error))
-                return
+    def end_silent(self, most_seconds: float) -> None:
+        """Ends the query if nothing has come for so long, not even a heartbeat; it is asked again elsewhere."""
+        call = self._call
+        if call is None or call is self._unanswered or (silent := call.silent_seconds()) < most_seconds:
+            return
+        self._unanswered = call
+        self._voice.warn(
+            "silent",
+            "A query of change stream %s has had no answer for %d s, not even a heartbeat. It is asked again from %s.",
+            self._query.stream,
+            silent,
+            self._cursor,
+        )
+        self._query.unserved(call)
 
-    def _pass(self) -> Iterator[Item]:
-        return self._window() if self._reading.mode == "windows" else self._tail()
+    def run(self) -> None:
+        try:
+            while not self._stopped.is_set() and self._pass_on():
+                pass
+        except Exception as error:
+            self._items.put(self._token, Failed(error))
+
+    def _pass_on(self) -> bool:
+        """Delivers what one query returns. False when there is nothing more to ask."""
+        try:
+            for item in self._window() if self._reading.mode == "windows" else self._tail():
+                self._tries = 0
+                if not self._items.put(self._token, item) or isinstance(item, Ended):
+                    return False
+        except grpc.RpcError as error:
+            if self._stopped.is_set():
+                return False
+            if refused := refusal(error, self._query.stream, self._cursor):
+                raise refused from error
+            self._tries += 1
+            self._voice.failed(error, self._tries, self._cursor)
+            self._stopped.wait(pause(self._tries))
+        return True
 
     def _tail(self) -> Iterator[Item]:
-        """One query without an end. It ends by itself with the partition, whose last record names the children."""
+        """One query without an end. It ends by itself with the partition, whose last records name the children."""
+        end = self._end()
         children: list[Child] = []
-        for record in self._records(self._end()):
-            if isinstance(record, ChildPartitions):
-                children += record.children
-            elif isinstance(record, Heartbeat):
-                self._cursor = timestamps.after(record.timestamp)
-                yield ReadThrough(record.timestamp)
-            else:
-                yield from self._change(record)
-        if children or self._reading.end:
+        if end is None or self._cursor <= end:
+            for record in self._records(end):
+                if isinstance(record, ChildPartitions):
+                    children += record.children
+                elif isinstance(record, Heartbeat):
+                    # Not past it: children may begin at this very time.
+                    self._cursor = max(self._cursor, record.timestamp)
+                    yield ReadThrough(record.timestamp)
+                else:
+                    yield from self._change(record)
+        if children or (end is not None and end <= timestamps.now()):
             yield Ended(tuple(children))
-        # Without children the query was cut short: the partition lives on, and is asked again from the cursor.
+            return
+        # The query was cut short: the partition lives on, and is asked again from the cursor.
+        self._tries += 1
+        if self._tries >= _SAY_FROM_TRY:
+            self._voice.warn(
+                "cut short",
+                "A query of change stream %s has ended %d times in a row without a record and without children. It is "
+                "asked again from %s.",
+                self._query.stream,
+                self._tries,
+                self._cursor,
+            )
+        self._stopped.wait(pause(self._tries))
 
     def _window(self) -> Iterator[Item]:
         """One bounded query up to now, then a rest of at least its own length: the emulator has other work as well."""
@@ -175,25 +370,30 @@ class _PartitionThread(threading.Thread):
         if last:
             end = self._end() or end
         children: list[Child] = []
-        if end > self._cursor:
+        if end >= self._cursor:
             for record in self._records(end):
                 if isinstance(record, ChildPartitions):
                     children += record.children
                 elif isinstance(record, DataChange):
                     yield from self._change(record)
-            if children or last:
-                yield Ended(tuple(children))
-                return
-            self._cursor = timestamps.after(end)
-            yield ReadThrough(end)
+        if children or last:
+            yield Ended(tuple(children))
+            return
+        if end > self._cursor:
+            # The next window begins an instant before this one's end: a change or children that bear that very time may
+            # come only then, and not to a query that begins there.
+            self._cursor = max(self._cursor, timestamps.before(end))
+            yield ReadThrough(timestamps.before(end))
         took = time.monotonic() - started
         self._stopped.wait(max(self._reading.window_millis / 1000 - took, took))
 
     def _records(self, end: str | None) -> Iterator[Any]:
-        return self._query.run(self._cursor, token=self._token, end=end, on_call=self._remember)
+        return self._query.run(self._cursor, token=self._token, end=end, on_call=self._remember, avoid=self._unanswered)
 
-    def _remember(self, call: Any) -> None:
-        self._call = call
+    def _remember(self, call: StreamingCall) -> None:
+        self._call, self._unanswered = call, None
+        if self._stopped.is_set():
+            call.cancel()
 
     def _change(self, change: DataChange) -> Iterator[Item]:
         if self._reading.end is None or change.commit_timestamp <= self._reading.end:
@@ -204,31 +404,3 @@ class _PartitionThread(threading.Thread):
         # A query may leave out the record of children that start at its very end: ask a little further, and cut.
         end = self._reading.end
         return timestamps.from_nanos(timestamps.to_nanos(end) + 1_000_000) if end else None
-
-    def _put(self, item: Item) -> bool:
-        while not self._stopped.is_set():
-            try:
-                self._items.put((self._token, item), timeout=0.2)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def _wait_out(self, error: grpc.RpcError, failures: int) -> bool:
-        """Waits before another try. False when trying again cannot help."""
-        code = error.code()
-        if code not in _TRANSIENT and code not in _WAIT_AND_SAY:
-            return False
-        first, most = _BACKOFF_SECONDS
-        if code in _WAIT_AND_SAY or failures in (3, 30):
-            _LOG.warning(
-                "Change stream query: %s, try %d. Nothing is lost; reading goes on from %s once Spanner answers.",
-                code.name,
-                failures,
-                self._cursor,
-                extra={"fields": {ERROR_CLASS: Trouble.SOURCE, "tries": failures}},
-            )
-        if code is grpc.StatusCode.NOT_FOUND:
-            self._query.forget_session()
-        self._stopped.wait(min(most, first * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311
-        return True

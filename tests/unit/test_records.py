@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import pytest
 from google.cloud.spanner_v1.types import result_set
+from google.cloud.spanner_v1.types import type as types
 
 from contract.changes import Column
-from pipeline.source.records import ChildPartitions, DataChange, Heartbeat, RecordReader
+from pipeline.source.records import ChildPartitions, DataChange, Heartbeat, RecordReader, UnreadableStream
 
 PartialResultSet = result_set.PartialResultSet.pb()
 
@@ -121,3 +123,154 @@ def test_column_types_are_remembered_by_what_they_say_and_not_by_place() -> None
     assert isinstance(first, DataChange) and isinstance(second, DataChange) and isinstance(third, DataChange)
     assert first.columns == third.columns
     assert second.columns == (Column("PUID", "STRING", True),)
+
+
+# Field names in the order of Spanner's documentation ("Change streams partitions, records, and queries"), outermost
+# first: a name, or (name, fields of the struct in its array).
+DATA_FIELDS: list[Any] = [
+    "commit_timestamp",
+    "record_sequence",
+    "server_transaction_id",
+    "is_last_record_in_transaction_in_partition",
+    "table_name",
+    ("column_types", ["name", "type", "is_primary_key", "ordinal_position"]),
+    ("mods", ["keys", "new_values", "old_values"]),
+    "mod_type",
+    "value_capture_type",
+    "number_of_records_in_transaction",
+    "number_of_partitions_in_transaction",
+    "transaction_tag",
+    "is_system_transaction",
+]
+CHILD_FIELDS: list[Any] = [
+    "start_timestamp",
+    "record_sequence",
+    ("child_partitions", ["token", "parent_partition_tokens"]),
+]
+RECORD_FIELDS: list[Any] = [
+    ("data_change_record", DATA_FIELDS),
+    ("heartbeat_record", ["timestamp"]),
+    ("child_partitions_record", CHILD_FIELDS),
+]
+
+
+def describe(struct: Any, fields: list[Any]) -> None:
+    """Writes fields into a google.spanner.v1.StructType."""
+    for entry in fields:
+        name, inner = entry if isinstance(entry, tuple) else (entry, None)
+        field = struct.fields.add(name=name)
+        if inner is None:
+            field.type_.code = types.TypeCode.STRING
+        else:
+            field.type_.code = types.TypeCode.ARRAY
+            field.type_.array_element_type.code = types.TypeCode.STRUCT
+            describe(field.type_.array_element_type.struct_type, inner)
+
+
+def described(fields: list[Any], *values: Any) -> Any:
+    """A response with its metadata, as the first of a query is."""
+    (response,) = responses((list(values), False))
+    describe(response.metadata.row_type, [("ChangeRecord", fields)])
+    return response
+
+
+def everywhere(fields: list[Any], change: Any) -> list[Any]:
+    """The fields with `change` applied to every struct, the inner ones first."""
+    changed: list[Any] = change([(e[0], everywhere(e[1], change)) if isinstance(e, tuple) else e for e in fields])
+    return changed
+
+
+RECORDS: list[Any] = [row(data=DATA), row(heartbeat=HEARTBEAT), row(children=CHILDREN)]
+
+
+def with_news(content: Any) -> Any:
+    """Every struct of a value has one field more at its end: those are the lists that begin with a text or a list."""
+    data, heartbeats, children = content[0]
+    data = [[*d[:5], [[*c, "new"] for c in d[5]], [[*m, "new"] for m in d[6]], *d[7:], ["new", ["list"]]] for d in data]
+    heartbeats = [[*h, "new"] for h in heartbeats]
+    children = [[start, sequence, [[*c, "new"] for c in named], "new"] for start, sequence, named in children]
+    return [[data, heartbeats, children, [["a record of another kind"]]]]
+
+
+def test_a_field_that_spanner_adds_to_its_records_is_ignored() -> None:
+    assert read(([with_news(r) for r in RECORDS], False)) == read((RECORDS, False))
+
+
+def test_a_field_that_spanner_adds_is_ignored_by_name_wherever_it_stands() -> None:
+    def first(content: Any) -> Any:
+        data, heartbeats, children = content[0]
+        return [[["new"], *(content[0])]] if data or heartbeats or children else content
+
+    in_front = everywhere(RECORD_FIELDS, lambda fields: fields)
+    reader = RecordReader("S")
+    named = described(["a_new_record", *in_front], *map(first, RECORDS))
+    assert list(reader.records([named])) == read((RECORDS, False))
+
+
+def test_fields_in_another_order_are_found_by_their_names() -> None:
+    backwards = everywhere(RECORD_FIELDS, lambda fields: fields[::-1])
+    turned = [
+        [
+            [
+                [[start, sequence, [c[::-1] for c in named]][::-1] for start, sequence, named in r[0][2]],
+                r[0][1],
+                [[*d[:5], [c[::-1] for c in d[5]], [m[::-1] for m in d[6]], *d[7:]][::-1] for d in r[0][0]],
+            ]
+        ]
+        for r in RECORDS
+    ]
+    assert list(RecordReader("S").records([described(backwards, *turned)])) == read((RECORDS, False))
+
+
+def test_the_documented_names_are_the_documented_places() -> None:
+    assert list(RecordReader("S").records([described(RECORD_FIELDS, *RECORDS)])) == read((RECORDS, False))
+
+
+def test_trailing_fields_that_an_older_spanner_does_not_send_are_empty() -> None:
+    (record,) = read(([row(data=DATA[:9])], False))
+    assert record == read(([row(data=DATA)], False))[0]._replace(
+        number_of_records_in_transaction=0, number_of_partitions_in_transaction=0
+    )
+    short = list(DATA)
+    short[5] = [["PUID", '{"code":"STRING"}']]
+    short[6] = [['{"PUID":"p1"}', "{}"]]
+    (record,) = read(([row(data=short)], False))
+    assert isinstance(record, DataChange)
+    assert (record.columns, record.mods) == ((Column("PUID", "STRING", False),), (('{"PUID":"p1"}', "{}", ""),))
+    assert read(([[[[DATA]]]], False)) == read(([row(data=DATA)], False))
+
+
+def test_a_record_without_its_time_is_an_error_and_not_an_old_change() -> None:
+    with pytest.raises(ValueError, match="must have its commit_timestamp"):
+        read(([row(data=[])[:0] or [[[[]], [], []]]], False))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [
+            ("data_change_record", DATA_FIELDS),
+            ("heartbeat_record", ["timestamp"]),
+            ("partition_start_record", ["start_timestamp"]),
+            ("partition_end_record", ["end_timestamp"]),
+            ("partition_event_record", ["commit_timestamp"]),
+        ],
+        [("data_change_record", DATA_FIELDS)],
+        ["something", "else"],
+    ],
+)
+def test_the_records_of_a_partition_mode_that_is_not_known_are_refused_with_the_remedy(fields: list[Any]) -> None:
+    with pytest.raises(UnreadableStream, match="change stream S must have partition_mode 'IMMUTABLE_KEY_RANGE'"):
+        list(RecordReader("S").records([described(fields)]))
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+def test_a_change_record_in_the_form_of_a_proto_is_refused_and_not_read_as_nothing(metadata: bool) -> None:
+    """`MUTABLE_KEY_RANGE`: a column of google.spanner.v1.ChangeStreamRecord, which arrives as base64 text."""
+    (response,) = responses((["CgYKBAoCCAE="], False))
+    if metadata:
+        field = response.metadata.row_type.fields.add(name="ChangeRecord")
+        field.type_.code = types.TypeCode.PROTO
+        field.type_.proto_type_fqn = "google.spanner.v1.ChangeStreamRecord"
+    with pytest.raises(UnreadableStream, match="create a second stream"):
+        list(RecordReader("S").records([response]))

@@ -1,0 +1,32 @@
+"""What a launch asks of a change stream's options."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.jobs.checks import change_stream
+
+CAPTURE = {"value_capture_type": "NEW_ROW_AND_OLD_VALUES"}
+
+
+@pytest.mark.parametrize("mode", ["MUTABLE_KEY_RANGE", "A_MODE_OF_TOMORROW", "immutable_key_range_v2"])
+def test_a_partition_mode_that_cannot_be_read_is_refused_at_launch_with_the_remedy(mode: str) -> None:
+    problem = change_stream("db", "S", "", {"S": CAPTURE | {"partition_mode": mode}}).problem
+    assert f"must have partition_mode 'IMMUTABLE_KEY_RANGE', has '{mode}'" in problem
+    assert "creates a second stream" in problem
+
+
+@pytest.mark.parametrize("mode", [{}, {"partition_mode": "IMMUTABLE_KEY_RANGE"}, {"partition_mode": ""}])
+def test_the_partition_mode_that_can_be_read_passes_set_or_not(mode: dict[str, str]) -> None:
+    assert change_stream("db", "S", "", {"S": CAPTURE | mode}).problem == ""
+
+
+@pytest.mark.parametrize("options", [{}, {"retention_period": "7d"}, {None: None}])
+def test_a_stream_without_a_capture_type_has_spanners_default_which_is_too_little(options: dict[str, str]) -> None:
+    problem = change_stream("db", "S", "", {"S": options}).problem
+    assert "must capture NEW_ROW_AND_OLD_VALUES, has OLD_AND_NEW_VALUES" in problem
+
+
+def test_a_stream_that_is_not_seen_is_named_with_those_that_are() -> None:
+    assert "which has A, B" in change_stream("db", "S", "", {"B": CAPTURE, "A": CAPTURE}).problem
+    assert "seen by the database role reader in db, which sees none" in change_stream("db", "S", "reader", {}).problem

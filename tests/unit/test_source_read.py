@@ -1,0 +1,478 @@
+"""The change stream as a Beam source: its start, its positions, its bundles, and how many readers it has."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from apache_beam.io.unbounded_source import _ReadFromUnboundedSourceDoFn, _UnboundedSourceRestrictionProvider
+from apache_beam.runners.sdf_utils import RestrictionTrackerView, ThreadsafeRestrictionTracker
+
+from pipeline.channels import StreamingCall
+from pipeline.source import read, reading
+from pipeline.source.partitions import PartitionSet
+from pipeline.source.query import ChangeStream
+from pipeline.source.read import ChangeStreamReader, ChangeStreamSource, PartitionSetMark
+from pipeline.source.reading import DataChange, Ended, Failed, PartitionReaders, Reading, pause
+from pipeline.source.records import Child, ChildPartitions, Heartbeat, Mod, ReadPosition
+from tests.unit.test_partitions import at, change
+
+START = "2026-11-23T09:00:00.000000000Z"
+LATER = "2026-11-23T10:00:00.000000000Z"
+STREAM = ChangeStream(name="S", database="projects/p/instances/i/databases/d", endpoint="127.0.0.1:1")
+
+
+def resume_position() -> str:
+    return LATER
+
+
+def never() -> str:
+    raise AssertionError("asked for a start although there is a checkpoint")
+
+
+def reader(start: str | Callable[[], str], mark: PartitionSetMark | None = None) -> ChangeStreamReader:
+    source = pickle.loads(pickle.dumps(ChangeStreamSource(STREAM, start, Reading())))
+    made: ChangeStreamReader = source.create_reader(None, mark)
+    return made
+
+
+def test_a_start_may_be_a_text_or_be_asked_for_on_the_worker() -> None:
+    assert PartitionSet.from_bytes(reader(START).get_checkpoint_mark().state).watermark() == START
+    assert PartitionSet.from_bytes(reader(resume_position).get_checkpoint_mark().state).watermark() == LATER
+
+
+def test_a_checkpoint_is_resumed_without_asking_for_a_start() -> None:
+    mark = PartitionSetMark(PartitionSet(START).to_bytes())
+    assert PartitionSet.from_bytes(reader(never, mark).get_checkpoint_mark().state).watermark() == START
+
+
+class FakeSpanner:
+    """Partitions with their records, which can be asked for any number of times. Stands where a query does."""
+
+    stream = "S"
+    heartbeat_seconds = 1.0
+
+    def __init__(self, partitions: dict[str, list[Any]], *, tail: bool = True) -> None:
+        self.partitions = partitions
+        self.tail = tail
+        self.open: Counter[str] = Counter()
+        self.most_open: Counter[str] = Counter()
+        self.asked: Counter[str] = Counter()
+        self.unavailable = 0
+
+    def roots(self, start: str) -> list[Child]:
+        if self.unavailable:
+            self.unavailable -= 1
+            raise Unavailable
+        return [Child(token, start, ()) for token in self.partitions]
+
+    def unserved(self, call: StreamingCall) -> None:
+        call.cancel()
+
+    def run(self, start: str, *, token: str, on_call: Callable[[Any], None], **_: Any) -> Iterator[Any]:
+        call = Call()
+        on_call(call)
+        self.open[token] += 1
+        self.asked[token] += 1
+        self.most_open[token] = max(self.most_open[token], self.open[token])
+        try:
+            for record in self.partitions[token]:
+                if not isinstance(record, DataChange) or record.commit_timestamp >= start:
+                    yield record
+            if self.tail:
+                call.cancelled.wait()
+                raise Cancelled
+        finally:
+            self.open[token] -= 1
+
+
+class Call:
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+    def silent_seconds(self) -> float:
+        return 0.0
+
+
+class Unavailable(grpc.RpcError):
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+
+class Cancelled(grpc.RpcError):
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.CANCELLED
+
+
+@pytest.fixture
+def spanner(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSpanner]:
+    made = FakeSpanner({"a": [change(i / 10, f"t{i}") for i in range(100)] + [Heartbeat(at(20))]})
+    monkeypatch.setattr(read, "_query", lambda _: made)
+    yield made
+    for left in list(read._CURRENT.values()):
+        left.close()
+
+
+def big(seconds: float, megabytes: float) -> DataChange:
+    return change(seconds, str(seconds))._replace(mods=(Mod("{}", "x" * int(megabytes * 1_000_000), "{}"),))
+
+
+def bundle(reader: ChangeStreamReader, most: int = 10_000) -> list[Any]:
+    """What a runner does: records until there is none for now."""
+    found = []
+    available = reader.advance()
+    while available:
+        found.append(reader.get_current())
+        if len(found) == most:
+            break
+        available = reader.advance()
+    return found
+
+
+def changes(found: list[Any]) -> list[str]:
+    return [item.id for item in found if isinstance(item, DataChange)]
+
+
+# The queue and the bundle are bounded in bytes.
+
+
+def test_the_queue_is_bounded_by_bytes_and_one_record_of_any_size_passes() -> None:
+    queue = reading._Queue(most_bytes=1000, most_items=100)
+    assert queue.put("a", big(1, 20))
+    taken = threading.Event()
+
+    def second() -> None:
+        queue.put("a", big(2, 20))
+        taken.set()
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    assert not taken.wait(0.1)
+    delivered = queue.get(0)
+    assert delivered is not None and isinstance(delivered[1], DataChange)
+    thread.join()
+    assert queue.get(0) is not None
+    assert queue.get(0) is None
+
+
+def test_many_threads_never_hold_more_than_the_bound_and_one_record_more() -> None:
+    queue = reading._Queue(most_bytes=2_000_000, most_items=1000)
+    weight = big(1, 0.3).weight
+    threads = [threading.Thread(target=lambda: [queue.put("a", big(i, 0.3)) for i in range(5)]) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    most = 0
+    for _ in range(100):
+        most = max(most, queue._bytes)
+        assert queue.get(10) is not None
+    for thread in threads:
+        thread.join()
+    assert most <= 2_000_000 + weight
+    assert queue._bytes == 0
+
+
+def test_a_closed_queue_lets_go_of_everybody_who_waits() -> None:
+    queue = reading._Queue(most_bytes=1, most_items=1)
+    queue.put("a", big(1, 0.1))
+    results: list[bool] = []
+    threads = [threading.Thread(target=lambda: results.append(queue.put("a", big(2, 0.1)))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    queue.close()
+    for thread in threads:
+        thread.join()
+    assert results == [False] * 5
+    assert queue.get(5) is None
+
+
+def test_a_bundle_ends_when_it_holds_enough_bytes_and_loses_nothing(spanner: FakeSpanner) -> None:
+    spanner.partitions = {"a": [big(i / 100, 6) for i in range(20)] + [Heartbeat(at(9))]}
+    reader = ChangeStreamReader(STREAM, Reading(), PartitionSet(START))
+    found: list[str] = []
+    largest = 0
+    while len(found) < 20:
+        records = bundle(reader)
+        largest = max(largest, sum(r.weight for r in records if isinstance(r, DataChange)))
+        found += changes(records)
+        reader.get_checkpoint_mark()
+    reader.close()
+    assert found == [big(i / 100, 0).id for i in range(20)]
+    assert largest < 16_000_000 + 7_000_000
+
+
+# Positions.
+
+
+def test_a_position_is_announced_each_second_of_the_stream_though_there_is_always_a_next_change(
+    spanner: FakeSpanner,
+) -> None:
+    reader = ChangeStreamReader(STREAM, Reading(), PartitionSet(START))
+    found = bundle(reader, 105)
+    while len(changes(found)) < 100:
+        found += bundle(reader)
+    reader.close()
+    seconds = [item.position[:19] for item in found if isinstance(item, ReadPosition)]
+    assert seconds[:10] == [at(second)[:19] for second in range(10)]
+
+
+def test_every_change_of_before_a_position_is_emitted_before_it(spanner: FakeSpanner) -> None:
+    spanner.partitions = {
+        token: [record for i in range(200) for record in (change(i / 20, f"{token}{i}"), Heartbeat(at(i / 20)))]
+        for token in "abc"
+    }
+    reader = ChangeStreamReader(STREAM, Reading(), PartitionSet(START))
+    last, found = "", 0
+    while found < 600:
+        for item in bundle(reader):
+            if isinstance(item, ReadPosition):
+                assert item.position > last
+                last = item.position
+            else:
+                assert item.commit_timestamp >= last
+                found += 1
+    reader.close()
+    assert last >= at(9)
+
+
+# One reader a source.
+
+
+def source_of() -> ChangeStreamSource:
+    return ChangeStreamSource(STREAM, START, Reading())
+
+
+def copy(source: ChangeStreamSource) -> ChangeStreamSource:
+    made: ChangeStreamSource = pickle.loads(pickle.dumps(source))
+    return made
+
+
+def test_a_reader_that_resumes_where_another_stands_takes_its_queries_over(spanner: FakeSpanner) -> None:
+    source = source_of()
+    mark, found = None, []
+    readers = []
+    for _ in range(20):
+        reader = copy(source).create_reader(None, mark)
+        readers.append(reader)
+        found += bundle(reader, 7)
+        mark = reader.get_checkpoint_mark()
+    assert changes(found) == [change(i / 10, f"t{i}").id for i in range(len(changes(found)))]
+    assert spanner.asked["a"] == 1
+    assert spanner.most_open["a"] == 1
+
+
+def test_a_reader_from_another_checkpoint_closes_the_one_before(spanner: FakeSpanner) -> None:
+    source = source_of()
+    first = source.create_reader(None, None)
+    bundle(first, 7)
+    mark = first.get_checkpoint_mark()
+    went_on = changes(bundle(first, 9))
+    # The bundle is given up, and done again from its checkpoint elsewhere.
+    second = copy(source).create_reader(None, mark)
+    # A new reader says its position first, so a bundle of nine may hold a change less.
+    again = changes(bundle(second, 9))
+    assert again == went_on[: len(again)]
+    assert first.advance() is False
+    assert spanner.most_open["a"] <= 2
+    third = copy(source).create_reader(None, second.get_checkpoint_mark())
+    assert changes(bundle(third, 5))[0] == f"t{int(again[-1].split('/')[0][1:]) + 1}/00000000"
+    second.close()
+    first.close()
+    assert changes(bundle(third, 5))
+
+
+def test_a_reader_whose_queries_were_taken_over_starts_again_when_its_bundle_is_done_again(
+    spanner: FakeSpanner,
+) -> None:
+    source = source_of()
+    first = source.create_reader(None, None)
+    bundle(first, 7)
+    mark = first.get_checkpoint_mark()
+    second = copy(source).create_reader(None, mark)
+    ahead = changes(bundle(second, 9))
+    second.get_checkpoint_mark()
+    again = changes(bundle(first, 9))
+    assert again
+    assert again == ahead[: len(again)]
+
+
+def test_two_sources_of_one_stream_do_not_know_each_other(spanner: FakeSpanner) -> None:
+    readers = [source_of().create_reader(None, None) for _ in range(2)]
+    for reader in readers:
+        assert len(changes(bundle(reader, 50))) > 40
+    for reader in readers:
+        assert changes(bundle(reader, 9))
+
+
+def test_a_reader_that_nobody_asks_closes_its_queries_and_goes_on_where_it_was(spanner: FakeSpanner) -> None:
+    clock = [0.0]
+    reader = ChangeStreamReader(STREAM, Reading(), PartitionSet(START), clock=lambda: clock[0])
+    found = changes(bundle(reader, 20))
+    queries = reader._readers
+    assert queries is not None
+    clock[0] += 10
+    queries.watch()
+    assert not queries.closed
+    clock[0] += 10
+    queries.watch()
+    assert queries.closed
+    while len(found) < 100:
+        found += changes(bundle(reader, 20))
+    reader.close()
+    assert found == [change(i / 10, f"t{i}").id for i in range(100)]
+
+
+def test_beams_own_reader_cache_in_two_instances_keeps_one_query_a_partition(spanner: FakeSpanner) -> None:
+    """Each bundle lands on the other DoFn instance, as Runner v2 may do."""
+    provider = _UnboundedSourceRestrictionProvider()
+    instances = [_ReadFromUnboundedSourceDoFn(max_records_per_bundle=6) for _ in range(2)]
+    for instance in instances:
+        instance.setup()
+    restriction = provider.initial_restriction(copy(source_of()))
+    coder = provider.restriction_coder()
+    found: list[str] = []
+    turn = 0
+    while len(found) < 100:
+        tracker = provider.create_tracker(restriction)
+        inner = ThreadsafeRestrictionTracker(tracker)
+        for element in instances[turn % 2].process(
+            None,
+            bundle_finalizer=Finalizer(),
+            tracker=RestrictionTrackerView(inner),
+            watermark_estimator=Estimator(),
+        ):
+            found += changes([element.value])
+        residual = inner.deferred_status()
+        assert residual is not None
+        restriction = coder.decode(coder.encode(residual[0]))
+        turn += 1
+    for instance in instances:
+        instance.teardown()
+    assert turn > 10
+    assert Counter(found) == Counter({change(i / 10, f"t{i}").id: 1 for i in range(100)})
+    assert spanner.asked["a"] == 1
+
+
+class Finalizer:
+    def register(self, callback: Any) -> None:
+        pass
+
+
+class Estimator:
+    def current_watermark(self) -> None:
+        return None
+
+    def set_watermark(self, at: Any) -> None:
+        pass
+
+
+# What fails is asked again, with pauses, and said.
+
+
+def test_the_first_partitions_are_asked_for_again_without_failing_the_bundle(
+    spanner: FakeSpanner, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    spanner.unavailable = 5
+    reader = ChangeStreamReader(STREAM, Reading(), PartitionSet(START), clock=lambda: clock[0], sleep=sleep)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(1000):
+            assert reader.advance() is False
+            reader.get_checkpoint_mark()
+            if not spanner.unavailable:
+                break
+    while not (found := bundle(reader, 5)):
+        pass
+    reader.close()
+    assert changes(found)
+    assert "UNAVAILABLE, try 3. Nothing is lost" in caplog.text
+
+
+def test_no_first_partition_is_not_the_end_of_the_stream(spanner: FakeSpanner) -> None:
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    had, spanner.partitions = spanner.partitions, {}
+    reader = ChangeStreamReader(STREAM, Reading(), PartitionSet(START), clock=lambda: clock[0], sleep=sleep)
+    for _ in range(5):
+        assert reader.advance() is False
+    spanner.partitions = had
+    while not (found := bundle(reader, 5)):
+        pass
+    reader.close()
+    assert changes(found)
+
+
+def test_an_outage_of_many_hours_still_has_a_pause() -> None:
+    assert all(0 < pause(tries) <= 10 for tries in (1, 20, 1000, 5000, 10**6))
+
+
+def test_a_query_that_ends_at_once_is_asked_again_with_growing_pauses(
+    spanner: FakeSpanner, caplog: pytest.LogCaptureFixture
+) -> None:
+    spanner.partitions, spanner.tail = {"a": []}, False
+    readers = PartitionReaders(spanner, Reading())  # type: ignore[arg-type]
+    with caplog.at_level(logging.WARNING):
+        readers.read({"a": START})
+        assert readers.next(1.0) is None
+    readers.close()
+    assert spanner.asked["a"] < 10
+    assert "has ended 3 times in a row without a record and without children" in caplog.text
+
+
+@pytest.mark.parametrize("named", [[], [ChildPartitions(())]])
+def test_a_query_that_names_no_children_is_not_the_end_of_its_partition(spanner: FakeSpanner, named: list[Any]) -> None:
+    spanner.partitions, spanner.tail = {"a": [change(1), *named]}, False
+    readers = PartitionReaders(spanner, Reading())  # type: ignore[arg-type]
+    readers.read({"a": START})
+    items = [readers.next(10.0) for _ in range(3)]
+    readers.close()
+    assert all(item is not None and isinstance(item[1], DataChange) for item in items)
+
+
+def test_children_that_several_records_name_are_all_taken(spanner: FakeSpanner) -> None:
+    x, y = Child("x", at(5), ("a",)), Child("y", at(5), ("a",))
+    spanner.partitions, spanner.tail = {"a": [ChildPartitions((x,)), ChildPartitions((y,))]}, False
+    readers = PartitionReaders(spanner, Reading())  # type: ignore[arg-type]
+    readers.read({"a": START})
+    delivered = readers.next(10.0)
+    readers.close()
+    assert delivered == ("a", Ended((x, y)))
+
+
+def test_whatever_goes_wrong_in_a_partitions_thread_reaches_the_reader(spanner: FakeSpanner) -> None:
+    class Broken(FakeSpanner):
+        def run(self, start: str, **_: Any) -> Iterator[Any]:
+            raise RuntimeError("broken")
+
+    readers = PartitionReaders(Broken({}), Reading())  # type: ignore[arg-type]
+    readers.read({"a": START})
+    delivered = readers.next(10.0)
+    readers.close()
+    assert delivered is not None and isinstance(delivered[1], Failed)
+
+
+def test_the_same_trouble_of_a_thousand_partitions_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    clock = [0.0]
+    voice = reading.Voice(lambda: clock[0])
+    with caplog.at_level(logging.WARNING):
+        for _ in range(1000):
+            voice.failed(Unavailable(), 3, START)
+        assert len(caplog.records) == 1
+        clock[0] += 60
+        voice.failed(Unavailable(), 40, START)
+    assert len(caplog.records) == 2
