@@ -10,6 +10,9 @@ from contract import tables
 from contract.changes import Column
 from pipeline.sink import rows
 from pipeline.sink.changelogs import names_in
+from pipeline.transforms.filter import Ignored, keep
+from pipeline.transforms.keys import KEY_BYTES, MaskingKeys
+from pipeline.transforms.mask import Masker
 from tests.unit.sink_twin import COLUMNS, TABLE, TABLE_ID, Twin, batch, change, column
 
 OURS = [f.name for f in (*tables.METADATA_FIELDS, *tables.ENRICHMENT_FIELDS)]
@@ -57,6 +60,42 @@ def test_a_column_that_is_called_as_a_token_would_be_arrives_beside_the_token() 
         assert len(set(names)) == len(names)
         theirs = next(f for f in made if f.name == f"source_{name}")
         assert theirs.source == tables.masked_name(name) == f"source_{name}"
+
+
+def test_the_value_and_the_token_both_arrive_where_a_column_is_called_as_the_token_would_be() -> None:
+    columns = (
+        *COLUMNS,
+        Column("CardNumber", "STRING", False),
+        Column("CardNumber_token", "STRING", False),
+        Column("source_CardNumber_token", "STRING", False),
+    )
+    sent = change("p1", columns, CardNumber="4111111111111111", CardNumber_token="a", source_CardNumber_token="b")
+    Masker(MaskingKeys({"v1": bytes(KEY_BYTES)}), new_columns="scan").mask(sent)
+    twin = Twin()
+    twin.shard().append(None, batch(sent), columns)
+    [row] = twin.tables[TABLE_ID].rows
+    assert row["CardNumber"] == "411111******1111"
+    assert row["CardNumber_token"].startswith("v1:")
+    assert (row["source_CardNumber_token"], row["source_source_CardNumber_token"]) == ("a", "b")
+
+
+def test_an_ignored_column_that_is_called_as_a_token_is_left_out_with_its_value() -> None:
+    sent = change("p1", CardNumber_token="a")
+    sent.new[tables.masked_name("CardNumber_token")] = sent.new.pop("CardNumber_token")
+    assert keep(sent, Ignored.parse("CardNumber_token"))
+    assert sent.new == {"Status": "INITIATED"}
+
+
+@pytest.mark.parametrize("name", ["cardholdername", "CARDHOLDERNAME"])
+def test_a_policy_counts_whatever_the_case_from_masking_to_the_table(name: str) -> None:
+    columns = (*COLUMNS, Column(name, "STRING", False), Column("cvv", "STRING", False))
+    sent = change("p1", columns, **{name: "JANE DOE", "cvv": "123"})
+    Masker(MaskingKeys({"v1": bytes(KEY_BYTES)}), new_columns="scan").mask(sent)
+    twin = Twin()
+    twin.shard().append(None, batch(sent), columns)
+    [row] = twin.tables[TABLE_ID].rows
+    assert row[f"{name}_token"].startswith("v1:")
+    assert not {"JANE DOE", "123"} & set(map(str, row.values()))
 
 
 @pytest.mark.parametrize(
