@@ -70,6 +70,8 @@ class Changelogs:
         self._clock = clock
         self._sleep = sleep
         self._known: dict[str, dict[str, Any]] = {}
+        # The names that were found last, for which columns of the table and which fields.
+        self._names: dict[str, tuple[dict[str, Any], tuple[tables.Field, ...], dict[str, str]]] = {}
         # By table: the columns that were there when it was last read, and when those that came since were added.
         self._seen: dict[str, set[str]] = {}
         self._added: dict[str, dict[str, float]] = {}
@@ -81,12 +83,16 @@ class Changelogs:
         the table can be neither made nor widened at the moment.
         """
         fields, columns = tuple(fields), tuple(columns)
+        found = self._names.get(table)
+        if found and found[0] is self._known.get(table) and found[1] == fields:
+            return found[2]
         waited, pause = 0.0, _PAUSES[0]
         while True:
             known = self._columns(table, columns)
             names = names_in(known, fields)
             missing = [(names[f.name], f) for f in fields if names[f.name].casefold() not in known]
             if not missing:
+                self._names[table] = known, fields, names
                 return names
             refused = self._add(table, missing)
             if refused is None:

@@ -16,6 +16,9 @@ _DEFAULT_VALUE = types.AppendRowsRequest.MissingValueInterpretation.DEFAULT_VALU
 REQUEST_BYTES: Final = 10 * 1024 * 1024 - 16 * 1024
 
 
+_CLOSE_SECONDS: Final = 1.0
+
+
 class NoAnswer(Exception):
     """BigQuery did not answer in time. Whether the rows arrived is not known."""
 
@@ -40,7 +43,8 @@ class AppendConnection:
         self._call: Any = None
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._responses: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=self._receive, name="append-rows", daemon=True).start()
+        self._receiver = threading.Thread(target=self._receive, name="append-rows", daemon=True)
+        self._receiver.start()
 
     def append(self, rows: pa.RecordBatch, offset: int | None, *, timeout: float) -> Any:
         """Sends rows, to land at `offset` (None on a default stream), and waits for the response.
@@ -70,10 +74,12 @@ class AppendConnection:
         return response
 
     def close(self) -> None:
-        """Ends the call; at once where an answer is still due, or the stream would have two connections."""
+        """Ends the call, so that another one may follow: BigQuery takes one a stream."""
         self.ended = True
         self._requests.put(None)
-        if self._awaiting and self._call is not None:
+        if not self._awaiting:
+            self._receiver.join(_CLOSE_SECONDS)
+        elif self._call is not None:
             with contextlib.suppress(Exception):
                 self._call.cancel()
 

@@ -121,6 +121,7 @@ def source_columns(columns: tuple[Column, ...]) -> tuple[SourceColumn, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=256)
 def fields(columns: tuple[Column, ...]) -> tuple[tables.Field, ...]:
     """The fields of the changelog of a table with these columns."""
     return (*(c.field for c in source_columns(columns)), *tables.METADATA_FIELDS, *tables.ENRICHMENT_FIELDS)

@@ -110,6 +110,19 @@ def test_no_row_with_a_new_column_is_lost_to_a_write_path_that_learns_of_it_late
     assert sum(sink.clock.slept) < 40
 
 
+@pytest.mark.parametrize("second", ["older-ends", "newer-refused"])
+def test_a_stream_has_one_connection_at_a_time(sink: Sink, bq: StrictBigQuery, second: str) -> None:
+    bq.set(second_connection=second)
+    shard = sink.shard()
+    position, _ = shard.append(None, batch(change("p0")), COLUMNS)
+    for number in range(1, 6):
+        columns = WIDER if number % 2 else COLUMNS
+        position, outcome = shard.append(position, batch(change(f"p{number}", columns, Colour="red")), columns)
+        assert outcome.retries == 0
+    assert bq.calls["AppendRows.second_connection"] == 0
+    assert len(sink.there()) == 6
+
+
 @pytest.mark.parametrize("in_band", [True, False])
 @pytest.mark.parametrize("code", ["INTERNAL", "ABORTED", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"])
 def test_a_code_that_passes_is_waited_out_however_it_arrives(
