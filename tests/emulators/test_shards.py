@@ -313,7 +313,7 @@ def test_a_batch_larger_than_a_request_is_cut(
     big = [change(f"p{i}", Metadata='{"note":"' + "x" * 1_000_000 + '"}') for i in range(7)]
     _, outcome = shard_of(settings, opened).append(None, batch(*big), COLUMNS)
     assert outcome.appends == 1
-    bigger = [change(f"q{i}", Metadata='{"note":"' + "x" * 3_000_000 + '"}') for i in range(7)]
+    bigger = [change(f"q{i}", Metadata='{"note":"' + "x" * 2_900_000 + '"}') for i in range(7)]
     _, outcome = shard_of(settings, opened).append(None, batch(*bigger), COLUMNS)
     assert outcome.appends == 3
     assert len(there(warehouse)) == 14
