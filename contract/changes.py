@@ -123,6 +123,7 @@ class Reason:
     ENRICHMENT = "enrichment_failed"
     VALUE = "value_not_convertible"
     REJECTED = "rejected_by_bigquery"
+    TOO_LARGE = "row_too_large"
     UNEXPECTED = "unexpected_error"
     GONE = "no_longer_readable"
 

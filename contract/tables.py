@@ -7,8 +7,9 @@ A changelog table has every column of its source table after masking, and the me
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final, Literal
 
@@ -48,13 +49,17 @@ TRANSITION_EXPECTED: Final = "transition_expected"
 
 @dataclass(frozen=True)
 class Field:
-    """A BigQuery column. `default` is a SQL expression that the server evaluates when a row brings no value."""
+    """A BigQuery column. `default` is a SQL expression that the server evaluates when a row brings no value.
+
+    `source` is the name under which a masked row has the value, for a column that comes from Spanner.
+    """
 
     name: str
     type: str
     mode: Mode = "NULLABLE"
     description: str = ""
     default: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,28 +161,118 @@ _TYPES: Final[Mapping[str, str]] = {
 }
 
 
+# A source column whose name is one of ours, or none that BigQuery takes, is carried with this in front of its name.
+SOURCE_PREFIX: Final = "source_"
+# Names of the pipeline's own that no source column may have, compared without regard to case, as BigQuery does.
+# `__stream` is in a row until it is appended.
+_OURS: Final = frozenset({f.name.casefold() for f in (*METADATA_FIELDS, *ENRICHMENT_FIELDS)} | {"__stream"})
+# `_metadata_` is ours, the others are BigQuery's (https://cloud.google.com/bigquery/docs/schemas#column_names).
+_RESERVED_PREFIXES: Final = (
+    "_metadata_",
+    "_table_",
+    "_file_",
+    "_partition",
+    "_row_timestamp",
+    "__root__",
+    "_colidentifier",
+    "_change_sequence_number",
+    "_change_type",
+)
+# BigQuery's limit, less what `_token`, a prefix or a type may add.
+_LONGEST_NAME: Final = 300 - 40
+_POLICIES: Final = {name.casefold(): policy for name, policy in COLUMN_POLICIES.items()}
+
+
+def policy_of(name: str) -> Policy | None:
+    """What masking does to a source column, by its name in any case; None for an unclassified one."""
+    return _POLICIES.get(name.casefold())
+
+
+def is_token_name(name: str) -> bool:
+    """Whether masking would put the token of a card or token column under this name."""
+    folded = name.casefold()
+    return folded.endswith(TOKEN_SUFFIX) and policy_of(folded.removesuffix(TOKEN_SUFFIX)) in ("card", "token")
+
+
+def column_name(name: str) -> str:
+    """The BigQuery column of a source column: its own name, but for one that is ours or that BigQuery does not take.
+
+    That one gets `source_` in front; so does a name that is such a one with `source_` in front already, so that two
+    names stay two. It depends on the name alone: no other column, added later, changes it.
+    """
+    cleaned = re.sub(r"[^A-Za-z0-9_]", "_", name)[:_LONGEST_NAME]
+    if cleaned != name:
+        cleaned += f"_{zlib.crc32(name.encode()):08x}"
+    return SOURCE_PREFIX + cleaned if _is_taken(cleaned) else cleaned
+
+
+def _is_taken(name: str) -> bool:
+    folded = name.casefold()
+    return (
+        folded in _OURS
+        or folded.startswith(_RESERVED_PREFIXES)
+        or not (folded[:1].isalpha() or folded[:1] == "_")
+        or is_token_name(folded)
+        or (folded.startswith(SOURCE_PREFIX) and _is_taken(folded.removeprefix(SOURCE_PREFIX)))
+    )
+
+
+def masked_name(name: str) -> str:
+    """The name that a source column has in a masked row: its own, unless a token goes by it."""
+    own = name
+    while own.casefold().startswith(SOURCE_PREFIX):
+        own = own[len(SOURCE_PREFIX) :]
+    return column_name(name) if is_token_name(own) else name
+
+
 def fields_of(name: str, spanner_type: str) -> tuple[Field, ...]:
     """The BigQuery columns that carry a source column after masking: none for a dropped one, two for a card number.
 
     A Spanner type without a counterpart is carried as STRING, and its description says so.
     """
-    policy = COLUMN_POLICIES.get(name, "scan")
+    policy = policy_of(name)
     if policy == "drop":
         return ()
-    token = Field(f"{name}{TOKEN_SUFFIX}", "STRING", description=f"Keyed token of {name}")
+    carried = column_name(name)
+    token_name = name + TOKEN_SUFFIX
+    token = Field(carried + TOKEN_SUFFIX, "STRING", description=f"Keyed token of {name}", source=token_name)
     if policy == "token":
         return (token,)
     array = re.fullmatch(r"ARRAY<(.*)>", spanner_type)
     base = (array[1] if array else spanner_type).split("(")[0]
     kind = _TYPES.get(base, "STRING")
-    note = "" if base in _TYPES else f"Spanner {base}, carried as text"
-    field = Field(name, kind, "REPEATED" if array else "NULLABLE", description=note)
+    notes = [f"Spanner column {name}"] if carried != name else []
+    notes += [] if base in _TYPES else [f"Spanner {base}, carried as text"]
+    mode: Mode = "REPEATED" if array else "NULLABLE"
+    field = Field(carried, kind, mode, description="; ".join(notes), source=masked_name(name))
     return (field, token) if policy == "card" else (field,)
+
+
+def source_fields(columns: Iterable[tuple[str, str]]) -> tuple[tuple[Field, ...], ...]:
+    """The fields of each source column (name, Spanner type) of a table, no two of one name in any case.
+
+    Of names that differ in case alone the first keeps its own; the later ones get `source_` in front.
+    """
+    found = [fields_of(name, kind) for name, kind in columns]
+    taken: set[str] = set()
+    later = []
+    for index, fields in enumerate(found):
+        names = {f.name.casefold() for f in fields}
+        if names & taken:
+            later.append(index)
+        taken |= names
+    for index in later:
+        fields = found[index]
+        while taken & {f.name.casefold() for f in fields}:
+            fields = tuple(replace(f, name=SOURCE_PREFIX + f.name) for f in fields)
+        taken |= {f.name.casefold() for f in fields}
+        found[index] = fields
+    return tuple(found)
 
 
 def changelog_table(dataset: str, name: str, columns: Mapping[str, str]) -> Table:
     """The changelog of a source table with `columns` (name → Spanner type)."""
-    source = tuple(f for column, kind in columns.items() for f in fields_of(column, kind))
+    source = tuple(f for fields in source_fields(columns.items()) for f in fields)
     return Table(
         dataset=dataset,
         name=name,

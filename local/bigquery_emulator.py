@@ -80,6 +80,14 @@ def _append_at_an_offset_atomically() -> None:
     write._append, write.finalize = append_alone, finalize_alone
 
 
+def _take_requests_of_ten_megabytes() -> None:
+    """gRPC takes messages of 4 MiB unless told otherwise; BigQuery takes requests of 10 MB."""
+    from local_bigquery.grpc import server
+
+    made = server.grpc.server
+    server.grpc.server = lambda pool: made(pool, options=[("grpc.max_receive_message_length", 10 * 1024 * 1024)])
+
+
 def _record_arrivals(file: pathlib.Path) -> None:
     """Writes a line to `file` after each insert that the Storage Write API has made visible."""
     from local_bigquery.grpc import write
@@ -127,6 +135,7 @@ def main() -> None:
 
     _extensions_from_wheels(args.data / "extensions")
     _append_at_an_offset_atomically()
+    _take_requests_of_ten_megabytes()
     import uvicorn
     from local_bigquery import app
     from local_bigquery.grpc import server

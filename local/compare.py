@@ -180,7 +180,7 @@ def _differing(
         if column.name in source.left_out:
             continue
         for field in tables.fields_of(column.name, column.type):
-            ours, theirs = _value(field.type, expected.get(field.name)), row.get(field.name)
+            ours, theirs = _value(field.type, expected.get(field.source or field.name)), row.get(field.name)
             if source.whole_seconds and isinstance(ours, datetime) and isinstance(theirs, datetime):
                 ours, theirs = ours.replace(microsecond=0), theirs.replace(microsecond=0)
             if ours != theirs:

@@ -14,7 +14,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import apache_beam as beam
 import orjson
@@ -147,29 +147,44 @@ class EncodedRows:
     data: bytes
 
 
+# What one batch weighs at most, in bytes of JSON: it is one element in the runner's shuffle. A row that weighs more is
+# a batch of its own.
+_MOST_BATCH_BYTES: Final = 4_000_000
+
+
 class EncodeRows(beam.DoFn):
-    """Changes → encoded rows, one batch a shard and bundle, keyed by `table|shard`.
+    """Changes → encoded rows, one batch a shard and bundle, keyed by `table|shard`; more where rows are many or large.
 
     What crosses the shuffle is a few large elements, and it is masked.
     """
 
-    def __init__(self, shards: int, most_rows: int) -> None:
+    def __init__(self, shards: int, most_rows: int, most_bytes: int = _MOST_BATCH_BYTES) -> None:
         self._shards = shards
         self._most_rows = most_rows
+        self._most_bytes = most_bytes
 
     def start_bundle(self) -> None:
         self._pending: dict[tuple[str, tuple[Column, ...]], list[Change]] = defaultdict(list)
+        self._bytes: dict[tuple[str, tuple[Column, ...]], int] = defaultdict(int)
 
     def process(self, change: Change) -> Iterator[Any]:
-        pending = self._pending[self._key(change), change.columns]
+        group = self._key(change), change.columns
+        size = _bytes_of(change)
+        if self._bytes[group] and self._bytes[group] + size > self._most_bytes:
+            yield from self._emit(group)
+        pending = self._pending[group]
         pending.append(change)
-        if len(pending) >= self._most_rows:
-            yield from self._encode(self._key(change), self._pending.pop((self._key(change), change.columns)))
+        self._bytes[group] += size
+        if len(pending) >= self._most_rows or self._bytes[group] >= self._most_bytes:
+            yield from self._emit(group)
 
     def finish_bundle(self) -> Iterator[Any]:
-        for (key, _), changes in self._pending.items():
-            yield from self._encode(key, changes)
-        self._pending.clear()
+        for group in list(self._pending):
+            yield from self._emit(group)
+
+    def _emit(self, group: tuple[str, tuple[Column, ...]]) -> Iterator[Any]:
+        self._bytes.pop(group, None)
+        yield from self._encode(group[0], self._pending.pop(group))
 
     def _key(self, change: Change) -> str:
         if self._shards == 1:
@@ -242,6 +257,14 @@ def _dead(at: Coordinates, step: str, error: Exception, change: Change | None = 
 
 def _at(value: Any, timestamp: str) -> WindowedValue:
     return WindowedValue(value, Timestamp(micros=timestamps.to_micros(timestamp)), [GlobalWindow()])
+
+
+def _bytes_of(change: Change) -> int:
+    """About the bytes of the change's row."""
+    try:
+        return len(orjson.dumps((change.new, change.old)))
+    except TypeError:  # a value that no JSON has: encoding says which
+        return len(repr((change.new, change.old)))
 
 
 def _millis_since(timestamp: str) -> int:

@@ -12,6 +12,7 @@ from google.api_core.exceptions import GoogleAPICallError
 from contract import tables, timestamps
 from contract.logs import Trouble
 from pipeline import logs
+from pipeline.failures import failure_of
 from pipeline.sink.connection import AppendConnection, NoAnswer
 
 _LOG = logging.getLogger(__name__)
@@ -40,16 +41,30 @@ class PositionLog:
             [pa.array(v, t) for v, t in zip(row, _SCHEMA.types, strict=True)], schema=_SCHEMA
         )
         try:
-            self._connect().append(batch, None, timeout=10)
+            response = self._connect().append(batch, None, timeout=10)
         except (GoogleAPICallError, NoAnswer) as error:
-            _LOG.warning(
-                "Publishing the resume position: %s. The next one follows.",
-                type(error).__name__,
-                extra=logs.fields(error_class=Trouble.POSITION),
-            )
+            self._tell(type(error).__name__)
+            self._close()
+        else:
+            if response.error.code:
+                self._tell(failure_of(response.error).name)
+
+    @staticmethod
+    def _tell(failure: str) -> None:
+        _LOG.warning(
+            "Publishing the resume position: %s. The next one follows.",
+            failure,
+            extra=logs.fields(error_class=Trouble.POSITION),
+        )
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
             self._connection = None
 
     def _connect(self) -> AppendConnection:
+        if self._connection is not None and self._connection.ended:
+            self._close()
         if self._connection is None:
             from pipeline.clients import write_client
 

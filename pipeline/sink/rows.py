@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from contract import tables, timestamps
 from contract.changes import Change, Column, Reason, StepError
@@ -108,8 +109,8 @@ class SourceColumn:
 def source_columns(columns: tuple[Column, ...]) -> tuple[SourceColumn, ...]:
     """How the columns of a source table are carried."""
     found = []
-    for column in columns:
-        for field in tables.fields_of(column.name, column.type):
+    for column, carried in zip(columns, tables.source_fields((c.name, c.type) for c in columns), strict=True):
+        for field in carried:
             convert = _CONVERTERS[field.type]
             repeated = field.mode == "REPEATED"
             found.append(
@@ -120,9 +121,14 @@ def source_columns(columns: tuple[Column, ...]) -> tuple[SourceColumn, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=256)
 def fields(columns: tuple[Column, ...]) -> tuple[tables.Field, ...]:
     """The fields of the changelog of a table with these columns."""
     return (*(c.field for c in source_columns(columns)), *tables.METADATA_FIELDS, *tables.ENRICHMENT_FIELDS)
+
+
+# What the making of a row raises where a value is not what its type says.
+_UNFIT = (ValueError, TypeError, ArithmeticError, KeyError, AttributeError, pa.ArrowException)
 
 
 def encode(changes: Sequence[Change]) -> tuple[pa.RecordBatch | None, list[tuple[Change, StepError]]]:
@@ -130,7 +136,7 @@ def encode(changes: Sequence[Change]) -> tuple[pa.RecordBatch | None, list[tuple
     failed: list[tuple[Change, StepError]] = []
     try:
         return _encode(changes), failed
-    except (ValueError, TypeError, ArithmeticError, KeyError, AttributeError, pa.ArrowException):
+    except _UNFIT:
         good = []
         for change in changes:
             if error := _fault(change):
@@ -156,7 +162,7 @@ def _encode(changes: Sequence[Change]) -> pa.RecordBatch:
 
 
 def _source_array(column: SourceColumn, changes: Sequence[Change]) -> pa.Array:
-    name = column.field.name
+    name = column.field.source or column.field.name
     raw = [c.keys.get(name) for c in changes] if column.is_key else [c.new.get(name) for c in changes]
     convert = column.convert
     empty: Any = [] if column.field.mode == "REPEATED" else None
@@ -187,13 +193,22 @@ def _fault(change: Change) -> StepError | None:
     for column in source_columns(change.columns):
         try:
             _source_array(column, [change])
-        except (ValueError, TypeError, ArithmeticError, KeyError, AttributeError, pa.ArrowException):
+        except _UNFIT:
             field = column.field
             return StepError(
                 Reason.VALUE,
                 f"{change.table}.{field.name} must hold a value that BigQuery's {field.type} can carry. "
                 "Mend the row in Spanner, or leave the column out with ignoreFields; then retry the dead letter.",
             )
+    try:
+        _encode([change])
+    except _UNFIT:
+        return StepError(
+            Reason.VALUE,
+            f"what the pipeline adds to a row of {change.table} (its state and times, the values before it) must be "
+            "what BigQuery can carry, and comes from the row: mend Status and Timestamp in Spanner, then retry the "
+            "dead letter.",
+        )
     return None
 
 
@@ -206,6 +221,54 @@ def to_bytes(batch: pa.RecordBatch) -> bytes:
 
 
 def merge(encoded: Sequence[bytes]) -> pa.Table:
-    """The rows of several batches. Columns that a batch lacks are NULL in its rows."""
-    parts = [pa.ipc.open_stream(data).read_all() for data in encoded]
+    """The rows of several batches of one schema. Columns that a batch lacks are NULL in its rows."""
+    return _united([_table(data) for data in encoded])
+
+
+def groups(encoded: Iterable[tuple[tuple[Column, ...], bytes]]) -> list[tuple[tuple[Column, ...], pa.Table]]:
+    """Encoded batches with the source columns they were made from, united where columns and schema are the same.
+
+    Rows of before and after a type change or a new column never meet: the types differ, or a NULL would stand where an
+    ARRAY must be empty. In order of arrival.
+    """
+    found: dict[Any, list[pa.Table]] = {}
+    for columns, data in encoded:
+        table = _table(data)
+        found.setdefault((columns, table.schema.serialize().to_pybytes()), []).append(table)
+    return [(columns, _united(parts)) for (columns, _), parts in found.items()]
+
+
+def _table(data: bytes) -> pa.Table:
+    return pa.ipc.open_stream(data).read_all()
+
+
+def _united(parts: list[pa.Table]) -> pa.Table:
     return pa.concat_tables(parts, promote_options="default").combine_chunks()
+
+
+def sizes(batch: pa.Table) -> list[int]:
+    """Bytes of each row, as an Arrow request carries them; a little more, never less."""
+    import numpy as np
+
+    total = np.zeros(batch.num_rows, np.int64)
+    for column in batch.columns:
+        total += _sizes_of(column.combine_chunks() if column.num_chunks != 1 else column.chunk(0))
+    return [int(size) for size in total]
+
+
+def _sizes_of(array: pa.Array) -> Any:
+    import numpy as np
+
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks)
+    if pa.types.is_list(array.type):
+        offsets = np.asarray(array.offsets)
+        inner = np.concatenate(([0], np.cumsum(_sizes_of(array.values))))
+        return inner[offsets[1:]] - inner[offsets[:-1]] + _OFFSET_BYTES
+    if pa.types.is_string(array.type) or pa.types.is_binary(array.type):
+        return np.asarray(pc.fill_null(pc.binary_length(array), 0), np.int64) + _OFFSET_BYTES
+    return -(-array.type.bit_width // 8) + 1
+
+
+# A value's offset and its validity.
+_OFFSET_BYTES = 5

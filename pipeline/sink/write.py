@@ -10,17 +10,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import apache_beam as beam
 from apache_beam.coders import PickleCoder
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
 
 from contract import metrics, tables, timestamps
-from contract.changes import Coordinates, DeadLetter, Reason
+from contract.changes import Coordinates, DeadLetter
 from contract.logs import PAYMENT
 from pipeline import logs
 from pipeline.sink import rows
@@ -30,6 +32,10 @@ from pipeline.source.records import ReadPosition
 from pipeline.steps import DEAD, EncodedRows
 
 _LOG = logging.getLogger(__name__)
+
+
+# Gathered rows of more bytes than this go at once: what is kept in a runner's state, and what one append takes.
+_MOST_PENDING_BYTES: Final = 8_000_000
 
 
 class AppendRows(beam.DoFn):
@@ -63,14 +69,23 @@ class AppendRows(beam.DoFn):
         pending: Any = beam.DoFn.StateParam(PENDING),
         held: Any = beam.DoFn.StateParam(HELD),
         flush: Any = beam.DoFn.TimerParam(FLUSH),
-    ) -> None:
-        pending.add(element[1])
-        # The timer holds the watermark at the timestamp of the element that set it: the earliest one must.
-        holding = held.read()
-        if holding is None or at.micros < holding[0]:
-            due = holding[1] if holding else time.time() + self._batch_seconds
-            held.write((at.micros, due))
+        stream: Any = beam.DoFn.StateParam(STREAM),
+    ) -> Iterator[Any]:
+        key, encoded = element
+        holding = _Held(*(held.read() or ()))
+        gathered = holding.gathered + len(encoded.data)
+        pending.add(encoded)
+        if gathered > _MOST_PENDING_BYTES:
+            # The timer that may be set still finds nothing, or what came after.
+            yield from self.flush(key, stream, pending, held)
+            return
+        # After a quiet time rows go at once; while they keep coming, an append takes all of `batch_millis`.
+        due = holding.due or max(time.time(), holding.flushed + self._batch_seconds)
+        earliest = at.micros if holding.earliest is None else min(at.micros, holding.earliest)
+        if earliest != holding.earliest:
+            # The timer holds the watermark at the timestamp of the element that set it: the earliest one must.
             flush.set(Timestamp.of(due))
+        held.write(tuple(_Held(earliest, due, gathered, holding.flushed)))
 
     @on_timer(FLUSH)
     def flush(
@@ -82,29 +97,31 @@ class AppendRows(beam.DoFn):
     ) -> Iterator[Any]:
         encoded: list[EncodedRows] = list(pending.read())
         pending.clear()
-        held.clear()
         if not encoded:
             return
+        held.write(tuple(_Held(flushed=time.time())))
         table, _, number = key.partition("|")
         shard = self._shards.get(key)
         if shard is None:
             shard = self._shards[key] = Shard(self._clients, table, number)
         state = stream.read()
-        started = time.monotonic()
-        batch = rows.merge([e.data for e in encoded])
-        columns = tuple({c.name: c for e in encoded for c in e.columns}.values())
-        position, outcome = shard.append(StreamPosition(*state) if state else None, batch, columns)
+        position = StreamPosition(*state) if state else None
+        told = Outcome()
+        for columns, batch in rows.groups((e.columns, e.data) for e in encoded):
+            started = time.monotonic()
+            position, outcome = shard.append(position, batch, columns)
+            self._measure(batch, outcome, time.monotonic() - started)
+            told.add(outcome)
+            if _LOG.isEnabledFor(logging.DEBUG):
+                logs.trace(_LOG, "In BigQuery now:", table, _traced(batch, outcome))
+            for rejected in outcome.rejected:
+                yield _at_commit(rejected)
         if position is None:
             stream.clear()
         else:
             stream.write(tuple(position))
-        self._measure(batch, outcome, time.monotonic() - started)
-        if outcome.told:
-            self._told[key] = outcome.counts
-        if _LOG.isEnabledFor(logging.DEBUG):
-            logs.trace(_LOG, "In BigQuery now:", table, _traced(batch, outcome))
-        for rejected in outcome.rejected:
-            yield beam.pvalue.TaggedOutput(DEAD, rejected_letter(rejected))
+        if told.told:
+            self._told[key] = told.counts
 
     def finish_bundle(self) -> None:
         """What was out of the ordinary, in one line."""
@@ -123,6 +140,22 @@ class AppendRows(beam.DoFn):
         self._rows.update(batch.num_rows)
         newest = batch[tables.COMMIT_TIMESTAMP_NANOS][batch.num_rows - 1].as_py()
         self._age.update(max(0, time.time_ns() - newest) // 1_000_000)
+
+
+class _Held(NamedTuple):
+    """What is gathered: its earliest timestamp in microseconds, when it is due, and its bytes; and the last append."""
+
+    earliest: int | None = None
+    due: float = 0.0
+    gathered: int = 0
+    flushed: float = 0.0
+
+
+def _at_commit(rejected: Rejected) -> Any:
+    """The dead letter at its change's commit timestamp: no position passes that until the letter is durable."""
+    letter = rejected_letter(rejected)
+    at = Timestamp(micros=timestamps.to_micros(letter.coordinates.commit_timestamp))
+    return beam.pvalue.TaggedOutput(DEAD, WindowedValue(letter, at, [GlobalWindow()]))
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -152,7 +185,7 @@ def rejected_letter(rejected: Rejected) -> DeadLetter:
             int(mod_index),
         ),
         step="AppendRows",
-        reason=Reason.REJECTED,
+        reason=rejected.reason,
         message=rejected.message,
         attempts=0,
         first_failed_at=now,

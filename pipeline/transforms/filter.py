@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from contract.changes import Change
-from contract.tables import TOKEN_SUFFIX
+from contract.tables import TOKEN_SUFFIX, masked_name
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _FIELD = re.compile(rf"(?:({_NAME}(?:\.{_NAME})?)\.)?({_NAME})")
@@ -33,7 +33,7 @@ class Ignored:
             if not match:
                 raise ValueError(f"ignoreFields must be table.column or column, comma separated, got {part!r}.")
             # What masking makes of a column is left out with it.
-            columns.setdefault(match[1], set()).update((match[2], match[2] + TOKEN_SUFFIX))
+            columns.setdefault(match[1], set()).update((match[2], match[2] + TOKEN_SUFFIX, masked_name(match[2])))
         for part in _parts(tables):
             if not _TABLE.fullmatch(part):
                 raise ValueError(f"ignoreTables must be tables, comma separated, got {part!r}.")

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from contract import tables
 from contract.changes import Change, Column, Reason, Row, StepError
-from contract.tables import COLUMN_POLICIES, TOKEN_SUFFIX, Policy
+from contract.tables import TOKEN_SUFFIX, Policy
 from pipeline.transforms.cards import (
     CARD_TOKEN,
     LONGEST,
@@ -49,6 +50,7 @@ class _Plan:
     """What to do with the columns of a table. Made once for each list of columns."""
 
     types: dict[str, str]
+    renamed: tuple[tuple[str, str], ...]  # columns that a token would hide, and their names in the masked row
     texts: frozenset[str]  # looked at in one go
     jsons: tuple[str, ...]
     scans: dict[str, Scan]  # every scanned column, by its type
@@ -110,6 +112,7 @@ class Masker:
 
         What an identifier was before is masked like any text: the change that corrects it must arrive.
         """
+        row.update({carried: row.pop(name) for name, carried in plan.renamed if name in row})
         if not row.keys() <= plan.types.keys():
             raise StepError(Reason.NOT_MASKABLE, "a value belongs to none of the record's columns. Report it as a bug.")
         for name in plan.drops:
@@ -209,20 +212,21 @@ class Masker:
         return self._keys.token(name, " ".join(value.casefold().split()))
 
     def _plan_for(self, columns: tuple[Column, ...]) -> _Plan:
-        types = {c.name: c.type for c in columns}
-        policies = {name: COLUMN_POLICIES.get(name) for name in types}
+        types = {tables.masked_name(c.name): c.type for c in columns}
+        policies = {name: tables.policy_of(name) for name in types}
         scanned = {
             name: _base(kind)
             for name, kind in types.items()
             if policies[name] in ("scan", "identifier") or (policies[name] is None and not self._hold)
         }
-        keys = {c.name for c in columns if c.is_primary_key}
+        keys = {tables.masked_name(c.name) for c in columns if c.is_primary_key}
 
         def of(wanted: Policy | None) -> tuple[str, ...]:
             return tuple(name for name, policy in policies.items() if policy == wanted)
 
         return _Plan(
             types=types,
+            renamed=tuple((c.name, name) for c in columns if (name := tables.masked_name(c.name)) != c.name),
             texts=frozenset(name for name, base in scanned.items() if base in _TEXTS),
             jsons=tuple(name for name, base in scanned.items() if base in _JSONS),
             scans={name: self._scan_for(types[name]) for name in scanned},

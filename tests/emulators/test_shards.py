@@ -312,5 +312,14 @@ def test_a_batch_larger_than_a_request_is_cut(
 ) -> None:
     big = [change(f"p{i}", Metadata='{"note":"' + "x" * 1_000_000 + '"}') for i in range(7)]
     _, outcome = shard_of(settings, opened).append(None, batch(*big), COLUMNS)
-    assert outcome.appends > 1
-    assert len(there(warehouse)) == 7
+    assert outcome.appends == 1
+    bigger = [change(f"q{i}", Metadata='{"note":"' + "x" * 2_900_000 + '"}') for i in range(7)]
+    _, outcome = shard_of(settings, opened).append(None, batch(*bigger), COLUMNS)
+    assert outcome.appends == 3
+    assert len(there(warehouse)) == 14
+
+
+def test_a_cell_of_ten_megabytes_arrives(settings: SinkSettings, warehouse: Warehouse, opened: list[Shard]) -> None:
+    big = change("big", Metadata='"' + "x" * 9_999_998 + '"')
+    _, outcome = shard_of(settings, opened).append(None, batch(change("p1"), big), COLUMNS)
+    assert (outcome.rejected, there(warehouse)) == ([], Counter(["p1", "big"]))
