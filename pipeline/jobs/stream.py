@@ -102,12 +102,14 @@ def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOpti
     """
     args = [*beam_args, *logs.worker_options(settings["logLevel"]), f"--experiments={_NO_EXCEPTION_SAMPLING}"]
     options = PipelineOptions(args, streaming=True, save_main_session=False)
-    features = options.view_as(DebugOptions).experiments + (
-        options.view_as(GoogleCloudOptions).dataflow_service_options or []
-    )
-    if sampled := sorted({name for name in features if "sampling" in name} - {_NO_EXCEPTION_SAMPLING}):
+    features = [
+        *(arg.partition("=")[0].lstrip("-") for arg in beam_args if arg.startswith("-")),
+        *(options.view_as(DebugOptions).experiments or []),
+        *(options.view_as(GoogleCloudOptions).dataflow_service_options or []),
+    ]
+    if sampled := sorted({name for name in features if "sampling" in name.lower()} - {_NO_EXCEPTION_SAMPLING}):
         raise SettingsError(
-            f"--experiments must not have {', '.join(sampled)}: Dataflow would keep samples of elements, card numbers "
+            f"Beam's options must not have {', '.join(sampled)}: Dataflow would keep samples of elements, card numbers "
             "included, in Cloud Storage. Leave it out."
         )
     return options

@@ -93,7 +93,7 @@ def _finalize(write: Any, stream: str) -> None:
 
 
 def wait_out(what: str, work: Callable[[], _T], sleep: Callable[[float], None] = time.sleep) -> _T:
-    """What `work` returns, once the services that it needs answer. `work` is repeated whole. Other failures are raised."""
+    """What `work` returns, once the services that it needs answer. It is repeated whole; other failures are raised."""
     tries = 0
     while True:
         try:

@@ -71,11 +71,9 @@ class Generations:
         def work(transaction: Any) -> Takeover:
             row = _first(transaction.read("jobs", columns, _keys([self._job])))
             generation, position, fenced_at, newest, ran_as = row or (0, None, None, None, None)
-            position = timestamps.from_nanos(_nanos(position)) if position else start
+            position = _text(position) if position else start
             if newest == run and ran_as == generation:
-                return Takeover(
-                    generation, position, timestamps.from_nanos(_nanos(fenced_at)) if fenced_at else None, False
-                )
+                return Takeover(generation, position, _text(fenced_at) if fenced_at else None, False)
             if newest is not None and newest >= run:
                 raise Fenced(self._job, ran_as if newest == run else None, generation)
             transaction.insert_or_update(
@@ -115,7 +113,7 @@ class Generations:
             newest, fenced_at = _first(snapshot.read("jobs", ["Generation", "FencedAt"], _keys([self._job])))
         if newest != generation:
             raise Fenced(self._job, generation, newest)
-        return timestamps.from_nanos(_nanos(fenced_at))
+        return _text(fenced_at)
 
     def stream(self, table_id: str, shard: str) -> str | None:
         """The write stream that is recorded for a shard."""
@@ -145,14 +143,14 @@ class Generations:
             return True
 
         recorded = self._checked(generation, work)
-        return timestamps.from_nanos(_nanos(ran[0].committed)) if recorded else None
+        return _text(ran[0].committed) if recorded else None
 
     def advance(self, generation: int, position: str) -> None:
         """Every change committed before `position` is in BigQuery or is a durable dead letter. Raises Fenced."""
 
         def work(transaction: Any) -> None:
             row = _first(transaction.read("jobs", ["ResumePosition"], _keys([self._job])))
-            if row[0] is None or _nanos(row[0]) < timestamps.to_nanos(position):
+            if row[0] is None or _text(row[0]) < position:
                 transaction.update(
                     "jobs", ["JobName", "ResumePosition", "UpdatedAt"], [[self._job, position, _COMMIT_TIMESTAMP]]
                 )
@@ -178,7 +176,7 @@ _COMMIT_TIMESTAMP = "spanner.commit_timestamp()"
 
 
 def run_id(nanos: int, newest: str | None) -> str:
-    """The id of a launch at `nanos` since 1970, after `newest` in text order: a late clock makes no launch an old one."""
+    """The id of a launch at `nanos` since 1970, after `newest` in text order: no clock makes a launch an old one."""
     if newest is not None:
         nanos = max(nanos, int(newest[:_RUN_DIGITS]) + 1)
     return f"{nanos:0{_RUN_DIGITS}d}-{secrets.token_hex(4)}"
@@ -192,6 +190,6 @@ def _first(rows: Any) -> Any:
     return next(iter(list(rows)), None)
 
 
-def _nanos(moment: Any) -> int:
+def _text(moment: Any) -> str:
     # The client library's DatetimeWithNanoseconds.
-    return timestamps.to_nanos(timestamps.normalise(moment.rfc3339()))
+    return timestamps.normalise(moment.rfc3339())
