@@ -17,6 +17,7 @@ from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOption
 
 from contract import timestamps
 from contract.logs import Trouble
+from contract.options import NO_EXCEPTION_SAMPLING
 from pipeline import logs
 from pipeline.jobs import checks
 from pipeline.jobs.settings import SettingsError, StreamSettings, parse
@@ -31,8 +32,6 @@ from pipeline.steps import DEAD, POSITIONS, Decode, EncodedRows, EncodeRows, Enr
 _LOG = logging.getLogger("pipeline.jobs.stream")
 
 ROWS = "rows"
-# Dataflow keeps what a failing DoFn was given, unless it is told not to.
-_NO_EXCEPTION_SAMPLING = "disable_always_on_exception_sampling"
 
 
 def build(pipeline: Any, settings: StreamSettings, sink: SinkSettings, start: str | Callable[[], str]) -> None:
@@ -100,14 +99,14 @@ def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOpti
 
     Raises SettingsError for an option that would have Dataflow keep the elements of the steps before Mask.
     """
-    args = [*beam_args, *logs.worker_options(settings["logLevel"]), f"--experiments={_NO_EXCEPTION_SAMPLING}"]
+    args = [*beam_args, *logs.worker_options(settings["logLevel"]), f"--experiments={NO_EXCEPTION_SAMPLING}"]
     options = PipelineOptions(args, streaming=True, save_main_session=False)
     features = [
         *(arg.partition("=")[0].lstrip("-") for arg in beam_args if arg.startswith("-")),
         *(options.view_as(DebugOptions).experiments or []),
         *(options.view_as(GoogleCloudOptions).dataflow_service_options or []),
     ]
-    if sampled := sorted({name for name in features if "sampling" in name.lower()} - {_NO_EXCEPTION_SAMPLING}):
+    if sampled := sorted({name for name in features if "sampling" in name.lower()} - {NO_EXCEPTION_SAMPLING}):
         raise SettingsError(
             f"Beam's options must not have {', '.join(sampled)}: Dataflow would keep samples of elements, card numbers "
             "included, in Cloud Storage. Leave it out."
