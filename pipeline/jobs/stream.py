@@ -37,10 +37,9 @@ ROWS = "rows"
 def build(pipeline: Any, settings: StreamSettings, sink: SinkSettings, start: str | Callable[[], str]) -> None:
     """Puts the job together. `start` may be a function that travels: the worker that begins to read asks it."""
     streams = [pipeline | stream.name >> EncodedChanges(stream, start, settings) for stream in settings.streams]
-    rows, dead_letters, positions = (
-        tuple(stream[output] for stream in streams) | label >> beam.Flatten()
-        for output, label in ((ROWS, "Rows"), (DEAD, "DeadLetters"), (POSITIONS, "Positions"))
-    )
+    rows = tuple(stream[ROWS] for stream in streams) | "Rows" >> beam.Flatten()
+    positions = tuple(stream[POSITIONS] for stream in streams) | "Positions" >> beam.Flatten()
+    dead_letters = tuple(step for stream in streams for step in stream[DEAD]) | "DeadLetters" >> beam.Flatten()
     {"rows": rows, "dead_letters": dead_letters, "positions": positions} | "WriteChanges" >> WriteChanges(
         sink,
         batch_millis=int(settings["batchMillis"]),
@@ -85,7 +84,7 @@ class EncodedChanges(beam.PTransform):
         steps = (decoded, masked, enriched, encoded)
         return {
             ROWS: encoded[ROWS] | "Keyed" >> beam.Map(_same).with_output_types(tuple[str, EncodedRows]),
-            DEAD: tuple(step[DEAD] for step in steps) | "DeadLetters" >> beam.Flatten(),
+            DEAD: tuple(step[DEAD] for step in steps),
             POSITIONS: decoded[POSITIONS],
         }
 
