@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from google.api_core.exceptions import PermissionDenied
 
 from contract import tables, timestamps
 from pipeline.jobs import checks
@@ -103,6 +104,27 @@ def test_a_metadata_database_without_its_tables_is_refused(
 ) -> None:
     [problem] = problems(options | {"spannerMetadataDatabase": audit_database.name})
     assert "must have the tables jobs, write_streams" in problem
+
+
+def test_a_metadata_database_of_an_earlier_release_is_refused(
+    options: dict[str, str], audit_database: AuditDatabase
+) -> None:
+    audit_database.metadata_database.update_ddl(["ALTER TABLE jobs DROP COLUMN RunId"]).result(60)
+    [problem] = problems(options)
+    assert "must have the columns RunId. Run `pulumi up`" in problem
+
+
+def test_a_metadata_database_that_the_job_may_not_write_to_is_refused(
+    options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The emulator knows no permissions: what Spanner answers a reader's transaction with stands in."""
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionDenied("spanner.databases.write")
+
+    monkeypatch.setattr("google.cloud.spanner_v1.database.Database.run_in_transaction", forbidden)
+    [problem] = problems(options)
+    assert problem.startswith("metadata database: the service answered PERMISSION_DENIED")
 
 
 def test_all_problems_are_said_at_once(options: dict[str, str]) -> None:
