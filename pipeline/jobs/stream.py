@@ -144,11 +144,12 @@ def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 ended as asked, 1 a check failed or the pipeline did, 2 bad options."""
     try:
         settings, beam_args = parse(sys.argv[1:] if argv is None else argv)
+        # Before Beam says anything: who logs first makes the handlers, and only ours mask.
+        logs.configure(settings["logLevel"], sys.stderr)
         beam_options(settings, beam_args)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    logs.configure(settings["logLevel"], sys.stderr)
     # A line for each type hint that it cannot convert, which is not an error.
     logging.getLogger("apache_beam.typehints.native_type_compatibility").setLevel(logging.WARNING)
     if settings["dryRun"] == "true":

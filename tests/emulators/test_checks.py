@@ -141,3 +141,5 @@ def test_a_launch_with_a_problem_ends_with_the_message_and_exit_code_1(options: 
     assert done.returncode == 1
     assert "change stream Missing must exist" in done.stderr
     assert "Traceback" not in done.stderr
+    # Whatever was said first: our handler, which masks, is there before anybody else can make one.
+    assert all(line.startswith('{"severity"') for line in done.stderr.splitlines() if line)
