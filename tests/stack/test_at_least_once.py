@@ -85,8 +85,8 @@ def test_at_least_once_loses_nothing_and_doubles_only_what_was_committed_since_t
     positions = [position for _, position in generations]
     assert positions == sorted(positions)
     assert all(position < kill for position, kill in zip(positions[1:], kills, strict=True))
-    for finding in arrivals["doubled"]:
-        at = timestamps.normalise(finding["commit_timestamp"])
+    for _, _, committed, _ in arrivals["doubled"]:
+        at = timestamps.normalise(committed)
         assert any(position <= at <= kill for position, kill in zip(positions[1:], kills, strict=True))
     log = (state.logs / "pipeline.log").read_text()
     assert "rows between its resume position and the kill can be in BigQuery twice" in log
