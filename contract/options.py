@@ -26,6 +26,10 @@ class Option:
         return self.default is None
 
 
+# Not an option of ours but an experiment of Dataflow's, which keeps what a failing step was given, cards included, in
+# Cloud Storage unless it is told not to.
+NO_EXCEPTION_SAMPLING: Final = "disable_always_on_exception_sampling"
+
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _INT = r"[0-9]+"
 _BOOL = r"true|false"
@@ -93,7 +97,8 @@ OPTIONS: Final = (
     Option(name="bigQueryStorageEndpoint", help="host:port of the Storage Write API. Empty: Google Cloud."),
     Option(
         name="writeMode",
-        help="exactly-once, or at-least-once (cheaper; a killed job can leave duplicates).",
+        help="exactly-once, or at-least-once (cheaper; after a kill, rows between resume position and kill can be "
+        "there twice).",
         default="exactly-once",
         regex="exactly-once|at-least-once",
     ),

@@ -41,7 +41,7 @@ PIPELINE: Final = "pipeline"
 TRAFFIC: Final = "traffic"
 _LONGEST_PAUSE: Final = 30
 _STEADY_SECONDS: Final = 60
-_BEGIN_SECONDS: Final = 120
+_BEGIN_SECONDS: Final = 240
 _PROBE_SECONDS: Final = 60
 _GRACE_SECONDS: Final = 4
 _YEAR_SECONDS: Final = 365 * 24 * 3600
@@ -191,9 +191,7 @@ class Supervisor:
             level = self.options.log_level
             self._pipeline = [*self._command(provisioned), *([f"--logLevel={level}"] if level else [])]
             self._start_pipeline()
-            # A parameter that has its default is not passed.
-            if provisioned.job_parameters.get("writeMode") != "at-least-once":
-                self._await_begun(provisioned.outputs)
+            self._await_begun(provisioned.outputs)
         if self.options.monitoring:
             self._start_monitoring(provisioned.outputs)
         self._account.tell(phase=READY, ready_seconds=self._account.seconds)

@@ -3,7 +3,8 @@
     records → Decode → Mask → Enrich → Filter → EncodeRows ⇒ (keyed by table and shard) AppendRows ⇒ TrackPosition
                 └───────┴────────┴─────────────────┴─────────────────┴─────────► WriteDeadLetters ─┘
 
-Everything up to `EncodeRows` runs in one stage with the source: nothing that a runner writes to disk comes before Mask.
+Everything up to `EncodeRows` runs in one stage with the source, a chain for each change stream: nothing that a runner
+writes to disk comes before Mask.
 """
 
 from __future__ import annotations

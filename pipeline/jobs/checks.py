@@ -156,17 +156,25 @@ def _start(settings: StreamSettings) -> Iterator[Finding]:
 
 
 def _metadata_database(settings: StreamSettings) -> Iterator[Finding]:
+    """Looks also whether the job may write there: it would find out only after the older job was drained."""
     at = settings.sink.metadata
     database = clients.spanner_database(settings["spannerEndpoint"], at.project, at.instance, at.database)
     with database.snapshot() as snapshot:
-        names = {row[0] for row in snapshot.execute_sql("SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES")}
-    absent = {"jobs", "write_streams"} - names
-    if absent:
+        rows = list(snapshot.execute_sql("SELECT TABLE_NAME, COLUMN_NAME FROM INFORMATION_SCHEMA.COLUMNS"))
+    if absent := {"jobs", "write_streams"} - {table for table, _ in rows}:
         yield Finding(
             "metadata database",
             f"metadata database {at.database} must have the tables {', '.join(sorted(absent))}. Run `pulumi up`.",
         )
+    elif absent := {"RunId", "RunGeneration"} - {column for table, column in rows if table == "jobs"}:
+        yield Finding(
+            "metadata database",
+            f"the table jobs of {at.database} must have the columns {', '.join(sorted(absent))}. Run `pulumi up`.",
+        )
     else:
+        database.run_in_transaction(
+            lambda transaction: transaction.execute_update("UPDATE jobs SET Generation = Generation WHERE FALSE")
+        )
         yield Finding(f"metadata database {at.database}")
 
 

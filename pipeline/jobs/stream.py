@@ -8,93 +8,126 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PipelineOptions
 
 from contract import timestamps
 from contract.logs import Trouble
+from contract.options import NO_EXCEPTION_SAMPLING
 from pipeline import logs
 from pipeline.jobs import checks
 from pipeline.jobs.settings import SettingsError, StreamSettings, parse
 from pipeline.sink.config import SinkSettings
-from pipeline.sink.fencing import take_over
 from pipeline.sink.retry import RetryDeadLetters, RetrySettings
 from pipeline.sink.write import WriteChanges
+from pipeline.source.query import ChangeStream
 from pipeline.source.read import ReadChanges
 from pipeline.steps import DEAD, POSITIONS, Decode, EncodedRows, EncodeRows, Enrich, Filter, Mask, WriteDeadLetters
 
 # Run as a script its name would be __main__, which no level is set for.
 _LOG = logging.getLogger("pipeline.jobs.stream")
 
+ROWS = "rows"
 
-def build(pipeline: Any, settings: StreamSettings, sink: SinkSettings, start: str) -> None:
-    """Puts the job together."""
-    records = (
-        tuple(
-            pipeline | f"Read {stream.name}" >> ReadChanges(stream, start, settings.reading)
-            for stream in settings.streams
-        )
-        | beam.Flatten()
-    )
 
-    decoded = records | "Decode" >> beam.ParDo(Decode()).with_outputs(DEAD, POSITIONS, main="changes")
-    masked = decoded["changes"] | "Mask" >> beam.ParDo(
-        Mask(settings["maskingKeys"], settings.new_columns)
-    ).with_outputs(DEAD, main="changes")
-    enriched = masked["changes"] | "Enrich" >> beam.ParDo(Enrich(settings.payment_states)).with_outputs(
-        DEAD, main="changes"
-    )
-    encoded = (
-        enriched["changes"]
-        | "Filter" >> beam.ParDo(Filter(settings.ignored))
-        | "EncodeRows"
-        >> beam.ParDo(EncodeRows(int(settings["numStorageWriteApiStreams"]), int(settings["batchRows"]))).with_outputs(
-            DEAD, main="rows"
-        )
-    )
-    dead_letters = (decoded[DEAD], masked[DEAD], enriched[DEAD], encoded[DEAD]) | "DeadLetters" >> beam.Flatten()
-
-    {
-        "rows": encoded["rows"] | "Keyed" >> beam.Map(_same).with_output_types(tuple[str, EncodedRows]),
-        "dead_letters": dead_letters,
-        "positions": decoded[POSITIONS],
-    } | "WriteChanges" >> WriteChanges(
+def build(pipeline: Any, settings: StreamSettings, sink: SinkSettings, start: str | Callable[[], str]) -> None:
+    """Puts the job together. `start` may be a function that travels: the worker that begins to read asks it."""
+    streams = [pipeline | stream.name >> EncodedChanges(stream, start, settings) for stream in settings.streams]
+    rows = tuple(stream[ROWS] for stream in streams) | "Rows" >> beam.Flatten()
+    positions = tuple(stream[POSITIONS] for stream in streams) | "Positions" >> beam.Flatten()
+    dead_letters = tuple(step for stream in streams for step in stream[DEAD]) | "DeadLetters" >> beam.Flatten()
+    {"rows": rows, "dead_letters": dead_letters, "positions": positions} | "WriteChanges" >> WriteChanges(
         sink,
         batch_millis=int(settings["batchMillis"]),
         streams=settings.stream_names,
         dead_letters="WriteDeadLetters" >> beam.ParDo(WriteDeadLetters(settings["deadLetterQueueDirectory"])),
     )
     if settings["disableDlqRetries"] == "false":
-        decoded[POSITIONS] | "RetryDeadLetters" >> RetryDeadLetters(RetrySettings.of(settings, sink))
+        positions | "RetryDeadLetters" >> RetryDeadLetters(RetrySettings.of(settings, sink))
 
 
-def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOptions:
-    """Beam's options: what the command line left for it, and what all the workers of this job have."""
-    args = [*beam_args, *logs.worker_options(settings["logLevel"])]
-    return PipelineOptions(args, streaming=True, save_main_session=False)
+class EncodedChanges(beam.PTransform):
+    """One change stream → encoded rows, dead letters and read positions: a chain, which every runner fuses.
+
+    Nothing may come between these steps that a runner makes a stage of its own of, and every step has one consumer: a
+    Flatten, a shuffle or a side input would hand the runner records with card numbers in them.
+    """
+
+    def __init__(self, stream: ChangeStream, start: str | Callable[[], str], settings: StreamSettings) -> None:
+        super().__init__()
+        self._stream = stream
+        self._start = start
+        self._settings = settings
+
+    def expand(self, pipeline: Any) -> dict[str, Any]:
+        settings = self._settings
+        records = pipeline | "Read" >> ReadChanges(self._stream, self._start, settings.reading)
+        decoded = records | "Decode" >> beam.ParDo(Decode()).with_outputs(DEAD, POSITIONS, main="changes")
+        masked = decoded["changes"] | "Mask" >> beam.ParDo(
+            Mask(settings["maskingKeys"], settings.new_columns)
+        ).with_outputs(DEAD, main="changes")
+        enriched = masked["changes"] | "Enrich" >> beam.ParDo(Enrich(settings.payment_states)).with_outputs(
+            DEAD, main="changes"
+        )
+        encoded = (
+            enriched["changes"]
+            | "Filter" >> beam.ParDo(Filter(settings.ignored))
+            | "EncodeRows"
+            >> beam.ParDo(
+                EncodeRows(int(settings["numStorageWriteApiStreams"]), int(settings["batchRows"]))
+            ).with_outputs(DEAD, main=ROWS)
+        )
+        steps = (decoded, masked, enriched, encoded)
+        return {
+            ROWS: encoded[ROWS] | "Keyed" >> beam.Map(_same).with_output_types(tuple[str, EncodedRows]),
+            DEAD: tuple(step[DEAD] for step in steps),
+            POSITIONS: decoded[POSITIONS],
+        }
 
 
 def _same(element: Any) -> Any:
     return element
 
 
-def launch(settings: StreamSettings, beam_args: list[str]) -> str:
-    """Takes over from an older job, runs the pipeline to its end, and returns Beam's state of it."""
-    sink = settings.sink
-    start = timestamps.normalise(settings["startTimestamp"]) if settings["startTimestamp"] else timestamps.now()
-    if sink.exactly_once:
-        taken = take_over(sink, start)
-        sink = replace(sink, generation=taken.generation, fenced_at=taken.fenced_at)
-        start = taken.position
-    else:
-        _LOG.warning("at-least-once: nothing fences an older job, and a killed one leaves duplicates.")
-    _LOG.info("Job %s, generation %d, reads from %s.", sink.job_name, sink.generation, start)
+def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOptions:
+    """Beam's options: what the command line left for it, and what all the workers of this job have.
 
-    pipeline = beam.Pipeline(options=beam_options(settings, beam_args))
-    build(pipeline, settings, sink, start)
+    Raises SettingsError for an option that would have Dataflow keep the elements of the steps before Mask.
+    """
+    args = [*beam_args, *logs.worker_options(settings["logLevel"]), f"--experiments={NO_EXCEPTION_SAMPLING}"]
+    options = PipelineOptions(args, streaming=True, save_main_session=False)
+    features = [
+        *(arg.partition("=")[0].lstrip("-") for arg in beam_args if arg.startswith("-")),
+        *(options.view_as(DebugOptions).experiments or []),
+        *(options.view_as(GoogleCloudOptions).dataflow_service_options or []),
+    ]
+    if sampled := sorted({name for name in features if "sampling" in name.lower()} - {NO_EXCEPTION_SAMPLING}):
+        raise SettingsError(
+            f"Beam's options must not have {', '.join(sampled)}: Dataflow would keep samples of elements, card numbers "
+            "included, in Cloud Storage. Leave it out."
+        )
+    return options
+
+
+def launch(settings: StreamSettings, beam_args: list[str]) -> str:
+    """Runs the pipeline to its end, and returns Beam's state of it.
+
+    An older job of the name goes on until a worker of this one runs: only then it is taken over from.
+    """
+    start = timestamps.normalise(settings["startTimestamp"]) if settings["startTimestamp"] else timestamps.now()
+    options = beam_options(settings, beam_args)
+    sink = replace(settings.sink, run_id=settings.sink.generations().new_run(), start=start)
+    if not sink.exactly_once:
+        _LOG.warning(
+            "at-least-once: when a job is killed, the rows between its resume position and the kill can be in BigQuery "
+            "twice, and so can what it still sends after the next one has begun. Nothing is lost."
+        )
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline, settings, sink, sink.resume_position)
     result = pipeline.run()
 
     def cancel(*_: Any) -> None:
@@ -111,10 +144,12 @@ def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 ended as asked, 1 a check failed or the pipeline did, 2 bad options."""
     try:
         settings, beam_args = parse(sys.argv[1:] if argv is None else argv)
+        # Before Beam says anything: who logs first makes the handlers, and only ours mask.
+        logs.configure(settings["logLevel"], sys.stderr)
+        beam_options(settings, beam_args)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    logs.configure(settings["logLevel"], sys.stderr)
     # A line for each type hint that it cannot convert, which is not an error.
     logging.getLogger("apache_beam.typehints.native_type_compatibility").setLevel(logging.WARNING)
     if settings["dryRun"] == "true":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import clients
 from pipeline.clients import Endpoints
+from pipeline.sink import fencing
 from pipeline.sink.changelogs import Changelogs, Destinations
 from pipeline.sink.generations import Generations
 from pipeline.sink.shards import SinkClients
@@ -24,15 +25,32 @@ class MetadataDatabase:
 
 @dataclass(frozen=True, kw_only=True)
 class SinkSettings:
-    """Everything about the sink that does not change while a job runs."""
+    """Everything about the sink that does not change while a job runs.
+
+    `run_id` and `start` are of the launch: where a first job of the name begins. `generation` and `fenced_at` are of a
+    worker that has joined the run; they do not travel.
+    """
 
     endpoints: Endpoints
     metadata: MetadataDatabase
     destinations: Destinations
     job_name: str
     exactly_once: bool = True
+    run_id: str = ""
+    start: str = ""
     generation: int = 0
     fenced_at: str | None = None
+
+    def joined(self) -> SinkSettings:
+        """These settings with the run's generation and fence. Takes over if no worker of the run did. Raises Fenced."""
+        if self.generation:
+            return self
+        run = fencing.join(self)
+        return replace(self, generation=run.generation, fenced_at=run.fenced_at)
+
+    def resume_position(self) -> str:
+        """Where the run reads from. Takes over if no worker of the run did. Raises Fenced."""
+        return fencing.join(self).position
 
     def generations(self) -> Generations:
         at = self.metadata
@@ -43,7 +61,11 @@ class SinkSettings:
         return clients.bigquery_client(self.endpoints.bigquery, self.destinations.project)
 
     def connect(self) -> SinkClients:
-        """Makes the clients. Once a worker thread: a shard is not for several threads."""
+        """Joins the run and makes the clients. Once a worker thread: a shard is not for several threads. Raises Fenced.
+
+        At-least-once appends to the default stream, which has no generations, and looks nothing up.
+        """
+        joined = self.joined()
         query = self.bigquery()
         return SinkClients(
             write=clients.write_client(self.endpoints.bigquery_storage),
@@ -51,8 +73,8 @@ class SinkSettings:
             changelogs=Changelogs(query, self.destinations),
             destinations=self.destinations,
             generations=self.generations() if self.exactly_once else None,
-            generation=self.generation,
-            fenced_at=self.fenced_at,
+            generation=joined.generation,
+            fenced_at=joined.fenced_at if self.exactly_once else None,
             stamp=_worker_clock if self.endpoints.bigquery_storage else None,
         )
 

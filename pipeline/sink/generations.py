@@ -1,12 +1,16 @@
 """Who may write: generations of a job, the write streams they opened, and the position to resume from.
 
-A job that starts takes a new generation. From that moment the older job can record no more write streams, and those
-that are recorded get finalized: an append of a dying worker is refused. All of it lives in the metadata database, each
-step in one transaction that checks the generation.
+Each launch of a job is a run. The first worker of a run takes a new generation; from that moment older ones can record
+neither write streams nor positions. Their streams are finalized, so that an append of a dying worker is refused, and
+then the generation's fence is set: its time says how young an older job's row can be. Every other worker of the run
+finds the generation taken, and repeats what is not done yet. All of it lives in the metadata database, each step in
+one transaction that checks the generation.
 """
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,23 +18,30 @@ from google.cloud.spanner_v1 import KeySet, param_types
 
 from contract import timestamps
 
+_RUN_DIGITS = 20
+
 
 class Fenced(Exception):
-    """A newer job has taken over."""
+    """A newer job has taken over. `mine` is None where this run never had a generation."""
 
-    def __init__(self, job_name: str, mine: int, newest: int) -> None:
+    def __init__(self, job_name: str, mine: int | None, newest: int) -> None:
+        who = "a run" if mine is None else f"generation {mine}"
         super().__init__(
-            f"generation {mine} of {job_name} was replaced by generation {newest}, which goes on from the resume "
+            f"{who} of {job_name} was replaced by generation {newest}, which goes on from the resume "
             "position. This job must end; nothing is lost. Two jobs of one name must not run at once."
         )
 
 
 class Takeover(NamedTuple):
-    """What a new job found: where to read from, and the write streams of older jobs."""
+    """A run's generation, and where to read from. `fenced_at` None: older streams may be open still.
+
+    `taken` says whether this call took the generation: once a run.
+    """
 
     generation: int
     position: str
-    streams: list[str]
+    fenced_at: str | None
+    taken: bool
 
 
 class Generations:
@@ -40,46 +51,69 @@ class Generations:
         self._database = database
         self._job = job_name
 
-    def take_over(self, start: str) -> Takeover:
-        """Makes this job the newest. From its return on, older jobs can record neither streams nor positions.
+    def new_run(self) -> str:
+        """An id for a launch, later than that of the run which has the generation, whatever the clocks say.
 
-        `start` becomes the resume position of a first start: a job that dies before it wrote one leaves no gap.
+        Writes nothing: what is launched may still fail, and the running job goes on.
         """
+        with self._database.snapshot() as snapshot:
+            row = _first(snapshot.read("jobs", ["RunId"], _keys([self._job])))
+        return run_id(time.time_ns(), row[0] if row else None)
 
-        def work(transaction: Any) -> tuple[int, str]:
-            row = _first(transaction.read("jobs", ["Generation", "ResumePosition"], _keys([self._job])))
-            generation = row[0] + 1 if row else 1
-            position = timestamps.from_nanos(_nanos(row[1])) if row and row[1] else start
+    def take_over(self, run: str, start: str) -> Takeover:
+        """Makes a run the newest, once: a run that has its generation keeps it. Raises Fenced for an older run.
+
+        From its return on, older jobs can record neither streams nor positions. `start` becomes the resume position
+        of a first start: a job that dies before it wrote one leaves no gap.
+        """
+        columns = ["Generation", "ResumePosition", "FencedAt", "RunId", "RunGeneration"]
+
+        def work(transaction: Any) -> Takeover:
+            row = _first(transaction.read("jobs", columns, _keys([self._job])))
+            generation, position, fenced_at, newest, ran_as = row or (0, None, None, None, None)
+            position = _text(position) if position else start
+            if newest == run and ran_as == generation:
+                return Takeover(generation, position, _text(fenced_at) if fenced_at else None, False)
+            if newest is not None and newest >= run:
+                raise Fenced(self._job, ran_as if newest == run else None, generation)
             transaction.insert_or_update(
                 "jobs",
-                ["JobName", "Generation", "ResumePosition", "UpdatedAt"],
-                [[self._job, generation, position, _COMMIT_TIMESTAMP]],
+                ["JobName", "Generation", "ResumePosition", "FencedAt", "RunId", "RunGeneration", "UpdatedAt"],
+                [[self._job, generation + 1, position, None, run, generation + 1, _COMMIT_TIMESTAMP]],
             )
-            return generation, position
+            return Takeover(generation + 1, position, None, True)
 
-        generation, position = self._run(work)
+        taken: Takeover = self._run(work)
+        return taken
+
+    def older_streams(self, generation: int) -> list[str]:
+        """The write streams that generations before this one recorded, and may be appending to."""
         with self._database.snapshot() as snapshot:
-            streams = [
-                row[0]
-                for row in snapshot.execute_sql(
-                    "SELECT WriteStream FROM write_streams WHERE JobName = @job",
-                    params={"job": self._job},
-                    param_types={"job": param_types.STRING},
-                )
-            ]
-        return Takeover(generation, position, streams)
+            rows = snapshot.execute_sql(
+                "SELECT WriteStream FROM write_streams WHERE JobName = @job AND Generation < @generation",
+                params={"job": self._job, "generation": generation},
+                param_types={"job": param_types.STRING, "generation": param_types.INT64},
+            )
+            return [row[0] for row in rows]
 
     def fence(self, generation: int) -> str:
-        """Call when the older streams are finalized. Returns the time after which no older job's row can be."""
-        self._checked(
-            generation,
-            lambda transaction: transaction.update(
-                "jobs", ["JobName", "FencedAt", "UpdatedAt"], [[self._job, _COMMIT_TIMESTAMP, _COMMIT_TIMESTAMP]]
-            ),
-        )
+        """Call when the older streams are finalized. Returns the time after which no older job's row can be.
+
+        The first call of a generation counts: what was appended since is the generation's own. Raises Fenced.
+        """
+
+        def work(transaction: Any) -> None:
+            if _first(transaction.read("jobs", ["FencedAt"], _keys([self._job])))[0] is None:
+                transaction.update(
+                    "jobs", ["JobName", "FencedAt", "UpdatedAt"], [[self._job, _COMMIT_TIMESTAMP, _COMMIT_TIMESTAMP]]
+                )
+
+        self._checked(generation, work)
         with self._database.snapshot() as snapshot:
-            row = _first(snapshot.read("jobs", ["FencedAt"], _keys([self._job])))
-        return timestamps.from_nanos(_nanos(row[0]))
+            newest, fenced_at = _first(snapshot.read("jobs", ["Generation", "FencedAt"], _keys([self._job])))
+        if newest != generation:
+            raise Fenced(self._job, generation, newest)
+        return _text(fenced_at)
 
     def stream(self, table_id: str, shard: str) -> str | None:
         """The write stream that is recorded for a shard."""
@@ -109,14 +143,14 @@ class Generations:
             return True
 
         recorded = self._checked(generation, work)
-        return timestamps.from_nanos(_nanos(ran[0].committed)) if recorded else None
+        return _text(ran[0].committed) if recorded else None
 
     def advance(self, generation: int, position: str) -> None:
         """Every change committed before `position` is in BigQuery or is a durable dead letter. Raises Fenced."""
 
         def work(transaction: Any) -> None:
             row = _first(transaction.read("jobs", ["ResumePosition"], _keys([self._job])))
-            if row[0] is None or _nanos(row[0]) < timestamps.to_nanos(position):
+            if row[0] is None or _text(row[0]) < position:
                 transaction.update(
                     "jobs", ["JobName", "ResumePosition", "UpdatedAt"], [[self._job, position, _COMMIT_TIMESTAMP]]
                 )
@@ -141,6 +175,13 @@ class Generations:
 _COMMIT_TIMESTAMP = "spanner.commit_timestamp()"
 
 
+def run_id(nanos: int, newest: str | None) -> str:
+    """The id of a launch at `nanos` since 1970, after `newest` in text order: no clock makes a launch an old one."""
+    if newest is not None:
+        nanos = max(nanos, int(newest[:_RUN_DIGITS]) + 1)
+    return f"{nanos:0{_RUN_DIGITS}d}-{secrets.token_hex(4)}"
+
+
 def _keys(key: list[str]) -> Any:
     return KeySet(keys=[key])
 
@@ -149,6 +190,6 @@ def _first(rows: Any) -> Any:
     return next(iter(list(rows)), None)
 
 
-def _nanos(moment: Any) -> int:
+def _text(moment: Any) -> str:
     # The client library's DatetimeWithNanoseconds.
-    return timestamps.to_nanos(timestamps.normalise(moment.rfc3339()))
+    return timestamps.normalise(moment.rfc3339())

@@ -27,6 +27,7 @@ from contract.logs import PAYMENT
 from pipeline import logs
 from pipeline.sink import rows
 from pipeline.sink.config import SinkSettings
+from pipeline.sink.fencing import wait_out
 from pipeline.sink.shards import Outcome, Rejected, Shard, StreamPosition
 from pipeline.source.records import ReadPosition
 from pipeline.steps import DEAD, EncodedRows
@@ -217,6 +218,7 @@ class TrackPosition(beam.DoFn):
     def setup(self) -> None:
         from pipeline.sink.positions import PositionLog
 
+        self._settings = self._settings.joined()
         self._generations = self._settings.generations()
         self._log = PositionLog(self._settings)
         self._published = 0.0
@@ -257,7 +259,8 @@ class TrackPosition(beam.DoFn):
         passed.set(Timestamp(micros=(timestamps.to_micros(position) // 1000 + 1) * 1000))
 
     def _write(self, position: str) -> None:
-        self._generations.advance(self._settings.generation, position)
+        generation = self._settings.generation
+        wait_out("Writing the resume position", lambda: self._generations.advance(generation, position))
         if time.monotonic() - self._published >= self._publish_seconds:
             self._published = time.monotonic()
             self._log.publish(position)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from google.api_core.exceptions import PermissionDenied
 
 from contract import tables, timestamps
 from pipeline.jobs import checks
@@ -105,6 +106,27 @@ def test_a_metadata_database_without_its_tables_is_refused(
     assert "must have the tables jobs, write_streams" in problem
 
 
+def test_a_metadata_database_of_an_earlier_release_is_refused(
+    options: dict[str, str], audit_database: AuditDatabase
+) -> None:
+    audit_database.metadata_database.update_ddl(["ALTER TABLE jobs DROP COLUMN RunId"]).result(60)
+    [problem] = problems(options)
+    assert "must have the columns RunId. Run `pulumi up`" in problem
+
+
+def test_a_metadata_database_that_the_job_may_not_write_to_is_refused(
+    options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The emulator knows no permissions: what Spanner answers a reader's transaction with stands in."""
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionDenied("spanner.databases.write")
+
+    monkeypatch.setattr("google.cloud.spanner_v1.database.Database.run_in_transaction", forbidden)
+    [problem] = problems(options)
+    assert problem.startswith("metadata database: the service answered PERMISSION_DENIED")
+
+
 def test_all_problems_are_said_at_once(options: dict[str, str]) -> None:
     assert len(problems(options | {"spannerChangeStreamNames": "Missing", "bigQueryDataset": "nowhere"})) == 2
 
@@ -119,3 +141,5 @@ def test_a_launch_with_a_problem_ends_with_the_message_and_exit_code_1(options: 
     assert done.returncode == 1
     assert "change stream Missing must exist" in done.stderr
     assert "Traceback" not in done.stderr
+    # Whatever was said first: our handler, which masks, is there before anybody else can make one.
+    assert all(line.startswith('{"severity"') for line in done.stderr.splitlines() if line)

@@ -335,7 +335,13 @@ def test_config_reaches_the_job_where_it_has_no_argument() -> None:
         "profiler_agent=memray",
         "profile_location=gs://payment-audit-dev-memory-profiles",
     ]
-    assert job["additionalExperiments"] == ["use_runner_v2", "streaming_mode_at_least_once"]
+    assert job["additionalExperiments"][:2] == ["use_runner_v2", "streaming_mode_at_least_once"]
+
+
+def test_dataflow_keeps_no_sample_of_what_a_step_was_given() -> None:
+    """Exception sampling is on unless it is switched off, and keeps the element that a step failed with."""
+    experiments = graph_of("dev").one("FlexTemplateJob").inputs["additionalExperiments"]
+    assert [name for name in experiments if "sampling" in name] == ["disable_always_on_exception_sampling"]
 
 
 def test_beam_knows_every_option_that_the_job_is_given() -> None:

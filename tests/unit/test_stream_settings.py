@@ -1,10 +1,11 @@
 """The job's command line: checked whole, before anything is touched."""
 
 import pytest
+from apache_beam.options.pipeline_options import DebugOptions
 
 from contract.options import OPTIONS
 from pipeline.jobs.settings import SettingsError, parse
-from pipeline.jobs.stream import main
+from pipeline.jobs.stream import beam_options, main
 
 REQUIRED = {
     option.name: "file:/keys.json" if option.name == "maskingKeys" else "x" for option in OPTIONS if option.required
@@ -61,3 +62,69 @@ def test_every_option_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert all(f"--{option.name}" in shown for option in OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("given_values", "says"),
+    [
+        ({"ignoreFields": "payment_audit_trail.Error Details"}, "ignoreFields must be table.column"),
+        ({"ignoreFields": "a.b.c.d"}, "ignoreFields must be table.column"),
+        ({"ignoreFields": "Status;Amount"}, "ignoreFields must be table.column"),
+        ({"ignoreTables": "payment audit trail"}, "ignoreTables must be tables"),
+        ({"startTimestamp": "2026-13-23T09:00:00Z"}, "--startTimestamp must be a moment that there is"),
+        ({"startTimestamp": "2026-02-30T09:00:00.5Z"}, "--startTimestamp must be a moment that there is"),
+        ({"endTimestamp": "2026-11-23T25:00:00Z"}, "--endTimestamp must be a moment that there is"),
+        ({"heartbeatMillis": "10"}, "--heartbeatMillis must be 1000 to 300000, got 10"),
+        ({"heartbeatMillis": "300001"}, "--heartbeatMillis must be 1000 to 300000"),
+        ({"windowMillis": "0"}, "--windowMillis must be 1 to"),
+        ({"batchRows": "99999999999999999999"}, "--batchRows must be 1 to"),
+        ({"batchRows": "0"}, "--batchRows must"),
+        ({"batchMillis": "9" * 400}, "--batchMillis must be 0 to"),
+        ({"numStorageWriteApiStreams": "100000"}, "--numStorageWriteApiStreams must be 1 to"),
+        ({"dlqRetryMinutes": "9" * 400}, "--dlqRetryMinutes must be 0 to"),
+        ({"dlqMaxRetries": "9" * 40}, "--dlqMaxRetries must be 0 to"),
+        ({"spannerChangeStreamNames": "A,a"}, "must name each change stream once"),
+        ({"spannerChangeStreamNames": "A,B,A"}, "must name each change stream once"),
+        ({"spannerChangeStreamNames": "A B"}, "must be names of change streams"),
+        ({"spannerChangeStreamNames": "A(x)"}, "must be names of change streams"),
+        ({"spannerChangeStreamNames": ","}, "must name at least one"),
+        ({"spannerDatabase": ""}, "--spannerDatabase is required"),
+        ({"job_name": ""}, "--job_name must match"),
+        ({"job_name": "Audit Job"}, "--job_name must match"),
+        ({"job_name": "a" * 129}, "--job_name must match"),
+    ],
+)
+def test_what_is_parsed_where_it_is_used_is_refused_with_the_options(given_values: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse(given(**given_values))
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        "--experiments=enable_data_sampling",
+        "--experiments=use_runner_v2,enable_data_sampling",
+        "--experiment=enable_data_sampling",
+        "--experiments=data_sampling",
+        "--experiments=enable_always_on_exception_sampling",
+        "--dataflow_service_options=enable_data_sampling",
+        "--enable_data_sampling",
+        "--enable_data_sampling=true",
+    ],
+)
+def test_sampling_of_elements_is_refused_before_anything(capsys: pytest.CaptureFixture[str], sampling: str) -> None:
+    assert main([*given(), sampling]) == 2
+    assert "Dataflow would keep samples of elements" in capsys.readouterr().err
+
+
+def test_two_values_of_a_beam_option_do_not_hide_the_sampling() -> None:
+    settings, rest = parse([*given(), "--experiments", "enable_data_sampling", "--experiments=use_runner_v2"])
+    with pytest.raises(SettingsError, match="must not have enable_data_sampling"):
+        beam_options(settings, rest)
+
+
+def test_exception_sampling_is_off_whatever_else_is_asked_for() -> None:
+    settings, rest = parse([*given(), "--experiments=use_runner_v2", "--labels=team=sampling"])
+    experiments = beam_options(settings, rest).view_as(DebugOptions).experiments
+    assert {"use_runner_v2", "disable_always_on_exception_sampling"} <= set(experiments)

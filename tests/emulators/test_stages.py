@@ -1,0 +1,98 @@
+"""No unmasked record crosses a stage of the runner: what Prism makes of the job, and what its worker sends to it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from contract import timestamps
+from local import installed
+from tests.conftest import AuditDatabase, Warehouse
+
+CARD = "4111111111111111"
+STREAMS = ("PaymentAuditTrailChangeStream", "AuditLogChangeStream")
+READ = "beam:transform:sdf_process_sized_element_and_restrictions:v1"
+STEPS = ("Decode/ParDo(Decode)", "Mask/ParDo(Mask)", "Enrich/ParDo(Enrich)", "Filter", "EncodeRows/ParDo(EncodeRows)")
+
+
+def commit(database: AuditDatabase) -> None:
+    """A card number in a column, in an identifier (which makes a dead letter) and in JSON, in both streams."""
+    when = "2026-11-23T09:00:00Z"
+    with database.database.batch() as batch:
+        batch.insert(
+            "payment_audit_trail",
+            ["PUID", "Action", "Timestamp", "CardNumber", "CustomerId"],
+            [["p1", "TEST", when, CARD, "c1"], ["p2", "TEST", when, CARD, CARD]],
+        )
+        batch.insert(
+            "audit_logs", ["PUID", "Action", "Timestamp", "Metadata"], [["p1", "TEST", when, json.dumps({"pan": CARD})]]
+        )
+
+
+def run(database: AuditDatabase, warehouse: Warehouse, folder: Path) -> None:
+    """Runs the job on Prism until it has read what was committed, spied on."""
+    start = timestamps.now()
+    commit(database)
+    keys = folder / "keys.json"
+    keys.write_text(json.dumps({"v1": base64.b64encode(b"k" * 32).decode()}))
+    (folder / "dead-letters").mkdir()
+    options = {
+        "spannerProjectId": database.project,
+        "spannerInstanceId": database.instance,
+        "spannerDatabase": database.name,
+        "spannerMetadataInstanceId": database.instance,
+        "spannerMetadataDatabase": database.metadata,
+        "spannerChangeStreamNames": ",".join(STREAMS),
+        "spannerEndpoint": database.endpoint,
+        "startTimestamp": start,
+        "endTimestamp": timestamps.now(),
+        "readMode": "windows",
+        "maskingKeys": f"file:{keys}",
+        "bigQueryProjectId": warehouse.project,
+        "bigQueryEndpoint": warehouse.rest,
+        "bigQueryStorageEndpoint": warehouse.grpc,
+        "deadLetterQueueDirectory": str(folder / "dead-letters"),
+        "runner": "PrismRunner",
+        "prism_location": str(installed.prism()),
+        "job_name": "stages",
+    }
+    spied = Path(__file__).with_name("spied_job.py")
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    done = subprocess.run(
+        [sys.executable, spied, folder, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_no_unmasked_record_is_handed_to_prism(
+    audit_database: AuditDatabase, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    run(audit_database, warehouse, tmp_path)
+    sent = (tmp_path / "sent").read_bytes()
+    # It has everything: a table's masked rows on their way to the append, and a dead letter.
+    assert b"audit_logs|0" in sent and b"payment_audit_trail|0" in sent and b"411111******1111" in sent
+    assert b"card_number_in_key" in sent
+    assert CARD.encode() not in sent
+
+    stages = [json.loads(line) for line in (tmp_path / "stages.jsonl").read_text().splitlines()]
+    for stream in STREAMS:
+        chain = {f"{stream}/{step}" for step in STEPS}
+        [ours] = unique(stage for stage in stages if chain & set(stage["steps"]))
+        assert chain | {READ} <= set(ours["steps"])
+        # In come restrictions of the source, out go what is masked, positions, and dead letters of masked changes.
+        assert ours["fed"] == [READ]
+        assert {given.removeprefix(f"{stream}/") for given in ours["given"]} == {
+            "Decode/ParDo(Decode).positions",
+            *(f"{step}.dead_letters" for step in STEPS if step != "Filter"),
+            "Keyed.None",
+        }
+
+
+def unique(stages: Iterable[dict[str, list[str]]]) -> list[dict[str, list[str]]]:
+    """A stage is made anew for each thread that runs it."""
+    kept = {json.dumps({key: sorted(value) for key, value in stage.items()}) for stage in stages}
+    return [json.loads(stage) for stage in kept]
