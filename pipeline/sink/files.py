@@ -138,7 +138,14 @@ class Bucket:
         return storage.Client(project=None).bucket(self._name)
 
     def exists(self) -> bool:
-        return bool(self._bucket.exists())
+        from google.api_core.exceptions import NotFound
+
+        try:
+            # By its objects, which the job may list; the bucket itself it may not read.
+            list(self._bucket.list_blobs(max_results=1))
+        except NotFound:
+            return False
+        return True
 
     def list(self, folder: str) -> list[str]:
         blobs = self._bucket.list_blobs(prefix=f"{self._prefix}{folder}/", fields="items(name),nextPageToken")
