@@ -155,10 +155,12 @@ class DeadLetterQueue:
         Gives the dead letters as they are now, so that the caller can park those with enough attempts. One that was
         resolved or discarded meanwhile is not among them; one that was released meanwhile is still released.
         """
-        latest = {letter.id: letter for letter in letters}
+        latest = {letter.coordinates: letter for letter in letters}
 
         def again(stored: DeadLetter) -> DeadLetter:
-            failed = latest[stored.id]
+            failed = latest.get(stored.coordinates)
+            if failed is None:
+                return stored
             return replace(
                 failed,
                 attempts=stored.attempts + 1,
@@ -166,7 +168,7 @@ class DeadLetterQueue:
                 released="" if stored.released == failed.released else stored.released,
             )
 
-        updated = self._rewrite(RETRY, latest.keys(), again)
+        updated = self._rewrite(RETRY, {letter.id for letter in latest.values()}, again)
         return [max(updated[i], key=lambda letter: letter.attempts) for i in sorted(updated)]
 
     def set_aside(self, letters: Iterable[DeadLetter]) -> list[DeadLetter]:
@@ -174,21 +176,26 @@ class DeadLetterQueue:
 
         Not those that a person released, resolved or discarded since this queue read them: the person's word counts.
         """
-        given = {letter.id: letter for letter in letters}
-        read_before = {i for i in given if i in self._seen}
+        given = {letter.coordinates: letter for letter in letters}
+        ids = {letter.id for letter in given.values()}
+        read_before = {i for i in ids if i in self._seen}
         parked: set[str] = set()
 
-        def park(where: dict[str, set[str]]) -> None:
-            for name, ids in where.items():
-                read_before.update(ids)
-                if name.startswith("retry/"):
-                    parked.update(self._move(name, "severe", ids, lambda x: _parked(x, given[x.id])))
+        def parked_as(stored: DeadLetter) -> DeadLetter | None:
+            wanted = given.get(stored.coordinates)
+            return wanted if wanted and stored.released in {"", wanted.released} else None
 
-        park(self._last_seen(RETRY, given.keys()))
-        park(self._where(BOTH, given.keys() - parked))
+        def park(where: dict[str, set[str]]) -> None:
+            for name, there in where.items():
+                read_before.update(there)
+                if name.startswith("retry/"):
+                    parked.update(self._move(name, "severe", there, parked_as))
+
+        park(self._last_seen(RETRY, ids))
+        park(self._where(BOTH, ids - parked))
         fresh = [letter for letter in given.values() if letter.id not in read_before]
         self._add("severe", fresh)
-        return [given[i] for i in sorted({*parked, *(letter.id for letter in fresh)})]
+        return sorted((x for x in given.values() if x.id in parked or x in fresh), key=_order)
 
     def release(self, ids: Iterable[str]) -> int:
         """Hands dead letters to the next retry with no attempts behind them, also those parked. Says how many."""
@@ -226,12 +233,12 @@ class DeadLetterQueue:
         made = [moved for x in taken.values() if (moved := make(x))]
         written = self._add(to, made)
         removed = self._remove(name, taken)
-        late = {x.coordinates: x for x in made if x.id not in removed}
+        late = {x.coordinates: x for x in made if x.coordinates not in removed}
         if late:
             # Another moved or resolved them, or they are as somebody left them since: this move is no more.
             for copy in written:
                 self._remove(copy, late)
-        return removed
+        return {x.id for x in taken.values() if x.coordinates in removed}
 
     def _add(self, kind: Kind, letters: list[DeadLetter]) -> list[str]:
         """Writes new files, whose names nobody else has. Gives the names."""
@@ -241,8 +248,8 @@ class DeadLetterQueue:
             self._put(written[-1], {letter.coordinates: letter for letter in part})
         return written
 
-    def _remove(self, name: str, taken: dict[Coordinates, DeadLetter]) -> set[str]:
-        """Removes copies from a file, those only that are still as they were taken. Gives their ids."""
+    def _remove(self, name: str, taken: dict[Coordinates, DeadLetter]) -> set[Coordinates]:
+        """Removes copies from a file, those only that are still as they were taken. Gives which."""
 
         def removed(letter: DeadLetter) -> DeadLetter | None:
             mine = taken.get(letter.coordinates)
@@ -251,7 +258,7 @@ class DeadLetterQueue:
             return None if same else letter
 
         edited = self._edit(name, {x.id for x in taken.values()}, removed)
-        return {before.id for before, after in edited if after is None}
+        return {before.coordinates for before, after in edited if after is None}
 
     # ------------------------------------------------------------------ files
 
@@ -377,11 +384,6 @@ def _name(kind: Kind, letters: list[DeadLetter], digest: str) -> str:
 
 def _order(letter: DeadLetter) -> tuple[str, Coordinates]:
     return letter.id, letter.coordinates
-
-
-def _parked(stored: DeadLetter, given: DeadLetter) -> DeadLetter | None:
-    """What is parked in place of `stored`; None where a person released it since `given` was read."""
-    return given if stored.released in {"", given.released} else None
 
 
 def _keep(kept: OrderedDict[str, _File], file: _File) -> None:

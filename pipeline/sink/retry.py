@@ -312,8 +312,8 @@ class Retrier:
         if not missing.num_rows:
             return []
         # A stream of its own each time: what an older try left open is finalized and looked through first.
-        bounded_clients = replace(self._clients, changelogs=_Bounded(self._clients.changelogs, self._patience))
-        shard = Shard(bounded_clients, table, _SHARD)
+        changelogs: Any = _Bounded(self._clients.changelogs, self._patience)
+        shard = Shard(replace(self._clients, changelogs=changelogs), table, _SHARD)
         try:
             _, outcome = shard.append(None, missing, columns)
         finally:

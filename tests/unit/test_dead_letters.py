@@ -221,7 +221,8 @@ def test_many_letters_are_resolved_with_one_write_a_file(
 
     monkeypatch.setattr(queue._files, "swap", counted)
     assert queue.resolve([each.id for each in stored[:2999]]) == 2999
-    assert len(writes) == 1
+    assert sorted(writes) == sorted(set(writes))
+    assert len(writes) == 3
     assert list(queue.letters()) == stored[2999:]
 
 
@@ -263,7 +264,7 @@ def test_files_are_bounded(queue: DeadLetterQueue, monkeypatch: pytest.MonkeyPat
     queue.put([large, *many])
     queue.put([*many, large])
     sizes = [(Path(queue.directory) / name).stat().st_size for name in files(queue)]
-    assert len(sizes) == 9
+    assert len(sizes) == 11
     assert sorted(sizes)[-2] <= 5_000
     assert list(queue.letters()) == [*many, large]
     queue.set_aside(queue.letters())
