@@ -117,16 +117,21 @@ class DeadLetterQueue:
     def letters(self, kind: Kind = "retry") -> Iterator[DeadLetter]:
         """The dead letters in commit order, each once: of two copies the one with more attempts. One that is in
         `severe/` too is not in `retry`. One that is resolved or moved meanwhile may be left out."""
+        return (letter for _, letter in self.every((kind,)))
+
+    def every(self, kinds: tuple[Kind, ...] = BOTH) -> Iterator[tuple[Kind, DeadLetter]]:
+        """The same of both folders, or of those that are asked for, each with where it is."""
         self._seen.clear()
         kept: OrderedDict[str, _File] = OrderedDict()
-        found = self._index(SEVERE if kind == "severe" else BOTH, kept)[kind]
-        for at in sorted(found, key=lambda at: (at.change_id, at)):
-            name = found[at].name
+        index = self._index(kinds if kinds == SEVERE else BOTH, kept)
+        found = sorted((at.change_id, at, kind) for kind in kinds for at in index[kind])
+        for _, at, kind in found:
+            name = index[kind][at].name
             if name in kept:
                 kept.move_to_end(name)
             else:
                 _keep(kept, self._load(name))
-            yield from [x for x in kept[name].letters if x.coordinates == at][:1]
+            yield from [(kind, letter) for letter in kept[name].letters if letter.coordinates == at][:1]
 
     def counts(self) -> dict[Kind, int]:
         """How many dead letters wait for the next try, and how many are parked. The one count of them."""
