@@ -16,6 +16,8 @@ from support.cli.output import (
 
 # Nothing of the payment is kept before it is masked; the id has its table and commit time.
 _UNMASKED = "not readable before it is masked"
+# The last ones are left out first.
+_OPTIONAL = ["payment", "remedy", "tried again", "table", "tries", "message", "last failure"]
 _TRIED_AGAIN = {"automatic": "by itself", "after_fix": "after the fix", "never": "never"}
 
 
@@ -71,7 +73,7 @@ def list_letters(ctx: click.Context, severe: bool, as_json: bool) -> None:
                     )
                     for x in found
                 ],
-                optional=["payment", "remedy", "tried again", "tries", "table", "message", "last failure"],
+                optional=_OPTIONAL,
             )
         click.echo(f"{len(found) or 'No'} dead letter{'' if len(found) == 1 else 's'}.")
     if unreadable := queue.unreadable():
