@@ -140,6 +140,21 @@ def test_a_letter_that_fails_again_is_parked_and_says_why(
     assert CARD not in "".join(p.read_text() for p in Path(settings.directory).rglob("*.jsonl"))
 
 
+def test_a_session_that_spanner_ended_is_replaced_and_costs_no_attempt(
+    settings: RetrySettings, record: Callable[..., DataChange], warehouse: Warehouse
+) -> None:
+    queue = DeadLetterQueue(settings.directory)
+    queue.put([failed(decode.coordinates(record("p1"), 0))])
+    retrier = Retrier(settings)
+    retrier.run()
+    query = retrier._queries[STREAM]
+    query._session = query._session.rpartition("/")[0] + "/ended-after-28-days"
+    queue.put([failed(decode.coordinates(record("p2"), 0))])
+    retrier.run()
+    assert [puid for puid, _ in there(warehouse)] == ["p1", "p2"]
+    assert queue.counts() == {"retry": 0, "severe": 0}
+
+
 def test_a_record_that_the_stream_no_longer_has_says_so(
     settings: RetrySettings, record: Callable[..., DataChange]
 ) -> None:
