@@ -261,6 +261,25 @@ def test_one_that_is_resolved_while_the_job_parks_it_does_not_return() -> None:
     assert queue.find(X.id) is None
 
 
+def test_one_that_was_parked_and_then_discarded_is_not_parked_again() -> None:
+    files = Case("in severe", "put", "put").files()
+    queue, person = DeadLetterQueue("memory://job"), DeadLetterQueue("memory://person")
+    queue._files = person._files = files
+    [parked] = queue.letters("severe")
+    person.discard([X.id])
+    assert (queue.set_aside([parked]), queue.find(X.id)) == ([], None)
+
+
+def test_of_two_copies_one_that_is_parked_meanwhile_is_resolved_too() -> None:
+    files = Case("twice", "put", "put").files()
+    queue, other = DeadLetterQueue("memory://job"), DeadLetterQueue("memory://another-job")
+    queue._files = other._files = files
+    assert len(list(queue.letters("retry"))) == 2
+    # The other job is between its two files.
+    assert other._move(files.list("retry")[0], "severe", {X.id}, lambda stored: stored) == {X.id}
+    assert (queue.resolve([X.id]), queue.find(X.id)) == (1, None)
+
+
 # ---------------------------------------------------------------- real threads and processes, on a real directory
 
 _PROCESS = """
@@ -310,6 +329,26 @@ def test_threads_that_swap_one_file_take_turns(tmp_path: Path) -> None:
         thread.join()
     assert Folder(str(tmp_path)).read("retry/one.jsonl")[0] == b"x" * 80
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["one.jsonl"]
+
+
+def test_in_a_directory_one_compares_and_renames_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, most = [], []
+    read = Folder.read
+
+    def lingering(self: Folder, name: str) -> tuple[bytes, bytes]:
+        inside.append(name)
+        most.append(len(inside))
+        threading.Event().wait(0.02)
+        inside.pop()
+        return read(self, name)
+
+    monkeypatch.setattr(Folder, "read", lingering)
+    threads = [threading.Thread(target=Folder(str(tmp_path)).swap, args=("retry/a.jsonl", b"", b"x")) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(most), max(most)) == (8, 1)
 
 
 def test_a_lock_whose_holder_was_killed_holds_nobody_up(tmp_path: Path) -> None:

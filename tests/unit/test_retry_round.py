@@ -439,7 +439,7 @@ def test_a_retry_runs_beside_the_bundle(
 
     def run(self: Any) -> None:
         began.append(self)
-        ended.wait(60)
+        ended.wait(5)
 
     monkeypatch.setattr(Retrier, "run", run)
     step = retry._Retry(replace(settings, every_seconds=0.0))
