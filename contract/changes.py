@@ -7,7 +7,9 @@ as a JSON text) from the change stream to the sink, so no step in between can lo
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Self
+
+from contract.logs import PAYMENT
 
 ModType = Literal["INSERT", "UPDATE", "DELETE"]
 Row = dict[str, Any]
@@ -107,11 +109,29 @@ class DeadLetter:
     first_failed_at: str
     last_failed_at: str
     change: dict[str, Any] | None = None
+    # Set when a person hands it to the next retry, another one each time; empty again after the try.
+    released: str = ""
 
     @property
     def id(self) -> str:
         """The change id and the table: a transaction that writes to two streams can give one change id in both."""
         return f"{self.coordinates.change_id}@{self.coordinates.table}"
+
+    @property
+    def payment(self) -> str | None:
+        """The masked id of the payment, whatever `change` holds: a change, or the row that BigQuery refused.
+
+        None where the change could not be masked: then nothing of it is kept but where to read it again.
+        """
+        change = self.change or {}
+        parts = (change.get(part) or {} for part in ("keys", "row", "new", "old"))
+        found = next((part[PAYMENT] for part in parts if part.get(PAYMENT) is not None), None)
+        return None if found is None else str(found)
+
+    @property
+    def info(self) -> ReasonInfo:
+        """What helps. A reason that this version does not know is one of a newer version: it may pass by itself."""
+        return REASONS.get(self.reason, _OF_A_NEWER_VERSION)
 
 
 class Reason:
@@ -126,6 +146,72 @@ class Reason:
     TOO_LARGE = "row_too_large"
     UNEXPECTED = "unexpected_error"
     GONE = "no_longer_readable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReasonInfo:
+    """What a reason means, what helps, and whether trying again does.
+
+    `automatic`: it may pass by itself; tried `dlqMaxRetries` times. `after_fix`: tried once, since the fix may already
+    run; then it is parked until a person has it tried again. `never`: the same record fails again; parked untried.
+    """
+
+    meaning: str
+    remedy: str
+    retry: Literal["automatic", "after_fix", "never"]
+
+
+# The table of docs/operations.md is this one.
+REASONS: Final[dict[str, ReasonInfo]] = {
+    Reason.UNREADABLE: ReasonInfo(
+        meaning="a change record's JSON is not an object",
+        remedy="Spanner's record format changed: update the pipeline, then retry",
+        retry="after_fix",
+    ),
+    Reason.CARD_IN_KEY: ReasonInfo(
+        meaning="`PUID` or `CustomerId` holds a card number",
+        remedy="correct it in Spanner, then discard: see below. Retry only where a newer pipeline says that it is none",
+        retry="never",
+    ),
+    Reason.NOT_MASKABLE: ReasonInfo(
+        meaning="a value is not what its type says, so it cannot be masked",
+        remedy="a bug: report it, update, then retry",
+        retry="after_fix",
+    ),
+    Reason.ENRICHMENT: ReasonInfo(
+        meaning="`Status` is no text",
+        remedy="fix the writer; retry once the pipeline can read it, or discard",
+        retry="after_fix",
+    ),
+    Reason.VALUE: ReasonInfo(
+        meaning="a value does not fit BigQuery's type",
+        remedy="leave the column out with `ignoreFields`, then retry",
+        retry="after_fix",
+    ),
+    Reason.REJECTED: ReasonInfo(
+        meaning="BigQuery refused the row, with its own code",
+        remedy="compare the row with the table's schema, fix one of them, then retry",
+        retry="automatic",
+    ),
+    Reason.TOO_LARGE: ReasonInfo(
+        meaning="the row is larger than a request to BigQuery may be",
+        remedy="leave the column out with `ignoreFields` or shorten it, then retry",
+        retry="after_fix",
+    ),
+    Reason.UNEXPECTED: ReasonInfo(
+        meaning="a bug; the message says where",
+        remedy="report it, update, then retry",
+        retry="automatic",
+    ),
+    Reason.GONE: ReasonInfo(
+        meaning="the dead letter had no change, and the stream no longer keeps its record",
+        remedy="discard; the payment's next change arrives as usual",
+        retry="never",
+    ),
+}
+_OF_A_NEWER_VERSION: Final = ReasonInfo(
+    meaning="a reason of a newer version", remedy="look it up in that version's documentation", retry="automatic"
+)
 
 
 class StepError(Exception):

@@ -119,9 +119,8 @@ def _until(rows: Mapping[str, Sequence[Row]], cutoff: datetime) -> dict[str, lis
 def _dead_letters(connection: Connection) -> list[tuple[str, str]]:
     from pipeline.sink.dead_letters import DeadLetterQueue
 
-    queue = DeadLetterQueue(connection.dead_letter_directory)
-    letters = [*queue.letters("retry"), *queue.letters("severe")]
-    return [(letter.coordinates.table, letter.coordinates.commit_timestamp) for letter in letters]
+    every = DeadLetterQueue(connection.dead_letter_directory).every()
+    return [(letter.coordinates.table, letter.coordinates.commit_timestamp) for _, letter in every]
 
 
 def _wrong_state(

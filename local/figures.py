@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from contract import tables
+from pipeline.sink.dead_letters import DeadLetterQueue, Kind
 
 _CHANGELOGS: Final = frozenset(table.id for table in tables.changelogs().values())
 _KEPT_SECONDS: Final = 120
@@ -119,9 +120,11 @@ def _seconds(timestamp: str) -> float:
     return datetime.datetime.fromisoformat(timestamp).timestamp()
 
 
-def dead_letters(folder: Path) -> dict[str, int]:
-    """How many letters wait for another try, and how many are set aside."""
-    return {
-        kind: sum(file.read_bytes().count(b"\n") for file in (folder / kind).rglob("*.jsonl"))
-        for kind in ("retry", "severe")
-    }
+def dead_letters(folder: Path) -> dict[Kind, int]:
+    """How many dead letters wait for another try, and how many are parked: as `audit dead-letters list` counts them."""
+    return DeadLetterQueue(str(folder)).counts()
+
+
+def unreadable(folder: Path) -> int:
+    """How many lines of the queue's files are no dead letter."""
+    return DeadLetterQueue(str(folder)).unreadable()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from local import emulators
-from local.figures import dead_letters
+from local.figures import dead_letters, unreadable
 from local.monitoring import PROMETHEUS, firing
 from local.stack import resume_position
 from local.state import FAILED, READY, State, alive, read_json
@@ -37,6 +37,7 @@ def collect(state: State) -> dict[str, Any]:
         "merge": stack.get("merge"),
         "resources": stack.get("resources", []),
         "dead_letters": dead_letters(state.dead_letters),
+        "unreadable_dead_letters": unreadable(state.dead_letters),
         "pipeline": {},
         "monitoring": bool(processes.get(PROMETHEUS)),
         "alerts": [],
@@ -85,6 +86,8 @@ def _show_pipeline(console: Console, found: dict[str, Any]) -> None:
         console.print(f"pipeline: resume position {position['position']}, {position['lag_seconds']} s behind now")
     console.print(f"restarts of the pipeline: {found['restarts']}")
     console.print(f"dead letters: {letters['retry']} to retry, {letters['severe']} set aside")
+    if lines := found["unreadable_dead_letters"]:
+        console.print(f"{lines} lines among them are no dead letters: see `audit dead-letters list`", style="yellow")
     if merge:
         how = f"failed: {merge['error']}" if "error" in merge else f"took {merge['seconds']} s"
         console.print(f"last merge of payment_state: {merge['at']}, {how}", soft_wrap=True)

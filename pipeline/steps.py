@@ -26,6 +26,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from contract import metrics, timestamps
 from contract.changes import Change, Column, Coordinates, DeadLetter, Reason, StepError
+from contract.logs import PAYMENT
 from pipeline import logs
 from pipeline.sink import rows
 from pipeline.sink.dead_letters import DeadLetterQueue
@@ -246,9 +247,8 @@ def trouble_of(letters: list[DeadLetter]) -> dict[str, Any]:
 
 
 def _traced(letter: DeadLetter) -> dict[str, Any]:
-    """The change of a letter in a line. One that could not be masked has no payment to name."""
-    change = letter.change or {}
-    keys = change.get("keys") or change.get("row")
+    """The change of a dead letter in a line. One that could not be masked has no payment to name."""
+    keys = {PAYMENT: letter.payment}
     return logs.traced(letter.coordinates.change_id, keys, step=letter.step, error_class=letter.reason)
 
 

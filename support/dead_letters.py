@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.sink.dead_letters import DeadLetterQueue, Kind
+from contract.changes import DeadLetter
+from pipeline.sink.dead_letters import BOTH, DeadLetterQueue, Kind
 from support.connection import Connection
 
 __all__ = ["Letter", "all_letters", "discard", "find", "queue", "retry"]
@@ -14,7 +15,11 @@ __all__ = ["Letter", "all_letters", "discard", "find", "queue", "retry"]
 
 @dataclass(frozen=True, kw_only=True)
 class Letter:
-    """A dead letter and where it is: `retry` (tried again by the running job) or `severe` (set aside)."""
+    """A dead letter and where it is: `retry` (tried again by the running job) or `severe` (parked).
+
+    `puid` is None where it could not be masked: nothing of the payment is kept then but when and where it changed.
+    `retry` says whether trying again helps: `automatic`, `after_fix` or `never`.
+    """
 
     id: str
     kind: Kind
@@ -24,6 +29,8 @@ class Letter:
     step: str
     reason: str
     message: str
+    remedy: str
+    retry: str
     attempts: int
     first_failed_at: str
     last_failed_at: str
@@ -35,10 +42,9 @@ def queue(connection: Connection) -> DeadLetterQueue:
     return DeadLetterQueue(connection.dead_letter_directory)
 
 
-def all_letters(letters: DeadLetterQueue, kinds: Iterable[Kind] = ("retry", "severe")) -> list[Letter]:
-    """The letters in commit order, each once."""
-    found = [_letter(kind, letter) for kind in kinds for letter in letters.letters(kind)]
-    return sorted(found, key=lambda letter: letter.id)
+def all_letters(letters: DeadLetterQueue, kinds: Iterable[Kind] = BOTH) -> list[Letter]:
+    """The dead letters in commit order, each once, without their changes: `find` has one with its own."""
+    return [replace(_letter(kind, letter), change=None) for kind, letter in letters.every(tuple(kinds))]
 
 
 def find(letters: DeadLetterQueue, letter_id: str) -> Letter | None:
@@ -50,7 +56,7 @@ def find(letters: DeadLetterQueue, letter_id: str) -> Letter | None:
 def retry(letters: DeadLetterQueue, ids: Iterable[str]) -> int:
     """Hands letters to the running job, which tries them within `dlqRetryMinutes`, as if for the first time.
 
-    Also those set aside. Says how many there were.
+    Also those parked, and those that trying again does not help: once. Says how many there were.
     """
     return letters.release(ids)
 
@@ -60,17 +66,18 @@ def discard(letters: DeadLetterQueue, ids: Iterable[str]) -> int:
     return letters.discard(ids)
 
 
-def _letter(kind: Kind, letter: Any) -> Letter:
-    keys = (letter.change or {}).get("keys") or {}
+def _letter(kind: Kind, letter: DeadLetter) -> Letter:
     return Letter(
         id=letter.id,
         kind=kind,
         table=letter.coordinates.table,
         committed_at=letter.coordinates.commit_timestamp,
-        puid=keys.get("PUID"),
+        puid=letter.payment,
         step=letter.step,
         reason=letter.reason,
         message=letter.message,
+        remedy=letter.info.remedy,
+        retry=letter.info.retry,
         attempts=letter.attempts,
         first_failed_at=letter.first_failed_at,
         last_failed_at=letter.last_failed_at,

@@ -87,7 +87,7 @@ class _Letters:
     @classmethod
     def read(cls, queue: DeadLetterQueue) -> _Letters:
         found = cls()
-        for letter in (*queue.letters("retry"), *queue.letters("severe")):
+        for _, letter in queue.every():
             at = letter.coordinates
             committed = timestamps.to_micros(at.commit_timestamp)
             found.by_commit[Commit(at.table, committed)] += 1

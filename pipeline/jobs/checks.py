@@ -9,13 +9,13 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-import fsspec
 import grpc
 from google.api_core.exceptions import GoogleAPICallError, NotFound
 
 from contract import tables, timestamps
 from pipeline import clients
 from pipeline.jobs.settings import StreamSettings
+from pipeline.sink.dead_letters import DeadLetterQueue
 from pipeline.source.query import ChangeStreamQuery
 from pipeline.source.records import PARTITION_MODE
 from pipeline.transforms.keys import MaskingKeys
@@ -192,9 +192,7 @@ def _datasets(settings: StreamSettings) -> Iterator[Finding]:
 
 def _dead_letter_directory(settings: StreamSettings) -> Iterator[Finding]:
     directory = settings["deadLetterQueueDirectory"]
-    filesystem, path = fsspec.core.url_to_fs(directory)
-    root = path if not directory.startswith("gs://") else path.split("/")[0]
-    if not filesystem.exists(root):
+    if not DeadLetterQueue(directory).exists():
         yield Finding("dead letters", f"deadLetterQueueDirectory must exist, {directory} does not. Run `pulumi up`.")
     else:
         yield Finding(f"dead letters: {directory}")

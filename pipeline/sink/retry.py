@@ -1,16 +1,20 @@
 """Dead letters are tried again while the job runs.
 
-A try starts from the masked change that the letter keeps, or else reads the record again from its change stream, and
-goes through the same functions as the first time. A letter goes only once its row is in the table. That row is older
-than what the state's merge has seen, so the merge is rewound.
+A try starts from the masked change that the dead letter keeps, or else reads the record again from its change stream,
+and goes through the same functions as the first time. It is resolved only once its row is in the table, and the state's
+merge, which has seen more than that row, is rewound.
+
+A dead letter's reason says whether trying again helps (`contract.changes.REASONS`); a service's failure is no attempt.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
@@ -18,15 +22,23 @@ import grpc
 import pyarrow as pa
 from apache_beam.coders import FloatCoder
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
+from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
+from google.auth.exceptions import GoogleAuthError
 
-from contract import tables, timestamps
-from contract.changes import Change, DeadLetter, Reason, StepError
+from contract import queries, tables, timestamps
+from contract.changes import Change, Coordinates, DeadLetter, Reason, StepError
+from contract.logs import Trouble
 from pipeline import clients, logs
+from pipeline.failures import Action, code_of, of_code
 from pipeline.sink import rows
+from pipeline.sink.changelogs import NotReady
 from pipeline.sink.config import SinkSettings
-from pipeline.sink.dead_letters import DeadLetterQueue
+from pipeline.sink.connection import NoAnswer
+from pipeline.sink.dead_letters import DeadLetterQueue, bounded
+from pipeline.sink.generations import Fenced
 from pipeline.sink.shards import Shard, existing_ids
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
+from pipeline.source.records import DataChange
 from pipeline.source.reread import read_again
 from pipeline.steps import dead_letter, trouble_of
 from pipeline.transforms import decode
@@ -92,65 +104,126 @@ class _Retry(beam.DoFn):
 
     def setup(self) -> None:
         self._retrier = Retrier(self._settings)
+        self._round: threading.Thread | None = None
 
     def process(self, element: Any, last: Any = beam.DoFn.StateParam(LAST)) -> None:
         now = time.time()
         since = last.read()
         if since is None:
             last.write(now)
-        elif now - since >= self._settings.every_seconds:
+        elif now - since >= self._settings.every_seconds and not (self._round and self._round.is_alive()):
             last.write(now)
-            self._retrier.run()
+            # Beside the bundle: a client that waits minutes for its service holds up no position. Ended with the
+            # process at any point, it leaves dead letters that the next round resolves.
+            self._round = threading.Thread(target=self._retrier.run, name="RetryDeadLetters", daemon=True)
+            self._round.start()
+
+
+@dataclass
+class _Round:
+    """What a round came to. `away`: the tables and streams that are left alone until the next one, and why."""
+
+    tried: int = 0
+    resolved: int = 0
+    failed: list[DeadLetter] = field(default_factory=list)
+    parked: list[DeadLetter] = field(default_factory=list)
+    waiting: Counter[str] = field(default_factory=Counter)
+    away: dict[str, str] = field(default_factory=dict)
+
+    def wait(self, letters: Iterable[DeadLetter], what: str, why: str = "") -> None:
+        """A service's failure is no attempt: the dead letters stay as they are."""
+        self.away.setdefault(what, why)
+        self.waiting[what] += len(list(letters))
+
+
+class _Late(Exception):
+    """BigQuery keeps an append waiting for longer than a round has."""
+
+
+class _Bounded:
+    """The changelogs, until time is up. An append asks for them before each of its tries, and else waits for ever."""
+
+    def __init__(self, changelogs: Any, seconds: float) -> None:
+        self._changelogs = changelogs
+        self._until = time.monotonic() + seconds
+        self.forget = changelogs.forget
+
+    def conform(self, *arguments: Any) -> dict[str, str]:
+        if time.monotonic() > self._until:
+            raise _Late
+        names: dict[str, str] = self._changelogs.conform(*arguments)
+        return names
 
 
 class Retrier:
-    """One try of every letter in `retry/`."""
+    """One try of every dead letter in `retry/`. Raises nothing: what fails is a line, and waits for the next round.
 
-    def __init__(self, settings: RetrySettings) -> None:
+    `patience`: how long an append may be kept waiting. `pauses`: between the tries of a rewind, in seconds.
+    """
+
+    def __init__(
+        self, settings: RetrySettings, *, patience: float = 15.0, pauses: tuple[float, ...] = (0.5, 1.0, 2.0)
+    ) -> None:
         self._settings = settings
+        self._patience = patience
+        self._pauses = pauses
         self._queue = DeadLetterQueue(settings.directory)
         self._masker = Masker(MaskingKeys.load(settings.masking_keys), new_columns=settings.new_columns)
         self._clients = settings.sink.connect()
         self._queries: dict[str, ChangeStreamQuery] = {}
 
     def run(self) -> None:
-        """Tries them. Ends when each is resolved, has one attempt more, or was set aside."""
-        letters = list(self._queue.letters("retry"))
-        if not letters:
-            return
-        by_table: dict[str, list[Change]] = defaultdict(list)
+        """Tries them. Then each is resolved, has one attempt more, is parked, or waits for a service as it is."""
+        done = _Round()
+        try:
+            # As many at once as may be in memory.
+            for letters in bounded(self._queue.letters("retry")):
+                self._try(letters, done)
+        except Exception as error:
+            # The folder or bucket itself. What was not reached stays as it is.
+            done.wait([], self._settings.directory, type(error).__name__)
+        tell(done.tried, done.resolved, done.failed, done.parked)
+        _tell_waiting(done, {stream.name for stream in self._settings.streams})
+
+    def _try(self, letters: list[DeadLetter], done: _Round) -> None:
+        done.parked += self._queue.set_aside(x for x in letters if _hopeless(x))
         failed: list[DeadLetter] = []
-        filtered: list[str] = []
+        resolved: list[DeadLetter] = []
+        changes: dict[str, list[tuple[DeadLetter, Change]]] = defaultdict(list)
         for letter in letters:
+            if _hopeless(letter):
+                continue
+            stream = letter.coordinates.stream
+            if stream in done.away and not _holds_change(letter):
+                done.wait([letter], stream)
+                continue
             try:
                 change = self._change(letter)
                 enrich(change, self._settings.payment_states)
                 if keep(change, self._settings.ignored):
-                    by_table[change.table].append(change)
+                    changes[change.table].append((letter, change))
                 else:
-                    filtered.append(letter.id)
+                    resolved.append(letter)
             except Exception as error:
-                failed.append(_failed_again(letter, error))
-        resolved = list(filtered)
-        for table, changes in by_table.items():
-            appended, refused = self._append(table, changes)
-            resolved += appended
-            failed += refused
-        self._queue.resolve(resolved)
-        tired = self._set_aside(self._queue.update(failed))
-        tell(len(letters), len(resolved), failed, tired)
+                if _is_a_service(error):
+                    done.wait([letter], stream, type(error).__name__)
+                else:
+                    failed.append(_failed_again(letter, error))
+        for table, these in changes.items():
+            self._append(table, these, resolved, failed, done)
+        resolved = self._rewound(resolved, changes[tables.PAYMENT_TABLE], done)
+        self._queue.resolve([letter.id for letter in resolved])
+        done.tried += len(resolved) + len(failed)
+        done.resolved += len(resolved)
+        done.failed += failed
+        done.parked += self._park(self._queue.update(failed))
 
     def _change(self, letter: DeadLetter) -> Change:
-        """The masked change. A letter without one, or with a refused row only, is read again and masked."""
-        if letter.change is not None and "row" not in letter.change:
+        """The masked change. A dead letter without one, or with a refused row only, is read again and masked."""
+        if letter.change is not None and _holds_change(letter):
             return Change.from_dict(letter.change)
         at = letter.coordinates
-        try:
-            record = read_again(self._query(at.stream), at)
-        except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.OUT_OF_RANGE:
-                raise
-            record = None
+        record = self._read_again(at)
         if record is None:
             raise StepError(
                 Reason.GONE,
@@ -161,61 +234,134 @@ class Retrier:
         self._masker.mask(change)
         return change
 
-    def _append(self, table: str, changes: list[Change]) -> tuple[list[str], list[DeadLetter]]:
-        """Appends what the table lacks. Returns the ids that are in it now, and the letters of the rest."""
-        resolved: list[str] = []
-        failed: list[DeadLetter] = []
-        # One batch a set of columns: a letter may be older than the table's newest column.
-        by_columns: dict[Any, list[Change]] = defaultdict(list)
-        for change in changes:
-            by_columns[change.columns].append(change)
-        for columns, alike in by_columns.items():
-            batch, unencodable = rows.encode(alike)
-            failed += [dead_letter(change.coordinates, "EncodeRows", error, change) for change, error in unencodable]
-            if batch is not None:
-                done, refused = self._append_batch(table, pa.Table.from_batches([batch]), columns)
-                resolved += done
-                failed += refused
-        return resolved, failed
+    def _read_again(self, at: Coordinates) -> DataChange | None:
+        for last in (False, True):
+            try:
+                return read_again(self._query(at.stream), at)
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.OUT_OF_RANGE:
+                    return None
+                if error.code() is not grpc.StatusCode.NOT_FOUND or last:
+                    raise
+                # A session ends, after 28 days at the latest: the next query has a new one.
+                self._queries.pop(at.stream, None)
+        raise AssertionError("unreachable")
 
-    def _append_batch(self, table: str, batch: pa.Table, columns: Any) -> tuple[list[str], list[DeadLetter]]:
+    def _append(
+        self,
+        table: str,
+        changes: list[tuple[DeadLetter, Change]],
+        resolved: list[DeadLetter],
+        failed: list[DeadLetter],
+        done: _Round,
+    ) -> None:
+        """Appends what the table lacks. Adds to `resolved` what is in it now, and to `failed` the rest."""
+        # One batch a set of columns: a dead letter may be older than the table's newest column.
+        by_columns: dict[Any, dict[str, tuple[DeadLetter, Change]]] = defaultdict(dict)
+        for letter, change in changes:
+            by_columns[change.columns][change.change_id] = letter, change
+        for columns, alike in by_columns.items():
+            if table in done.away:
+                done.wait([letter for letter, _ in alike.values()], table)
+                continue
+            batch, unencodable = rows.encode([change for _, change in alike.values()])
+            for change, error in unencodable:
+                original = alike[change.change_id][0]
+                failed.append(_again(original, dead_letter(change.coordinates, "EncodeRows", error, change)))
+            if batch is None:
+                continue
+            letters = {i: letter for i, (letter, _) in alike.items()}
+            for ids, outcome in self._append_each(table, pa.Table.from_batches([batch]), columns):
+                tried = [letters[i] for i in ids]
+                if isinstance(outcome, Exception):
+                    if _is_a_service(outcome):
+                        done.wait(tried, table, type(outcome).__name__)
+                    else:
+                        failed += [_failed_again(letter, outcome) for letter in tried]
+                    continue
+                refused = {letter.coordinates.change_id: letter for letter in outcome}
+                failed += [_again(letters[i], letter) for i, letter in refused.items()]
+                resolved += [letters[i] for i in ids if i not in refused]
+
+    def _append_each(
+        self, table: str, batch: pa.Table, columns: Any
+    ) -> Iterator[tuple[list[str], list[DeadLetter] | Exception]]:
+        """Appends the batch; where that raises what is not a service's failure, in halves: one row takes none along.
+
+        Gives change ids, and the dead letters of the refused ones among them or why none of them was appended.
+        """
+        ids = batch[tables.CHANGE_ID].to_pylist()
+        try:
+            outcome: list[DeadLetter] | Exception = self._append_batch(table, batch, columns)
+        except Exception as error:
+            half = len(ids) // 2
+            if half and not _is_a_service(error):
+                yield from self._append_each(table, batch.slice(0, half), columns)
+                yield from self._append_each(table, batch.slice(half), columns)
+                return
+            outcome = error
+        yield ids, outcome
+
+    def _append_batch(self, table: str, batch: pa.Table, columns: Any) -> list[DeadLetter]:
+        """Appends the rows that the table lacks. Gives the dead letters of the refused ones."""
         from pipeline.sink.write import rejected_letter
 
         self._clients.changelogs.conform(table, columns, rows.fields(columns))
-        table_id = self._clients.destinations.id(table)
-        there = existing_ids(self._clients.query, table_id, batch)
-        ids = batch[tables.CHANGE_ID].to_pylist()
-        missing = batch.filter(pa.array([i not in there for i in ids]))
-        refused = []
-        if missing.num_rows:
-            # A stream of its own each time: what an older try left open is finalized and looked through first.
-            shard = Shard(self._clients, table, _SHARD)
+        there = existing_ids(self._clients.query, self._clients.destinations.id(table), batch)
+        missing = batch.filter(pa.array([i not in there for i in batch[tables.CHANGE_ID].to_pylist()]))
+        if not missing.num_rows:
+            return []
+        # A stream of its own each time: what an older try left open is finalized and looked through first.
+        changelogs: Any = _Bounded(self._clients.changelogs, self._patience)
+        shard = Shard(replace(self._clients, changelogs=changelogs), table, _SHARD)
+        try:
             _, outcome = shard.append(None, missing, columns)
+        finally:
             shard.close()
-            refused = [rejected_letter(r) for r in outcome.rejected]
-        if table == tables.PAYMENT_TABLE:
-            # Also for rows that were there: an earlier try may have ended between its append and its rewind.
-            self._rewind_merge(min(batch[tables.COMMIT_TIMESTAMP].to_pylist()))
-        lost = {letter.id for letter in refused}
-        return [letter_id for i in ids if (letter_id := f"{i}@{table}") not in lost], refused
+        return [rejected_letter(rejected) for rejected in outcome.rejected]
 
-    def _rewind_merge(self, oldest: Any) -> None:
-        """The merged state ends before the oldest row that came late, so that the next merge takes it in."""
+    def _rewound(
+        self, resolved: list[DeadLetter], payments: list[tuple[DeadLetter, Change]], done: _Round
+    ) -> list[DeadLetter]:
+        """Those that may be resolved: a payment's only once the merge of the state goes back to before its row.
+
+        Also for rows that were there: an earlier round may have ended between its append and its rewind.
+        """
+        ids = {letter.id for letter, _ in payments}
+        late = [letter for letter in resolved if letter.id in ids]
+        if not late:
+            return resolved
+        try:
+            self._rewind_merge(min(letter.coordinates.commit_timestamp for letter in late))
+        except Exception as error:
+            done.wait(late, f"the rewind of {tables.MERGE_PROGRESS.id}", type(error).__name__)
+            return [letter for letter in resolved if letter.id not in ids]
+        return resolved
+
+    def _rewind_merge(self, oldest: str) -> None:
+        """The merged state ends before the oldest row that came late, so that the next merge takes it in.
+
+        The merge may be writing the same row: "could not serialize access" passes.
+        """
         from google.cloud.bigquery import QueryJobConfig, ScalarQueryParameter
 
-        progress = tables.MERGE_PROGRESS
-        self._clients.query.query(
-            f"UPDATE `{self._clients.destinations.project}.{progress.id}` "
-            "SET merged_until = LEAST(merged_until, @oldest), merged_at = CURRENT_TIMESTAMP() WHERE TRUE",
-            job_config=QueryJobConfig(query_parameters=[ScalarQueryParameter("oldest", "TIMESTAMP", oldest)]),
-        ).result()
+        parameter = ScalarQueryParameter("commit_timestamp", "TIMESTAMP", timestamps.to_datetime(oldest))
+        rewind = queries.script(queries.REWIND_PAYMENT_STATE, self._clients.destinations.project)
+        for pause in (*self._pauses, None):
+            try:
+                self._clients.query.query(rewind, job_config=QueryJobConfig(query_parameters=[parameter])).result()
+                return
+            except Exception:
+                if pause is None:
+                    raise
+                time.sleep(pause)
 
-    def _set_aside(self, letters: list[DeadLetter]) -> list[DeadLetter]:
-        """Sets those aside that were tried often enough, and gives them."""
-        tired = [letter for letter in letters if letter.attempts >= self._settings.max_retries]
-        if tired:
-            self._queue.set_aside(tired)
-        return tired
+    def _park(self, letters: list[DeadLetter]) -> list[DeadLetter]:
+        """Parks those that were tried often enough, or that trying again does not help. Gives them."""
+        most = self._settings.max_retries
+        return self._queue.set_aside(
+            [x for x in letters if not x.released and (x.attempts >= most or x.info.retry != "automatic")]
+        )
 
     def _query(self, stream: str) -> ChangeStreamQuery:
         if stream not in self._queries:
@@ -226,15 +372,17 @@ class Retrier:
         return self._queries[stream]
 
 
-def tell(tried: int, resolved: int, failed: list[DeadLetter], tired: list[DeadLetter]) -> None:
-    """One line a try: a warning when letters were set aside, which nobody tries again unasked."""
+def tell(tried: int, resolved: int, failed: list[DeadLetter], parked: list[DeadLetter]) -> None:
+    """One line a round: a warning when some were parked, which nobody tries again unasked."""
+    if not tried and not parked:
+        return
     fields: dict[str, Any] = {"reasons": Counter(letter.reason for letter in failed)} if failed else {}
     aside = ""
-    if tired:
-        aside = f" {len(tired)} of them set aside in severe/: see `audit dead-letters list --severe`."
-        fields |= trouble_of(tired)
+    if parked:
+        aside = f" {len(parked)} of them set aside in severe/: see `audit dead-letters list --severe`."
+        fields |= trouble_of(parked)
     _LOG.log(
-        logging.WARNING if tired else logging.INFO,
+        logging.WARNING if parked else logging.INFO,
         "Dead letters: %d tried, %d resolved, %d failed again.%s",
         tried,
         resolved,
@@ -242,6 +390,42 @@ def tell(tried: int, resolved: int, failed: list[DeadLetter], tired: list[DeadLe
         aside,
         extra=logs.fields(**fields),
     )
+
+
+def _tell_waiting(done: _Round, streams: Collection[str]) -> None:
+    """One line a round where a service failed: for what they wait."""
+    if not done.away:
+        return
+    trouble = Trouble.SOURCE if done.away.keys() <= set(streams) else Trouble.SINK
+    _LOG.warning(
+        "Dead letters: %d wait for %s. That is no attempt; the next round tries them again.",
+        done.waiting.total(),
+        ", ".join(f"{what} ({why})" for what, why in done.away.items()),
+        extra=logs.fields(error_class=trouble, waits_for=done.away, waiting=done.waiting),
+    )
+
+
+def _hopeless(letter: DeadLetter) -> bool:
+    """Whether it fails again whatever is done, and no person asked for a try all the same."""
+    return letter.info.retry == "never" and not letter.released
+
+
+def _holds_change(letter: DeadLetter) -> bool:
+    """Whether it has its masked change, and not only the row that BigQuery refused, or nothing."""
+    return letter.change is not None and "row" not in letter.change
+
+
+def _is_a_service(error: Exception) -> bool:
+    """Whether a service failed and not the dead letter. Only a request that can never be taken is the row's."""
+    if isinstance(error, grpc.RpcError | GoogleAPICallError):
+        return of_code(code_of(error)) not in {Action.THIS_ROW, Action.TOO_LARGE}
+    # OSError: connections, timeouts, and what `requests` raises.
+    return isinstance(error, GoogleAPIError | GoogleAuthError | NotReady | NoAnswer | Fenced | OSError | _Late)
+
+
+def _again(original: DeadLetter, failed: DeadLetter) -> DeadLetter:
+    """How it failed this time, of the try that began with `original`."""
+    return replace(failed, first_failed_at=original.first_failed_at, released=original.released)
 
 
 def _failed_again(letter: DeadLetter, error: Exception) -> DeadLetter:

@@ -14,12 +14,19 @@ from support.cli.output import (
     wants_json,
 )
 
+# Nothing of the payment is kept before it is masked; the id has its table and commit time.
+_UNMASKED = "not readable before it is masked"
+# The last ones are left out first.
+_OPTIONAL = ["payment", "remedy", "tried again", "table", "tries", "message", "last failure"]
+_TRIED_AGAIN = {"automatic": "by itself", "after_fix": "after the fix", "never": "never"}
+
 
 @click.group("dead-letters")
 def dead_letters() -> None:
     """Lists, shows, retries or discards changes that could not be written.
 
-    The running job retries those in `retry` by itself; those in `severe` were set aside after the last try.
+    The running job retries those in `retry` by itself; those in `severe` are parked: they were tried often enough, or
+    trying again does not help before the cause is gone.
 
     \b
     Examples:
@@ -32,7 +39,7 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
-@click.option("--severe", is_flag=True, help="Only those set aside.")
+@click.option("--severe", is_flag=True, help="Only those parked.")
 @json_option
 @click.pass_context
 @explains_errors
@@ -47,9 +54,26 @@ def list_letters(ctx: click.Context, severe: bool, as_json: bool) -> None:
     else:
         if found:
             print_table(
-                ["id", "where", "table", "payment", "reason", "message", "tries", "last failure"],
-                [(x.id, x.kind, x.table, x.puid, x.reason, x.message, x.attempts, x.last_failed_at) for x in found],
-                optional=["payment", "message", "last failure", "tries", "table"],
+                [
+                    "id",
+                    "where",
+                    "payment",
+                    "reason",
+                    "remedy",
+                    "tried again",
+                    "table",
+                    "tries",
+                    "message",
+                    "last failure",
+                ],
+                [
+                    (
+                        *(x.id, x.kind, _UNMASKED if x.puid is None else x.puid, x.reason, x.remedy),
+                        *(_TRIED_AGAIN[x.retry], x.table, x.attempts, x.message, x.last_failed_at),
+                    )
+                    for x in found
+                ],
+                optional=_OPTIONAL,
             )
         click.echo(f"{len(found) or 'No'} dead letter{'' if len(found) == 1 else 's'}.")
     if unreadable := queue.unreadable():
@@ -65,7 +89,7 @@ def list_letters(ctx: click.Context, severe: bool, as_json: bool) -> None:
 @click.pass_context
 @explains_errors
 def show(ctx: click.Context, letter_id: str) -> None:
-    """Shows a dead letter with its masked change, as JSON."""
+    """Shows a dead letter with its remedy and its masked change, as JSON."""
     from support import dead_letters as letters
 
     found = letters.find(letters.queue(current_connection(ctx)), letter_id)
@@ -77,7 +101,7 @@ def show(ctx: click.Context, letter_id: str) -> None:
 
 @dead_letters.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.option("--all", "every", is_flag=True, help="All that were set aside.")
+@click.option("--all", "every", is_flag=True, help="All that are parked.")
 @click.pass_context
 @explains_errors
 def retry(ctx: click.Context, ids: tuple[str, ...], every: bool) -> None:

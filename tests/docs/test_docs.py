@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.changes import Reason
+from contract.changes import REASONS, Reason
 from tests import documents
 from tests.documents import DOCUMENTS, FENCE, ROOT, TRACKED
 
@@ -110,10 +110,13 @@ def test_every_decision_says_its_context_its_reason_and_its_cost() -> None:
         assert parts == ["Context", "Decision", "Why", "Cost"], decision.partition("\n")[0]
 
 
-def test_every_reason_of_a_dead_letter_is_explained() -> None:
+def test_every_reason_of_a_dead_letter_has_its_remedy_in_the_operators_table() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     reasons = [value for name, value in vars(Reason).items() if name.isupper()]
-    assert re.findall(r"^\| `(\w+)` \|", text, re.M) == reasons
+    assert list(REASONS) == reasons
+    again = {"automatic": "by itself", "after_fix": "after the fix", "never": "never"}
+    rows = [f"| `{r}` | {info.meaning} | {again[info.retry]} | {info.remedy} |" for r, info in REASONS.items()]
+    assert re.findall(r"^\| `\w+` \|.*", text, re.M) == rows
 
 
 @pytest.mark.parametrize(

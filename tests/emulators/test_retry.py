@@ -124,7 +124,7 @@ def test_a_letter_whose_row_is_there_is_resolved_without_a_second_row(
     assert queue.counts() == {"retry": 0, "severe": 0}
 
 
-def test_a_letter_that_fails_again_is_set_aside_and_says_why(
+def test_a_letter_that_fails_again_is_parked_and_says_why(
     settings: RetrySettings, record: Callable[..., DataChange], warehouse: Warehouse
 ) -> None:
     queue = DeadLetterQueue(settings.directory)
@@ -132,11 +132,27 @@ def test_a_letter_that_fails_again_is_set_aside_and_says_why(
     queue.put([failed(decode.coordinates(record("p2"), 0))])
     for _ in range(settings.max_retries):
         Retrier(settings).run()
+    # The reason now known is one that trying again does not help: one attempt, and no more.
     assert [puid for puid, _ in there(warehouse)] == ["p2"]
     assert queue.counts() == {"retry": 0, "severe": 1}
     [letter] = queue.letters("severe")
-    assert (letter.reason, letter.attempts) == (Reason.CARD_IN_KEY, 2)
+    assert (letter.reason, letter.attempts) == (Reason.CARD_IN_KEY, 1)
     assert CARD not in "".join(p.read_text() for p in Path(settings.directory).rglob("*.jsonl"))
+
+
+def test_a_session_that_spanner_ended_is_replaced_and_costs_no_attempt(
+    settings: RetrySettings, record: Callable[..., DataChange], warehouse: Warehouse
+) -> None:
+    queue = DeadLetterQueue(settings.directory)
+    queue.put([failed(decode.coordinates(record("p1"), 0))])
+    retrier = Retrier(settings)
+    retrier.run()
+    query = retrier._queries[STREAM]
+    query._session = query._session.rpartition("/")[0] + "/ended-after-28-days"
+    queue.put([failed(decode.coordinates(record("p2"), 0))])
+    retrier.run()
+    assert [puid for puid, _ in there(warehouse)] == ["p1", "p2"]
+    assert queue.counts() == {"retry": 0, "severe": 0}
 
 
 def test_a_record_that_the_stream_no_longer_has_says_so(
@@ -146,7 +162,7 @@ def test_a_record_that_the_stream_no_longer_has_says_so(
     queue = DeadLetterQueue(settings.directory)
     queue.put([failed(at._replace(commit_timestamp="2020-01-01T00:00:00.000000000Z"))])
     Retrier(settings).run()
-    [letter] = queue.letters("retry")
+    [letter] = queue.letters("severe")
     assert (letter.reason, letter.attempts) == (Reason.GONE, 1)
     assert "retention period" in letter.message
 

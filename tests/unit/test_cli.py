@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from contract.changes import Coordinates, DeadLetter, Reason
+from contract.changes import REASONS, Coordinates, DeadLetter, Reason
 from local import past
 from pipeline.sink.dead_letters import DeadLetterQueue
 from support.cli.main import COMMANDS, main
@@ -213,6 +214,41 @@ def test_dead_letters_are_listed_and_shown(connection_file: Path, queue: DeadLet
     assert [each["puid"] for each in severe] == ["p2"]
     shown = json.loads(audit(connection_file, "dead-letters", "show", listed[0]["id"]).stdout)
     assert shown["change"]["keys"] == {"PUID": "p1"}
+
+
+def test_every_dead_letter_shows_its_payment_and_its_remedy(connection_file: Path, queue: DeadLetterQueue) -> None:
+    row = {"PUID": "p3", "Status": "FAILED"}
+    queue.put(
+        [
+            letter(1),
+            replace(letter(2), reason=Reason.CARD_IN_KEY, change=None),
+            replace(letter(3), reason=Reason.REJECTED, change={"row": row}),
+            replace(letter(4), reason="of_a_newer_version", change={"keys": {}, "new": {"PUID": "p4"}, "old": {}}),
+        ]
+    )
+    queue.set_aside([replace(letter(2), reason=Reason.CARD_IN_KEY, change=None)])
+    listed = json.loads(audit(connection_file, "dead-letters", "list").stdout)
+    assert [(each["puid"], each["retry"]) for each in listed] == [
+        ("p1", "after_fix"),
+        (None, "never"),
+        ("p3", "automatic"),
+        ("p4", "automatic"),
+    ]
+    assert all(each["remedy"] for each in listed)
+    shown = json.loads(audit(connection_file, "dead-letters", "show", listed[2]["id"]).stdout)
+    assert (shown["puid"], shown["change"], shown["remedy"]) == ("p3", {"row": row}, REASONS[Reason.REJECTED].remedy)
+
+
+def test_a_dead_letter_on_a_terminal_says_why_its_payment_is_not_shown(
+    connection_file: Path, queue: DeadLetterQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("support.cli.dead_letters.wants_json", lambda _: False)
+    monkeypatch.setenv("COLUMNS", "500")
+    queue.put([replace(letter(2), reason=Reason.CARD_IN_KEY, change=None)])
+    shown = audit(connection_file, "dead-letters", "list").output
+    assert "not readable before it is masked" in shown
+    assert "correct it in Spanner" in shown
+    assert "1 dead letter." in shown
 
 
 def test_a_dead_letter_set_aside_is_handed_to_the_next_retry(connection_file: Path, queue: DeadLetterQueue) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from contract.changes import Coordinates, DeadLetter, Reason
 from pipeline.sink import dead_letters
+from pipeline.sink import files as store
 from pipeline.sink.dead_letters import DeadLetterError, DeadLetterQueue, decode, encode
 
 
@@ -157,7 +158,7 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(
         raise SystemExit
 
     with monkeypatch.context() as broken:
-        broken.setattr(dead_letters.os, "fsync", crash)
+        broken.setattr(store.os, "fsync", crash)
         with pytest.raises(SystemExit):
             queue.resolve([letter(1).id])
     assert list(queue.letters()) == [letter(1), letter(2)]
@@ -212,12 +213,16 @@ def test_many_letters_are_resolved_with_one_write_a_file(
     stored = list(queue.letters())
     assert len(stored) == 3000
     writes = []
-    write = dead_letters._Store.write
-    monkeypatch.setattr(
-        dead_letters._Store, "write", lambda self, path, content: (writes.append(path), write(self, path, content))
-    )
+    swap = queue._files.swap
+
+    def counted(name: str, version: Any, content: bytes | None) -> store.Swap:
+        writes.append(name)
+        return swap(name, version, content)
+
+    monkeypatch.setattr(queue._files, "swap", counted)
     assert queue.resolve([each.id for each in stored[:2999]]) == 2999
-    assert len(writes) == 1
+    assert sorted(writes) == sorted(set(writes))
+    assert len(writes) == 3
     assert list(queue.letters()) == stored[2999:]
 
 
@@ -227,7 +232,7 @@ def test_a_queue_travels_to_a_worker(queue: DeadLetterQueue) -> None:
 
 
 def test_a_queue_in_an_object_store_behaves_the_same(tmp_path: Path) -> None:
-    # fsspec's store in memory: whole objects, no folders and no renaming, as in Cloud Storage.
+    # Whole objects, no folders and no renaming, as in Cloud Storage.
     queue = DeadLetterQueue(f"memory://{tmp_path.name}/dead-letters")
     assert queue.counts() == {"retry": 0, "severe": 0}
     queue.put([letter(1), letter(2), letter(3)])
@@ -238,3 +243,76 @@ def test_a_queue_in_an_object_store_behaves_the_same(tmp_path: Path) -> None:
     assert [(stored.id, stored.attempts) for stored in queue.letters()] == [(letter(2).id, 0), (letter(3).id, 1)]
     queue.discard([letter(2).id, letter(3).id])
     assert queue.counts() == {"retry": 0, "severe": 0}
+
+
+def test_two_streams_that_watch_one_table_overwrite_no_letter_of_each_other(queue: DeadLetterQueue) -> None:
+    first = letter(1)
+    second = replace(first, coordinates=first.coordinates._replace(stream="AnotherStream"), message="another")
+    assert first.id == second.id
+    queue.put([first, second])
+    queue.put([second, first])
+    assert sorted(queue.letters(), key=lambda x: x.message) == sorted([first, second], key=lambda x: x.message)
+    queue.set_aside([second])
+    assert sum(queue.counts().values()) == 2
+
+
+def test_files_are_bounded(queue: DeadLetterQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "MOST_BYTES", 5_000)
+    monkeypatch.setattr(dead_letters, "_KEPT_BYTES", 5_000)
+    many = [letter(second, change={"keys": {"PUID": f"p{second}"}, "new": {"A": "x" * 1_000}}) for second in range(30)]
+    large = letter(40, change={"keys": {}, "new": {"A": "x" * 9_000}})
+    queue.put([large, *many])
+    queue.put([*many, large])
+    sizes = [(Path(queue.directory) / name).stat().st_size for name in files(queue)]
+    assert len(sizes) == 11
+    assert sorted(sizes)[-2] <= 5_000
+    assert list(queue.letters()) == [*many, large]
+    queue.set_aside(queue.letters())
+    assert list(queue.letters("severe")) == [*many, large]
+    assert queue.release(each.id for each in many) == 30
+    assert [each.id for each in queue.letters()] == [each.id for each in many]
+    assert max((Path(queue.directory) / name).stat().st_size for name in files(queue) if "retry" in name) <= 5_000
+
+
+def test_a_listing_keeps_few_files_and_reads_them_twice_at_most(
+    queue: DeadLetterQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "_KEPT_BYTES", 20_000)
+    # Two writers, whose letters alternate; a file a minute would be read again for each.
+    for start in range(2):
+        for at in range(start, 60, 10):
+            queue.put([letter(second) for second in range(at, at + 10, 2) if second < 60])
+    names = files(queue)
+    reads: list[str] = []
+    read = queue._files.read
+    monkeypatch.setattr(queue._files, "read", lambda name: (reads.append(name), read(name))[1])
+    assert [each.id for each in queue.letters()] == [letter(second).id for second in range(60)]
+    assert len(reads) <= 2 * len(names)
+
+
+def test_a_directory_of_another_kind_is_refused_with_the_rule() -> None:
+    with pytest.raises(ValueError, match="must be a path or a gs:// URL"):
+        DeadLetterQueue("s3://bucket")
+
+
+def test_a_letter_of_a_version_without_the_newer_fields_is_read() -> None:
+    line = encode(letter(1)).replace(b',"released":""', b"")
+    assert b"released" not in line
+    assert decode(line) == letter(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "payment"),
+    [
+        ({"keys": {"PUID": "p1"}, "new": {}, "old": {}}, "p1"),
+        ({"row": {"PUID": "p1", "Amount": 3}}, "p1"),
+        ({"keys": {"Id": 3}, "new": {"PUID": "p1"}, "old": {"PUID": "p0"}}, "p1"),
+        ({"keys": {"Id": 3}, "new": {}, "old": {"PUID": "p1"}}, "p1"),
+        ({"keys": {"PUID": 17}}, "17"),
+        ({"row": None}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_the_payment_of_a_letter_is_found_whatever_it_holds(change: Any, payment: str | None) -> None:
+    assert letter(1, change=change).payment == payment

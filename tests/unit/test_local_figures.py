@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from local.figures import Figures, Latency, dead_letters
+from contract.changes import Coordinates, DeadLetter, Reason
+from local.figures import Figures, Latency, dead_letters, unreadable
 from local.state import State
 from local.view import View, _spark
+from pipeline.sink.dead_letters import DeadLetterQueue
+from support.dead_letters import all_letters
 
 NOW = 1_800_000_000.0
 TRAIL = "payment_audit.payment_audit_trail_bq"
@@ -96,11 +99,25 @@ def test_a_sparkline_is_as_high_as_its_highest_value_and_shows_the_lowest() -> N
     assert _spark([0, 0]) == "  "
 
 
-def test_dead_letters_are_counted_by_line(tmp_path: Path) -> None:
-    folder = tmp_path / "retry" / "2027" / "01"
-    folder.mkdir(parents=True)
-    (folder / "a.jsonl").write_text("{}\n{}\n")
-    assert dead_letters(tmp_path) == {"retry": 2, "severe": 0}
+def test_dead_letters_are_counted_as_the_command_line_counts_them(tmp_path: Path) -> None:
+    queue = DeadLetterQueue(str(tmp_path))
+    at = Coordinates("S", "payment_audit_trail", "2026-11-23T09:12:00.000000000Z", "tx", "00", 0)
+    letters = [
+        DeadLetter(
+            coordinates=at._replace(mod_index=index), step="Mask", reason=Reason.NOT_MASKABLE, message="m",
+            attempts=0, first_failed_at="", last_failed_at="",
+        )
+        for index in range(4)
+    ]  # fmt: skip
+    queue.put(letters)
+    queue.put(letters[:1])  # a copy, of a bundle that was repeated
+    queue.set_aside(letters[1:2])
+    queue.put(letters[:2])  # a crash within a move leaves it in both folders
+    file = next((tmp_path / "retry").rglob("*.jsonl"))
+    file.write_bytes(file.read_bytes().rstrip(b"\n") + b"\n\n{}\nhalf a li")
+    assert dead_letters(tmp_path) == queue.counts() == {"retry": 3, "severe": 1}
+    assert len(all_letters(queue)) == 4
+    assert unreadable(tmp_path) == queue.unreadable() == 2
 
 
 def test_without_a_terminal_the_view_is_lines(tmp_path: Path) -> None:
