@@ -8,7 +8,7 @@ Grammar: https://cloud.google.com/spanner/docs/reference/standard-sql/data-defin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Never
 
@@ -99,7 +99,7 @@ class _Table:
 
 
 class Catalog:
-    """What the statements that were run so far leave behind. Names are compared as Spanner does, without case."""
+    """What the statements that were run so far leave behind."""
 
     def __init__(self) -> None:
         self._tables: dict[str, _Table] = {}
@@ -117,7 +117,7 @@ class Catalog:
         return {
             table.name: Table(
                 name=table.name,
-                columns=tuple(c for name, c in table.columns.items() if name not in table.generated),
+                columns=tuple(c for c in table.columns.values() if c.name not in table.generated),
                 primary_key=table.key or (),
             )
             for table in self._tables.values()
@@ -133,10 +133,9 @@ class Catalog:
         elif words.take("ALTER", "TABLE"):
             self._alter_table(words)
         elif words.take("DROP", "TABLE"):
-            missing = words.take("IF", "EXISTS")
-            table = words.path()
-            if not (missing and table.casefold() not in self._tables):
-                del self._tables[self._table(table).name.casefold()]
+            missing, table = words.take("IF", "EXISTS"), words.path()
+            if not missing or _known(table, self._tables):
+                del self._tables[self._unwatched(table).name]
         elif words.take("RENAME", "TABLE"):
             self._rename(words.path(), words.to())
             while words.take(","):
@@ -149,7 +148,7 @@ class Catalog:
         elif words.take("ALTER", "CHANGE", "STREAM"):
             self._alter_stream(words)
         elif words.take("DROP", "CHANGE", "STREAM"):
-            del self._streams[self._stream_of(words.path()).name.casefold()]
+            del self._streams[self._stream_of(words.path()).name]
         elif _PASSED.match(words.rest()):
             return
         else:
@@ -173,8 +172,8 @@ class Catalog:
         words.end()
         if table.key is None:
             raise SchemaError(f"table {table.name} must have a PRIMARY KEY.")
-        if table.name.casefold() not in self._tables:
-            self._tables[table.name.casefold()] = table
+        if not _known(table.name, self._tables):
+            self._tables[table.name] = table
         elif not there:
             raise SchemaError(f"table {table.name} is there already.")
 
@@ -203,46 +202,50 @@ class Catalog:
             words.need("DROP")
             words.take("COLUMN")
             missing, name = words.take("IF", "EXISTS"), words.name()
-            if not (missing and name.casefold() not in table.columns):
-                del table.columns[_of(table, name).name.casefold()]
-                table.generated.discard(name.casefold())
+            if not missing or _known(name, table.columns):
+                del table.columns[_of(table, name).name]
+                table.generated.discard(name)
 
     def _rename(self, old: str, new: str) -> None:
-        table = self._table(old)
-        if new.casefold() in self._tables:
+        table = self._unwatched(old)
+        if _known(new, self._tables):
             raise SchemaError(f"table {new} is there already.")
-        renamed = {key: each for key, each in self._tables.items() if each is not table}
-        self._tables = {**renamed, new.casefold(): replace(table, name=new)}
-        for key, stream in self._streams.items():
-            watched = stream.tables and tuple(new if name == table.name else name for name in stream.tables)
-            self._streams[key] = replace(stream, tables=watched)
+        del self._tables[table.name]
+        self._tables[new] = replace(table, name=new)
+
+    def _unwatched(self, name: str) -> _Table:
+        """A table that is to go, or to be called otherwise: Spanner refuses both of one that a stream names."""
+        table = self._table(name)
+        if by := [s.name for s in self._streams.values() if table.name in (s.tables or ())]:
+            raise SchemaError(f"table {name} must be watched by no change stream by its name, got {', '.join(by)}.")
+        return table
 
     def _table(self, name: str) -> _Table:
-        if name.casefold() not in self._tables:
+        if not _known(name, self._tables):
             raise SchemaError(f"table {name} must be made by an earlier changeset.")
-        return self._tables[name.casefold()]
+        return self._tables[name]
 
     # ------------------------------------------------------------------ change streams
 
     def _alter_stream(self, words: _Words) -> None:
         stream = self._stream_of(words.path())
         if words.take("DROP", "FOR", "ALL"):
-            self._streams[stream.name.casefold()] = replace(stream, tables=())
+            self._streams[stream.name] = replace(stream, tables=())
         else:
             words.need("SET")
-            del self._streams[stream.name.casefold()]
+            del self._streams[stream.name]
             self._stream(stream, words)
 
     def _stream(self, stream: Stream, words: _Words) -> None:
         """Reads `FOR …` and `OPTIONS …`, and keeps the stream as they change it."""
-        if stream.name.casefold() in self._streams:
+        if _known(stream.name, self._streams):
             raise SchemaError(f"change stream {stream.name} is there already.")
         watched, options = stream.tables, dict(stream.options)
         if words.take("FOR"):
             watched = None if words.take("ALL") else self._watched(words)
         if words.take("OPTIONS"):
             options |= _options(words)
-        self._streams[stream.name.casefold()] = Stream(name=stream.name, tables=watched, options=options)
+        self._streams[stream.name] = Stream(name=stream.name, tables=watched, options=options)
 
     def _watched(self, words: _Words) -> tuple[str, ...]:
         """`table, table(column, …), …`: the tables."""
@@ -257,9 +260,9 @@ class Catalog:
         return tuple(found)
 
     def _stream_of(self, name: str) -> Stream:
-        if name.casefold() not in self._streams:
+        if not _known(name, self._streams):
             raise SchemaError(f"change stream {name} must be made by an earlier changeset.")
-        return self._streams[name.casefold()]
+        return self._streams[name]
 
 
 # ---------------------------------------------------------------------- parts of a table
@@ -270,9 +273,9 @@ def _column(words: _Words, table: _Table, *, there: bool = False) -> None:
     name = words.name()
     kind = _type(words)
     not_null, generated = _properties(words, table, name)
-    if name.casefold() not in table.columns:
-        table.columns[name.casefold()] = Column(name=name, type=kind, not_null=not_null)
-        table.generated |= {name.casefold()} if generated else set()
+    if not _known(name, table.columns):
+        table.columns[name] = Column(name=name, type=kind, not_null=not_null)
+        table.generated |= {name} if generated else set()
     elif not there:
         raise SchemaError(f"column {name} is in {table.name} already.")
 
@@ -320,7 +323,7 @@ def _properties(words: _Words, table: _Table, name: str) -> tuple[bool, bool]:
 
 def _alter_column(words: _Words, table: _Table) -> None:
     column = _of(table, words.name())
-    name = column.name.casefold()
+    name = column.name
     if words.take("SET", "OPTIONS") or words.take("SET", "DEFAULT") or words.take("SET", "ON", "UPDATE"):
         words.group()
     elif words.take("SET", "NOT", "NULL"):
@@ -331,9 +334,9 @@ def _alter_column(words: _Words, table: _Table) -> None:
         words.skip()
     elif not (words.take("DROP", "DEFAULT") or words.take("DROP", "ON", "UPDATE")):
         kind = _type(words)
-        not_null, generated = _properties(words, table, column.name)
+        not_null, generated = _properties(words, table, name)
         if generated != (name in table.generated):
-            raise SchemaError(f"column {column.name} cannot become generated, nor cease to be.")
+            raise SchemaError(f"column {name} cannot become generated, nor cease to be.")
         table.columns[name] = replace(column, type=kind, not_null=not_null)
 
 
@@ -410,9 +413,16 @@ def _options(words: _Words) -> dict[str, str]:
 
 
 def _of(table: _Table, name: str) -> Column:
-    if name.casefold() not in table.columns:
+    if not _known(name, table.columns):
         raise SchemaError(f"column {name} must be in {table.name}.")
-    return table.columns[name.casefold()]
+    return table.columns[name]
+
+
+def _known(name: str, names: Collection[str]) -> bool:
+    """Whether it is one of the names. In another case Spanner takes some for the same name and some for another."""
+    if other := [each for each in names if each != name and each.casefold() == name.casefold()]:
+        raise SchemaError(f"{name} must be written {other[0]}, as where it was made.")
+    return name in names
 
 
 # ---------------------------------------------------------------------- words

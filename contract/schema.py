@@ -176,21 +176,19 @@ def _context(attributes: str, where: str) -> str | None:
 
 
 def _statements(body: str, where: str) -> list[str]:
-    """The statements between semicolons, without comments that are lines of their own."""
-    found, text, begin, empty = [], "", 0, True
+    """The statements between semicolons, without comments, which Liquibase takes out and Spanner does not take."""
+    found, text, begin = [], "", 0
     try:
         for token in tokens(f"{body};"):
             if token.kind == "comment":
-                if token.text.startswith("--") and body[token.start - 1 : token.start] in ("", "\n"):
-                    text += body[begin : token.start]
-                    begin = token.start + len(token.text) + 1
-            elif (token.kind, token.text) != ("mark", ";"):
-                empty = False
-            else:
-                text += body[begin : token.start]
-                if not empty:
-                    found.append(text.strip())
-                text, begin, empty = "", token.start + 1, True
+                text += body[begin : token.start] + (" " if token.text.startswith("/*") else "")
+                begin = token.start + len(token.text)
+                # A line of its own goes as a whole.
+                if not text or text.endswith("\n"):
+                    begin += body.startswith("\n", begin)
+            elif (token.kind, token.text) == ("mark", ";"):
+                found.append((text + body[begin : token.start]).strip())
+                text, begin = "", token.start + 1
     except SchemaError as error:
         raise SchemaError(f"{where}: {error} The statement: {head(re.sub('(?m)^--.*', '', body))}") from None
-    return found
+    return [statement for statement in found if statement]
