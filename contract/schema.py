@@ -1,16 +1,21 @@
 """The Liquibase changelog of the source, read without a JVM.
 
 The formatted-SQL changesets in `sql/` are the one source of the schema: Liquibase runs them, Pulumi and the local
-stack provision the same statements, and the BigQuery tables are derived from the columns they define.
+stack provision the same statements, and the BigQuery tables are derived from the columns they define. What Liquibase
+or Spanner would understand and this module does not is refused.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from contract.ddl import Catalog, Column, SchemaError, Stream, Table, head, tokens
+
+__all__ = ["Changeset", "Column", "SchemaError", "Table"]
 
 SQL = Path(__file__).parent / "sql"
 AUDIT_DB = SQL / "spanner" / "changelog.yaml"
@@ -20,13 +25,14 @@ METADATA_DB = SQL / "metadata" / "changelog.yaml"
 READER_ROLE = "audit_reader"
 WRITER_ROLE = "audit_writer"
 
-_INCLUDE = re.compile(r"^\s*-\s*include:\s*\{\s*file:\s*([^,\s}]+)", re.M)
-_CHANGESET = re.compile(r"^--changeset[ \t]+(\S+?):(\S+)(.*)$", re.M)
-_CONTEXT = re.compile(r"context:(\S+)")
-
-
-class SchemaError(ValueError):
-    """A changelog breaks a rule; the message names the file, the changeset and the way out."""
+_INCLUDE = re.compile(r"\s*-\s*include:\s*\{\s*file:\s*([^,\s}]+)\s*(,\s*relativeToChangelogFile:\s*true\s*)?\}\s*")
+_CHANGESET = re.compile(r"\s*--\s*changeset[ \t]+(\S+?):(\S+)(.*)", re.I)
+# Comments by which Liquibase leaves out, guards or replaces what stands in a file.
+_DIRECTIVE = re.compile(r"\s*--\s*(changeset|preconditions?|precondition-[\w-]+|property|ignoreLines)\b", re.I)
+# What a changeset may say of itself. The rest would make Liquibase run something else than Pulumi does.
+_ATTRIBUTE = re.compile(
+    r"(context|contextFilter):([a-z]+)|(runInTransaction|stripComments|splitStatements):(true|false)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,47 +46,16 @@ class Changeset:
     statement: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A column of a source table. `type` is Spanner's own text, such as `STRING(36)` or `ARRAY<INT64>`."""
-
-    name: str
-    type: str
-    not_null: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A source table: the columns a change stream can carry (generated ones are left out) and its key."""
-
-    name: str
-    columns: tuple[Column, ...]
-    primary_key: tuple[str, ...] = field(default=())
-
-
 def changesets(changelog: Path = AUDIT_DB) -> Iterator[Changeset]:
     """Yields the changesets in changelog order. Raises SchemaError where Liquibase and Spanner would disagree."""
-    for name in _INCLUDE.findall(changelog.read_text()):
-        text = (changelog.parent / name).read_text()
+    for name in _included(changelog):
+        try:
+            text = (changelog.parent / name).read_text()
+        except FileNotFoundError:
+            raise SchemaError(f"{name}: the file must be beside {changelog.name}, which includes it.") from None
         if not text.startswith("--liquibase formatted sql"):
             raise SchemaError(f"{name}: the first line must be '--liquibase formatted sql'.")
-        parts = _CHANGESET.split(text)
-        for author, change_id, attributes, body in zip(parts[1::4], parts[2::4], parts[3::4], parts[4::4], strict=True):
-            sql = "\n".join(line for line in body.splitlines() if not line.startswith("--"))
-            statements = [s.strip() for s in sql.split(";") if s.strip()]
-            if len(statements) != 1:
-                raise SchemaError(
-                    f"{name}: changeset {change_id} must hold one DDL statement, got {len(statements)}. "
-                    "Spanner DDL is not transactional; give each statement a changeset of its own."
-                )
-            context = _CONTEXT.search(attributes)
-            yield Changeset(
-                author=author,
-                id=change_id,
-                file=name,
-                context=context.group(1) if context else None,
-                statement=statements[0],
-            )
+        yield from _read(name, text)
 
 
 def statements(changelog: Path = AUDIT_DB, *, contexts: frozenset[str] = frozenset()) -> list[str]:
@@ -90,66 +65,130 @@ def statements(changelog: Path = AUDIT_DB, *, contexts: frozenset[str] = frozens
 
 @cache
 def tables(changelog: Path = AUDIT_DB) -> dict[str, Table]:
-    """The tables that the changelog leaves behind, by name."""
-    found: dict[str, Table] = {}
-    for sql in statements(changelog):
-        if created := re.match(r"CREATE TABLE (\w+) \((.*)\) PRIMARY KEY \(([^)]*)\)", sql, re.S):
-            name, body, key = created.groups()
-            columns = tuple(c for line in _split(body) if (c := _column(line)))
-            primary_key = tuple(part.split()[0] for part in key.split(","))
-            found[name] = Table(name=name, columns=columns, primary_key=primary_key)
-        elif added := re.match(r"ALTER TABLE (\w+) ADD COLUMN (.*)", sql, re.S):
-            table = found[added[1]]
-            column = _column(added[2])
-            extra = (column,) if column else ()
-            found[table.name] = Table(name=table.name, columns=table.columns + extra, primary_key=table.primary_key)
-        elif dropped := re.match(r"ALTER TABLE (\w+) DROP COLUMN (\w+)", sql):
-            table = found[dropped[1]]
-            kept = tuple(c for c in table.columns if c.name != dropped[2])
-            found[table.name] = Table(name=table.name, columns=kept, primary_key=table.primary_key)
-    return found
+    """The tables that the changelog leaves behind, by name. SchemaError for a statement that is not understood."""
+    return _catalog(changelog).tables()
 
 
 @cache
 def change_streams(changelog: Path = AUDIT_DB) -> dict[str, tuple[str, ...]]:
-    """The change streams, each with the tables it watches."""
-    found = {}
-    for sql in statements(changelog):
-        if created := re.match(r"CREATE CHANGE STREAM (\w+)\s+FOR (.*?)(?:\s+OPTIONS\b.*)?$", sql, re.S):
-            found[created[1]] = tuple(part.strip() for part in created[2].split(","))
-    return found
+    """The change streams, each with the tables it watches. SchemaError for a statement that is not understood."""
+    catalog = _catalog(changelog)
+    everything = tuple(catalog.tables())
+    return {s.name: everything if s.tables is None else s.tables for s in catalog.streams().values()}
 
 
 def change_retention_hours(changelog: Path = AUDIT_DB) -> int:
     """How long Spanner keeps change records: the shortest of the streams' retentions. SchemaError without one."""
-    hours: dict[str, int] = {}
-    for sql in statements(changelog):
-        stream = re.match(r"(?:CREATE|ALTER) CHANGE STREAM (\w+)", sql)
-        kept = re.search(r"retention_period\s*=\s*'(\d+)([hd])'", sql)
-        if stream and kept:
-            hours[stream[1]] = int(kept[1]) * (24 if kept[2] == "d" else 1)
-    if missing := sorted(change_streams(changelog).keys() - hours.keys()):
-        raise SchemaError(f"retention_period must be set for {', '.join(missing)}. Set it in hours or days: '7d'.")
-    return min(hours.values())
+    return min(map(_hours, _catalog(changelog).streams().values()))
 
 
-def _split(body: str) -> list[str]:
-    """Splits a column list at its top-level commas."""
-    parts, depth, start = [], 0, 0
-    for i, char in enumerate(body):
-        depth += (char in "(<") - (char in ")>")
-        if char == "," and depth == 0:
-            parts.append(body[start:i])
-            start = i + 1
-    return [p.strip() for p in [*parts, body[start:]] if p.strip()]
+def _hours(stream: Stream) -> int:
+    kept = stream.options.get("retention_period", "")
+    if not re.fullmatch(r"\d+[hd]", kept):
+        raise SchemaError(
+            f"retention_period must be set for {stream.name} in hours or days, such as '7d', got {kept!r}."
+        )
+    return int(kept[:-1]) * (24 if kept.endswith("d") else 1)
 
 
-def _column(definition: str) -> Column | None:
-    """The column a definition makes, or None for a generated one: change streams do not carry those."""
-    matched = re.match(r"(\w+)\s+((?:ARRAY<[^>]*>)|\w+(?:\([^)]*\))?)(.*)$", definition.strip(), re.S)
-    if not matched:
-        raise SchemaError(f"column definition not understood: {definition.strip()!r}")
-    name, kind, rest = matched.groups()
-    if re.search(r"\bAS\s*\(", rest):
-        return None
-    return Column(name=name, type=kind, not_null="NOT NULL" in rest)
+def _catalog(changelog: Path) -> Catalog:
+    """What the changesets without a context leave behind; the others may change nothing of it."""
+    catalog = Catalog()
+    for changeset in changesets(changelog):
+        before = (catalog.tables(), catalog.streams())
+        try:
+            catalog.run(changeset.statement)
+        except SchemaError as error:
+            raise SchemaError(f"{changeset.file}: changeset {changeset.id}: {error}") from None
+        if changeset.context and before != (catalog.tables(), catalog.streams()):
+            raise SchemaError(
+                f"{changeset.file}: changeset {changeset.id} must have no context: BigQuery's tables are made for the "
+                "columns and change streams that every stack has."
+            )
+    return catalog
+
+
+# ---------------------------------------------------------------------- Liquibase's files
+
+
+def _included(changelog: Path) -> list[str]:
+    """The files of the changelog, in its order."""
+    found = []
+    for line in changelog.read_text().splitlines():
+        if not line.strip() or line.lstrip().startswith("#") or line.rstrip() in ("databaseChangeLog:", "---"):
+            continue
+        entry = _INCLUDE.fullmatch(line)
+        if not entry:
+            raise SchemaError(
+                f"{changelog.name}: an entry must be `- include: {{file: NAME, relativeToChangelogFile: true}}` on one "
+                f"line, got {line.strip()!r}. What stands there in another form would be left out."
+            )
+        found.append(entry[1].strip("'\""))
+    return found
+
+
+def _read(name: str, text: str) -> Iterator[Changeset]:
+    """The changesets of a file."""
+    begin: re.Match[str] | None = None
+    body = ""
+    for line in [*text.splitlines(), None]:
+        following = None if line is None else _CHANGESET.fullmatch(line)
+        if line is None or following:
+            yield from _changeset(name, begin, body)
+            begin, body = following, ""
+        elif directive := _DIRECTIVE.match(line):
+            raise SchemaError(
+                f"{name}: {directive[1]} is not understood, got {line.strip()!r}. Pulumi runs every changeset as it "
+                "stands: write it without."
+            )
+        else:
+            body += f"{line}\n"
+
+
+def _changeset(name: str, begin: re.Match[str] | None, body: str) -> Iterator[Changeset]:
+    """The changeset below a `--changeset` line; what stands before the first one may be comments alone."""
+    where = f"{name}: changeset {begin[2]}" if begin else name
+    found = _statements(body, where)
+    if begin is None:
+        if found:
+            raise SchemaError(f"{where}: a statement before the first changeset would not be run. Give it one.")
+        return
+    if len(found) != 1:
+        raise SchemaError(
+            f"{where} must hold one DDL statement, got {len(found)}. "
+            "Spanner DDL is not transactional; give each statement a changeset of its own."
+        )
+    author, change_id = (part.strip('"') for part in begin.groups()[:2])
+    yield Changeset(author=author, id=change_id, file=name, context=_context(begin[3], where), statement=found[0])
+
+
+def _context(attributes: str, where: str) -> str | None:
+    """The one context of a changeset, from what it says of itself."""
+    context = None
+    for attribute in attributes.split():
+        known = _ATTRIBUTE.fullmatch(attribute)
+        if not known:
+            raise SchemaError(
+                f"{where}: {attribute} is not understood. A changeset may have one context:NAME in small letters."
+            )
+        context = known[2] or context
+    return context
+
+
+def _statements(body: str, where: str) -> list[str]:
+    """The statements between semicolons, without comments, which Liquibase takes out and Spanner does not take."""
+    found, text, begin = [], "", 0
+    try:
+        for token in tokens(f"{body};"):
+            if token.kind == "comment":
+                text += body[begin : token.start] + (" " if token.text.startswith("/*") else "")
+                begin = token.start + len(token.text)
+                # A line of its own goes as a whole.
+                if not text or text.endswith("\n"):
+                    begin += body.startswith("\n", begin)
+            elif (token.kind, token.text) == ("mark", ";"):
+                found.append((text + body[begin : token.start]).strip())
+                text, begin = "", token.start + 1
+    except SchemaError as error:
+        raise SchemaError(f"{where}: {error} The statement: {head(re.sub('(?m)^--.*', '', body))}") from None
+    return [statement for statement in found if statement]

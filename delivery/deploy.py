@@ -74,7 +74,7 @@ def without_job(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--without-job",
         is_flag=True,
-        help="All but the streaming job, which is left as it is: neither made nor changed.",
+        help="All but the streaming job, which is left as it is: neither made nor changed. No image is needed.",
     )(command)
 
 
@@ -98,7 +98,7 @@ def main() -> None:
 def preview(refresh: bool, allow_loss: tuple[str, ...], without_job: bool, **where: Any) -> int:
     """What `up` would do."""
     job = job_of(**where)
-    stack = stacks.open_stack(job.place, job.stack, make=True)
+    stack = stacks.open_stack(job.place, job.stack, make=True, without_job=without_job)
     run = _preview(job, stack, refresh, without_job)
     refused = _refusal(job, run, allow_loss)
     return _report(job, "preview", run, refused=refused)
@@ -114,7 +114,7 @@ def preview(refresh: bool, allow_loss: tuple[str, ...], without_job: bool, **whe
 def up(refresh: bool, allow_loss: tuple[str, ...], without_job: bool, **where: Any) -> int:
     """Previews, refuses what would lose data, and then makes the stack what the program says."""
     job = job_of(**where)
-    stack = stacks.open_stack(job.place, job.stack, make=True)
+    stack = stacks.open_stack(job.place, job.stack, make=True, without_job=without_job)
     _recover(job, stack)
     planned = _preview(job, stack, refresh, without_job)
     if planned.errors or (refused := _refusal(job, planned, allow_loss)):

@@ -16,8 +16,9 @@ import pulumi
 import yaml
 from pulumi import automation
 from pulumi.automation import errors
+from pulumi.runtime.config import set_config
 
-from components.settings import SettingsError
+from components.settings import WITHOUT_JOB, SettingsError
 from guardrails.google import import_id
 
 PROJECT: Final = "payment-audit"
@@ -40,8 +41,11 @@ class Place:
     secrets_provider: str = ""
 
 
-def open_stack(place: Place, name: str, *, make: bool) -> automation.Stack:
-    """The stack of that name; `make` makes its state where there is none yet. Raises DeliveryError."""
+def open_stack(place: Place, name: str, *, make: bool, without_job: bool = False) -> automation.Stack:
+    """The stack of that name; `make` makes its state where there is none yet. Raises DeliveryError.
+
+    `without_job` is for runs that leave the streaming job out: the program then needs no image.
+    """
     if not (place.folder / f"Pulumi.{name}.yaml").is_file():
         raise DeliveryError(f"stack must be one that has a Pulumi.<stack>.yaml, got {name!r}.")
     if not shutil.which("pulumi"):
@@ -62,7 +66,7 @@ def open_stack(place: Place, name: str, *, make: bool) -> automation.Stack:
     )
     opened = automation.create_or_select_stack if make else automation.select_stack
     try:
-        return opened(name, project_name=PROJECT, program=program(place.folder), opts=options)
+        return opened(name, project_name=PROJECT, program=program(place.folder, without_job=without_job), opts=options)
     except errors.StackNotFoundError as error:
         raise DeliveryError(
             f"Stack {name} has not been made yet. `python -m delivery.deploy up -s {name}` does."
@@ -71,13 +75,16 @@ def open_stack(place: Place, name: str, *, make: bool) -> automation.Stack:
         raise DeliveryError(reason(error, name)) from error
 
 
-def program(folder: Path) -> Callable[[], Any]:
+def program(folder: Path, *, without_job: bool = False) -> Callable[[], Any]:
     """`__main__.py` as an inline program. What its config breaks is told as it is, without a trace."""
 
     # Where the engine stops first, the program's next call fails in a thread of gRPC, with a trace that tells nothing.
     logging.getLogger("grpc").setLevel(logging.CRITICAL)
 
     def run() -> None:
+        if without_job:
+            # For this run alone, so it stands in no stack's file.
+            set_config(WITHOUT_JOB, "true")
         try:
             runpy.run_path(str(folder / "__main__.py"), run_name="__main__")
         except SettingsError as error:

@@ -6,7 +6,7 @@ refuses everything that is wrong at once, each with its rule, its value and the 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import pulumi
 
@@ -25,6 +25,7 @@ from components.settings.warehouse import WarehouseSettings
 
 __all__ = [
     "LAUNCH_OPTIONS",
+    "WITHOUT_JOB",
     "DeliverySettings",
     "Endpoints",
     "IdentitySettings",
@@ -39,6 +40,10 @@ __all__ = [
     "SpannerSettings",
     "WarehouseSettings",
 ]
+
+# What `delivery.deploy --without-job` tells the program for one run. No stack's file has it: a job that is left out for
+# good would be ended.
+WITHOUT_JOB: Final = "delivery:withoutJob"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +69,9 @@ class Settings:
     @classmethod
     def load(cls) -> Self:
         """The config of the stack that is running. Raises SettingsError, also for a project that another stack has."""
-        settings = cls.parse(pulumi.get_stack(), pulumi.Config().get)
+        namespace, _, name = WITHOUT_JOB.partition(":")
+        without_job = pulumi.Config(namespace).get_bool(name) or False
+        settings = cls.parse(pulumi.get_stack(), pulumi.Config().get, without_job=without_job)
         if others := [stack for stack in config.stacks_of(settings.project) if stack != settings.stack]:
             raise SettingsError(
                 f"project must be the stack's own, got {settings.project!r}, which is {others[0]}'s too. "
@@ -85,8 +92,11 @@ class Settings:
         }
 
     @classmethod
-    def parse(cls, stack: str, get: Callable[[str], str | None]) -> Self:
-        """Checks config as Pulumi gives it: `get` returns text, arrays as JSON. SettingsError has every problem."""
+    def parse(cls, stack: str, get: Callable[[str], str | None], *, without_job: bool = False) -> Self:
+        """Checks config as Pulumi gives it: `get` returns text, arrays as JSON. SettingsError has every problem.
+
+        A run `without_job` needs no image.
+        """
         read = Reader(stack, get)
         settings = cls(
             stack=stack,
@@ -106,11 +116,11 @@ class Settings:
             monitoring=MonitoringSettings.read(read),
         )
         read.finish()
-        settings._relations(read)
+        settings._relations(read, without_job)
         read.finish()
         return settings
 
-    def _relations(self, read: Reader) -> None:
+    def _relations(self, read: Reader, without_job: bool) -> None:
         """Rules between settings, of every section."""
         if self.stack == "prod" and not self.protect:
             read.refuse("deletionProtection", "true in prod", "false")
@@ -121,6 +131,6 @@ class Settings:
         self.keys.relations(read)
         self.spanner.relations(read, self.region, self.keys.customer_managed)
         self.warehouse.relations(read, self.region)
-        self.pipeline.relations(read)
+        self.pipeline.relations(read, without_job)
         self.delivery.relations(read)
         self.monitoring.relations(read, self.spanner)

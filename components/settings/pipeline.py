@@ -69,11 +69,12 @@ class PipelineSettings:
             options={name: value for name in LAUNCH_OPTIONS if (value := _option(read, name))},
         )
 
-    def relations(self, read: Reader) -> None:
-        if self.owner == "pulumi" and not (self.image or self.template):
+    def relations(self, read: Reader, without_job: bool) -> None:
+        if self.owner == "pulumi" and not (self.image or self.template or without_job):
             rule = (
-                "the job's image by its digest, where pipelineOwner is pulumi (delivery/cloudbuild.yaml builds it; "
-                "templatePath, or pipelineOwner composer, does without)"
+                "the job's image by its digest, where pipelineOwner is pulumi (delivery/cloudbuild.yaml builds it, "
+                "`delivery.pin image` writes it; `delivery.deploy` with --without-job, templatePath, or pipelineOwner "
+                "composer, does without)"
             )
             read.refuse("image", rule, self.image)
         if self.workers > self.max_workers:

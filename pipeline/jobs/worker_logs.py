@@ -10,3 +10,4 @@ import logging
 from pipeline import logs
 
 logs.dress(logging.getLogger())
+logs.close_side_doors()

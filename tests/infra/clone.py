@@ -55,9 +55,12 @@ class Done:
 
 
 class Clone:
-    """`folder` is the clone, `cloud` what its stacks make. Nothing of it is outside the folder above."""
+    """`folder` is the clone, `cloud` what its stacks make. Nothing of it is outside the folder above.
 
-    def __init__(self, above: Path, backend: str = "state") -> None:
+    With `as_shipped` the stacks' files are the repository's; else they have the one value that delivery adds, an image.
+    """
+
+    def __init__(self, above: Path, backend: str = "state", *, as_shipped: bool = False) -> None:
         self.folder = above / "clone"
         self.cloud = Cloud(above / "cloud" / "cloud.json")
         self.state = above / backend
@@ -66,6 +69,8 @@ class Clone:
             folder.mkdir(parents=True, exist_ok=True)
         if not self.folder.exists():
             self._copy()
+            for stack in () if as_shipped else STACKS:
+                self.configure(stack, image=IMAGE)
 
     def _copy(self) -> None:
         """The files that git tracks or would, as they are now; the Python environment is shared."""
@@ -82,8 +87,6 @@ class Clone:
                 shutil.copy2(ROOT / name, self.folder / name)
         (self.folder / ".venv").symlink_to(sys.prefix)
         self._name_the_host()
-        for stack in STACKS:
-            self.configure(stack, image=IMAGE)
 
     def _name_the_host(self) -> None:
         """Lets the program ask for the Python host that was built here by another name than a policy pack does.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from clone import BREAKS_A_RULE, EMPTY, Clone, wanted
 
-from guardrails.graph import graph_of
+from guardrails.graph import IMAGE, graph_of
 from guardrails.stores import RETAINED, holds_data
 
 TABLE = "gcp:bigquery/table:Table"
@@ -207,6 +207,31 @@ def test_the_foundation_goes_up_first_and_leaves_the_job_as_it_is(clone: Clone) 
     assert [change["name"] for change in foundation.report["changes"]] == ["dead-letters"], foundation.out
     last = clone.deploy("up", "-s", "dev")
     assert [(change["op"], change["name"]) for change in last.report["changes"]] == [("replace", "audit-stream-job")]
+
+
+@pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
+def test_a_stack_exactly_as_shipped_is_previewed_without_its_job(tmp_path: Path, stack: str) -> None:
+    """The first cloud command of the README: there is no image yet."""
+    clone = Clone(tmp_path, as_shipped=True)
+    preview = clone.deploy("preview", "-s", stack, "--without-job")
+    assert (preview.code, preview.report["errors"]) == (2, []), preview.err + preview.out
+    assert preview.report["counts"].keys() == {"create"}
+    assert "audit-stream-job" not in preview.names("create")
+    assert clone.cloud.journal == []
+    refused = clone.deploy("preview", "-s", stack)
+    assert refused.code == 1
+    assert any("image must be the job's image by its digest" in error for error in refused.report["errors"])
+
+
+def test_dev_exactly_as_shipped_comes_up_without_its_job(tmp_path: Path) -> None:
+    clone = Clone(tmp_path, as_shipped=True)
+    made = clone.deploy("up", "-s", "dev", "--without-job")
+    assert (made.code, made.report["errors"]) == (2, []), made.err + made.out
+    assert clone.deploy("up", "-s", "dev", "--without-job").report["changes"] == []
+    # The image comes later, and with it the job, and what else is made of the image.
+    clone.configure("dev", image=IMAGE)
+    assert "audit-stream-job" in clone.deploy("up", "-s", "dev").names("create")
+    assert clone.made("dev") == wanted("dev")
 
 
 def test_a_column_that_the_job_added_meanwhile_stays(clone: Clone) -> None:

@@ -8,15 +8,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 import yaml
 
 from components.config import ROOT, stack_config
 from components.spanner import SchemaOwnerError
 from contract import options, queries, schema, tables
+from delivery import stacks
 from guardrails.google import server_made
 from guardrails.graph import IMAGE, Graph, graph_of
 from guardrails.program import first_cause, run_program
+from guardrails.rules import RULES
 
 EXPECTED = Path(__file__).with_name("expected")
 CONNECTION = {
@@ -232,3 +235,45 @@ def test_the_program_is_wiring_only() -> None:
     lines = (ROOT / "__main__.py").read_text().splitlines()
     assert len(lines) <= 100
     assert not [line for line in lines if re.match(r"\s*(def|class|if|for|while) ", line)]
+
+
+# ---------------------------------------------------------------------- the stacks' files exactly as they are shipped
+
+DEPLOYED = ("dev", "staging", "prod")
+
+
+def _as_shipped(stack: str, *, without_job: bool) -> set[tuple[str, str]]:
+    """(type, name) of what delivery's program makes of a stack's file, to which nothing is added."""
+    config, made = stack_config(stack), set()
+
+    def make(kind: str, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        made.add((kind, name))
+        return server_made(config["project"], kind, name, inputs)
+
+    run_program(stack, config, make, program=stacks.program(ROOT, without_job=without_job))
+    return made
+
+
+@pytest.mark.parametrize("stack", DEPLOYED)
+def test_a_stack_as_shipped_needs_no_image_where_its_job_is_left_out(stack: str) -> None:
+    """The image comes later: the first cloud command of the README is run before there is one."""
+    there = _as_shipped(stack, without_job=True)
+    missing = {node.name for node in graph_of(stack).nodes if (node.type, node.name) not in there}
+    assert {"image-pipeline", "template", "audit-probe"} <= missing
+    assert not [name for name in missing if not re.match("image-|template|.*probe|schedule-", name)]
+
+
+@pytest.mark.parametrize("stack", DEPLOYED)
+def test_a_stack_as_shipped_is_told_what_its_job_needs(stack: str) -> None:
+    with pytest.raises(pulumi.RunError) as refused:
+        _as_shipped(stack, without_job=False)
+    [_, problem] = str(refused.value).splitlines()
+    assert problem.startswith("image must be the job's image by its digest, where pipelineOwner is pulumi")
+    assert "--without-job" in problem
+    assert problem.endswith(f"got ''. Set it in Pulumi.{stack}.yaml.")
+
+
+@pytest.mark.parametrize("stack", DEPLOYED)
+def test_a_stack_without_an_image_keeps_the_rules(stack: str) -> None:
+    graph = graph_of(stack, {"image": ""}, program=stacks.program(ROOT, without_job=True))
+    assert [broken for rule in RULES for broken in rule(graph)] == []

@@ -94,6 +94,154 @@ def test_a_change_s_id_stays_whole_though_its_digits_look_like_a_card(lines: Any
     assert lines()[0]["changes"] == [{"change_id": change_id, "PUID": "p1"}]
 
 
+# ---------------------------------------------------------------------- lines that cannot be written
+
+
+class Unspeakable:
+    """What raises wherever somebody wants it as text, and names a card while it does."""
+
+    def __str__(self) -> str:
+        raise ValueError(f"of {CARD}")
+
+    __repr__ = __str__
+
+
+def circular() -> list[Any]:
+    """A list that is in itself."""
+    made: list[Any] = [CARD]
+    made.append(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("message", "args", "extra"),
+    [
+        ("sent %d rows of %s", ("pan=" + CARD,), {}),
+        ("sent %d rows", (CARD, CARD), {}),
+        ("sent %d rows", ("many of " + CARD,), {}),
+        ("sent %(rows)d rows", ({"row": CARD},), {}),
+        ("sent %y rows", (CARD,), {}),
+        ("sent 100% of %s", (CARD,), {}),
+        ("sent %s rows", (Unspeakable(),), {}),
+        (Unspeakable(), (), {}),
+        (Unspeakable(), (CARD,), {}),
+        ("sent", (CARD,), {}),
+        ("sent", (), {"fields": {"row": Unspeakable()}}),
+        ("sent", (), {"fields": {Unspeakable(): CARD}}),
+        ("sent", (), {"fields": circular()}),
+        ("sent", (), {"fields": {"rows": circular()}}),
+        ("sent", (), {"fields": CARD}),
+        ("sent", (), {"fields": {"rows": {(CARD, 1): {CARD}, CARD: CARD.encode()}}}),
+        (f"sent {CARD} to %s and %s", (1,), {}),
+    ],
+    ids=range(17),
+)
+def test_a_line_that_cannot_be_written_names_nothing_of_its_arguments(
+    lines: Any, capfd: pytest.CaptureFixture[str], message: Any, args: tuple[Any, ...], extra: dict[str, Any]
+) -> None:
+    logging.getLogger("pipeline.x").info(message, *args, extra=extra)
+    [line] = lines()
+    assert line["logger"] == "pipeline.x"
+    assert CARD not in json.dumps(line)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_line_that_cannot_be_written_is_an_error_that_says_which_line_of_the_code_it_was(lines: Any) -> None:
+    log, *args = logging.getLogger("pipeline.x"), "pan=" + CARD
+    log.info("sent %d rows of %s", *args)
+    [line] = lines()
+    assert (line["severity"], line["error_class"]) == ("ERROR", "TypeError")
+    assert "'sent %d rows of %s'" in line["message"]
+    assert re.search(r"test_logs\.py:\d+", line["message"])
+
+
+@pytest.mark.parametrize("exc_info", [("a", CARD, "c"), (ValueError, ValueError(CARD), None), (1, 2), Unspeakable()])
+def test_an_exception_that_is_none_stops_no_line_and_shows_no_card(
+    lines: Any, capfd: pytest.CaptureFixture[str], exc_info: Any
+) -> None:
+    record = logging.LogRecord("pipeline.x", logging.ERROR, "x.py", 1, "sent", (), exc_info)
+    logging.getLogger("pipeline.x").handle(record)
+    [line] = lines()
+    assert CARD not in json.dumps(line)
+    assert not record.exc_info, "Beam's handler would send it as it is"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_cannot_be_written_is_nothing_to_the_next_handler_either(lines: Any) -> None:
+    seen: list[str] = []
+
+    class Plain(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(logging.Formatter().format(record))
+
+    plain, ours = Plain(), logging.getLogger(logs.OURS)
+    ours.addHandler(plain)
+    try:
+        logging.getLogger("pipeline.x").info("sent %d rows of %s", "pan=" + CARD, exc_info=ValueError(CARD))
+    finally:
+        ours.removeHandler(plain)
+    assert len(seen) == len(lines()) == 1
+    assert CARD not in str(seen)
+
+
+def test_a_card_is_hidden_in_the_name_of_a_field_too(lines: Any) -> None:
+    logging.getLogger("pipeline.x").info("sent", extra=logs.fields(rows={CARD: 1}))
+    assert lines()[0]["rows"] == {"411111******1111": 1}
+
+
+def test_a_long_text_is_cut_and_no_card_with_it(lines: Any) -> None:
+    log = logging.getLogger("pipeline.x")
+    for before in range(logs.LONGEST_TEXT - 40, logs.LONGEST_TEXT + 1040, 7):
+        log.info("%s", "x" * before + " " + CARD + " " + "y" * 5000)
+    for line in lines():
+        assert len(line["message"]) <= logs.LONGEST_TEXT + 1
+        assert not re.search(r"\d{7}", line["message"])
+        assert line["message"].endswith("…")
+
+
+UNCAUGHT = """
+import logging, sys, threading, warnings
+from pipeline import logs
+logs.configure("INFO", sys.stderr)
+PAN = "4111111111111111"
+log = logging.getLogger("pipeline.x")
+class Bad(logging.Handler):
+    def emit(self, record):
+        try:
+            raise ValueError(PAN)
+        except ValueError:
+            self.handleError(record)
+log.addHandler(Bad())
+log.info("sent %d rows of %s", "pan=" + PAN)
+warnings.warn("of " + PAN)
+class Gone:
+    def __del__(self):
+        raise ValueError(PAN)
+Gone()
+thread = threading.Thread(target=lambda: int(PAN + "x"), name="reader " + PAN)
+thread.start()
+thread.join()
+def fail():
+    raise KeyError(PAN)
+fail()
+"""
+
+
+def test_what_nobody_catches_is_a_line_without_a_card_as_well() -> None:
+    said = subprocess.run([sys.executable, "-c", UNCAUGHT], check=False, capture_output=True, text=True, timeout=60)
+    assert said.returncode == 1
+    assert CARD not in said.stdout + said.stderr
+    told = [json.loads(line) for line in said.stderr.splitlines()]
+    assert [(line["severity"], line.get("error_class")) for line in told] == [
+        ("ERROR", "TypeError"),
+        ("WARNING", None),
+        ("ERROR", "ValueError"),
+        ("ERROR", "ValueError"),
+        ("CRITICAL", "KeyError"),
+    ]
+    assert "Traceback (most recent call last)" in told[-1]["trace"]
+
+
 def written(folder: Path, *letters: Any) -> None:
     step = WriteDeadLetters(str(folder))
     step.setup()
@@ -322,6 +470,11 @@ try:
     raise KeyError("4111111111111111")
 except KeyError:
     ours.exception("error")
+ours.error("error in %d rows of %s", "pan=4111111111111111")
+import threading
+thread = threading.Thread(target=lambda: int("4111111111111111x"))
+thread.start()
+thread.join()
 for handler in logging.getLogger().handlers:
     handler.close()
 """
@@ -343,11 +496,14 @@ def worker_entries(level: str) -> list[tuple[str, dict[str, Any], str]]:
         "PIPELINE_OPTIONS": json.dumps(options),
     }
     try:
-        subprocess.run([sys.executable, "-c", WORKER], env=environment, check=True, capture_output=True, timeout=120)
-        while not any("error" in entry.message for entry in received.entries):
+        said = subprocess.run(
+            [sys.executable, "-c", WORKER], env=environment, check=True, capture_output=True, timeout=120
+        )
+        while not any("ValueError" in entry.message for entry in received.entries):
             time.sleep(0.05)
     finally:
         server.stop(None)
+    assert CARD not in str((said.stdout, said.stderr, received.entries))
     names = beam_fn_api_pb2.LogEntry.Severity.Enum.Name
     # What the worker says before it has imported the plugin is Beam's own, and plain.
     ours = [entry for entry in received.entries if entry.message.startswith("{")]
@@ -358,8 +514,8 @@ def worker_entries(level: str) -> list[tuple[str, dict[str, Any], str]]:
     ("level", "ours", "theirs"),
     [
         # A client library at DEBUG writes what it sends and gets: it never is.
-        ("DEBUG", ["DEBUG", "INFO", "ERROR"], ["INFO"]),
-        ("WARNING", ["ERROR"], []),
+        ("DEBUG", ["DEBUG", "INFO", "ERROR", "ERROR"], ["INFO"]),
+        ("WARNING", ["ERROR", "ERROR"], []),
     ],
 )
 def test_a_worker_sends_json_from_its_level_on_and_no_card_number(
@@ -369,7 +525,11 @@ def test_a_worker_sends_json_from_its_level_on_and_no_card_number(
     assert [severity for severity, line, _ in entries if line["logger"] == "pipeline.steps"] == ours
     assert [severity for severity, line, _ in entries if line["logger"] == "google.library"] == theirs
     assert CARD not in str(entries)
-    assert [line["error_class"] for _, line, _ in entries if "error_class" in line] == ["KeyError"]
+    assert [line["error_class"] for _, line, _ in entries if "error_class" in line] == [
+        "KeyError",
+        "TypeError",
+        "ValueError",
+    ]
     assert all(line["severity"] == severity for severity, line, _ in entries)
 
 
