@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import grpc
-
 _LOG = logging.getLogger(__name__)
 
 # A margin for calls that the server has not forgotten yet.
@@ -24,11 +22,15 @@ _LEAST_STREAMS: Final = 10
 
 
 class StreamingCall:
-    """A call that streams responses, as another thread sees it: since when it is silent, and how to end it."""
+    """A call that streams responses, as another thread sees it: since when it is silent, and how to end it.
 
-    def __init__(self, lane: _Lane, clock: Callable[[], float]) -> None:
+    It keeps its place on its channel until its responses have come to an end, or it is cancelled.
+    """
+
+    def __init__(self, lane: _Lane, clock: Callable[[], float], ended: Callable[[StreamingCall], None]) -> None:
         self._call: Any = None
         self._clock = clock
+        self._ended = ended
         self._waits_since: float | None = None
         self.lane = lane
         self.served = False
@@ -41,8 +43,13 @@ class StreamingCall:
 
     def __next__(self) -> Any:
         self._waits_since = self._clock()
-        response = next(self._call)
-        self._waits_since = None
+        try:
+            response = next(self._call)
+        except BaseException:
+            self._ended(self)
+            raise
+        finally:
+            self._waits_since = None
         self.served = True
         return response
 
@@ -53,6 +60,9 @@ class StreamingCall:
 
     def cancel(self) -> None:
         self._call.cancel()
+        # Whoever waits for a response gets an error in its place.
+        if self._waits_since is None:
+            self._ended(self)
 
 
 class _Lane:
@@ -103,18 +113,15 @@ class StreamingChannels:
         def call(request: Any, *, avoid: StreamingCall | None = None, **options: Any) -> StreamingCall:
             with self._lock:
                 lane = self._lane(avoid)
-                streaming = StreamingCall(lane, self._clock)
+                streaming = StreamingCall(lane, self._clock, self._ended)
                 lane.calls.add(streaming)
                 if method not in lane.methods:
                     lane.methods[method] = lane.channel.unary_stream(method, **serializers)
             try:
-                raw = lane.methods[method](request, **options)
+                streaming.begin(lane.methods[method](request, **options))
             except BaseException:
                 self._ended(streaming)
                 raise
-            streaming.begin(raw)
-            if not _when_done(raw, lambda: self._ended(streaming)):
-                self._ended(streaming)
             return streaming
 
         return call
@@ -178,8 +185,7 @@ class StreamingChannels:
             if lane.calls or len(self._lanes) < 2 or lane not in self._lanes:
                 return
             self._lanes.remove(lane)
-        # Not from gRPC's own thread, which tells of the end and would wait for itself.
-        threading.Thread(target=lane.channel.close, name="close-spanner-channel", daemon=True).start()
+        lane.channel.close()
 
 
 class _Borrowed:
@@ -192,11 +198,3 @@ class _Borrowed:
 
     def close(self) -> None:
         pass
-
-
-def _when_done(call: Any, then: Callable[[], None]) -> bool:
-    """Registers `then` for the end of a call. False when it has ended already."""
-    if isinstance(call, grpc.RpcContext):
-        return bool(call.add_callback(then))
-    # A stand-in of a test.
-    return True

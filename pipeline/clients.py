@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import grpc
+from grpc.experimental import ChannelOptions
 
 from pipeline.channels import StreamingChannels
 
@@ -70,7 +71,12 @@ def _spanner_channels(endpoint: str) -> StreamingChannels:
 
 def _own_connection(number: int) -> list[tuple[str, Any]]:
     # Channels of one target and the same options share a connection, unless each keeps its own.
-    return [("grpc.use_local_subchannel_pool", 1), ("audit.connection", number)]
+    # A stream that waits in Python wakes ten times a second to see to signals; a thousand of them take a core.
+    return [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("audit.connection", number),
+        (ChannelOptions.SingleThreadedUnaryStream, 1),
+    ]
 
 
 def spanner_database(endpoint: str, project: str, instance: str, database: str, role: str = "") -> Any:

@@ -81,7 +81,7 @@ class ChangeStreamQuery:
         grpc.RpcError, and UnreadableStream for a partition mode that cannot be read.
         """
 
-        def ask(avoid: StreamingCall | None = None) -> _Call:
+        def ask(avoid: StreamingCall | None) -> _Call:
             session = self._session or self._new_session("")
             limits = {} if timeout is None else {"timeout": timeout}
             call = self._execute(self._request(session, start, token, end), avoid=avoid, **limits)
@@ -89,7 +89,7 @@ class ChangeStreamQuery:
                 on_call(call)
             return _Call(session, call)
 
-        return self._reader.records(self._responses(ask(avoid), ask))
+        return self._reader.records(self._responses(ask, avoid))
 
     def roots(self, start: str) -> list[Child]:
         """The partitions that are live at `start`."""
@@ -105,7 +105,8 @@ class ChangeStreamQuery:
         self._channels.unserved(call)
         call.cancel()
 
-    def _responses(self, call: _Call, again: Callable[[], _Call]) -> Iterator[Any]:
+    def _responses(self, ask: Callable[[StreamingCall | None], _Call], avoid: StreamingCall | None) -> Iterator[Any]:
+        call = ask(avoid)
         try:
             try:
                 first = next(call.responses, None)
@@ -114,7 +115,8 @@ class ChangeStreamQuery:
                     raise
                 # The session or the database. Where it is the database, no session can be made.
                 self._new_session(call.session)
-                call = again()
+                call.responses.cancel()
+                call = ask(None)
                 first = next(call.responses, None)
             if first is not None:
                 yield first
