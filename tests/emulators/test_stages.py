@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from contract import timestamps
+from contract import tables, timestamps
 from local import installed
+from local.processes import Process
 from tests.conftest import AuditDatabase, Warehouse
 
 CARD = "4111111111111111"
@@ -34,12 +35,13 @@ def commit(database: AuditDatabase) -> None:
 
 
 def run(database: AuditDatabase, warehouse: Warehouse, folder: Path) -> None:
-    """Runs the job on Prism until it has read what was committed, spied on."""
+    """Runs the job on Prism, spied on, until what was committed is in BigQuery or a dead letter."""
     start = timestamps.now()
     commit(database)
     keys = folder / "keys.json"
     keys.write_text(json.dumps({"v1": base64.b64encode(b"k" * 32).decode()}))
-    (folder / "dead-letters").mkdir()
+    letters = folder / "dead-letters"
+    letters.mkdir()
     options = {
         "spannerProjectId": database.project,
         "spannerInstanceId": database.instance,
@@ -49,23 +51,32 @@ def run(database: AuditDatabase, warehouse: Warehouse, folder: Path) -> None:
         "spannerChangeStreamNames": ",".join(STREAMS),
         "spannerEndpoint": database.endpoint,
         "startTimestamp": start,
-        "endTimestamp": timestamps.now(),
         "readMode": "windows",
         "maskingKeys": f"file:{keys}",
         "bigQueryProjectId": warehouse.project,
         "bigQueryEndpoint": warehouse.rest,
         "bigQueryStorageEndpoint": warehouse.grpc,
-        "deadLetterQueueDirectory": str(folder / "dead-letters"),
+        "deadLetterQueueDirectory": str(letters),
         "runner": "PrismRunner",
         "prism_location": str(installed.prism()),
         "job_name": "stages",
     }
     spied = Path(__file__).with_name("spied_job.py")
     arguments = [f"--{name}={value}" for name, value in options.items()]
-    done = subprocess.run(
-        [sys.executable, spied, folder, *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    command = [sys.executable, str(spied), str(folder), *arguments]
+    with Process.start("spied job", command, log=folder / "job.log", cwd=Path.cwd()) as job:
+        deadline = time.monotonic() + 300
+        while there(warehouse) < 2 or not any(path.is_file() for path in letters.rglob("*")):
+            assert job.alive and time.monotonic() < deadline, (folder / "job.log").read_text()[-3000:]
+            time.sleep(0.5)
+        job.stop(grace=20)
+
+
+def there(warehouse: Warehouse) -> int:
+    ids = [table.id for table in tables.changelogs().values()]
+    counts = " + ".join(f"(SELECT COUNT(*) FROM `{warehouse.project}.{each}`)" for each in ids)
+    [row] = warehouse.client.query(f"SELECT {counts}").result()
+    return int(row[0])
 
 
 def test_no_unmasked_record_is_handed_to_prism(
