@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from contract import timestamps
-from pipeline.sink.generations import Fenced, Takeover
+from pipeline.sink.generations import Fenced, Takeover, run_id
 
 
 class Ledger:
@@ -16,9 +16,12 @@ class Ledger:
     def __init__(self, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self.lock = threading.RLock()
         self.generation: dict[str, int] = {}
+        # The newest run and the generation that it took.
+        self.run: dict[str, tuple[str, int]] = {}
         self.position: dict[str, str] = {}
         self.fenced_at: dict[str, str] = {}
-        self.streams: dict[tuple[str, str, str], str] = {}
+        # Who recorded it, and its name.
+        self.streams: dict[tuple[str, str, str], tuple[int, str]] = {}
         self._clock_ns = clock_ns
         self._last = 0
 
@@ -35,22 +38,38 @@ class InMemoryGenerations:
         self._job = job_name
         self.ledger = ledger or Ledger()
 
-    def take_over(self, start: str) -> Takeover:
+    def new_run(self) -> str:
         with self.ledger.lock:
-            generation = self.ledger.generation[self._job] = self.ledger.generation.get(self._job, 0) + 1
+            return run_id(time.time_ns(), self.ledger.run.get(self._job, ("", 0))[0] or None)
+
+    def take_over(self, run: str, start: str) -> Takeover:
+        with self.ledger.lock:
+            generation = self.ledger.generation.get(self._job, 0)
+            newest, ran_as = self.ledger.run.get(self._job, (None, None))
             position = self.ledger.position.setdefault(self._job, start)
-            streams = [stream for (job, _, _), stream in self.ledger.streams.items() if job == self._job]
-            return Takeover(generation, position, streams)
+            if newest == run and ran_as == generation:
+                return Takeover(generation, position, self.ledger.fenced_at.get(self._job), False)
+            if newest is not None and newest >= run:
+                raise Fenced(self._job, ran_as if newest == run else None, generation)
+            self.ledger.generation[self._job] = generation + 1
+            self.ledger.run[self._job] = (run, generation + 1)
+            self.ledger.fenced_at.pop(self._job, None)
+            return Takeover(generation + 1, position, None, True)
+
+    def older_streams(self, generation: int) -> list[str]:
+        with self.ledger.lock:
+            streams = self.ledger.streams.items()
+            return [stream for (job, _, _), (made, stream) in streams if job == self._job and made < generation]
 
     def fence(self, generation: int) -> str:
         with self.ledger.lock:
             self._check(generation)
-            moment = self.ledger.fenced_at[self._job] = self.ledger.committed()
-            return moment
+            return self.ledger.fenced_at.setdefault(self._job, self.ledger.committed())
 
     def stream(self, table_id: str, shard: str) -> str | None:
         with self.ledger.lock:
-            return self.ledger.streams.get((self._job, table_id, shard))
+            found = self.ledger.streams.get((self._job, table_id, shard))
+            return found[1] if found else None
 
     def record_stream(
         self, generation: int, table_id: str, shard: str, stream: str, *, replaces: str | None
@@ -59,7 +78,7 @@ class InMemoryGenerations:
             self._check(generation)
             if self.stream(table_id, shard) != replaces:
                 return None
-            self.ledger.streams[self._job, table_id, shard] = stream
+            self.ledger.streams[self._job, table_id, shard] = (generation, stream)
             return self.ledger.committed()
 
     def advance(self, generation: int, position: str) -> None:

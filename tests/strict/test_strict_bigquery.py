@@ -24,7 +24,7 @@ from contract import tables, timestamps
 from contract.changes import Change, Column
 from local.emulators import BigQueryEmulator
 from pipeline import clients
-from pipeline.sink import rows, shards
+from pipeline.sink import rows
 from pipeline.sink.changelogs import Changelogs, Destinations
 from pipeline.sink.shards import Shard, SinkClients
 from tests.conftest import Warehouse
@@ -781,7 +781,7 @@ def batch_of(*changes: Change) -> pa.Table:
 
 def shard_of(bq: Any, generations: InMemoryGenerations | None = None) -> tuple[Shard, InMemoryGenerations]:
     generations = generations or InMemoryGenerations()
-    taken = generations.take_over(timestamps.now())
+    taken = generations.take_over("run", timestamps.now())
     query = clients.bigquery_client(bq.rest, PROJECT)
     destinations = Destinations(project=PROJECT, places=tables.CHANGELOGS)
     made = SinkClients(
@@ -791,12 +791,12 @@ def shard_of(bq: Any, generations: InMemoryGenerations | None = None) -> tuple[S
         destinations=destinations,
         generations=generations,  # type: ignore[arg-type]
         generation=taken.generation,
+        sleep=lambda _: None,
     )
     return Shard(made, "payment_audit_trail", "0"), generations
 
 
-def test_the_products_shard_appends_to_it_exactly_once(bq: StrictBigQuery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "_BACKOFF_SECONDS", (0.0, 0.0))
+def test_the_products_shard_appends_to_it_exactly_once(bq: StrictBigQuery) -> None:
     bq.create_tables()
     shard, generations = shard_of(bq)
     position, _ = shard.append(None, batch_of(change("p0")), COLUMNS)

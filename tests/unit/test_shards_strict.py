@@ -55,7 +55,7 @@ class Sink:
     def __init__(self, bq: StrictBigQuery, clock: Clock) -> None:
         self.bq, self.clock = bq, clock
         self.generations = InMemoryGenerations(ledger=Ledger(lambda: int(clock.now * 1e9)))
-        self.generations.take_over(timestamps.now())
+        self.generations.take_over("run", timestamps.now())
         self.write = clients.write_client(bq.grpc)
         self.query = clients.bigquery_client(bq.rest, PROJECT)
         self.made: list[Shard] = []
