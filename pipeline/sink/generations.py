@@ -157,6 +157,12 @@ class Generations:
 
         self._checked(generation, work)
 
+    def position(self) -> str | None:
+        """The resume position: what a running job has behind it. None where no job has run."""
+        with self._database.snapshot() as snapshot:
+            row = _first(snapshot.read("jobs", ["ResumePosition"], _keys([self._job])))
+        return _text(row[0]) if row and row[0] else None
+
     def _checked(self, generation: int, work: Callable[[Any], Any]) -> Any:
         """Runs `work` in a transaction in which this generation is the newest."""
 

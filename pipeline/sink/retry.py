@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -140,19 +140,16 @@ class _Late(Exception):
     """BigQuery keeps an append waiting for longer than a round has."""
 
 
-class _Bounded:
-    """The changelogs, until time is up. An append asks for them before each of its tries, and else waits for ever."""
+def _until(seconds: float) -> Callable[[float], None]:
+    """A sleep for what waits by time: it ends the waiting once the time is up."""
+    ends = time.monotonic() + seconds
 
-    def __init__(self, changelogs: Any, seconds: float) -> None:
-        self._changelogs = changelogs
-        self._until = time.monotonic() + seconds
-        self.forget = changelogs.forget
-
-    def conform(self, *arguments: Any) -> dict[str, str]:
-        if time.monotonic() > self._until:
+    def sleep(pause: float) -> None:
+        if time.monotonic() + pause > ends:
             raise _Late
-        names: dict[str, str] = self._changelogs.conform(*arguments)
-        return names
+        time.sleep(pause)
+
+    return sleep
 
 
 class Retrier:
@@ -176,11 +173,15 @@ class Retrier:
         """Tries them. Then each is resolved, has one attempt more, is parked, or waits for a service as it is."""
         done = _Round()
         try:
+            # What lies behind the resume position is not read again, by this job or a later one. Before that, the
+            # job itself may still append the change, and does not look whether it is there.
+            passed = self._settings.sink.generations().position() or ""
+            behind = (x for x in self._queue.letters("retry") if x.coordinates.commit_timestamp < passed)
             # As many at once as may be in memory.
-            for letters in bounded(self._queue.letters("retry")):
+            for letters in bounded(behind):
                 self._try(letters, done)
         except Exception as error:
-            # The folder or bucket itself. What was not reached stays as it is.
+            # The folder or bucket itself, or the metadata database. What was not reached stays as it is.
             done.wait([], self._settings.directory, type(error).__name__)
         tell(done.tried, done.resolved, done.failed, done.parked)
         _tell_waiting(done, {stream.name for stream in self._settings.streams})
@@ -312,8 +313,7 @@ class Retrier:
         if not missing.num_rows:
             return []
         # A stream of its own each time: what an older try left open is finalized and looked through first.
-        changelogs: Any = _Bounded(self._clients.changelogs, self._patience)
-        shard = Shard(replace(self._clients, changelogs=changelogs), table, _SHARD)
+        shard = Shard(replace(self._clients, sleep=_until(self._patience)), table, _SHARD)
         try:
             _, outcome = shard.append(None, missing, columns)
         finally:

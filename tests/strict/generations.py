@@ -86,6 +86,10 @@ class InMemoryGenerations:
             self._check(generation)
             self.ledger.position[self._job] = max(position, self.ledger.position[self._job])
 
+    def position(self) -> str | None:
+        with self.ledger.lock:
+            return self.ledger.position.get(self._job)
+
     def _check(self, generation: int) -> None:
         newest = self.ledger.generation.get(self._job, 0)
         if newest != generation:

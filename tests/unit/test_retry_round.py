@@ -31,6 +31,7 @@ from pipeline.source.query import ChangeStream
 from pipeline.source.records import DataChange, Mod
 from pipeline.steps import dead_letter
 from pipeline.transforms.filter import Ignored
+from tests.strict.generations import InMemoryGenerations
 
 STREAM = "PaymentAuditTrailChangeStream"
 CARD = "4111111111111111"
@@ -55,6 +56,7 @@ class Services:
     rewind: list[Exception] = field(default_factory=list)
     append: dict[str, Callable[[pa.Table], Outcome]] = field(default_factory=dict)
     there: set[str] = field(default_factory=set)
+    generations: InMemoryGenerations = field(default_factory=InMemoryGenerations)
     appended: list[str] = field(default_factory=list)
     rewinds: list[Any] = field(default_factory=list)
     reads: list[Any] = field(default_factory=list)
@@ -109,6 +111,7 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Services:
 def settings(services: Services, tmp_path: Path) -> RetrySettings:
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps({"v1": base64.b64encode(b"k" * 32).decode()}))
+    services.generations.take_over("run", "2026-11-23T10:00:00.000000000Z")
     connected = SinkClients(
         write=None,
         query=services,
@@ -126,7 +129,7 @@ def settings(services: Services, tmp_path: Path) -> RetrySettings:
         payment_states=payments.PAYMENT_STATES,
         ignored=Ignored(),
         streams=(ChangeStream(name=STREAM, database="projects/p/instances/i/databases/d", endpoint="127.0.0.1:1"),),
-        sink=SimpleNamespace(connect=lambda: connected),  # type: ignore[arg-type]
+        sink=SimpleNamespace(connect=lambda: connected, generations=lambda: services.generations),  # type: ignore[arg-type]
     )
 
 
@@ -161,6 +164,19 @@ def record(second: int, **new: str) -> DataChange:
         mod_type="INSERT", value_capture_type="NEW_ROW_AND_OLD_VALUES", number_of_records_in_transaction=1,
         number_of_partitions_in_transaction=1, transaction_tag="", is_system_transaction=False,
     )  # fmt: skip
+
+
+def test_what_the_job_may_still_append_is_not_tried_before_the_position_has_passed_it(
+    settings: RetrySettings, queue: DeadLetterQueue, services: Services
+) -> None:
+    services.generations = InMemoryGenerations()
+    services.generations.take_over("run", change(5).commit_timestamp)
+    queue.put([letter(4), letter(5), letter(6)])
+    rounds(settings)
+    assert open_letters(queue) == {"p5": ("retry", 0), "p6": ("retry", 0)}
+    services.generations.advance(1, "2026-11-23T10:00:00.000000000Z")
+    rounds(settings)
+    assert open_letters(queue) == {}
 
 
 def open_letters(queue: DeadLetterQueue) -> dict[str, tuple[str, int]]:
@@ -211,12 +227,12 @@ def test_a_table_that_is_away_holds_up_no_other_table_and_is_no_attempt(
 def test_a_table_that_keeps_an_append_waiting_is_left_until_the_next_round(
     settings: RetrySettings, queue: DeadLetterQueue, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As `Shard` waits: it asks for the table before each of its tries, for as long as BigQuery is away."""
+    """As `Shard` waits: by its clients' sleep, for as long as BigQuery is away."""
 
     def shard(clients: SinkClients, table: str, name: str) -> Any:
         def append(_: Any, batch: pa.Table, columns: Any) -> Any:
             while table == PAYMENT:
-                clients.changelogs.conform(table, columns, ())
+                clients.sleep(1.0)
             return services.shard(clients, table, name).append(_, batch, columns)
 
         return SimpleNamespace(append=append, close=lambda: None)
