@@ -151,7 +151,7 @@ class StreamJob(pulumi.ComponentResource):
             num_workers=pipeline.workers,
             max_workers=pipeline.max_workers,
             enable_streaming_engine=True,
-            additional_experiments=["use_runner_v2", _streaming_mode(pipeline)],
+            additional_experiments=["use_runner_v2", _streaming_mode(pipeline), options.NO_EXCEPTION_SAMPLING],
             additional_pipeline_options=scratch.memory_profiles.apply(lambda url: beam_options(pipeline, url)),
             ip_configuration="WORKER_IP_PRIVATE",
             subnetwork=place.subnetwork,
