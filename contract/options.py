@@ -6,25 +6,59 @@ they cannot drift. Names are those of Google's template where it has the same th
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from contract import payments, tables
+from contract import payments, tables, timestamps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One launch option. `default` None means required. `regex` is checked at launch, by the template and the job."""
+    """One launch option. `default` None means required.
+
+    `regex` is what the template checks, which knows nothing else. `broken` has the whole rule, for a preview and for
+    the job: `low` and `high` bound a number, `parse` raises ValueError for what is left, `rule` says it in words.
+    """
 
     name: str
     help: str
     default: str | None = ""
     regex: str | None = None
+    rule: str = ""
+    low: float | None = None
+    high: float | None = None
+    parse: Callable[[str], object] = str
 
     @property
     def required(self) -> bool:
         return self.default is None
 
+    def broken(self, value: str) -> str | None:
+        """The rule that a value breaks, as in "must be …"; None where it keeps them all."""
+        kept = re.fullmatch(self.regex or ".*", value) and not re.search(r"[\x00-\x1f\x7f]", value)
+        if kept and self.low is not None and self.high is not None:
+            kept = self.low <= float(value) <= self.high
+        try:
+            self.parse(value)
+        except ValueError:
+            kept = False
+        bounds = "" if self.low is None else f" from {self.low:.15g} to {self.high:.15g}"
+        return None if kept else f"{self.rule or self.regex}{bounds}"
+
+
+def named(name: str) -> Option:
+    """The option of that name. Raises LookupError."""
+    for option in OPTIONS:
+        if option.name == name:
+            return option
+    raise LookupError(f"launch options must be in contract/options.py, got {name}. Add it there.")
+
+
+# Not an option of ours but an experiment of Dataflow's, which keeps what a failing step was given, cards included, in
+# Cloud Storage unless it is told not to.
+NO_EXCEPTION_SAMPLING: Final = "disable_always_on_exception_sampling"
 
 # Not an option of ours but an experiment of Dataflow's, which keeps what a failing step was given, cards included, in
 # Cloud Storage unless it is told not to.
@@ -32,25 +66,102 @@ NO_EXCEPTION_SAMPLING: Final = "disable_always_on_exception_sampling"
 
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _INT = r"[0-9]+"
+_WHOLE = "a whole number"
 _BOOL = r"true|false"
-_TIME = r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z"
+_TIME = r"|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z"
+_MOMENT = "a moment that there is, RFC 3339 in UTC such as 2026-11-23T09:00:00Z, or empty"
+# A name of Spanner's or BigQuery's, and lists of them.
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_TABLE = rf"{_NAME}(\.{_NAME})?"
+_FIELD = rf"{_NAME}(\.{_NAME})?(\.{_NAME})?"
+_PROJECT = r"[a-z0-9][a-z0-9.:-]*"
+_INSTANCE = r"[a-z][a-z0-9-]*"
+_DATABASE = r"[a-z][a-z0-9_-]*"
+_HOST = r"([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])"
+
+
+def _listed(one: str) -> Callable[[str], None]:
+    """What raises ValueError for a value that is no list of such names with commas."""
+
+    def parse(value: str) -> None:
+        if value and not re.fullmatch(f"{one}( *, *{one})*", value):
+            raise ValueError
+
+    return parse
+
+
+def _moment(value: str) -> None:
+    """Raises ValueError for a day or an hour that there is not."""
+    if value:
+        timestamps.to_nanos(timestamps.normalise(value))
+
 
 OPTIONS: Final = (
     # Source
-    Option(name="spannerProjectId", help="Project of the Spanner instance.", default=None),
-    Option(name="spannerInstanceId", help="Spanner instance to read from.", default=None),
-    Option(name="spannerDatabase", help="Spanner database to read from.", default=None),
-    Option(name="spannerDatabaseRole", help="Database role to read with. Empty: no fine-grained access."),
-    Option(name="spannerMetadataInstanceId", help="Instance of the metadata database.", default=None),
-    Option(name="spannerMetadataDatabase", help="Database with resume position and generations.", default=None),
-    Option(name="spannerChangeStreamNames", help="Change streams to read, comma separated.", default=None),
+    Option(
+        name="spannerProjectId",
+        help="Project of the Spanner instance.",
+        default=None,
+        regex=_PROJECT,
+        rule="a Google Cloud project id",
+    ),
+    Option(
+        name="spannerInstanceId",
+        help="Spanner instance to read from.",
+        default=None,
+        regex=_INSTANCE,
+        rule="an instance id",
+    ),
+    Option(
+        name="spannerDatabase",
+        help="Spanner database to read from.",
+        default=None,
+        regex=_DATABASE,
+        rule="a database id",
+    ),
+    Option(
+        name="spannerDatabaseRole",
+        help="Database role to read with. Empty: no fine-grained access.",
+        regex=rf"|{_NAME}",
+        rule="empty or the name of a database role",
+    ),
+    Option(
+        name="spannerMetadataInstanceId",
+        help="Instance of the metadata database.",
+        default=None,
+        regex=_INSTANCE,
+        rule="an instance id",
+    ),
+    Option(
+        name="spannerMetadataDatabase",
+        help="Database with resume position and generations.",
+        default=None,
+        regex=_DATABASE,
+        rule="a database id",
+    ),
+    Option(
+        name="spannerChangeStreamNames",
+        help="Change streams to read, comma separated.",
+        default=None,
+        regex=".*[^ ,].*",
+        parse=_listed(_NAME),
+        rule="names of change streams, comma separated",
+    ),
     Option(name="rpcPriority", help="Priority of Spanner reads.", default="HIGH", regex="HIGH|MEDIUM|LOW"),
     Option(
         name="startTimestamp",
         help="Where the first job of a name begins, RFC 3339 UTC. Empty: now. Later ones go on at the resume position.",
         regex=_TIME,
+        rule=_MOMENT,
+        parse=_moment,
     ),
-    Option(name="endTimestamp", help="Last commit timestamp to read. Empty: never ends.", regex=_TIME),
+    Option(
+        name="endTimestamp",
+        help="Last commit timestamp to read. Empty: never ends.",
+        regex=_TIME,
+        rule=_MOMENT,
+        parse=_moment,
+    ),
     Option(
         name="readMode",
         help="tail: one long query a partition, which pushes (Google Cloud). "
@@ -58,15 +169,37 @@ OPTIONS: Final = (
         default="tail",
         regex="tail|windows",
     ),
-    Option(name="heartbeatMillis", help="Heartbeat of a change stream query.", default="1000", regex=_INT),
-    Option(name="windowMillis", help="Shortest window of readMode=windows.", default="200", regex=_INT),
-    Option(name="spannerEndpoint", help="host:port of Spanner. Empty: Google Cloud."),
+    Option(
+        name="heartbeatMillis",
+        help="Heartbeat of a change stream query.",
+        default="1000",
+        regex=_INT,
+        rule=_WHOLE,
+        low=1_000,
+        high=300_000,
+    ),
+    Option(
+        name="windowMillis",
+        help="Shortest window of readMode=windows.",
+        default="200",
+        regex=_INT,
+        rule=_WHOLE,
+        low=1,
+        high=3_600_000,
+    ),
+    Option(
+        name="spannerEndpoint",
+        help="host:port of Spanner. Empty: Google Cloud.",
+        regex=rf"|{_HOST}:[0-9]+",
+        rule="empty or host:port",
+    ),
     # Transforms
     Option(
         name="maskingKeys",
         help="Where the masking keys are: projects/P/secrets/S (every enabled version), or file:PATH.",
         default=None,
         regex=r"projects/[^/]+/secrets/[^/]+|file:.+",
+        rule="projects/P/secrets/S or file:PATH",
     ),
     Option(
         name="newColumns",
@@ -78,23 +211,55 @@ OPTIONS: Final = (
         name="paymentStates",
         help="STATUS=state pairs; states are initiated, processed and failed.",
         default=payments.format_states(payments.PAYMENT_STATES),
+        parse=payments.parse_states,
+        rule=f"STATUS=state pairs with a state of {', '.join(payments.STATES)}",
     ),
-    Option(name="ignoreFields", help="Columns to leave out, comma separated, as table.column or column."),
-    Option(name="ignoreTables", help="Tables to leave out, comma separated."),
+    Option(
+        name="ignoreFields",
+        help="Columns to leave out, comma separated, as table.column or column.",
+        parse=_listed(_FIELD),
+        rule="table.column or column, comma separated",
+    ),
+    Option(
+        name="ignoreTables",
+        help="Tables to leave out, comma separated.",
+        parse=_listed(_TABLE),
+        rule="tables, comma separated",
+    ),
     # Sink
-    Option(name="bigQueryProjectId", help="Project of the datasets.", default=None),
+    Option(
+        name="bigQueryProjectId",
+        help="Project of the datasets.",
+        default=None,
+        regex=_PROJECT,
+        rule="a Google Cloud project id",
+    ),
     Option(
         name="bigQueryDataset",
         help="Dataset of tables that have no place of their own.",
         default=tables.PAYMENT_DATASET,
+        regex=r"[A-Za-z0-9_]+",
+        rule="a dataset's name",
     ),
     Option(
         name="bigQueryChangelogTableNameTemplate",
         help="Name of a changelog table that has no place of its own.",
         default="{_metadata_spanner_table_name}_changelog",
+        regex=rf"[A-Za-z0-9_-]*\{{{tables.TABLE_NAME}\}}[A-Za-z0-9_-]*",
+        rule=f"a table's name with {{{tables.TABLE_NAME}}} in it",
     ),
-    Option(name="bigQueryEndpoint", help="URL of BigQuery's REST API. Empty: Google Cloud."),
-    Option(name="bigQueryStorageEndpoint", help="host:port of the Storage Write API. Empty: Google Cloud."),
+    Option(
+        name="bigQueryEndpoint",
+        help="URL of BigQuery's REST API. Empty: Google Cloud.",
+        regex=rf"|https?://{_HOST}(:[0-9]+)?(/[^ ]*)?",
+        rule="empty or an http:// or https:// URL",
+    ),
+    Option(
+        name="bigQueryStorageEndpoint",
+        help="host:port of the Storage Write API. Empty: Google Cloud.",
+        regex=rf"|{_HOST}:[0-9]+",
+        rule="empty or host:port",
+    ),
     Option(
         name="writeMode",
         help="exactly-once, or at-least-once (cheaper; after a kill, rows between resume position and kill can be "
@@ -102,18 +267,59 @@ OPTIONS: Final = (
         default="exactly-once",
         regex="exactly-once|at-least-once",
     ),
-    Option(name="numStorageWriteApiStreams", help="Write streams a table.", default="1", regex="[1-9][0-9]*"),
-    Option(name="batchMillis", help="How long rows are gathered before an append.", default="200", regex=_INT),
-    Option(name="batchRows", help="Most rows in one append.", default="500", regex="[1-9][0-9]*"),
+    Option(
+        name="numStorageWriteApiStreams",
+        help="Write streams a table.",
+        default="1",
+        regex="[1-9][0-9]*",
+        rule=_WHOLE,
+        low=1,
+        high=1_000,
+    ),
+    Option(
+        name="batchMillis",
+        help="How long rows are gathered before an append.",
+        default="200",
+        regex=_INT,
+        rule=_WHOLE,
+        low=0,
+        high=60_000,
+    ),
+    Option(
+        name="batchRows",
+        help="Most rows in one append.",
+        default="500",
+        regex="[1-9][0-9]*",
+        rule=_WHOLE,
+        low=1,
+        high=100_000,
+    ),
     # Dead letters
-    Option(name="deadLetterQueueDirectory", help="Where dead letters go: a path or gs:// URL.", default=None),
+    Option(
+        name="deadLetterQueueDirectory",
+        help="Where dead letters go: a path or gs:// URL.",
+        default=None,
+        regex=r"gs://[a-z0-9][a-z0-9._-]*[a-z0-9](/[^?#*]*)?|[^:?#*]*[^:?#* ]",
+        rule="a path, or a gs:// URL with its bucket",
+    ),
     Option(
         name="dlqRetryMinutes",
         help="Minutes between two tries of the dead letters.",
         default="10",
         regex=r"[0-9]+(\.[0-9]+)?",
+        rule="a number of minutes",
+        low=0.01,
+        high=525_600,
     ),
-    Option(name="dlqMaxRetries", help="Tries before a letter is set aside in severe/.", default="5", regex=_INT),
+    Option(
+        name="dlqMaxRetries",
+        help="Tries before a letter is set aside in severe/.",
+        default="5",
+        regex=_INT,
+        rule=_WHOLE,
+        low=0,
+        high=1_000,
+    ),
     Option(name="disableDlqRetries", help="Do not retry dead letters.", default="false", regex=_BOOL),
     # Job
     Option(

@@ -57,7 +57,7 @@ def parse_states(text: str) -> dict[str, str]:
     states = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         status, _, state = part.partition("=")
-        if state not in STATES:
+        if state not in STATES or not status or status != status.strip():
             raise ValueError(
                 f"paymentStates must be STATUS=state pairs with a state of {', '.join(STATES)}, got {part!r}. "
                 "Set it in Pulumi.<stack>.yaml."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from components.settings.reader import Reader
-from contract import options, payments
+from contract import options, payments, tables
 
 # Launch options that a stack's config sets, under their own names. Resources give the rest; endTimestamp and dryRun are
 # for a person who launches a job by hand.
@@ -19,6 +19,8 @@ LAUNCH_OPTIONS: Final = (
     "paymentStates",
     "ignoreFields",
     "ignoreTables",
+    "bigQueryDataset",
+    "bigQueryChangelogTableNameTemplate",
     "writeMode",
     "numStorageWriteApiStreams",
     "batchMillis",
@@ -79,16 +81,17 @@ class PipelineSettings:
             read.refuse("image", rule, self.image)
         if self.workers > self.max_workers:
             read.refuse("workers", f"at most maxWorkers ({self.max_workers})", str(self.workers))
+        dataset, made = self.options["bigQueryDataset"], sorted({table.dataset for table in tables.all_tables()})
+        if dataset not in made:
+            read.refuse("bigQueryDataset", f"one that a stack makes: {', '.join(made)}", dataset)
         if read.stack == "prod" and self.options["newColumns"] != "hold":
             rule = "hold in prod, where a column is kept NULL until somebody has classified it"
             read.refuse("newColumns", rule, self.options["newColumns"])
 
 
 def _option(read: Reader, name: str) -> str:
-    """A launch option, by the contract's own rule."""
-    [option] = [option for option in options.OPTIONS if option.name == name]
-    value = read.text(name, option.regex or ".*", option.regex or "text")
-    return _checked(read, payments.parse_states, value) if name == "paymentStates" else value
+    """A launch option, by the contract's own rule: what the job would refuse, a preview does."""
+    return read.checked(name, options.named(name).broken)
 
 
 def _checked(read: Reader, parse: Callable[[str], object], value: str) -> str:

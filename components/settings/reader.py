@@ -30,6 +30,13 @@ class Reader:
             self.refuse(key, rule, value)
         return value or ""
 
+    def checked(self, key: str, broken: Callable[[str], str | None]) -> str:
+        """A text by `broken`, which gives the rule that a value breaks, or None."""
+        value = self._value(key)
+        if value is not None and (rule := broken(value)):
+            self.refuse(key, rule, value)
+        return value or ""
+
     def integer(self, key: str, low: int, high: int) -> int:
         value = self._value(key)
         if value is not None and not (re.fullmatch(r"\d+", value) and low <= int(value) <= high):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -11,7 +12,9 @@ import yaml
 from components.config import ROOT, StackFileError, stack_config
 from components.settings import LAUNCH_OPTIONS, Settings, SettingsError
 from contract import options
-from guardrails.graph import IMAGE
+from guardrails.graph import IMAGE, graph_of
+from pipeline.jobs.settings import SettingsError as LaunchError
+from pipeline.jobs.settings import parse as parse_launch
 
 STACKS = ("dev", "staging", "prod", "local")
 DECLARED = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
@@ -107,7 +110,7 @@ def test_the_stack_s_own_config_is_accepted(stack: str) -> None:
         ("readMode", "poll", "tail|windows"),
         ("writeMode", "twice", "exactly-once|at-least-once"),
         ("newColumns", "drop", "scan|hold"),
-        ("batchRows", 0, "[1-9][0-9]*"),
+        ("batchRows", 0, "a whole number from 1 to 100000"),
         ("logLevel", "LOUD", "DEBUG|INFO|WARNING|ERROR"),
         ("spannerEndpoint", "spanner.example.com:9010", "empty, a host:port of this machine or a host:443 (TLS)"),
         (
@@ -143,6 +146,145 @@ def test_a_missing_value_is_refused(key: str) -> None:
 def test_an_unknown_payment_state_is_refused() -> None:
     [problem] = refusal(paymentStates="DONE=finished")
     assert "initiated, processed, failed" in problem
+
+
+# Values that an option must not have. What a preview takes of them ends the job, or is never heard of again.
+BAD_OPTIONS: dict[str, tuple[Any, ...]] = {
+    "rpcPriority": ("", "high", "HIGH ", "HIGH|LOW"),
+    "startTimestamp": (
+        "yesterday",
+        "2026-11-23",
+        "2026-13-01T00:00:00Z",
+        "2026-02-30T00:00:00Z",
+        "2026-11-23T25:00:00Z",
+        "2026-11-23T09:00:00+01:00",
+        "2026-11-23T09:00:00.0123456789Z",
+        "2026-11-23T09:00:00Z\n",
+    ),
+    "readMode": ("", "tail,windows", "Tail"),
+    "heartbeatMillis": (0, 999, 300_001, "1e3", "-1", "", "１０００", "9" * 400),
+    "windowMillis": (0, 3_600_001, "0.5", ""),
+    "newColumns": ("", "drop", "scan hold"),
+    "paymentStates": ("DONE", "DONE=finished", "=initiated", "DONE=", "A=initiated;B=failed", "A =initiated"),
+    "ignoreFields": (
+        "payment_audit_trail.Error Details",
+        "a.b.c.d",
+        "a..b",
+        ".b",
+        "a.",
+        "a;b",
+        "a,,b",
+        "a,",
+        "*",
+        "`a`",
+        "a-b",
+        "1a",
+        "Größe",
+        "a\nb",
+    ),
+    "ignoreTables": ("Error Details", "a.b.c", "a;b", "a,,b", "a,", "*", "`a`", "a\tb"),
+    "bigQueryDataset": ("", "nowhere", "payment-audit", "p.payment_audit"),
+    "bigQueryChangelogTableNameTemplate": (
+        "",
+        "changes",
+        "{table}_changelog",
+        "{_metadata_spanner_table_name} log",
+        "d.{_metadata_spanner_table_name}",
+    ),
+    "writeMode": ("", "twice", "exactly_once"),
+    "numStorageWriteApiStreams": (0, "-1", "1.5", "", 1_001),
+    "batchMillis": ("-1", 60_001, "0.2", ""),
+    "batchRows": (0, "-5", "1e3", "", 100_001),
+    "dlqRetryMinutes": ("0", "0.0", "-1", "ten", "1e9", "", ".5", "nan", "inf", "525601"),
+    "dlqMaxRetries": ("-1", "1.0", 1_001, ""),
+    "disableDlqRetries": ("", "True", "yes", "0"),
+    "logLevel": ("", "LOUD", "info", "TRACE"),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in BAD_OPTIONS.items() for v in values])
+def test_a_launch_option_that_the_job_cannot_take_is_refused_in_the_preview(name: str, value: Any) -> None:
+    [problem] = refusal(**{name: value})
+    assert problem.startswith(f"{name} must be ")
+    assert problem.endswith("Set it in Pulumi.dev.yaml.")
+
+
+def test_every_launch_option_of_a_stack_has_been_seen_refused() -> None:
+    assert set(BAD_OPTIONS) == set(LAUNCH_OPTIONS)
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in BAD_OPTIONS.items() for v in values])
+def test_what_the_job_refuses_at_its_launch_the_preview_has_refused(name: str, value: Any) -> None:
+    """Not the other way round: a person who launches a job by hand may go further than a stack."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    required = {o.name: "file:/k" if o.name == "maskingKeys" else "x" for o in options.OPTIONS if o.required}
+    with contextlib.suppress(LaunchError):
+        parse_launch([f"--{n}={v}" for n, v in (required | {name: text}).items()])
+        return
+    assert options.named(name).broken(text)
+
+
+@pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.name)
+def test_an_option_takes_its_own_default_and_no_line_break(option: options.Option) -> None:
+    assert option.default is None or option.broken(option.default) is None
+    assert option.broken("a\nb") is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "spannerProjectId": ("", "My Project", "p/q"),
+        "spannerInstanceId": ("", "audit/instance", "Instance"),
+        "spannerDatabase": ("", "audit db", "a/b"),
+        "spannerDatabaseRole": ("a b", "1a", "a;b"),
+        "spannerMetadataInstanceId": ("", "a b"),
+        "spannerMetadataDatabase": ("", "a b"),
+        "spannerChangeStreamNames": ("", " ", ",", "A,,B", "A;B", "A B", "1A", "A-B"),
+        "endTimestamp": ("never", "2026-02-30T00:00:00Z"),
+        "spannerEndpoint": ("localhost", "http://localhost:1", "localhost:port", "a b:1"),
+        "maskingKeys": ("", "keys.json", "projects/p/secrets/s/versions/1", "file:"),
+        "bigQueryProjectId": ("", "a b"),
+        "bigQueryEndpoint": ("localhost:9050", "ftp://x", "http://", "http://a b"),
+        "bigQueryStorageEndpoint": ("localhost", "https://x:1"),
+        "deadLetterQueueDirectory": ("", " ", "gs://", "gs://Bucket/x", "gs:/bucket", "s3://bucket/x", "gs://b ucket"),
+        "dryRun": ("", "yes"),
+    }.items(),
+)
+def test_an_option_that_resources_or_people_give_has_a_rule_too(name: str, values: tuple[str, ...]) -> None:
+    assert [value for value in values if options.named(name).broken(value) is None] == []
+
+
+# Launch options that no stack sets: what its resources give, and what is for a person who launches a job by hand.
+DERIVED = {
+    "spannerProjectId",
+    "spannerInstanceId",
+    "spannerDatabase",
+    "spannerDatabaseRole",
+    "spannerMetadataInstanceId",
+    "spannerMetadataDatabase",
+    "spannerChangeStreamNames",
+    "spannerEndpoint",
+    "bigQueryProjectId",
+    "bigQueryEndpoint",
+    "bigQueryStorageEndpoint",
+    "maskingKeys",
+    "deadLetterQueueDirectory",
+}
+BY_HAND = {"endTimestamp", "dryRun"}
+
+
+def test_a_stack_can_set_every_launch_option_or_its_resources_give_it() -> None:
+    """An option that nothing can set is dead: whoever reads of it waits for what it never does."""
+    assert {*LAUNCH_OPTIONS, *DERIVED, *BY_HAND} == {option.name for option in options.OPTIONS}
+    assert len(LAUNCH_OPTIONS) + len(DERIVED) + len(BY_HAND) == len(options.OPTIONS)
+    endpoints = {
+        "spannerEndpoint": "spanner.us-east4.rep.googleapis.com:443",
+        "bigQueryEndpoint": "https://bigquery.us-east4.rep.googleapis.com",
+        "bigQueryStorageEndpoint": "bigquerystorage.us-east4.rep.googleapis.com:443",
+    }
+    given = graph_of("prod", endpoints).one("FlexTemplateJob").inputs["parameters"]
+    assert set(given) >= DERIVED
+    assert {name: rule for name, value in given.items() if (rule := options.named(name).broken(value))} == {}
 
 
 def test_prod_must_be_protected_and_survive_a_region_and_hold_new_columns() -> None:

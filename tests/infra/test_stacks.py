@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from components.config import ROOT, stack_config
+from components.settings import LAUNCH_OPTIONS
 from components.spanner import SchemaOwnerError
 from contract import options, queries, schema, tables
 from delivery import stacks
@@ -130,6 +131,8 @@ def test_every_setting_of_the_job_reaches_it() -> None:
         "paymentStates": "DONE=processed",
         "ignoreFields": "ErrorDetails",
         "ignoreTables": "audit_logs",
+        "bigQueryDataset": "audit_service_dataset",
+        "bigQueryChangelogTableNameTemplate": "changes_of_{_metadata_spanner_table_name}",
         "writeMode": "at-least-once",
         "numStorageWriteApiStreams": 2,
         "batchMillis": 100,
@@ -142,6 +145,7 @@ def test_every_setting_of_the_job_reaches_it() -> None:
     parameters = graph_of("dev", given).one("FlexTemplateJob").inputs["parameters"]
     as_text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
     assert {name: parameters[name] for name in given} == as_text
+    assert given.keys() == set(LAUNCH_OPTIONS)
 
 
 def test_a_changed_job_is_drained_and_then_replaced(graph: Graph) -> None:
