@@ -60,10 +60,6 @@ def named(name: str) -> Option:
 # Cloud Storage unless it is told not to.
 NO_EXCEPTION_SAMPLING: Final = "disable_always_on_exception_sampling"
 
-# Not an option of ours but an experiment of Dataflow's, which keeps what a failing step was given, cards included, in
-# Cloud Storage unless it is told not to.
-NO_EXCEPTION_SAMPLING: Final = "disable_always_on_exception_sampling"
-
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _INT = r"[0-9]+"
 _WHOLE = "a whole number"

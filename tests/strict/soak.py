@@ -45,8 +45,8 @@ def blows(service: StrictService) -> dict[str, tuple[int, Callable[[random.Rando
         service.await_job()
 
     return {
-        "job killed": (3, kill_job),
-        "runner killed": (2, kill_runner),
+        "job killed": (4, kill_job),
+        "runner killed": (4, kill_runner),
         "Spanner's connections cut": (1, lambda _: spanner.ask("drop_connections")),
         "Spanner's sessions ended": (1, lambda _: spanner.ask("end_sessions")),
         "Spanner fails in the middle of rows": (
