@@ -482,3 +482,23 @@ def test_the_same_trouble_of_a_thousand_partitions_is_one_line(caplog: pytest.Lo
         clock[0] += 60
         voice.failed(Unavailable(), 40, START)
     assert len(caplog.records) == 2
+
+
+def test_children_that_begin_where_a_window_ends_are_found_by_the_next_one(
+    spanner: FakeSpanner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A query may leave out what bears its very start or end: the emulator does so with children."""
+    boundary = at(5)
+    moments = iter([boundary, *(at(i) for i in range(6, 50))])
+    monkeypatch.setattr(reading.timestamps, "now", lambda: next(moments))
+
+    class Boundary(FakeSpanner):
+        def run(self, start: str, *, end: str = "", **_: Any) -> Iterator[Any]:
+            if start < boundary < end:
+                yield ChildPartitions((Child("x", boundary, ("a",)),))
+
+    readers = PartitionReaders(Boundary({}), Reading(mode="windows", window_millis=1))  # type: ignore[arg-type]
+    readers.read({"a": START})
+    items = [readers.next(10.0), readers.next(10.0)]
+    readers.close()
+    assert items[1] == ("a", Ended((Child("x", boundary, ("a",)),)))
