@@ -30,7 +30,7 @@ def test_every_problem_is_named_at_once() -> None:
     for name in REQUIRED:
         assert f"--{name} is required" in message
     assert "--writeMode must be exactly-once|at-least-once, got 'sometimes'" in message
-    assert "--startTimestamp must match" in message
+    assert "--startTimestamp must be a moment that there is" in message
 
 
 def test_an_end_before_the_start_is_refused() -> None:
