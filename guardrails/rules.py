@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from components import naming
+from contract.options import NO_EXCEPTION_SAMPLING, OPTIONS
 from guardrails.graph import Graph, Node
 from guardrails.stores import deletion_refused, holds_data
 
@@ -64,6 +65,11 @@ _OWN_LABELS: Final[Mapping[str, str]] = {
     "gcp:monitoring/customService:CustomService": "userLabels",
 }
 _LABELS: Final = ("service", "stack", "managed-by")
+
+# Inputs of a Dataflow job that hold Beam's options. In the first two an item is one; else it is a name with its value.
+_BEAM_S: Final = ("additionalExperiments", "additionalPipelineOptions", "parameters", "workload")
+_PLAIN: Final = _BEAM_S[:2]
+_LAUNCH_OPTIONS: Final = frozenset(option.name for option in OPTIONS)
 
 
 def no_primitive_role(graph: Graph) -> Iterator[str]:
@@ -195,6 +201,20 @@ def everything_is_in_a_component(graph: Graph) -> Iterator[str]:
             yield node.id
 
 
+def no_element_is_sampled(graph: Graph) -> Iterator[str]:
+    """Dataflow keeps samples of elements, cards included: give every job disable_always_on_exception_sampling alone."""
+    for node in graph.nodes:
+        if not node.type.startswith("gcp:dataflow/"):
+            continue
+        asked = [text for name in _BEAM_S for text in _asked_of_beam(name, node.inputs.get(name))]
+        # However it is written: enable_data_sampling, --experiments=…, dataSamplingEnabled.
+        letters = [re.sub(r"[^a-z]", "", text.lower()) for text in asked]
+        if any(re.search(r"datasampling|enablealwayson", text) for text in letters):
+            yield f"{node.id}: sampling is asked for"
+        elif NO_EXCEPTION_SAMPLING not in asked and UNKNOWN not in asked:
+            yield f"{node.id}: without {NO_EXCEPTION_SAMPLING}"
+
+
 RULES: Final[tuple[Rule, ...]] = (
     no_primitive_role,
     no_admin_role,
@@ -205,6 +225,7 @@ RULES: Final[tuple[Rule, ...]] = (
     buckets_are_private,
     dead_letters_are_kept_a_week,
     no_public_address,
+    no_element_is_sampled,
     keys_are_our_own,
     nothing_that_holds_data_can_be_deleted_in_prod,
     everything_is_where_the_stack_is,
@@ -230,6 +251,19 @@ _OPEN: Final[Mapping[str, Callable[[Mapping[str, Any]], bool]]] = {
         _mapping(pool.get("workerConfig")).get("noExternalIp") is not True
     ),
 }
+
+
+def _asked_of_beam(name: str, value: Any) -> Iterator[str]:
+    """Every text of a job's inputs that is or may be an option of Beam's; our own launch options are not."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            if key not in _LAUNCH_OPTIONS:
+                yield from _asked_of_beam(key, each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _asked_of_beam(name, each)
+    elif value not in (None, False, "false"):
+        yield f"{name}={value}" if name not in _PLAIN else str(value)
 
 
 def _has_key(value: Any) -> bool:

@@ -15,8 +15,8 @@ from typing import Any
 import datasets
 import pytest
 
-from components import spanner as spanner_component
 from contract import queries, schema, tables
+from contract.schema import Changeset
 from local import emulators, spanner_resources
 from local.emulators import BigQueryEmulator
 from local.engine import Provisioned, Resource, provision
@@ -204,12 +204,16 @@ def test_the_masking_key_is_32_random_bytes_that_only_its_owner_reads(provisione
 
 def _changelog(monkeypatch: pytest.MonkeyPatch, statements: list[str]) -> None:
     """Gives audit-db another changelog."""
-    real = schema.statements
+    real = schema.changesets
 
-    def changed(changelog: Path = schema.AUDIT_DB, **named: Any) -> list[str]:
-        return statements if changelog == schema.AUDIT_DB else real(changelog, **named)
+    def changed(changelog: Path = schema.AUDIT_DB) -> Iterator[Changeset]:
+        if changelog != schema.AUDIT_DB:
+            yield from real(changelog)
+            return
+        for number, statement in enumerate(statements):
+            yield Changeset(author="test", id=str(number), file="test.sql", context=None, statement=statement)
 
-    monkeypatch.setattr(spanner_component.schema, "statements", changed)
+    monkeypatch.setattr(schema, "changesets", changed)
 
 
 def test_a_later_changeset_is_appended(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pulumi
 import pulumi_gcp as gcp
 import pytest
+from apache_beam.runners.worker.data_sampler import DataSampler
 
+from contract.options import NO_EXCEPTION_SAMPLING
 from guardrails import iam, rules
 from guardrails.graph import Graph, graph_of
 from guardrails.iam import Grant
@@ -27,6 +29,7 @@ from guardrails.rules import (
     grants_are_on_one_resource,
     keys_are_our_own,
     no_admin_role,
+    no_element_is_sampled,
     no_key_of_a_service_account,
     no_primitive_role,
     no_public_address,
@@ -67,6 +70,11 @@ def _job(**inputs: Any) -> Program:
     return lambda: gcp.dataflow.FlexTemplateJob(
         "bad", container_spec_gcs_path="gs://b/t.json", kms_key_name="k", **inputs
     )
+
+
+def _experiments(*names: str, **inputs: Any) -> Program:
+    """A job with these experiments beside the one that it must have."""
+    return _job(additional_experiments=["use_runner_v2", NO_EXCEPTION_SAMPLING, *names], **inputs)
 
 
 def _table(*, protection: bool, options: pulumi.ResourceOptions | None = None) -> Program:
@@ -136,6 +144,25 @@ BREAKING: list[tuple[Rule, Program]] = [
             network_interfaces=[{"network": "n", "access_configs": [{}]}],
         ),
     ),
+    (no_element_is_sampled, _job()),
+    (no_element_is_sampled, _job(additional_experiments=["use_runner_v2"])),
+    (no_element_is_sampled, _job(additional_experiments=["disable_always_on_exception_samplin"])),
+    (no_element_is_sampled, _job(additional_experiments=["DISABLE_ALWAYS_ON_EXCEPTION_SAMPLING"])),
+    (no_element_is_sampled, lambda: gcp.dataflow.Job("bad", template_gcs_path="gs://b/t", temp_gcs_location="gs://b")),
+    (no_element_is_sampled, lambda: gcp.dataflow.Pipeline("bad", type="PIPELINE_TYPE_STREAMING", state="STATE_ACTIVE")),
+    (no_element_is_sampled, _experiments("enable_data_sampling")),
+    (no_element_is_sampled, _experiments("enable_always_on_exception_sampling")),
+    (no_element_is_sampled, _experiments("x,enable_data_sampling")),
+    (no_element_is_sampled, _experiments("Enable-Data-Sampling=true")),
+    (no_element_is_sampled, _experiments(additional_pipeline_options=["experiments=enable_data_sampling"])),
+    (no_element_is_sampled, _experiments(additional_pipeline_options=["--experiments=a,enable_data_sampling,b"])),
+    (
+        no_element_is_sampled,
+        _experiments(additional_pipeline_options=["dataflow_service_options=enable_data_sampling"]),
+    ),
+    (no_element_is_sampled, _experiments(additional_pipeline_options=["dataSamplingEnabled"])),
+    (no_element_is_sampled, _experiments(parameters={"experiments": "enable_data_sampling"})),
+    (no_element_is_sampled, _experiments(parameters={"enableDataSampling": "true"})),
     (keys_are_our_own, _bucket(encryption=None)),
     (keys_are_our_own, _secret(None)),
     (keys_are_our_own, _secret("k", None)),
@@ -209,6 +236,14 @@ def test_what_keeps_the_rules_is_not_accused() -> None:
     graph = graph_of("prod", IN_US_EAST, good)
     for rule in (no_public_address, keys_are_our_own, everything_is_where_the_stack_is):
         assert list(rule(graph)) == []
+
+
+def test_a_job_without_samples_is_not_accused_of_one() -> None:
+    parameters = {"ignoreTables": "data_sampling", "dataSampling": "false"}
+    graph = graph_of("prod", IN_US_EAST, _experiments(parameters=parameters, temp_location="gs://data-sampling"))
+    assert list(no_element_is_sampled(graph)) == []
+    beam = {name for name in vars(DataSampler) if name.endswith("EXCEPTION_SAMPLING")}
+    assert NO_EXCEPTION_SAMPLING in {getattr(DataSampler, name) for name in beam}, "Beam knows it by this name"
 
 
 def test_google_s_keys_are_for_dev_only() -> None:
