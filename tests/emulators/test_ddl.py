@@ -177,7 +177,10 @@ def read(statements: list[str]) -> tuple[str, Any]:
         for t in catalog.tables().values()
     }
     streams = {
-        s.name: (set(tables) if s.tables is None else set(s.tables), {o: s.options[o] for o in LISTED & s.options.keys()})
+        s.name: (
+            set(tables) if s.tables is None else set(s.tables),
+            {option: s.options[option] for option in LISTED & s.options.keys()},
+        )
         for s in catalog.streams().values()
     }
     return "made", (tables, streams)
