@@ -165,7 +165,7 @@ def _meaning_of(name: str, context: str) -> Meaning | None:
     if not words:
         return None
     if context and is_card_context(context):
-        return _meaning(words) or _meaning(("card", *words)) or _in_card(words)
+        return _meaning(("card", *words)) or _in_card(words) or _meaning(words)
     return _meaning(words)
 
 
