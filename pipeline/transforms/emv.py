@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from pipeline.transforms.encodings import Edit
+from pipeline.transforms.encodings import Edit, may_be_tlv
 from pipeline.transforms.numbers import is_card, passes_luhn, shorten, was_card
 
 
@@ -22,7 +22,6 @@ class Found(NamedTuple):
 
 
 _RUN = re.compile(r"(?:[0-9A-Fa-f]{2}(?: |(?=[0-9A-Fa-f])))*[0-9A-Fa-f]{2}")
-_MAY_BE_TLV = re.compile(r"5A ?0[6-9Aa]|(?:57|9F ?6B) ?(?:0[6-9A-Fa-f]|1[0-3])|5F ?2[04]|9F ?(?:0B|1F|20)|56 ?[1-7][0-9A-F]", re.I)
 _PAN = re.compile(r"5A0([6-9A])", re.I)
 _TRACK = re.compile(r"(?:57|9F6B)(0[6-9A-F]|1[0-3])", re.I)
 _PAN_VALUE = re.compile(r"([0-9]{8,19})[Ff]*")
@@ -39,11 +38,11 @@ _LONGEST: Final = 100_000  # hex digits that are read as one TLV
 
 def hex_in(text: str) -> list[Found]:
     """What TLV in the hex digits of a text gives away."""
-    if _MAY_BE_TLV.search(text) is None:
+    if not may_be_tlv(text):
         return []
     found = []
     for run in _RUN.finditer(text):
-        if len(run[0]) < 12 or _MAY_BE_TLV.search(run[0]) is None:
+        if len(run[0]) < 12 or not may_be_tlv(run[0]):
             continue
         places = [i for i, c in enumerate(run[0], run.start()) if c != " "] if " " in run[0] else None
         digits = run[0].replace(" ", "") if places else run[0]
@@ -66,7 +65,7 @@ _Piece = tuple[int, int, str, str | None]
 
 
 def _of_run(digits: str) -> list[_Piece]:
-    if _MAY_BE_TLV.search(digits) is None:
+    if not may_be_tlv(digits):
         return []
     pieces: list[_Piece] = []
     if len(digits) <= _LONGEST:
@@ -164,7 +163,13 @@ def _loose(digits: str) -> list[_Piece]:
 
 # A byte of two decimal digits (d), of one and a filler (e), fillers only (f), or anything else (o).
 _BYTE_KINDS = bytes(
-    ord("d") if i >> 4 < 10 and i & 15 < 10 else ord("e") if i >> 4 < 10 and i & 15 == 15 else ord("f") if i == 255 else 111
+    ord("d")
+    if i >> 4 < 10 and i & 15 < 10
+    else ord("e")
+    if i >> 4 < 10 and i & 15 == 15
+    else ord("f")
+    if i == 255
+    else 111
     for i in range(256)
 )
 _DECIMALS = re.compile(rb"d{6,40}e?")
@@ -191,4 +196,6 @@ def _packed(data: bytes, digits: str) -> Iterator[Found]:
                 break
     for match in _TRACK_NIBBLES.finditer(digits):
         if was_card(match[1]):
-            yield Found(Edit(match.start(), match.end(), shorten(match[1]) + "*" * (len(match[0]) - len(match[1]))), match[1])
+            yield Found(
+                Edit(match.start(), match.end(), shorten(match[1]) + "*" * (len(match[0]) - len(match[1]))), match[1]
+            )

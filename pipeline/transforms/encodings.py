@@ -142,6 +142,7 @@ class Blob(NamedTuple):
     end: int
     data: bytes
     write: Callable[[bytes], str]
+    is_text: bool = False  # hex: other meanings of its digits show in the text that it is written in
 
 
 # Four characters of base64 that stand for three printable ASCII characters, at any place in a longer run.
@@ -156,23 +157,35 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*={0,2}")
 _ONLY_HEX = re.compile(r"[0-9a-fA-F-]+")
 _HEX = re.compile(r"(?:[2-7][0-9a-fA-F](?:00)?){7,}")
 _WRAP = re.compile(r"\r?\n")
+# Tags of EMV that hold a card's data, with their lengths.
+_TLV = re.compile(r"5A ?0[6-9A]|(?:57|9F ?6B) ?(?:0[6-9A-F]|1[0-3])|5F ?2[04]|9F ?(?:0B|1F|20)|56 ?[1-7][0-9A-F]", re.I)
+_LONG = re.compile(r"[A-Za-z0-9+/_-]{16,}")
+_SHORTEST: Final = 8
 _SHORT: Final = 16  # base64 below this is read only where it ends in `=`, or stands for digits
 _SHORT_HEX: Final = 14
 _PADDED = re.compile(r"[A-Za-z0-9+/_-]{9,}=")
 
-_IN_BASE64 = bytes(120 if chr(i).isascii() and (chr(i).isalnum() or chr(i) in "+/") else 32 for i in range(256))
+_LONG_RUN: Final = b"x" * _SHORT
+_LONG_HEX: Final = b"h" * _SHORT_HEX
+_IN_BASE64 = bytes(120 if chr(i).isascii() and (chr(i).isalnum() or chr(i) in "+/_-") else 32 for i in range(256))
 _IN_HEX = bytes(104 if chr(i) in "0123456789abcdefABCDEF" else 32 for i in range(256))
 
 
 def may_hold_blob(text: str) -> bool:
     """A quick look that never misses: False means that `blobs_in` gives none."""
+    if len(text) < _SHORTEST:
+        return False
     data = text.encode("utf-8", "replace")
-    return (
-        b"x" * _SHORT in data.translate(_IN_BASE64)
-        or b"h" * _SHORT_HEX in data.translate(_IN_HEX)
-        or _DIGITS_QUANTUM.search(text) is not None
-        or ("=" in text and _PADDED.search(text) is not None)
-    )
+    if _LONG_HEX in data.translate(_IN_HEX) and (_HEX.search(text) or _TLV.search(text)):
+        return True
+    if _LONG_RUN in data.translate(_IN_BASE64) and any(not _ONLY_HEX.fullmatch(run) for run in _LONG.findall(text)):
+        return True
+    return _DIGITS_QUANTUM.search(text) is not None or ("=" in text and _PADDED.search(text) is not None)
+
+
+def may_be_tlv(text: str) -> bool:
+    """Whether a tag of EMV that holds a card's data can be in the text."""
+    return _TLV.search(text) is not None
 
 
 def blobs_in(text: str) -> Iterator[Blob]:
@@ -197,8 +210,13 @@ def _hex_in(run: str, start: int) -> Iterator[Blob]:
             start + match.start(),
             start + match.end(),
             bytes.fromhex(match[0]),
-            lambda data, upper=upper: data.hex().upper() if upper else data.hex(),  # type: ignore[misc]
+            _upper_hex if upper else bytes.hex,
+            is_text=True,
         )
+
+
+def _upper_hex(data: bytes) -> str:
+    return data.hex().upper()
 
 
 def _base64_in(run: str, start: int) -> Iterator[Blob]:

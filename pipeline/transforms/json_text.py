@@ -45,11 +45,11 @@ def masked_json(text: str, reader: Reader) -> str:
         orjson.loads(text)
     except orjson.JSONDecodeError:
         return reader.text(text)
+    # Members and strings first; then all of it as a text, for what stands in several tokens.
+    text = applied(text, json_edits(text, reader, 0))
     for _ in range(_PASSES):
-        # Members and strings first; then all of it as a text, for what stands in several tokens.
-        text = applied(text, json_edits(text, reader, 0))
-        edits = reader.edits(text, 0)
+        edits = reader.edits(text, 0, as_json=False)
         if not edits:
             return text
         text = applied(text, by_token(text, edits))
-    return text if not reader.edits(text, 0) else "null"
+    return text if not reader.edits(text, 0, as_json=False) else "null"

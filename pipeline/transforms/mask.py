@@ -1,7 +1,7 @@
 """Masking of a change, in place, by the policy of each column (contract/tables.py), for keys, new and old values alike.
 
-Most rows hold no card number outside their card columns. So all the texts of a row are looked at in one go first, and
-only where that look finds something that could be a card number is each value gone through by its type.
+Most rows hold no card's data outside their card columns. So a quick look goes first (`quick`), and only what it suspects
+is gone through by its type; that reads it in decoded form, and looks again at what leaves (`readable`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any, Final, Literal
 from contract.changes import Change, Column, Reason, Row, StepError
 from contract.tables import COLUMN_POLICIES, TOKEN_SUFFIX, Policy
 from pipeline.transforms.cards import CARD_TOKEN, SHORTEST, is_card, is_surely_card
-from pipeline.transforms.json_text import is_special, masked_json
+from pipeline.transforms.json_text import masked_json
 from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.members import by_token, card_in_number, quoted
 from pipeline.transforms.names import applies, meaning_of, policy_of
+from pipeline.transforms.numbers import may_hold_number
+from pipeline.transforms.quick import QuickLook
 from pipeline.transforms.readable import Reader, applied, mask_number, may_hold
 
 NewColumns = Literal["scan", "hold"]
@@ -28,9 +30,10 @@ Scan = Callable[[Any, Reader], Any]
 _NUMBERS: Final = ("INT64", "NUMERIC", "PG_NUMERIC")
 _FLOATS: Final = ("FLOAT64", "FLOAT32")
 _JSONS: Final = ("JSON", "PG_JSONB")
-_TEXTS: Final = ("STRING", *_JSONS, "TIMESTAMP", "DATE", "UUID", "INTERVAL", "ENUM", *_NUMBERS)
+_STRINGS: Final = ("STRING", "UUID", "INTERVAL", "ENUM")
+_WRITTEN: Final = ("TIMESTAMP", "DATE", *_NUMBERS)
 _SMALLEST_CARD: Final = 10 ** (SHORTEST - 1)
-# Between the texts of a row: digits of two values are no number, letters of two values no word.
+# Between the numbers of a row: digits of two values are no number.
 _APART: Final = " x "
 
 
@@ -43,7 +46,8 @@ class _Plan:
     """What to do with the columns of a table. Made once for each list of columns."""
 
     types: dict[str, str]
-    texts: frozenset[str]  # looked at in one go
+    texts: frozenset[str]
+    digits: tuple[str, ...]  # values that Spanner writes: numbers, times
     jsons: tuple[str, ...]
     scans: dict[str, Scan]  # every scanned column, by its type
     others: tuple[str, ...]  # scanned columns that are no texts
@@ -64,6 +68,7 @@ class Masker:
         self._keys = keys
         self._hold = new_columns == "hold"
         self._plans: dict[tuple[Column, ...], _Plan] = {}
+        self._quick = QuickLook()
         self._last: dict[str, tuple[tuple[Column, ...], _Plan]] = {}
 
     def mask(self, change: Change) -> tuple[str, ...]:
@@ -119,22 +124,23 @@ class Masker:
         for name, policy in plan.named:
             if row.get(name) is not None:
                 self._mask_named(name, policy, row, plan, found, tokens)
-        if self._may_hold(row, plan):
-            for name in plan.scans.keys() & row.keys():
-                self._scan(name, row, plan, found, identifies=identifies)
-        else:
-            for name in plan.others:
-                if row.get(name) is not None:
-                    self._scan(name, row, plan, found, identifies=identifies)
+        for name in self._suspects(row, plan):
+            self._scan(name, row, plan, found, identifies=identifies)
 
-    def _may_hold(self, row: Row, plan: _Plan) -> bool:
-        texts = plan.texts
+    def _suspects(self, row: Row, plan: _Plan) -> list[str]:
+        """The columns of a row that must be gone through; all of them where a value is not what its type says."""
         try:
-            if may_hold(_APART.join([value for name, value in row.items() if name in texts and value is not None])):
-                return True
-            return any([is_special(row[name]) for name in plan.jsons if row.get(name) is not None])
-        except TypeError:  # not a text: the look at each value says which
-            return True
+            names = [name for name in plan.others if row.get(name) is not None]
+            if may_hold_number(_APART.join([text for name in plan.digits if (text := row.get(name)) is not None])):
+                names += [name for name in plan.digits if row.get(name) is not None]
+            quick = self._quick
+            names += [name for name in plan.jsons if (text := row.get(name)) is not None and quick.suspects_json(text)]
+            texts = {text: name for name, text in row.items() if name in plan.texts and text is not None}
+            if suspects := quick.suspects(texts.keys()):
+                names += [name for name in plan.texts if row.get(name) in suspects]
+        except (TypeError, AttributeError):
+            return [name for name in plan.scans if name in row]
+        return names
 
     def _mask_named(
         self, name: str, policy: Policy, row: Row, plan: _Plan, found: set[str], tokens: dict[str, str]
@@ -157,7 +163,7 @@ class Masker:
         value = row[name]
         if value is None:
             return
-        reader = Reader(set(), self._text_token)
+        reader = Reader(set(), self._text_token, harmless=self._quick.harmless)
         try:
             masked = plan.scans[name](value, reader)
         except _NotExpectedError:
@@ -230,10 +236,11 @@ class Masker:
 
         return _Plan(
             types=types,
-            texts=frozenset(name for name, base in scanned.items() if base in _TEXTS),
+            texts=frozenset(name for name, base in scanned.items() if base in _STRINGS),
+            digits=tuple(name for name, base in scanned.items() if base in _WRITTEN),
             jsons=tuple(name for name, base in scanned.items() if base in _JSONS),
             scans={name: self._scan_for(types[name]) for name in scanned},
-            others=tuple(name for name, base in scanned.items() if base not in _TEXTS),
+            others=tuple(name for name, base in scanned.items() if base not in (*_STRINGS, *_JSONS, *_WRITTEN)),
             drops=of("drop"),
             cards=tuple(
                 (name, _base(types[name]) in ("STRING", "ARRAY<STRING", "ARRAY<STRING>")) for name in of("card")
@@ -335,7 +342,10 @@ def _across(values: list[Any], reader: Reader, base: str) -> list[Any]:
             return quoted(after)
         return after if isinstance(before, str) and base not in _NUMBERS else None
 
-    return [v if same == after else kept(same, after) for v, same, after in zip(values, written, json.loads(masked), strict=True)]
+    return [
+        v if same == after else kept(same, after)
+        for v, same, after in zip(values, written, json.loads(masked), strict=True)
+    ]
 
 
 def _anything(value: Any, reader: Reader) -> Any:
@@ -348,7 +358,7 @@ def _anything(value: Any, reader: Reader) -> Any:
 
 
 _SCANS: Final[dict[str, Scan]] = {
-    **dict.fromkeys(_TEXTS, _text),
+    **dict.fromkeys((*_STRINGS, "TIMESTAMP", "DATE"), _text),
     **dict.fromkeys(_JSONS, _json),
     **dict.fromkeys(_NUMBERS, _number),
     **dict.fromkeys(_FLOATS, _float),

@@ -18,19 +18,23 @@ import orjson
 
 from contract.tables import Policy
 from pipeline.transforms.encodings import Edit
-from pipeline.transforms.names import applies, is_card_context, meaning_of, policy_of
 from pipeline.transforms.named import starred
-from pipeline.transforms.numbers import LONGEST, is_card, shorten
+from pipeline.transforms.names import applies, is_card_context, meaning_of, policy_of
+from pipeline.transforms.numbers import HIDDEN_ALREADY, LONGEST, is_card, shorten
 
 if TYPE_CHECKING:
     from pipeline.transforms.readable import Reader
 
 # Numbers too short to be a card's are passed over, but for those with an exponent.
-_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|-?[0-9][0-9.]{11,}(?:[eE][+-]?[0-9]+)?|-?[0-9.]+[eE][+-]?[0-9]+|[{}\[\]]', re.S)
+_TOKEN = re.compile(
+    r'"(?:[^"\\]++|\\.)*+"|-?[0-9][0-9.]{11,}(?:[eE][+-]?[0-9]+)?|-?[0-9.]+[eE][+-]?[0-9]+|[{}\[\]]', re.S
+)
 _EVERY_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|-?[0-9][0-9.eE+-]*|true|false|null|[{}\[\]]', re.S)
 _IS_NAME = re.compile(r"\s*:\s*")
 _BEGINS = re.compile(r"\s*[{\[]")
-_NAMED: Final = frozenset({"name", "key", "field", "fieldname", "param", "parameter", "attribute", "label", "id", "type", "k"})
+_NAMED: Final = frozenset(
+    {"name", "key", "field", "fieldname", "param", "parameter", "attribute", "label", "id", "type", "k"}
+)
 _VALUES: Final = frozenset({"value", "val", "content", "text", "data", "v", "stringvalue"})
 _SCALAR: Final = '"-0123456789tfn'
 _TOKEN_TEXT = re.compile(r'"v[0-9]+:[0-9a-f]{32}"')
@@ -142,6 +146,11 @@ class _Members:
             if value[0] not in '"-0123456789':
                 return None
             plain = plain_of(value)
+            if is_card(plain):
+                self.reader.found.add(plain)
+                return quoted(shorten(plain))
+            if HIDDEN_ALREADY.fullmatch(plain):
+                return value
             masked = self.reader.mask_card(plain)
             return value if masked == plain else quoted(masked)
         self.reader.named += 1

@@ -24,7 +24,9 @@ _KEYED = re.compile(
     r"""["'\\\])]{0,8}\s{0,8}(?:=>|->|:=|[=:>|]|(?<=["'\]]),|,(?=\s?["']))(?:<!\[CDATA\[|[\s"'\\\[({]){0,24}"""
     r"""(?:(?:value|val|content|text)["'\\]{0,6}\s{0,4}[=:>][\s"'\\]{0,12})?"""
 )
-_PAIRED = re.compile(r"""["'\\]{1,8}[\s,;]{1,12}["'\\]{0,8}(?:value|val|content|text)["'\\]{0,8}\s{0,4}[=:>][\s"'\\]{0,12}""")
+_PAIRED = re.compile(
+    r"""["'\\]{1,8}[\s,;]{1,12}["'\\]{0,8}(?:value|val|content|text)["'\\]{0,8}\s{0,4}[=:>][\s"'\\]{0,12}"""
+)
 _UNQUOTED = re.compile(r"[^\s&,;<>\"'|)\]}\\{\[(]{1,512}")
 _UNQUOTED_NAME = re.compile(r"[^&,;<>|\"'\n\r={}\[\]()\\:]{1,256}")
 _SPACED_EXPIRY = re.compile(r"(?:0?[1-9]|1[0-2])\s?[/\-.]\s?(?:20)?[2-4][0-9](?![0-9])")
@@ -37,11 +39,14 @@ _PROSE_EXPIRY = re.compile(
     r"[^0-9A-Za-z]{0,8}(?:(?:is|on|date|by)\b[^0-9A-Za-z]{0,4}){0,2}"
     r"((?:0?[1-9]|1[0-2])\s?[/\-]\s?(?:20)?[2-4][0-9](?![0-9])(?!\s?[/\-]\s?[0-9])|(?:0[1-9]|1[0-2])[2-4][0-9](?![0-9A-Za-z]))"
 )
-_PROSE_NAME = re.compile(r"[^0-9A-Za-z]{0,4}(?:(?:is|was|name)\b[^0-9A-Za-z]{1,4})?((?:[A-Z][A-Z'.\-]+[ +]){1,3}[A-Z][A-Z'.\-]+)\b")
+_PROSE_NAME = re.compile(
+    r"[^0-9A-Za-z]{0,4}(?:(?:is|was|name)\b[^0-9A-Za-z]{1,4})?((?:[A-Z][A-Z'.\-]+[ +]){1,3}[A-Z][A-Z'.\-]+)\b"
+)
 _IN_WORD = re.compile(r"(?<![0-9])[0-9]{3,4}\Z")
 _PLAIN_CARD = re.compile(r"[0-9](?:[ \-]?[0-9]){11,18}(?![0-9])")
 _NOTHING = re.compile(
-    r"[\W_]*|(?:null|none|true|false|nil|undefined|n/a|redacted|masked|hidden|v[0-9]+:[0-9a-f]{32})[\W_]*|[*xX•#]+", re.I
+    r"[\W_]*|(?:null|none|true|false|nil|undefined|n/a|redacted|masked|hidden|v[0-9]+:[0-9a-f]{32})[\W_]*|[*xX•#]+",
+    re.I,
 )
 _CLOSERS: Final = {"{": "}", "[": "]", "(": ")"}
 _TAG = re.compile(r"<((?:[A-Za-z_][\w.\-]{0,60}:)?([A-Za-z_][\w.\-]{0,80}))(?:\s[^<>]{0,400})?(?<!/)>")
@@ -51,8 +56,25 @@ _MARKUP = re.compile(r"(<[^<>]*>)")
 
 def may_be_named(text: str) -> bool:
     """A quick look that never misses: False means that `named_in` finds none."""
-    lower = text.lower()
-    return any([hint in lower for hint in HINTS])
+    return _HINT.search(text.lower()) is not None
+
+
+def says_something(text: str) -> bool:
+    """Whether any words of the text name what a card's data may stand behind, there or in what follows the text."""
+    phrase: list[str] = []
+    before = -1
+    for match in _WORD.finditer(text):
+        start, before_it = match.start(), before
+        if start != before_it + 1 or text[before_it] not in " -":
+            phrase.clear()
+        phrase.append(match[0])
+        before = match.end()
+        if _meaning_of(phrase[-_PHRASE:]) is not None:
+            return True
+        # Within a card's object or element also plain names count; in prose the word alone is nothing.
+        if is_card_context(match[0]) and (match[0] == text.strip() or "<" in text or "{" in text):
+            return True
+    return False
 
 
 def starred(text: str) -> str:

@@ -30,7 +30,7 @@ _POLICIES: Final[dict[Meaning, Policy]] = {
 # Each name with a meaning has one of these in it, in lower case: what a quick look looks for.
 HINTS: Final = (
     "cv", "csc", "cav", "card", "pan", "pin", "pvv", "track", "strip", "holder", "secur", "verif", "valid", "thru", "exp",
-    "primary", "emboss", "ccn", "cc_", "cc-", "oncc", "on_cc", "on cc",
+    "primary", "emboss", "discret", "cc",
 )  # fmt: skip
 
 _CODES: Final = frozenset({"cvv", "cvc", "csc", "cvn", "cvd", "cav", "ccv", "icvv", "dcvv", "cvvc", "cvx"})
@@ -42,35 +42,45 @@ _EXPIRIES: Final = frozenset({"exp", "expiry", "expiration", "expire", "expires"
 _THRU: Final = frozenset({"thru", "through", "till", "until", "upto"})
 _DATES: Final = frozenset({"date", "dt", "mmyy", "yymm", "mm", "yy", "yyyy", "mmyyyy", "value", "my"})
 _PARTS: Final = frozenset({"month", "year", "mm", "yy", "mon", "yr", "yyyy", "mth", "mnth"})
-_TRACKS: Final = frozenset({"1", "2", "3", "i", "ii", "one", "two", "data", "info", "equivalent", "image", "raw", "iso"})
-# Words that make of a name something about the value, not the value: `cvvResult`, `pinTries`, `cardholderId`.
-_ABOUT: Final = frozenset(
-    "result results response resp check checked checks status state present presence provided verified valid required "
-    "attempts attempt tries try retry retries match matched matches indicator ind flag mode length len type types "
-    "enabled enable count support supported capability capable method methods outcome reason version format error "
-    "errors failed failure failures message passed supplied entered bypass bypassed "
-    "requested request requirement policy rule rules hash algorithm limit at by on ref reference".split()
-) - {"on"}
-_ABOUT_HOLDER: Final = _ABOUT | frozenset(
-    "id ids uuid token currency authentication auth authenticated verification activated activation agreement country "
-    "language locale age ip device account accounts initiated transaction consent group tier since".split()
-)
-_ABOUT_EXPIRY: Final = frozenset(
-    "session token access refresh password cookie cache link url offer coupon quote certificate cert key secret otp "
-    "license licence passport subscription trial hold reservation lock lease ttl in seconds sec secs ms millis minutes "
-    "hours days at time timestamp after policy auth authorization authorisation code id jwt request response challenge "
-    "consent invoice order basket cart ticket voucher promo promotion message job task state "
-    "warning reminder notification notice count mandate agreement".split()
-)
-_ABOUT_PIN: Final = _ABOUT | frozenset(
-    "entry pad pads map point points wheel ball board drop out id ids expiry change changed set reset prompt post "
-    "zip postal area location city gpio".split()
-)
-_ABOUT_PAN: Final = _ABOUT | frozenset(
-    "entry token sequence seq suffix last tail tilt zoom bin prefix iin id ids source asia european america african "
-    "american fingerprint last4 masked4 4 sequencenumber speed angle x y".split()
+_TRACKS: Final = frozenset(
+    {"1", "2", "3", "i", "ii", "one", "two", "data", "info", "equivalent", "image", "raw", "iso"}
 )
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Words that make of a name something about the value, not the value: `cvvResult`, `pinTries`, `cardholderId`.
+_ABOUT: Final = _words(
+    "result results response resp check checked checks status state present presence provided verified "
+    "valid required attempts attempt tries try retry retries match matched matches indicator ind flag "
+    "mode length len type types enabled enable count support supported capability capable method methods "
+    "outcome reason version format error errors failed failure failures message passed supplied entered "
+    "bypass bypassed requested request requirement policy rule rules hash algorithm limit at by ref "
+    "reference "
+)
+_ABOUT_HOLDER: Final = _ABOUT | _words(
+    "id ids uuid token currency authentication auth authenticated verification activated activation "
+    "agreement country language locale age ip device account accounts initiated transaction consent group "
+    "tier since "
+)
+_ABOUT_EXPIRY: Final = _words(
+    "session token access refresh password cookie cache link url offer coupon quote certificate cert key "
+    "secret otp license licence passport subscription trial hold reservation lock lease ttl in seconds "
+    "sec secs ms millis minutes hours days at time timestamp after policy auth authorization "
+    "authorisation code id jwt request response challenge consent invoice order basket cart ticket "
+    "voucher promo promotion message job task state warning reminder notification notice count mandate "
+    "agreement "
+)
+_ABOUT_PIN: Final = _ABOUT | _words(
+    "entry pad pads map point points wheel ball board drop out id ids expiry change changed set reset "
+    "prompt post zip postal area location city gpio "
+)
+_ABOUT_PAN: Final = _ABOUT | _words(
+    "entry token sequence seq suffix last tail tilt zoom bin prefix iin id ids source asia european "
+    "america african american fingerprint last4 masked4 4 sequencenumber speed angle x y "
+)
 _VOCABULARY: Final = sorted(
     _CODES
     | (_CARDS - {"cc"})
@@ -103,10 +113,12 @@ def meaning_of(name: str, context: str = "") -> Meaning | None:
     return _meaning_of(name, context[-_LONGEST_NAME:] if context else "")
 
 
+@lru_cache(maxsize=8192)
 def is_card_context(name: str) -> bool:
     """Whether a name is that of a card as a whole: its `number`, `name` and `code` are a card's."""
     words = words_of(name[-_LONGEST_NAME:])
-    return bool(words) and (words[-1] in _CARDS or (len(words) > 1 and words[-2] in _CARDS and words[-1] in _WHOLES))
+    have = _CARDS - {"cc"}
+    return bool(words) and (words[-1] in have or (len(words) > 1 and words[-2] in have and words[-1] in _WHOLES))
 
 
 _WHOLES: Final = frozenset({"data", "info", "details", "detail", "source", "object", "input", "payload", "information"})
@@ -128,7 +140,9 @@ _EXPIRY_VALUE = re.compile(
     r"\s*(?:(?:0?[1-9]|1[0-2])\s?[/\\.\-]\s?(?:20)?[2-4][0-9]|(?:0[1-9]|1[0-2])(?:20)?[2-4][0-9]"
     r"|(?:20)?[2-4][0-9][/\\.\-]?(?:0[1-9]|1[0-2]))\s*"
 )
-_DATE_VALUE = re.compile(r"\s*(?:20[2-4][0-9][-/.](?:0[1-9]|1[0-2])[-/.][0-3][0-9]|[0-3]?[0-9][-/.][0-3]?[0-9][-/.]20[2-4][0-9])\s*")
+_DATE_VALUE = re.compile(
+    r"\s*(?:20[2-4][0-9][-/.](?:0[1-9]|1[0-2])[-/.][0-3][0-9]|[0-3]?[0-9][-/.][0-3]?[0-9][-/.]20[2-4][0-9])\s*"
+)
 _CODE_VALUE = re.compile(r"\s*[0-9]{3,4}\s*")
 
 
@@ -217,12 +231,12 @@ def _expiry(words: tuple[str, ...], have: set[str]) -> Meaning | None:
         return "expiry"
     if words in (("valid", "to"), ("validity", "date")):
         return "maybe_expiry"
-    if not core:
+    if not core or core <= {"expired", "expiring"}:
         return None
     rest = have - core - _DATES - _PARTS
     if is_card:
         return None if words[-1] in _ABOUT - {"valid"} | {"reminder", "notification", "notice", "warning"} else "expiry"
-    if rest & _ABOUT_EXPIRY or (core & {"expired", "expiring"}):
+    if rest & _ABOUT_EXPIRY:
         return None
     if have & _PARTS and not rest & {"quarter"}:
         return "expiry"
@@ -254,7 +268,9 @@ def _holder(words: tuple[str, ...], have: set[str]) -> Meaning | None:
         return "holder"
     if have & _CARDS and words[-1] in {"name", "names"}:
         others = have - _CARDS - {"name", "names", "on", "the", "full", "first", "last", "customer", "credit", "debit"}
-        return None if others & {"brand", "product", "type", "issuer", "bank", "scheme", "network", "file"} else "holder"
+        return (
+            None if others & {"brand", "product", "type", "issuer", "bank", "scheme", "network", "file"} else "holder"
+        )
     return "holder" if have & _CARDS and "name" in have and "on" in have else None
 
 

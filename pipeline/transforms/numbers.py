@@ -140,12 +140,20 @@ def was_card(digits: str) -> bool:
 
 def _is_of(table: tuple[int, ...], digits: str) -> bool:
     length = len(digits)
-    return SHORTEST <= length <= LONGEST and table[int(digits[:4])] >> length & 1 == 1 and passes_luhn(digits)
+    return (
+        SHORTEST <= length <= LONGEST
+        and digits.isdigit()
+        and table[int(digits[:4])] >> length & 1 == 1
+        and passes_luhn(digits)
+    )
 
 
 def shorten(digits: str) -> str:
     """What may be shown of a card number: BIN, stars, last four, at the same length."""
     return f"{digits[:6]}{'*' * (len(digits) - 10)}{digits[-4:]}"
+
+
+HIDDEN_ALREADY: Final = re.compile(r"[0-9]{0,6}[*xX•#.\s-]{4,}[0-9]{0,4}")
 
 
 class Card(NamedTuple):
@@ -181,16 +189,14 @@ _LONGEST_LIST: Final = 40  # groups with one separator: more of them are a list 
 _INTEGER_PART = re.compile(r"(?<![0-9.])[0-9]{1,3}\Z")
 _DOUBLE_DIGITS: Final = 17
 _AFTER_FRACTION = re.compile(r"[.\-_/ ]?[0-9]")
-_SAYS_CARD = re.compile(
-    r"(?:card|\bpan\b|visa|maestro|amex|diners|uatp|jcb|karte|carte|tarjeta)[^0-9\n]{0,32}\Z", re.I
-)
+_SAYS_CARD = re.compile(r"(?:card|\bpan\b|visa|maestro|amex|diners|uatp|jcb|karte|carte|tarjeta)[^0-9\n]{0,32}\Z", re.I)
 _STRIPE_NEXT = re.compile(r"\s{0,3}[=^D]\s{0,3}[0-9A-Z]")
 # Phone numbers of countries whose code begins like a brand, at their usual length.
 _PHONE = re.compile(r"0*(?:49(?:1[5-7]|[2-9])[0-9]{7,10}|57[36][0-9]{9}|58[24][0-9]{9}|639[0-9]{9})")
 
 
 class _PlainCharacters(dict[int, str]):
-    """Maps a character to one that the patterns know: a digit, a letter, a blank, a dash or a dot."""
+    """Maps a character to one that the patterns know: a digit, a letter, a blank, a dash or an underscore."""
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
@@ -204,7 +210,7 @@ class _PlainCharacters(dict[int, str]):
         elif kind == "Pd":
             plain = "-"
         else:
-            plain = "." if kind[0] in "PS" else " "
+            plain = "_" if kind[0] in "PS" else " "
         self[code] = plain
         return plain
 

@@ -24,14 +24,25 @@ from pipeline.transforms.encodings import (
 )
 from pipeline.transforms.members import json_edits, may_be_json
 from pipeline.transforms.named import Token, may_be_named, named_in, starred
-from pipeline.transforms.numbers import LONGEST, SHORTEST, Card, digits_of, may_hold_number, numbers_in, shorten
+from pipeline.transforms.numbers import (
+    HIDDEN_ALREADY,
+    LONGEST,
+    SHORTEST,
+    Card,
+    digits_of,
+    may_hold_number,
+    numbers_in,
+    shorten,
+)
 
 LEVELS: Final = 3
 _PASSES: Final = 3
+_SHORTEST: Final = 6  # characters: `cvv123`
+_REMEMBERED: Final = 64  # characters of a text that is remembered
+_MOST_REMEMBERED: Final = 20_000
 
 MaskCard = Callable[[str], str]
 
-_HIDDEN_ALREADY = re.compile(r"[0-9]{0,6}[*xX•#.\s-]{4,}[0-9]{0,4}")
 # What follows a card number on a magnetic stripe, and where fields are written side by side: `PAN|12|27|737`.
 _STRIPE = re.compile(r"\s{0,3}[=D]\s{0,3}[0-9]{4,}[0-9A-Za-z]*|\s{0,3}\^[^^\n?]{2,40}\^?\s{0,3}[0-9]*")
 _BESIDE = re.compile(
@@ -46,6 +57,19 @@ def may_hold(text: str, depth: int = 0) -> bool:
     return depth < LEVELS and is_escaped(text) and may_hold(unescaped(text), depth + 1)
 
 
+class Harmless:
+    """Short texts in which nothing was found, so that the words that every row has are looked at once."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def add(self, text: str) -> None:
+        if len(text) <= _REMEMBERED:
+            if len(self.seen) >= _MOST_REMEMBERED:
+                self.seen.clear()
+            self.seen.add(text)
+
+
 class Reader:
     """Reads texts and gives them back masked. `found` gets the card numbers, `named` counts the other things.
 
@@ -53,36 +77,47 @@ class Reader:
     says is a card number.
     """
 
-    def __init__(self, found: set[str], token: Token | None = None, mask_card: MaskCard | None = None) -> None:
+    def __init__(
+        self,
+        found: set[str],
+        token: Token | None = None,
+        mask_card: MaskCard | None = None,
+        harmless: Harmless | None = None,
+    ) -> None:
         self.found = found
+        self.harmless = harmless or Harmless()
         self.named = 0
         self.token = token
         self.mask_card = mask_card or (lambda value: mask_number(value, found))
 
     def text(self, text: str, depth: int = 0) -> str:
         """The text masked. What cannot be masked in its place becomes stars as a whole."""
+        if len(text) < _SHORTEST or text in self.harmless.seen:
+            return text
         for _ in range(_PASSES):
             edits = self.edits(text, depth)
             if not edits:
+                if depth == 0:
+                    self.harmless.add(text)
                 return text
             text = applied(text, edits)
         return text if not self.edits(text, depth) else starred(text)
 
-    def bytes(self, data: bytes, depth: int = 0) -> bytes:
-        """The same of bytes: as text, as EMV TLV and as packed BCD."""
+    def bytes(self, data: bytes, depth: int = 0, *, is_text: bool = False) -> bytes:
+        """The same of bytes: as text and, unless they are known to be one, as EMV TLV and packed BCD."""
         text, encoding = text_of(data)
         if may_hold(text, depth):
             masked = self.text(text, depth)
             if masked != text:
                 data = masked.encode(encoding, "replace")
-        pieces = emv.bytes_in(data)
+        pieces = [] if is_text else emv.bytes_in(data)
         if not pieces:
             return data
         self._note(pieces)
         return bytes.fromhex(applied(data.hex(), [p.edit._replace(new=p.edit.new.replace("*", "f")) for p in pieces]))
 
-    def edits(self, text: str, depth: int) -> list[Edit]:
-        """What is to change in a text, in order and apart from each other."""
+    def edits(self, text: str, depth: int, *, as_json: bool = True) -> list[Edit]:
+        """What is to change in a text, in order and apart from each other; `as_json`: also by its grammar if it is JSON."""
         edits: list[Edit] = []
         cards = numbers_in(text)
         if depth < LEVELS and is_escaped(text):
@@ -99,7 +134,7 @@ class Reader:
         self.named += len(named)
         edits += named
         if depth < LEVELS:
-            if may_be_json(text):
+            if as_json and may_be_json(text):
                 edits += json_edits(text, self, depth + 1)
             edits += self._in_blobs(text, depth + 1)
         return _apart(text, [edit for edit in edits if edit.new != text[edit.start : edit.end]])
@@ -107,7 +142,7 @@ class Reader:
     def _in_blobs(self, text: str, depth: int) -> list[Edit]:
         edits = []
         for blob in blobs_in(text):
-            masked = self.bytes(blob.data, depth)
+            masked = self.bytes(blob.data, depth, is_text=blob.is_text)
             if masked != blob.data:
                 edits.append(Edit(blob.start, blob.end, blob.write(masked)))
         return edits
@@ -135,7 +170,7 @@ def mask_number(value: str, found: set[str]) -> str:
     if SHORTEST <= len(digits) <= LONGEST:
         found.add(digits)
         return shorten(digits)
-    if _HIDDEN_ALREADY.fullmatch(value):
+    if HIDDEN_ALREADY.fullmatch(value):
         return value
     found |= {card.digits for card in numbers_in(value)}
     return "*" * len(value)
