@@ -21,6 +21,11 @@ _EXPONENT = re.compile(rf"[\[:,]{_FIRST_EXPONENT.pattern}")
 _PASSES = 3
 
 
+def has_exponent(text: str) -> bool:
+    """Whether a number with an exponent stands within a JSON text."""
+    return ("e" in text or "E" in text) and _EXPONENT.search(text) is not None
+
+
 def is_special(text: str) -> bool:
     """Whether a JSON text may need masking that a look at it as a text does not show: numbers with an exponent."""
     return ("e" in text or "E" in text) and (

@@ -46,7 +46,7 @@ class _Plan:
     """What to do with the columns of a table. Made once for each list of columns."""
 
     types: dict[str, str]
-    texts: frozenset[str]
+    texts: tuple[str, ...]
     digits: tuple[str, ...]  # values that Spanner writes: numbers, times
     jsons: tuple[str, ...]
     scans: dict[str, Scan]  # every scanned column, by its type
@@ -129,15 +129,18 @@ class Masker:
 
     def _suspects(self, row: Row, plan: _Plan) -> list[str]:
         """The columns of a row that must be gone through; all of them where a value is not what its type says."""
+        get = row.get
         try:
-            names = [name for name in plan.others if row.get(name) is not None]
-            if may_hold_number(_APART.join([text for name in plan.digits if (text := row.get(name)) is not None])):
-                names += [name for name in plan.digits if row.get(name) is not None]
+            names = [name for name in plan.others if get(name) is not None]
+            if may_hold_number(_APART.join([text for name in plan.digits if (text := get(name)) is not None])):
+                names += [name for name in plan.digits if get(name) is not None]
             quick = self._quick
-            names += [name for name in plan.jsons if (text := row.get(name)) is not None and quick.suspects_json(text)]
-            texts = {text: name for name, text in row.items() if name in plan.texts and text is not None}
-            if suspects := quick.suspects(texts.keys()):
-                names += [name for name in plan.texts if row.get(name) in suspects]
+            for name in plan.jsons:
+                if (text := get(name)) is not None and quick.suspects_json(text):
+                    names.append(name)
+            texts = {text for name in plan.texts if (text := get(name)) is not None}
+            if suspects := quick.suspects(texts):
+                names += [name for name in plan.texts if get(name) in suspects]
         except (TypeError, AttributeError):
             return [name for name in plan.scans if name in row]
         return names
@@ -236,7 +239,7 @@ class Masker:
 
         return _Plan(
             types=types,
-            texts=frozenset(name for name, base in scanned.items() if base in _STRINGS),
+            texts=tuple(name for name, base in scanned.items() if base in _STRINGS),
             digits=tuple(name for name, base in scanned.items() if base in _WRITTEN),
             jsons=tuple(name for name, base in scanned.items() if base in _JSONS),
             scans={name: self._scan_for(types[name]) for name in scanned},

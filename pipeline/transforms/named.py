@@ -59,8 +59,8 @@ def may_be_named(text: str) -> bool:
     return _HINT.search(text.lower()) is not None
 
 
-def says_something(text: str) -> bool:
-    """Whether any words of the text name what a card's data may stand behind, there or in what follows the text."""
+def says_something(text: str, *, is_piece: bool = False) -> bool:
+    """Whether any words of the text name what a card's data may stand behind, there or in what follows a piece of JSON."""
     phrase: list[str] = []
     before = -1
     for match in _WORD.finditer(text):
@@ -72,7 +72,7 @@ def says_something(text: str) -> bool:
         if _meaning_of(phrase[-_PHRASE:]) is not None:
             return True
         # Within a card's object or element also plain names count; in prose the word alone is nothing.
-        if is_card_context(match[0]) and (match[0] == text.strip() or "<" in text or "{" in text):
+        if is_card_context(match[0]) and ((is_piece and match[0] == text.strip()) or "<" in text or "{" in text):
             return True
     return False
 

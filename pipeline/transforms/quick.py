@@ -11,7 +11,7 @@ import re
 from collections.abc import Set
 
 from pipeline.transforms.encodings import is_escaped, may_hold_blob
-from pipeline.transforms.json_text import is_special
+from pipeline.transforms.json_text import has_exponent, is_special
 from pipeline.transforms.named import may_be_named, says_something
 from pipeline.transforms.numbers import numbers_in
 from pipeline.transforms.readable import Harmless, Reader
@@ -34,11 +34,12 @@ class QuickLook:
 
     def suspects_json(self, text: str) -> bool:
         """Whether a JSON text must be gone through."""
-        if is_escaped(text) or is_special(text) or numbers_in(text):
+        if is_escaped(text) or numbers_in(text) or (text[:1] not in '{["' and is_special(text)):
             return True
+        is_id = _ID.fullmatch
         for piece in set(text.split('"')) - self._pieces.seen:
-            if not _ID.fullmatch(piece):
-                if not _says_nothing(piece):
+            if not is_id(piece):
+                if has_exponent(piece) or not _says_nothing(piece, is_piece=True):
                     return True
                 self._pieces.add(piece)
         return False
@@ -52,7 +53,7 @@ class QuickLook:
         return True
 
 
-def _says_nothing(text: str) -> bool:
-    if may_be_named(text) and says_something(text):
+def _says_nothing(text: str, *, is_piece: bool = False) -> bool:
+    if may_be_named(text) and says_something(text, is_piece=is_piece):
         return False
     return not (may_hold_blob(text) and Reader(set()).edits(text, 0))
