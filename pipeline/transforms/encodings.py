@@ -155,10 +155,14 @@ _DIGITS_QUANTUM = re.compile(
 _PRINTABLE = re.compile(rf"(?:{_QUANTUM}){{2,}}[A-Za-z0-9+/_-]{{0,3}}=*")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*={0,2}")
 _ONLY_HEX = re.compile(r"[0-9a-fA-F-]+")
-_HEX = re.compile(r"(?:[2-7][0-9a-fA-F](?:00)?){7,}")
+# Hex of what UTF-8 and UTF-16 write.
+_HEX = re.compile(r"(?:[2-7][0-9a-f]|0[09ad]|[cd][0-9a-f][89ab][0-9a-f]|e[0-9a-f](?:[89ab][0-9a-f]){2}){7,}", re.I)
+_HEX_TEXT = re.compile(rb"(?:[\x00\t\n\r -~]|[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}){5,}")
+_HEX_DIGITS = re.compile(r"[0-9a-fA-F]{14,}")
 _WRAP = re.compile(r"\r?\n")
 # Tags of EMV that hold a card's data, with their lengths.
 _TLV = re.compile(r"5A ?0[6-9A]|(?:57|9F ?6B) ?(?:0[6-9A-F]|1[0-3])|5F ?2[04]|9F ?(?:0B|1F|20)|56 ?[1-7][0-9A-F]", re.I)
+_SPACED_HEX = re.compile(r"(?:[0-9A-Fa-f]{2} ){5}")
 _LONG = re.compile(r"[A-Za-z0-9+/_-]{16,}")
 _SHORTEST: Final = 8
 _SHORT: Final = 16  # base64 below this is read only where it ends in `=`, or stands for digits
@@ -180,6 +184,8 @@ def may_hold_blob(text: str) -> bool:
         return True
     if _LONG_RUN in data.translate(_IN_BASE64) and any(not _ONLY_HEX.fullmatch(run) for run in _LONG.findall(text)):
         return True
+    if _SPACED_HEX.search(text) and _TLV.search(text):
+        return True
     return _DIGITS_QUANTUM.search(text) is not None or ("=" in text and _PADDED.search(text) is not None)
 
 
@@ -195,7 +201,8 @@ def blobs_in(text: str) -> Iterator[Blob]:
     for match in _BASE64.finditer(text):
         run = match[0]
         if _ONLY_HEX.fullmatch(run):
-            yield from _hex_in(run, match.start())
+            for digits in _HEX_DIGITS.finditer(run):
+                yield from _hex_in(digits[0], match.start() + digits.start())
             continue
         if run.isalpha() and (run.islower() or run.isupper()):
             continue
@@ -204,15 +211,15 @@ def blobs_in(text: str) -> Iterator[Blob]:
 
 
 def _hex_in(run: str, start: int) -> Iterator[Blob]:
-    for match in _HEX.finditer(run):
-        upper = not any(c in "abcdef" for c in match[0])
-        yield Blob(
-            start + match.start(),
-            start + match.end(),
-            bytes.fromhex(match[0]),
-            _upper_hex if upper else bytes.hex,
-            is_text=True,
-        )
+    """What is text in hex digits, wherever in them its first byte begins."""
+    if _HEX.search(run) is None:
+        return
+    write = bytes.hex if any(c in "abcdef" for c in run) else _upper_hex
+    for offset in (0, 1):
+        data = bytes.fromhex(run[offset : len(run) - (len(run) - offset) % 2])
+        for match in _HEX_TEXT.finditer(data):
+            first = start + offset + 2 * match.start()
+            yield Blob(first, first + 2 * len(match[0]), match[0], write, is_text=True)
 
 
 def _upper_hex(data: bytes) -> str:
@@ -229,9 +236,8 @@ def _base64_in(run: str, start: int) -> Iterator[Blob]:
             part = _base64_blob(match[0], start + match.start())
             if part is not None:
                 yield part
-    if any(sign in run for sign in "-_/") and (hexes := [m for m in re.finditer(r"[0-9a-fA-F]{14,}", run)]):
-        for found in hexes:
-            yield from _hex_in(found[0], start + found.start())
+    for found in _HEX_DIGITS.finditer(run):
+        yield from _hex_in(found[0], start + found.start())
 
 
 def _base64_blob(run: str, start: int) -> Blob | None:

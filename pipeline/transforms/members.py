@@ -30,6 +30,8 @@ _TOKEN = re.compile(
     r'"(?:[^"\\]++|\\.)*+"|-?[0-9][0-9.]{11,}(?:[eE][+-]?[0-9]+)?|-?[0-9.]+[eE][+-]?[0-9]+|[{}\[\]]', re.S
 )
 _EVERY_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|-?[0-9][0-9.eE+-]*|true|false|null|[{}\[\]]', re.S)
+_OBJECT = re.compile(r'(?:\[\s{0,16})?\{\s{0,16}"')
+_MOST_OBJECTS: Final = 8
 _IS_NAME = re.compile(r"\s*:\s*")
 _BEGINS = re.compile(r"\s*[{\[]")
 _NAMED: Final = frozenset(
@@ -43,6 +45,23 @@ _TOKEN_TEXT = re.compile(r'"v[0-9]+:[0-9a-f]{32}"')
 def may_be_json(text: str) -> bool:
     """Whether a text begins as JSON does that holds something."""
     return _BEGINS.match(text) is not None
+
+
+def objects_in(text: str) -> Iterator[tuple[int, int]]:
+    """Where JSON objects and arrays of them stand in a text that is more than that; a few, and no text is read twice."""
+    at = 0
+    for _ in range(_MOST_OBJECTS):
+        begin = _OBJECT.search(text, at)
+        if begin is None:
+            return
+        at = begin.end()
+        depth = 0
+        for token in _EVERY_TOKEN.finditer(text, begin.start()):
+            depth += (token[0] in "{[") - (token[0] in "}]")
+            if depth == 0:
+                at = token.end()
+                yield begin.start(), at
+                break
 
 
 @dataclass(slots=True)

@@ -182,13 +182,19 @@ _NOT_CARDS = re.compile(
 )
 _IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?(?![0-9A-Za-z])")
 _HEX_LETTERS: Final = 4  # fewer than this in an id of 24 or more hex digits: it may be a card number and its expiry
-_STRONG = re.compile(r"[\s\0]*[-._/]*[\s\0]*")
+_STRONG = re.compile(r"[\s\0+]*[-._/]*[\s\0+]*")
 _LISTED = re.compile(r"[\s\"'\\,;|:]+")
 _LONGEST_LIST: Final = 40  # groups with one separator: more of them are a list of numbers
 # A number with a fraction of the length that a double has: neither part of it is a card number.
 _INTEGER_PART = re.compile(r"(?<![0-9.])[0-9]{1,3}\Z")
 _DOUBLE_DIGITS: Final = 17
-_AFTER_FRACTION = re.compile(r"[.\-_/ ]?[0-9]")
+_AFTER_FRACTION = re.compile(r"[.\-_/ ]?[0-9]++(?!\.[0-9])")
+_LONGEST_FRACTION: Final = 15
+# How a card number is split in a list, where other numbers stand in a row too.
+_ON_CARDS: Final = frozenset(
+    {(4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4), (4, 4, 5), (4, 4, 4, 4, 2), (4, 4, 4, 1)}
+)
+_IN_LIST = re.compile(r"[\[,]\s*[\"'\\]{0,4}\s*\Z")
 _SAYS_CARD = re.compile(r"(?:card|\bpan\b|visa|maestro|amex|diners|uatp|jcb|karte|carte|tarjeta)[^0-9\n]{0,32}\Z", re.I)
 _STRIPE_NEXT = re.compile(r"\s{0,3}[=^D]\s{0,3}[0-9A-Z]")
 # Phone numbers of countries whose code begins like a brand, at their usual length.
@@ -282,12 +288,15 @@ def _grouped(plain: str, first: tuple[int, int], end: int) -> Iterator[Card]:
         return
     groups = [first, *(match.span() for match in _GROUP.finditer(plain, *more.span()))]
     digits = plain[first[0] : first[1]]
+    is_listed = _IN_LIST.search(plain, max(0, first[0] - 16), first[0]) is not None
     for i, (begin, stop) in enumerate(groups[1:], 1):
         gap = plain[groups[i - 1][1] : begin]
         digits += plain[begin:stop]
         if len(digits) > LONGEST or gap.count("*") > 1:  # hidden already
             return
         is_decimal = i == 1 and gap == "."
+        if is_listed and _LISTED.fullmatch(gap) and tuple(b - a for a, b in groups[: i + 1]) not in _ON_CARDS:
+            continue
         if not is_decimal and was_card(digits) and not _is_phone(plain, first[0], digits):
             yield Card(digits, tuple(p for a, b in groups[: i + 1] for p in range(a, b)))
         if stop - begin < 3:
@@ -310,7 +319,7 @@ def _even(plain: str, match: re.Match[str]) -> Iterator[Card]:
         return
     for begin, stop in whole:
         digits = "".join([plain[a:b] for a, b in groups[begin:stop]])
-        if is_card(digits) and _stands_alone(digits) and not _is_phone(plain, groups[begin][0], digits):
+        if is_card(digits) and not _is_phone(plain, groups[begin][0], digits):
             yield Card(digits, tuple(p for a, b in groups[begin:stop] for p in range(a, b)))
 
 
@@ -339,7 +348,8 @@ def _is_fraction(plain: str, start: int, end: int) -> bool:
     integer = _INTEGER_PART.search(plain, max(0, start - 5), start - 1)
     if integer is None or _AFTER_FRACTION.match(plain, end):
         return False
-    return integer[0] == "0" or len(integer[0]) + end - start <= _DOUBLE_DIGITS
+    length = end - start
+    return integer[0] == "0" or length <= _LONGEST_FRACTION or len(integer[0]) + length <= _DOUBLE_DIGITS
 
 
 def _outside(cards: list[Card], spans: list[tuple[int, int]]) -> list[Card]:

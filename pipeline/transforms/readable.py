@@ -22,7 +22,7 @@ from pipeline.transforms.encodings import (
     text_of,
     unescaped,
 )
-from pipeline.transforms.members import json_edits, may_be_json
+from pipeline.transforms.members import json_edits, may_be_json, objects_in
 from pipeline.transforms.named import Token, may_be_named, named_in, starred
 from pipeline.transforms.numbers import (
     HIDDEN_ALREADY,
@@ -114,7 +114,8 @@ class Reader:
         if not pieces:
             return data
         self._note(pieces)
-        return bytes.fromhex(applied(data.hex(), [p.edit._replace(new=p.edit.new.replace("*", "f")) for p in pieces]))
+        digits = data.hex()
+        return bytes.fromhex(applied(digits, _apart(digits, [piece.edit for piece in pieces])).replace("*", "f"))
 
     def edits(self, text: str, depth: int, *, as_json: bool = True) -> list[Edit]:
         """What is to change in a text, in order and apart from each other; `as_json`: also by its grammar if it is JSON."""
@@ -134,10 +135,21 @@ class Reader:
         self.named += len(named)
         edits += named
         if depth < LEVELS:
-            if as_json and may_be_json(text):
-                edits += json_edits(text, self, depth + 1)
+            if as_json:
+                edits += self._in_json(text, depth + 1)
             edits += self._in_blobs(text, depth + 1)
         return _apart(text, [edit for edit in edits if edit.new != text[edit.start : edit.end]])
+
+    def _in_json(self, text: str, depth: int) -> list[Edit]:
+        """The text as JSON, or what JSON stands in it."""
+        text = text.replace("\u00a0", " ")
+        if may_be_json(text):
+            return json_edits(text, self, depth)
+        edits: list[Edit] = []
+        for start, end in objects_in(text) if may_be_named(text) else ():
+            inner = json_edits(text[start:end], self, depth)
+            edits += [Edit(start + edit.start, start + edit.end, edit.new) for edit in inner]
+        return edits
 
     def _in_blobs(self, text: str, depth: int) -> list[Edit]:
         edits = []
@@ -210,7 +222,7 @@ def _apart(text: str, edits: list[Edit]) -> list[Edit]:
         last = kept[-1]
         if edit.start >= last.end:
             kept.append(edit)
-        elif _in_place(last) and _in_place(edit):
+        elif _is_stars(text, last) and _is_stars(text, edit):
             start, end = last.start, max(last.end, edit.end)
             both = [*text[start:end]]
             for first, _, new in (last, edit):
@@ -222,5 +234,7 @@ def _apart(text: str, edits: list[Edit]) -> list[Edit]:
     return kept
 
 
-def _in_place(edit: Edit) -> bool:
-    return len(edit.new) == edit.end - edit.start
+def _is_stars(text: str, edit: Edit) -> bool:
+    """Whether an edit only puts stars in the place of characters."""
+    before = text[edit.start : edit.end]
+    return len(edit.new) == len(before) and all(new in ("*", old) for new, old in zip(edit.new, before, strict=True))

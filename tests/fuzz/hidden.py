@@ -21,7 +21,7 @@ from pipeline.source.records import DataChange, Mod
 
 # Prefix and length, as the brands publish them today.
 BRANDS = (
-    *(("4", 16),) * 4, ("4", 13), ("4", 19), ("51", 16), ("55", 16), ("2221", 16), ("2720", 16), ("34", 15), ("37", 15),
+    *(("4", 16),) * 4, ("4", 19), ("51", 16), ("55", 16), ("2221", 16), ("2720", 16), ("34", 15), ("37", 15),
     ("36", 14), ("300", 14), ("3095", 16), ("6011", 16), ("65", 16), ("644", 16), ("3528", 16), ("3589", 16),
     ("62", 16), ("62", 17), ("62", 19), ("6759", 16), ("6304", 18), ("5018", 16), ("2200", 16), ("9792", 16),
     ("8600", 16), ("81", 16), ("508", 16),
@@ -447,7 +447,7 @@ _MAKERS: dict[str, tuple[_Maker, int]] = {
 
 def leaks(case: Case, texts: list[str]) -> bool:
     """Whether any secret of a case can be read in texts, as it was written, plainly, or by decoding them."""
-    secrets = [(secret, secret.replace(" ", "+"), _SIGNS.sub("", secret)) for secret in case.secrets]
+    secrets = [(_written(secret), secret.replace(" ", "+"), _SIGNS.sub("", secret)) for secret in case.secrets]
     for text in texts:
         for reading in readings(text):
             if reading.startswith(_AS_HEX):  # three digits stand in any hex by chance
@@ -457,9 +457,15 @@ def leaks(case: Case, texts: list[str]) -> bool:
             shown = _TOKEN.sub("", reading)
             plain = _SIGNS.sub("", shown)
             for secret, query, bare in secrets:
-                if secret in shown or query in shown or (len(bare) > 5 and bare in plain):
+                if secret.search(shown) or (len(bare) > 5 and (query in shown or bare in plain)):
                     return True
     return False
+
+
+def _written(secret: str) -> re.Pattern[str]:
+    """A secret as it was written; a short one stands by itself, since its digits are in many a blob by chance."""
+    alone = r"(?<![0-9A-Za-z])", r"(?![0-9A-Za-z])"
+    return re.compile(alone[0] + re.escape(secret) + alone[1] if len(secret) < 6 else re.escape(secret))
 
 
 _SIGNS = re.compile(r"[\W_]")
