@@ -54,10 +54,15 @@ def hex_in(text: str) -> list[Found]:
     return found
 
 
-def bytes_in(data: bytes) -> list[Found]:
-    """The same of bytes, and card numbers in packed BCD: edits of `data.hex()`."""
+def bytes_in(data: bytes, *, is_text: bool = False) -> list[Found]:
+    """The same of bytes, and card numbers in packed BCD: edits of `data.hex()`.
+
+    `is_text`: the bytes can be read as text, so what is printable and longer than a number is that.
+    """
     digits = data.hex()
     found = [Found(Edit(start, end, new), number) for start, end, new, number in _of_run(digits)]
+    if is_text and len(data) > _PACKED_BYTES and not _BINARY.search(data):
+        return found
     return found + list(_packed(data, digits))
 
 
@@ -174,6 +179,8 @@ _BYTE_KINDS = bytes(
 )
 _DECIMALS = re.compile(rb"d{6,40}e?")
 _TRACK_NIBBLES = re.compile(r"([0-9]{12,19})d([0-9]{4,})f*")
+_PACKED_BYTES: Final = 10
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 _MOST_BYTES: Final = 512  # longer values are pictures and the like, in which any digits stand by chance
 
 

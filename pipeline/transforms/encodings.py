@@ -22,7 +22,7 @@ class Edit(NamedTuple):
 
 _ESCAPES = re.compile(
     r"(?:%[0-9A-Fa-f]{2})+|%u[0-9A-Fa-f]{4}"
-    r"|&(?:#[0-9]{1,12}|#[xX][0-9A-Fa-f]{1,12});?|&[A-Za-z][A-Za-z0-9]{1,31};"
+    r"|&(?:#\d{1,12}|#[xX][0-9A-Fa-f]{1,12});?|&[A-Za-z][A-Za-z0-9]{1,31};"
     r"|(?:\\u[0-9A-Fa-f]{4})+|\\u\{[0-9A-Fa-f]{1,6}\}|\\x[0-9A-Fa-f]{2}|\\[\"'\\/bfnrt]"
 )
 _CONTROLS: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
@@ -235,7 +235,7 @@ def _base64_in(run: str, start: int) -> Iterator[Blob]:
         if match.start() % 4 or blob is None:
             part = _base64_blob(match[0], start + match.start())
             if part is not None:
-                yield part
+                yield part._replace(is_text=True)
     for found in _HEX_DIGITS.finditer(run):
         yield from _hex_in(found[0], start + found.start())
 

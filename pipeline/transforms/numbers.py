@@ -175,7 +175,8 @@ _EVEN = re.compile(rf"(?<![0-9])[0-9]{{1,4}}(?P<gap>{_GAP})[0-9]{{1,4}}(?:(?P=ga
 _GROUP = re.compile(r"[0-9]+")
 _NOT_CARDS = re.compile(
     r"(?<![0-9A-Za-z])(?:"
-    r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+    r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"  # traceparent
+    r"|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
     r"|(?:[0-9a-f]{16}){2,8}|[0-9a-f]{24}|[0-9a-f]{40}|[0-9a-f]{56}"
     r"|(?:[0-9A-F]{16}){2,8}|[0-9A-F]{24}|[0-9A-F]{40}|[0-9A-F]{56}"
     r")(?![0-9A-Za-z])"
@@ -189,6 +190,7 @@ _LONGEST_LIST: Final = 40  # groups with one separator: more of them are a list 
 _INTEGER_PART = re.compile(r"(?<![0-9.])[0-9]{1,3}\Z")
 _DOUBLE_DIGITS: Final = 17
 _AFTER_FRACTION = re.compile(r"[.\-_/ ]?[0-9]++(?!\.[0-9])")
+_POINT = re.compile(r"[0-9]\.\Z")
 _LONGEST_FRACTION: Final = 15
 # How a card number is split in a list, where other numbers stand in a row too.
 _ON_CARDS: Final = frozenset(
@@ -284,7 +286,7 @@ def _solid(plain: str, start: int, end: int) -> Iterator[Card]:
 def _grouped(plain: str, first: tuple[int, int], end: int) -> Iterator[Card]:
     """Card numbers that begin at a group of four digits or more, in groups as on a card."""
     more = _NEXT_GROUPS.match(plain, first[1], end)
-    if more is None:
+    if more is None or _POINT.search(plain, max(0, first[0] - 2), first[0]):
         return
     groups = [first, *(match.span() for match in _GROUP.finditer(plain, *more.span()))]
     digits = plain[first[0] : first[1]]
@@ -295,9 +297,16 @@ def _grouped(plain: str, first: tuple[int, int], end: int) -> Iterator[Card]:
         if len(digits) > LONGEST or gap.count("*") > 1:  # hidden already
             return
         is_decimal = i == 1 and gap == "."
-        if is_listed and _LISTED.fullmatch(gap) and tuple(b - a for a, b in groups[: i + 1]) not in _ON_CARDS:
+        is_usual = tuple(b - a for a, b in groups[: i + 1]) in _ON_CARDS
+        if is_listed and _LISTED.fullmatch(gap) and not is_usual:
             continue
-        if not is_decimal and was_card(digits) and not _is_phone(plain, first[0], digits):
+        if i == 1 and stop - begin < 3:
+            return
+        if (
+            not is_decimal
+            and (is_card(digits) or (is_usual and was_card(digits)))
+            and not _is_phone(plain, first[0], digits)
+        ):
             yield Card(digits, tuple(p for a, b in groups[: i + 1] for p in range(a, b)))
         if stop - begin < 3:
             return
@@ -319,7 +328,8 @@ def _even(plain: str, match: re.Match[str]) -> Iterator[Card]:
         return
     for begin, stop in whole:
         digits = "".join([plain[a:b] for a, b in groups[begin:stop]])
-        if is_card(digits) and not _is_phone(plain, groups[begin][0], digits):
+        one_by_one = stop - begin == len(digits)
+        if is_card(digits) and (one_by_one or _stands_alone(digits)) and not _is_phone(plain, groups[begin][0], digits):
             yield Card(digits, tuple(p for a, b in groups[begin:stop] for p in range(a, b)))
 
 

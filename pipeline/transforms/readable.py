@@ -35,7 +35,8 @@ from pipeline.transforms.numbers import (
     shorten,
 )
 
-LEVELS: Final = 3
+# Three encodings around a text, and the grammar that it is written in (a query string, XML, JSON) is one more.
+LEVELS: Final = 4
 _PASSES: Final = 3
 _SHORTEST: Final = 6  # characters: `cvv123`
 _REMEMBERED: Final = 64  # characters of a text that is remembered
@@ -110,7 +111,7 @@ class Reader:
             masked = self.text(text, depth)
             if masked != text:
                 data = masked.encode(encoding, "replace")
-        pieces = [] if is_text else emv.bytes_in(data)
+        pieces = [] if is_text else emv.bytes_in(data, is_text=encoding != "latin-1")
         if not pieces:
             return data
         self._note(pieces)

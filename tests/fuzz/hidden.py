@@ -236,7 +236,8 @@ def placed(draw: random.Random, text: str) -> dict[str, Any]:
 
 
 def _of_text(draw: random.Random, kind: str, text: str, secrets: tuple[str, ...], most: int = LEVELS) -> Case:
-    text, ways = encoded(draw, text, most)
+    # A document that encodes the value by itself (a query string, XML) is a level too.
+    text, ways = encoded(draw, text, most if any(secret in text for secret in secrets) else min(most, LEVELS))
     return Case("/".join((kind, *ways)), record(draw, **placed(draw, text)), secrets)
 
 
