@@ -16,7 +16,12 @@ Token = Callable[[str, str], str]
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.\-\[\]]*")
 _HINT = re.compile("|".join(map(re.escape, sorted(HINTS, key=len, reverse=True))))
+_CAPITALS = re.compile(r"[A-Z]+")
+_CODE_WORD = re.compile(r"(?:cv|cs|ca|pin|code).*(?<![0-9])[0-9]{3,4}\Z", re.I)
 _PHRASE: Final = 4
+_BACK: Final = 96  # characters before a hint in which its phrase begins
+_LONGEST_WORD: Final = 80
+_LONGEST_SHAPE: Final = 32  # characters of what looks like a date or a code
 _NEAR: Final = 4096  # how far an element or an object is followed
 
 # From a name to its value: quotes that end the name, a sign, and quotes or brackets that begin the value.
@@ -29,6 +34,10 @@ _PAIRED = re.compile(
 )
 _UNQUOTED = re.compile(r"[^\s&,;<>\"'|)\]}\\{\[(]{1,512}")
 _UNQUOTED_NAME = re.compile(r"[^&,;<>|\"'\n\r={}\[\]()\\:]{1,256}")
+# What must stand behind a name for anything to be its value.
+_MAY_FOLLOW = re.compile(
+    r"""[^0-9A-Za-z]{0,12}(?:[\d"'\\\])}=:>|,]|[A-Z]|(?:is|was|code|value|number|no|nr|num|of|the|on|date|by|name)\b)"""
+)
 _SPACED_EXPIRY = re.compile(r"(?:0?[1-9]|1[0-2])\s?[/\-.]\s?(?:20)?[2-4][0-9](?![0-9])")
 _LAST_WORD = re.compile(r"[\s+]+[\w.\-]+\Z")
 _PROSE_CODE = re.compile(
@@ -61,20 +70,43 @@ def may_be_named(text: str) -> bool:
 
 def says_something(text: str, *, is_piece: bool = False) -> bool:
     """Whether any words of the text name what a card's data may stand behind, there or in what follows a piece of JSON."""
-    phrase: list[str] = []
-    before = -1
-    for match in _WORD.finditer(text):
-        start, before_it = match.start(), before
-        if start != before_it + 1 or text[before_it] not in " -":
-            phrase.clear()
-        phrase.append(match[0])
-        before = match.end()
-        if _meaning_of(phrase[-_PHRASE:]) is not None:
+    if len(text) > _NEAR:  # not worth a look of its own
+        return True
+    for phrase, _, _ in _hinted(text):
+        if _meaning_of(phrase) is not None:
             return True
         # Within a card's object or element also plain names count; in prose the word alone is nothing.
-        if is_card_context(match[0]) and ((is_piece and match[0] == text.strip()) or "<" in text or "{" in text):
+        word = phrase[-1]
+        if is_card_context(word) and ((is_piece and word == text.strip()) or "<" in text or "{" in text):
             return True
     return False
+
+
+def _hinted(text: str) -> Iterator[tuple[list[str], int, int]]:
+    """The words with a hint and the few after each, with what stands before them in the same phrase, and their places."""
+    lower = text.lower() if text.isascii() else _CAPITALS.sub(lambda match: match[0].lower(), text)
+    done = 0
+    for hint in _HINT.finditer(lower):
+        if hint.start() < done:
+            continue
+        phrase: list[str] = []
+        left = -1  # words that may still be part of a phrase with a hint
+        before = -1
+        for match in _WORD.finditer(text, max(done, hint.start() - _BACK)):
+            start, end = match.span()
+            if start != before + 1 or text[before] not in " -":
+                phrase.clear()
+                left = min(left, 0)
+            before = end
+            phrase.append(match[0])
+            if end >= hint.end():
+                left = _PHRASE if _HINT.search(lower, max(start, end - _LONGEST_WORD), end) else left - 1
+                if left <= 0:
+                    done = start
+                    break
+                yield phrase[-_PHRASE:], start, end
+        else:
+            return
 
 
 def starred(text: str) -> str:
@@ -90,22 +122,11 @@ def named_in(text: str, token: Token | None, *, beside_card: bool) -> list[Edit]
     if not may_be_named(text):
         return []
     edits = list(_elements(text, token, beside_card)) if "</" in text else []
-    phrase: list[str] = []
-    hinted = 0  # words since the last one with a hint
-    before = -1
     done = 0
-    for match in _WORD.finditer(text):
-        start, end = match.span()
-        word = match[0]
-        if start != before + 1 or text[before] not in " -":
-            phrase.clear()
-            hinted = 0
-        phrase.append(word)
-        before = end
-        hinted = _PHRASE if _HINT.search(word[-80:].lower()) else hinted - 1
-        if hinted <= 0 or start < done:
+    for phrase, start, end in _hinted(text):
+        if start < done or not (_MAY_FOLLOW.match(text, end) or _CODE_WORD.search(phrase[-1])):
             continue
-        for edit in _after(text, phrase[-_PHRASE:], start, end, token, beside_card):
+        for edit in _after(text, phrase, start, end, token, beside_card):
             edits.append(edit)
             done = edit.end
     return edits
@@ -179,6 +200,9 @@ def _value_end(text: str, start: int, quote: str, meaning: Meaning, *, is_markup
             return close
     if meaning in ("expiry", "maybe_expiry") and (spaced := _SPACED_EXPIRY.match(text, start)):
         return spaced.end()
+    if meaning in ("maybe_expiry", "maybe_code"):
+        short = _UNQUOTED.match(text, start, start + _LONGEST_SHAPE)
+        return short.end() if short else start
     match = (_UNQUOTED_NAME if meaning == "holder" else _UNQUOTED).match(text, start)
     if match is None:
         return start

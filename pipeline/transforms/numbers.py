@@ -169,8 +169,10 @@ _GAP = rf"(?:[^0-9A-Za-z]{{1,6}}|{_MARK}{{0,4}}\s{{1,64}}{_MARK}{{0,4}})"
 _RUN = re.compile(rf"[0-9](?:{_GAP}?[0-9]){{11,}}")
 _ANY_RUN = re.compile(r"\d(?:(?:[\W_]{1,6}|[^\w\s]{0,4}\s{1,64}[^\w\s]{0,4})?\d){11,}")
 _SOLID = re.compile(r"[0-9]{12,}")
-_FIRST_GROUP = re.compile(rf"(?<![0-9])[0-9]{{4,15}}(?={_GAP}[0-9])")
-_NEXT_GROUPS = re.compile(rf"(?:{_GAP}[0-9]{{1,15}}){{1,5}}")
+# In a list of numbers only groups of four can begin a card number (see _ON_CARDS).
+_NOT_LISTED = r"(?<![\[,])(?<![\[,]\s)(?<![\[,][\"'])(?<![\[,]\s[\"'])"
+_FIRST_GROUP = re.compile(rf"(?<![0-9])(?:[0-9]{{4}}(?={_GAP}[0-9])|{_NOT_LISTED}[0-9]{{5,15}}(?={_GAP}[0-9]))")
+_NEXT_GROUPS = re.compile(rf"({_GAP})([0-9]{{1,15}})" + rf"(?:({_GAP})([0-9]{{1,15}}))?" * 4)
 _EVEN = re.compile(rf"(?<![0-9])[0-9]{{1,4}}(?P<gap>{_GAP})[0-9]{{1,4}}(?:(?P=gap)[0-9]{{1,4}}){{2,}}(?![0-9])")
 _GROUP = re.compile(r"[0-9]+")
 _NOT_CARDS = re.compile(
@@ -185,6 +187,7 @@ _IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?
 _HEX_LETTERS: Final = 4  # fewer than this in an id of 24 or more hex digits: it may be a card number and its expiry
 _STRONG = re.compile(r"[\s\0+]*[-._/]*[\s\0+]*")
 _LISTED = re.compile(r"[\s\"'\\,;|:]+")
+_LONGEST_ROW: Final = 16  # commas between digits: more of them, and what they part are numbers of their own
 _LONGEST_LIST: Final = 40  # groups with one separator: more of them are a list of numbers
 # A number with a fraction of the length that a double has: neither part of it is a card number.
 _INTEGER_PART = re.compile(r"(?<![0-9.])[0-9]{1,3}\Z")
@@ -262,7 +265,10 @@ def _cards_in_run(plain: str, start: int, end: int) -> Iterator[Card]:
     """The card numbers that begin and end at groups of digits of one run."""
     for match in _SOLID.finditer(plain, start, end):
         yield from _solid(plain, *match.span())
+    is_list = plain.count(",", start, end) > _LONGEST_ROW
     for match in _FIRST_GROUP.finditer(plain, start, end):
+        if is_list and plain[match.end()] in "\"',\\":
+            continue
         if _EVER[int(match[0][:4])]:
             yield from _grouped(plain, match.span(), end)
     for match in _EVEN.finditer(plain, start, end):
@@ -286,30 +292,37 @@ def _solid(plain: str, start: int, end: int) -> Iterator[Card]:
 def _grouped(plain: str, first: tuple[int, int], end: int) -> Iterator[Card]:
     """Card numbers that begin at a group of four digits or more, in groups as on a card."""
     more = _NEXT_GROUPS.match(plain, first[1], end)
-    if more is None or _POINT.search(plain, max(0, first[0] - 2), first[0]):
+    if more is None:
         return
-    groups = [first, *(match.span() for match in _GROUP.finditer(plain, *more.span()))]
     digits = plain[first[0] : first[1]]
-    is_listed = _IN_LIST.search(plain, max(0, first[0] - 16), first[0]) is not None
-    for i, (begin, stop) in enumerate(groups[1:], 1):
-        gap = plain[groups[i - 1][1] : begin]
-        digits += plain[begin:stop]
-        if len(digits) > LONGEST or gap.count("*") > 1:  # hidden already
+    issued, ever = _ISSUED[int(digits[:4])], _EVER[int(digits[:4])]
+    sizes = [len(digits)]
+    parts = more.groups()
+    for i in range(0, len(parts), 2):
+        gap, group = parts[i], parts[i + 1]
+        if group is None or len(digits) + len(group) > LONGEST or "**" in gap:  # stars: hidden already
             return
-        is_decimal = i == 1 and gap == "."
-        is_usual = tuple(b - a for a, b in groups[: i + 1]) in _ON_CARDS
-        if is_listed and _LISTED.fullmatch(gap) and not is_usual:
-            continue
-        if i == 1 and stop - begin < 3:
+        digits += group
+        sizes.append(len(group))
+        if i == 0 and len(group) < 3:
             return
-        if (
-            not is_decimal
-            and (is_card(digits) or (is_usual and was_card(digits)))
-            and not _is_phone(plain, first[0], digits)
-        ):
-            yield Card(digits, tuple(p for a, b in groups[: i + 1] for p in range(a, b)))
-        if stop - begin < 3:
+        length = len(digits)
+        if ever >> length & 1 and not (i == 0 and gap == ".") and passes_luhn(digits):
+            is_usual = tuple(sizes) in _ON_CARDS
+            if (
+                (is_usual or (issued >> length & 1 and not _is_listed(plain, first[0], gap)))
+                and not _is_phone(plain, first[0], digits)
+                and not _POINT.search(plain, max(0, first[0] - 2), first[0])
+            ):
+                spans = [first, *(more.span(j) for j in range(2, i + 3, 2))]
+                yield Card(digits, tuple(p for a, b in spans for p in range(a, b)))
+        if len(group) < 3:
             return
+
+
+def _is_listed(plain: str, start: int, gap: str) -> bool:
+    """Whether a group of digits stands in a list, where other numbers stand in a row too."""
+    return _LISTED.fullmatch(gap) is not None and _IN_LIST.search(plain, max(0, start - 16), start) is not None
 
 
 def _even(plain: str, match: re.Match[str]) -> Iterator[Card]:
