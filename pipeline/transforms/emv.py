@@ -118,9 +118,9 @@ def _elements(digits: str, at: int, end: int, depth: int) -> list[tuple[str, int
 
 def _sensitive(tag: str, digits: str, start: int, end: int, count: int) -> Iterator[_Piece]:
     value = digits[start:end]
-    if tag == "5A" and (match := _PAN_VALUE.fullmatch(value)):
+    if tag == "5A" and (match := _PAN_VALUE.fullmatch(value)) and passes_luhn(match[1]):
         yield _number(match, start)
-    elif tag in _TRACKS and (match := _TRACK_VALUE.fullmatch(value)):
+    elif tag in _TRACKS and (match := _TRACK_VALUE.fullmatch(value)) and passes_luhn(match[1]):
         yield _number(match, start)
         yield start + len(match[1]), end, "*" * (end - start - len(match[1])), None
     elif (

@@ -57,6 +57,7 @@ _NOTHING = re.compile(
     r"[\W_]*|(?:null|none|true|false|nil|undefined|n/a|redacted|masked|hidden|v[0-9]+:[0-9a-f]{32})[\W_]*|[*xX•#]+",
     re.I,
 )
+_TOKEN = re.compile(r"v[0-9]+:[0-9a-f]{32}(?![0-9A-Za-z])")
 _CLOSERS: Final = {"{": "}", "[": "]", "(": ")"}
 _TAG = re.compile(r"<((?:[A-Za-z_][\w.\-]{0,60}:)?([A-Za-z_][\w.\-]{0,80}))(?:\s[^<>]{0,400})?(?<!/)>")
 _ALNUM = re.compile(r"\w")
@@ -124,7 +125,11 @@ def named_in(text: str, token: Token | None, *, beside_card: bool) -> list[Edit]
     edits = list(_elements(text, token, beside_card)) if "</" in text else []
     done = 0
     for phrase, start, end in _hinted(text):
-        if start < done or not (_MAY_FOLLOW.match(text, end) or _CODE_WORD.search(phrase[-1])):
+        if (
+            start < done
+            or _TOKEN.match(text, start)
+            or not (_MAY_FOLLOW.match(text, end) or _CODE_WORD.search(phrase[-1]))
+        ):
             continue
         for edit in _after(text, phrase, start, end, token, beside_card):
             edits.append(edit)
@@ -178,7 +183,7 @@ def _keyed(
     quote = gap[0][-1:] if gap[0][-1:] in "\"'" else ""
     end = _value_end(text, start, quote, meaning, is_markup=opener == ">")
     value = text[start:end]
-    if _NOTHING.fullmatch(value):
+    if _NOTHING.fullmatch(value) or _TOKEN.match(text, start):
         return None
     if meaning == "card":
         match = _PLAIN_CARD.match(text, start)
