@@ -1,6 +1,6 @@
 # Everything is installed by `make setup`, which every target that needs it calls; it is quick when all is there.
 .DEFAULT_GOAL := help
-.PHONY: help setup pulumi run down gameday test test-infra lint docs bench
+.PHONY: help setup pulumi run down gameday test test-infra fuzz lint docs bench
 
 BIN := .venv/bin
 # make run DURATION=120 TPS=50 SEED=1
@@ -31,6 +31,9 @@ test: pulumi ## Run all the tests: make test [ARGS="-k search"]
 
 test-infra: pulumi ## Run the tests of the stacks: graphs, rules, delivery, and the real Pulumi CLI
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/infra $(ARGS)
+
+fuzz: setup ## Hide card data in changes, see that none comes out, and harmless values do: make fuzz [N=100000] [SEED=1]
+	@$(BIN)/python -m tests.fuzz --hidden $(or $(N),100000) --harmless $(or $(N),100000) --seed $(or $(SEED),1) --jobs 2
 
 lint: setup ## Check style, types and the direction of imports
 	@$(BIN)/ruff check
