@@ -263,7 +263,7 @@ def test_a_new_column_is_scanned_where_the_stack_says_so() -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "value", "expected"),
     [
-        ("cvv", "STRING(MAX)", "737", None),
+        ("card_cvv", "STRING(MAX)", "737", None),
         ("cardCvv2", "INT64", "737", None),
         ("PinBlock", "STRING(MAX)", "0123456789ABCDEF", None),
         ("encrypted_pin", "BYTES", "AAEC/w==", None),
