@@ -189,7 +189,7 @@ _IN_HEX = bytes(104 if chr(i) in "0123456789abcdefABCDEF" else 32 for i in range
 
 def may_hold_blob(text: str) -> bool:
     """A quick look that never misses: False means that `blobs_in` gives none."""
-    if len(text) < _SHORTEST:
+    if len(text) < _SHORTEST or (len(text) < _SHORT_HEX and text.islower() and "=" not in text):
         return False
     data = text.encode("utf-8", "replace")
     if _LONG_HEX in data.translate(_IN_HEX) and (_HEX.search(text) or _TLV.search(text)):

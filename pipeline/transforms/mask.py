@@ -27,6 +27,7 @@ from pipeline.transforms.readable import Reader, applied, mask_number, may_hold
 
 NewColumns = Literal["scan", "hold"]
 Scan = Callable[[Any, Reader], Any]
+_Kind = Literal["text", "json", "written", "other"]  # written: by Spanner itself, numbers and times
 
 _NUMBERS: Final = ("INT64", "NUMERIC", "PG_NUMERIC")
 _FLOATS: Final = ("FLOAT64", "FLOAT32")
@@ -48,11 +49,8 @@ class _Plan:
 
     types: dict[str, str]
     renamed: tuple[tuple[str, str], ...]  # columns that a token would hide, and their names in the masked row
-    texts: tuple[str, ...]
-    digits: tuple[str, ...]  # values that Spanner writes: numbers, times
-    jsons: tuple[str, ...]
     scans: dict[str, Scan]  # every scanned column, by its type
-    others: tuple[str, ...]  # scanned columns that are no texts
+    kinds: dict[str, _Kind]  # the same columns: how a quick look goes over them
     drops: tuple[str, ...]
     cards: tuple[tuple[str, bool], ...]  # with whether stars can stand there
     tokens: tuple[str, ...]
@@ -132,18 +130,26 @@ class Masker:
 
     def _suspects(self, row: Row, plan: _Plan) -> list[str]:
         """The columns of a row that must be gone through; all of them where a value is not what its type says."""
-        get = row.get
+        quick, seen, kinds = self._quick, self._quick.harmless.seen, plan.kinds
+        names: list[str] = []
+        written: list[str] = []
         try:
-            names = [name for name in plan.others if get(name) is not None]
-            if may_hold_number(_APART.join([text for name in plan.digits if (text := get(name)) is not None])):
-                names += [name for name in plan.digits if get(name) is not None]
-            quick = self._quick
-            for name in plan.jsons:
-                if (text := get(name)) is not None and quick.suspects_json(text):
+            for name, value in row.items():
+                if value is None:
+                    continue
+                kind = kinds.get(name)
+                if kind == "text":
+                    if value not in seen and quick.suspects(value):
+                        names.append(name)
+                elif kind == "written":
+                    written.append(value)
+                elif kind == "json":
+                    if quick.suspects_json(value):
+                        names.append(name)
+                elif kind == "other":
                     names.append(name)
-            texts = {text for name in plan.texts if (text := get(name)) is not None}
-            if suspects := quick.suspects(texts):
-                names += [name for name in plan.texts if get(name) in suspects]
+            if written and may_hold_number(_APART.join(written)):
+                names += [name for name in row if kinds.get(name) == "written"]
         except (TypeError, AttributeError):
             return [name for name in plan.scans if name in row]
         return names
@@ -243,11 +249,8 @@ class Masker:
         return _Plan(
             types=types,
             renamed=tuple((c.name, name) for c in columns if (name := tables.masked_name(c.name)) != c.name),
-            texts=tuple(name for name, base in scanned.items() if base in _STRINGS),
-            digits=tuple(name for name, base in scanned.items() if base in _WRITTEN),
-            jsons=tuple(name for name, base in scanned.items() if base in _JSONS),
             scans={name: self._scan_for(types[name]) for name in scanned},
-            others=tuple(name for name, base in scanned.items() if base not in (*_STRINGS, *_JSONS, *_WRITTEN)),
+            kinds={name: _kind(base) for name, base in scanned.items()},
             drops=of("drop"),
             cards=tuple(
                 (name, _base(types[name]) in ("STRING", "ARRAY<STRING", "ARRAY<STRING>")) for name in of("card")
@@ -268,6 +271,14 @@ class Masker:
             return lambda value, reader: _array(value, reader, element, base)
         base = _base(kind).split("<")[0]
         return _SCANS.get(base, _anything)
+
+
+def _kind(base: str) -> _Kind:
+    if base in _STRINGS:
+        return "text"
+    if base in _WRITTEN:
+        return "written"
+    return "json" if base in _JSONS else "other"
 
 
 def _base(spanner_type: str) -> str:

@@ -8,7 +8,7 @@ is in it, and none of its words says what its value is.
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from itertools import filterfalse
 
 from pipeline.transforms.encodings import is_escaped, may_hold_blob
 from pipeline.transforms.json_text import has_exponent, is_special
@@ -27,30 +27,27 @@ class QuickLook:
         self.harmless = Harmless()
         self._pieces = Harmless()
 
-    def suspects(self, texts: Set[str]) -> list[str]:
-        """The texts among these that must be gone through."""
-        new = texts - self.harmless.seen
-        return [text for text in new if not self._is_harmless(text)] if new else []
+    def suspects(self, text: str) -> bool:
+        """Whether a text must be gone through."""
+        if _ID.fullmatch(text) or text in self.harmless.seen:
+            return False
+        if is_escaped(text) or numbers_in(text) or not _says_nothing(text):
+            return True
+        self.harmless.add(text)
+        return False
 
     def suspects_json(self, text: str) -> bool:
         """Whether a JSON text must be gone through."""
         if is_escaped(text) or numbers_in(text) or (text[:1] not in '{["' and is_special(text)):
             return True
+        pieces = self._pieces
         is_id = _ID.fullmatch
-        for piece in set(text.split('"')) - self._pieces.seen:
+        for piece in filterfalse(pieces.seen.__contains__, text.split('"')):
             if not is_id(piece):
                 if has_exponent(piece) or not _says_nothing(piece, is_piece=True):
                     return True
-                self._pieces.add(piece)
+                pieces.add(piece)
         return False
-
-    def _is_harmless(self, text: str) -> bool:
-        if _ID.fullmatch(text):
-            return True
-        if is_escaped(text) or numbers_in(text) or not _says_nothing(text):
-            return False
-        self.harmless.add(text)
-        return True
 
 
 def _says_nothing(text: str, *, is_piece: bool = False) -> bool:
