@@ -14,7 +14,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -82,8 +83,10 @@ def main() -> int:
             print("The mutations' tests must pass before anything is broken: make test")
             return 1
         for number, mutation in enumerate(chosen, 1):
+            began = time.monotonic()
             noticed = is_noticed(mutation, copy)
-            print(f"[{number}/{len(chosen)}] {'noticed ' if noticed else 'SURVIVED'}  {mutation.name}", flush=True)
+            outcome = f"{'noticed ' if noticed else 'SURVIVED'} {time.monotonic() - began:4.0f} s"
+            print(f"[{number}/{len(chosen)}] {outcome}  {mutation.name}", flush=True)
             if not noticed:
                 survived.append(mutation)
     print(f"{len(chosen) - len(survived)} of {len(chosen)} mutations noticed")
