@@ -150,7 +150,7 @@ _SOURCE: Final = (
         _READ,
         "if self._stands_at is not None and self._stands_at == stands_at:",
         "if self._stands_at is not None:",
-        f"{_READERS}::test_a_reader_from_another_checkpoint_closes_the_one_before",
+        f"{_READERS}::test_a_reader_whose_queries_were_taken_over_starts_again_when_its_bundle_is_done_again",
     ),
     _broken(
         "no first partition is taken for the end of the stream",
