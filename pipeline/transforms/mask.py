@@ -1,14 +1,14 @@
 """Masking of a change, in place, by the policy of each column (contract/tables.py), for keys, new and old values alike.
 
-Most rows hold no card number outside their card columns. So all the texts of a row are looked at in one go first, and
-only where that look finds something that could be a card number is each value gone through by its type.
+Most rows hold no card's data outside their card columns. So a quick look goes first (`quick`), and only what it suspects
+is gone through by its type; that reads it in decoded form, and looks again at what leaves (`readable`).
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import re
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -16,29 +16,26 @@ from typing import Any, Final, Literal
 from contract import tables
 from contract.changes import Change, Column, Reason, Row, StepError
 from contract.tables import TOKEN_SUFFIX, Policy
-from pipeline.transforms.cards import (
-    CARD_TOKEN,
-    LONGEST,
-    SHORTEST,
-    digits_of,
-    find_cards,
-    hide_cards,
-    is_card,
-    may_hold_card,
-    shorten,
-)
-from pipeline.transforms.json_text import card_in_number, is_special, mask_json
+from pipeline.transforms.cards import CARD_TOKEN, SHORTEST, is_card, is_surely_card
+from pipeline.transforms.json_text import masked_json
 from pipeline.transforms.keys import MaskingKeys
+from pipeline.transforms.members import by_token, card_in_number, quoted
+from pipeline.transforms.names import applies, meaning_of, policy_of
+from pipeline.transforms.numbers import may_hold_number
+from pipeline.transforms.quick import QuickLook
+from pipeline.transforms.readable import Reader, applied, mask_number, may_hold
 
 NewColumns = Literal["scan", "hold"]
-Scan = Callable[[Any, set[str]], Any]
+Scan = Callable[[Any, Reader], Any]
 
-_HIDDEN_ALREADY = re.compile(r"[0-9]{0,6}[*xX•#.\s-]{4,}[0-9]{0,4}")
 _NUMBERS: Final = ("INT64", "NUMERIC", "PG_NUMERIC")
 _FLOATS: Final = ("FLOAT64", "FLOAT32")
 _JSONS: Final = ("JSON", "PG_JSONB")
-_TEXTS: Final = ("STRING", *_JSONS, "TIMESTAMP", "DATE", "UUID", "INTERVAL", "ENUM", *_NUMBERS)
+_STRINGS: Final = ("STRING", "UUID", "INTERVAL", "ENUM")
+_WRITTEN: Final = ("TIMESTAMP", "DATE", *_NUMBERS)
 _SMALLEST_CARD: Final = 10 ** (SHORTEST - 1)
+# Between the numbers of a row: digits of two values are no number.
+_APART: Final = " x "
 
 
 class _NotExpectedError(Exception):
@@ -51,7 +48,8 @@ class _Plan:
 
     types: dict[str, str]
     renamed: tuple[tuple[str, str], ...]  # columns that a token would hide, and their names in the masked row
-    texts: frozenset[str]  # looked at in one go
+    texts: tuple[str, ...]
+    digits: tuple[str, ...]  # values that Spanner writes: numbers, times
     jsons: tuple[str, ...]
     scans: dict[str, Scan]  # every scanned column, by its type
     others: tuple[str, ...]  # scanned columns that are no texts
@@ -60,6 +58,7 @@ class _Plan:
     tokens: tuple[str, ...]
     identifiers: frozenset[str]
     unclassified: tuple[str, ...]
+    named: tuple[tuple[str, Policy], ...]  # unclassified columns whose name says what they hold
 
 
 class Masker:
@@ -71,6 +70,7 @@ class Masker:
         self._keys = keys
         self._hold = new_columns == "hold"
         self._plans: dict[tuple[Column, ...], _Plan] = {}
+        self._quick = QuickLook()
         self._last: dict[str, tuple[tuple[Column, ...], _Plan]] = {}
 
     def mask(self, change: Change) -> tuple[str, ...]:
@@ -124,47 +124,66 @@ class Masker:
         for name in plan.tokens:
             if name in row:
                 row[name + TOKEN_SUFFIX] = self._only_token(name, row.pop(name))
-        if self._may_hold_card(row, plan):
-            for name in plan.scans.keys() & row.keys():
-                self._scan(name, row, plan, found, identifies=identifies)
-        else:
-            for name in plan.others:
-                if row.get(name) is not None:
-                    self._scan(name, row, plan, found, identifies=identifies)
+        for name, policy in plan.named:
+            if row.get(name) is not None:
+                self._mask_named(name, policy, row, plan, found, tokens)
+        for name in self._suspects(row, plan):
+            self._scan(name, row, plan, found, identifies=identifies)
 
-    def _may_hold_card(self, row: Row, plan: _Plan) -> bool:
-        texts = plan.texts
+    def _suspects(self, row: Row, plan: _Plan) -> list[str]:
+        """The columns of a row that must be gone through; all of them where a value is not what its type says."""
+        get = row.get
         try:
-            joined = "x".join([value for name, value in row.items() if name in texts and value is not None])
-            if may_hold_card(joined):
-                return True
-            return any(is_special(row[name]) for name in plan.jsons if row.get(name) is not None)
-        except TypeError:  # not a text: the look at each value says which
-            return True
+            names = [name for name in plan.others if get(name) is not None]
+            if may_hold_number(_APART.join([text for name in plan.digits if (text := get(name)) is not None])):
+                names += [name for name in plan.digits if get(name) is not None]
+            quick = self._quick
+            for name in plan.jsons:
+                if (text := get(name)) is not None and quick.suspects_json(text):
+                    names.append(name)
+            texts = {text for name in plan.texts if (text := get(name)) is not None}
+            if suspects := quick.suspects(texts):
+                names += [name for name in plan.texts if get(name) in suspects]
+        except (TypeError, AttributeError):
+            return [name for name in plan.scans if name in row]
+        return names
+
+    def _mask_named(
+        self, name: str, policy: Policy, row: Row, plan: _Plan, found: set[str], tokens: dict[str, str]
+    ) -> None:
+        """A new column whose name says that it holds a card's data: what may stay of it stays in its place."""
+        value = row[name]
+        meaning = meaning_of(name)
+        if meaning and not (isinstance(value, str) and applies(meaning, value)) and meaning.startswith("maybe_"):
+            return
+        is_text = _base(plan.types[name]) in ("STRING", "ARRAY<STRING", "ARRAY<STRING>")
+        if policy == "card":
+            masked = self._card(name, value, found, tokens)[0]
+            row[name] = masked if is_text else None
+        elif policy == "token" and isinstance(value, str) and is_text:
+            row[name] = self._text_token(name, value) if value.strip() else value
+        else:
+            row[name] = None
 
     def _scan(self, name: str, row: Row, plan: _Plan, found: set[str], *, identifies: bool) -> None:
         value = row[name]
         if value is None:
             return
-        cards: set[str] = set()
+        reader = Reader(set(), self._text_token, harmless=self._quick.harmless)
         try:
-            masked = plan.scans[name](value, cards)
+            masked = plan.scans[name](value, reader)
         except _NotExpectedError:
             raise _not_maskable(name) from None
-        if not cards:
-            row[name] = masked
-            return
         if identifies and name in plan.identifiers:
-            raise StepError(
-                Reason.CARD_IN_KEY,
-                f"{name} holds a card number. It identifies the row and is never rewritten: correct it in Spanner.",
-            )
-        found |= cards
+            if reader.named or any(is_surely_card(digits) for digits in reader.found):
+                raise StepError(
+                    Reason.CARD_IN_KEY,
+                    f"{name} holds a card number or other data of a card. It identifies the row and is never rewritten: "
+                    "correct it in Spanner.",
+                )
+            return
+        found |= reader.found
         row[name] = masked
-
-    def _json(self, value: Any, found: set[str]) -> str:
-        text = _string(value)
-        return mask_json(text, found, lambda number: self._mask_card(number, found, {})[0], self._text_token)
 
     def _each(self, value: Any, one: Callable[[Any], tuple[Any, str | None]]) -> tuple[Any, str | None]:
         """Masks a value, or each element of an ARRAY: the tokens of those stand side by side."""
@@ -185,14 +204,11 @@ class Masker:
 
     def _mask_card(self, value: str, found: set[str], tokens: dict[str, str]) -> tuple[str, str | None]:
         """The value of a card column, masked whether or not its check digit is right, and its token."""
-        digits = digits_of(value)
-        if SHORTEST <= len(digits) <= LONGEST:
-            found.add(digits)
-            return shorten(digits), self._card_token(digits, tokens)
-        if _HIDDEN_ALREADY.fullmatch(value):
-            return value, None
-        found |= {card.digits for card in find_cards(value)}
-        return "*" * len(value), None
+        cards: set[str] = set()
+        masked = mask_number(value, cards)
+        found |= cards
+        digits = cards.pop() if len(cards) == 1 and not masked.strip("*") == "" else None
+        return masked, self._card_token(digits, tokens) if digits else None
 
     def _card_token(self, digits: str, tokens: dict[str, str]) -> str:
         token = tokens.get(digits)
@@ -227,10 +243,11 @@ class Masker:
         return _Plan(
             types=types,
             renamed=tuple((c.name, name) for c in columns if (name := tables.masked_name(c.name)) != c.name),
-            texts=frozenset(name for name, base in scanned.items() if base in _TEXTS),
+            texts=tuple(name for name, base in scanned.items() if base in _STRINGS),
+            digits=tuple(name for name, base in scanned.items() if base in _WRITTEN),
             jsons=tuple(name for name, base in scanned.items() if base in _JSONS),
             scans={name: self._scan_for(types[name]) for name in scanned},
-            others=tuple(name for name, base in scanned.items() if base not in _TEXTS),
+            others=tuple(name for name, base in scanned.items() if base not in (*_STRINGS, *_JSONS, *_WRITTEN)),
             drops=of("drop"),
             cards=tuple(
                 (name, _base(types[name]) in ("STRING", "ARRAY<STRING", "ARRAY<STRING>")) for name in of("card")
@@ -238,15 +255,19 @@ class Masker:
             tokens=of("token"),
             identifiers=frozenset(of("identifier")) | (keys & scanned.keys()),
             unclassified=of(None),
+            named=()
+            if self._hold
+            else tuple((name, policy) for name in of(None) if name not in keys and (policy := policy_of(name))),
         )
 
     def _scan_for(self, kind: str) -> Scan:
         """How to scan a value of a Spanner type."""
         if kind.upper().startswith("ARRAY<"):
             element = self._scan_for(kind[len("ARRAY<") :].removesuffix(">"))
-            return lambda value, found: _array(value, found, element)
+            base = _base(kind[len("ARRAY<") :].removesuffix(">"))
+            return lambda value, reader: _array(value, reader, element, base)
         base = _base(kind).split("<")[0]
-        return self._json if base in _JSONS else _SCANS.get(base, _anything)
+        return _SCANS.get(base, _anything)
 
 
 def _base(spanner_type: str) -> str:
@@ -260,72 +281,92 @@ def _string(value: Any) -> str:
     return value
 
 
-def _text(value: Any, found: set[str]) -> str:
-    return hide_cards(_string(value), found)
+def _text(value: Any, reader: Reader) -> str:
+    text = _string(value)
+    return reader.text(text) if may_hold(text) else text
 
 
-def _number(value: Any, found: set[str]) -> str | None:
+def _json(value: Any, reader: Reader) -> str:
+    return masked_json(_string(value), reader)
+
+
+def _number(value: Any, reader: Reader) -> str | None:
     """An INT64 or NUMERIC, or None where it is a card number: what is left of one is no number."""
     digits = card_in_number(_string(value))
     if digits is None:
         return str(value)
-    found.add(digits)
+    reader.found.add(digits)
     return None
 
 
-def _float(value: Any, found: set[str]) -> Any:
+def _float(value: Any, reader: Reader) -> Any:
     if value in ("NaN", "Infinity", "-Infinity"):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _NotExpectedError
-    if abs(value) >= _SMALLEST_CARD and value == value // 1 and is_card(digits := format(abs(value), ".0f")):
-        found.add(digits)
+    if abs(value) >= _SMALLEST_CARD and is_card(digits := format(abs(value) // 1, ".0f")):
+        reader.found.add(digits)
         return None
     return value
 
 
-def _bytes(value: Any, found: set[str]) -> str:
-    """BYTES as text, UTF-8 or else Latin-1 (which also shows the digits of UTF-16), and back."""
-    data, encoding = _decoded(_string(value))
-    masked = hide_cards(data.decode(encoding), found)
-    return base64.b64encode(masked.encode(encoding)).decode() if found else str(value)
-
-
-def _decoded(value: str) -> tuple[bytes, str]:
+def _bytes(value: Any, reader: Reader) -> str:
     try:
-        data = base64.b64decode(value, validate=True)
+        data = base64.b64decode(_string(value), validate=True)
     except (binascii.Error, ValueError):
         raise _NotExpectedError from None
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return data, "latin-1"
-    return data, "utf-8"
+    masked = reader.bytes(data)
+    return str(value) if masked == data else base64.b64encode(masked).decode()
 
 
-def _bool(value: Any, found: set[str]) -> bool:
+def _bool(value: Any, reader: Reader) -> bool:
     if not isinstance(value, bool):
         raise _NotExpectedError
     return value
 
 
-def _array(value: Any, found: set[str], element: Scan) -> list[Any]:
+def _array(value: Any, reader: Reader, element: Scan, base: str = "") -> list[Any]:
     if not isinstance(value, list):
         raise _NotExpectedError
-    return [None if v is None else element(v, found) for v in value]
+    values = [None if v is None else element(v, reader) for v in value]
+    return _across(values, reader, base) if len(values) > 1 and base not in ("BYTES", "PROTO", "BOOL") else values
 
 
-def _anything(value: Any, found: set[str]) -> Any:
+def _across(values: list[Any], reader: Reader, base: str) -> list[Any]:
+    """The elements of an array without a card number that stands in several of them."""
+    written = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    text = json.dumps(written, ensure_ascii=False)
+    if not may_hold(text):
+        return values
+    masked = applied(text, by_token(text, reader.edits(text, 0)))
+    if masked == text:
+        return values
+
+    def kept(before: Any, after: Any) -> Any:
+        if before == after:
+            return before
+        if base in _JSONS:
+            return quoted(after)
+        return after if isinstance(before, str) and base not in _NUMBERS else None
+
+    return [
+        v if same == after else kept(same, after)
+        for v, same, after in zip(values, written, json.loads(masked), strict=True)
+    ]
+
+
+def _anything(value: Any, reader: Reader) -> Any:
     """A value of a type that is not known here, by what it is."""
     if isinstance(value, str):
-        return hide_cards(value, found)
+        return _text(value, reader)
     if isinstance(value, list):
-        return _array(value, found, _anything)
-    return value if isinstance(value, bool) else _float(value, found)
+        return _array(value, reader, _anything)
+    return value if isinstance(value, bool) else _float(value, reader)
 
 
 _SCANS: Final[dict[str, Scan]] = {
-    **dict.fromkeys(_TEXTS, _text),
+    **dict.fromkeys((*_STRINGS, "TIMESTAMP", "DATE"), _text),
+    **dict.fromkeys(_JSONS, _json),
     **dict.fromkeys(_NUMBERS, _number),
     **dict.fromkeys(_FLOATS, _float),
     "BYTES": _bytes,

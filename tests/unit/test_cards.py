@@ -75,6 +75,8 @@ def spelled(draw: st.DrawFn) -> tuple[str, str]:
             rest = rest[size:]
         groups = [g for g in groups if g]
         anything = st.one_of(SEPARATORS, OTHER_SEPARATORS)
+        if len(groups) == 2:  # one point makes a decimal number of it
+            anything = anything.filter(lambda separator: separator != ".")
         same = draw(anything)
         text = groups[0] + "".join((same if way == "grouped" else draw(anything)) + g for g in groups[1:])
     return card, text.translate(draw(st.sampled_from([{}, {}, FULL_WIDTH, ARABIC]))) if "%" not in text else text

@@ -160,7 +160,8 @@ def test_a_card_number_in_any_primary_key_is_a_dead_letter() -> None:
         ("INT64", f"-{CARD}", None),
         ("INT64", "4111111111111112", "4111111111111112"),
         ("NUMERIC", f"{CARD}.00", None),
-        ("NUMERIC", f"{CARD}.5", f"{CARD}.5"),
+        ("NUMERIC", f"{CARD}.5", None),
+        ("NUMERIC", "4111.111111111111", "4111.111111111111"),
         ("FLOAT64", 4111111111111111.0, None),
         ("FLOAT64", 0.5, 0.5),
         ("FLOAT64", "NaN", "NaN"),
@@ -184,8 +185,7 @@ def test_card_numbers_are_found_in_every_type(kind: str, value: Any, expected: A
     if not kind.startswith("BYTES") or not has_card:
         assert result.new["ErrorDetails"] == expected
     assert result.card_tokens == ([TOKEN] if has_card else [])
-    if kind != "NUMERIC" or has_card:
-        assert CARD not in texts_of(result)
+    assert CARD not in texts_of(result)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,59 @@
+"""The second look, nearly free where nothing is found: most rows hold nothing, and say it in words that were seen before.
+
+What was looked at and holds nothing is remembered: whole short texts, and the pieces of JSON between quotes (names, and
+values of few kinds). It never misses what `readable` finds: a text is passed over only where no number, escape or blob
+is in it, and none of its words says what its value is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Set
+
+from pipeline.transforms.encodings import is_escaped, may_hold_blob
+from pipeline.transforms.json_text import has_exponent, is_special
+from pipeline.transforms.named import may_be_named, says_something
+from pipeline.transforms.numbers import numbers_in
+from pipeline.transforms.readable import Harmless, Reader
+
+# Ids that each row has its own of: not remembered, and quick to tell. Their last group has no TLV and no hex of a text.
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9]{1,11}|[:,{}\[\]0-9.]{1,11}")
+
+
+class QuickLook:
+    """Which texts may hold something. One for each Masker: it remembers what held nothing."""
+
+    def __init__(self) -> None:
+        self.harmless = Harmless()
+        self._pieces = Harmless()
+
+    def suspects(self, texts: Set[str]) -> list[str]:
+        """The texts among these that must be gone through."""
+        new = texts - self.harmless.seen
+        return [text for text in new if not self._is_harmless(text)] if new else []
+
+    def suspects_json(self, text: str) -> bool:
+        """Whether a JSON text must be gone through."""
+        if is_escaped(text) or numbers_in(text) or (text[:1] not in '{["' and is_special(text)):
+            return True
+        is_id = _ID.fullmatch
+        for piece in set(text.split('"')) - self._pieces.seen:
+            if not is_id(piece):
+                if has_exponent(piece) or not _says_nothing(piece, is_piece=True):
+                    return True
+                self._pieces.add(piece)
+        return False
+
+    def _is_harmless(self, text: str) -> bool:
+        if _ID.fullmatch(text):
+            return True
+        if is_escaped(text) or numbers_in(text) or not _says_nothing(text):
+            return False
+        self.harmless.add(text)
+        return True
+
+
+def _says_nothing(text: str, *, is_piece: bool = False) -> bool:
+    if may_be_named(text) and says_something(text, is_piece=is_piece):
+        return False
+    return not (may_hold_blob(text) and Reader(set()).edits(text, 0))
