@@ -76,6 +76,8 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{m.file}: {m.name}\n    {' '.join(m.tests)}" for m in chosen))
         return 0
+    if not chosen:
+        parser.error(f"no mutation has {options.only!r} in its name or file; --list shows them")
     survived = []
     with tree() as copy:
         # A test that fails anyway notices nothing.
