@@ -1,6 +1,6 @@
 # Everything is installed by `make setup`, which every target that needs it calls; it is quick when all is there.
 .DEFAULT_GOAL := help
-.PHONY: help setup pulumi run down gameday test test-infra soak lint docs bench
+.PHONY: help setup pulumi run down gameday test test-infra soak fuzz lint docs bench
 
 BIN := .venv/bin
 # make run DURATION=120 TPS=50 SEED=1
@@ -34,6 +34,9 @@ test-infra: pulumi ## Run the tests of the stacks: graphs, rules, delivery, and 
 
 soak: setup ## Kill and cut the job at random between strict services, lose nothing: make soak [KILLS=20] [DURATION=120]
 	@$(BIN)/python -m tests.strict.soak $(if $(KILLS),--kills $(KILLS)) $(if $(DURATION),--duration $(DURATION)) $(ARGS)
+
+fuzz: setup ## Hide card data in changes, see that none comes out, and harmless values do: make fuzz [N=100000] [SEED=1]
+	@$(BIN)/python -m tests.fuzz --hidden $(or $(N),100000) --harmless $(or $(N),100000) --seed $(or $(SEED),1) --jobs 2
 
 lint: setup ## Check style, types and the direction of imports
 	@$(BIN)/ruff check

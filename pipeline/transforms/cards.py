@@ -1,7 +1,7 @@
 """Card numbers in text: found, hidden (BIN, stars, last 4), and the tokens that find them again.
 
-The rooms behind it: `numbers` (what a card number is), `names` (what a name says of its value), `readable` (all that can
-be read in a text, however it is encoded).
+The rooms behind it: `numbers` (what a card number is), `names` (what a name says of its value), `readable` (all that
+can be read in a text, however it is encoded).
 """
 
 from __future__ import annotations

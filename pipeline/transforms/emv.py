@@ -1,7 +1,7 @@
 """Card data as terminals and payment hosts write it: EMV TLV in hex or in bytes, and packed BCD.
 
-Tags: EMV book 3, annex A. `5A` PAN, `57` and `9F6B` track 2, `56` track 1, `5F20` and `9F0B` holder's name, `5F24` expiry,
-`9F1F` and `9F20` discretionary data, `99` PIN data.
+Tags: EMV book 3, annex A. `5A` PAN, `57` and `9F6B` track 2, `56` track 1, `5F20` and `9F0B` holder's name, `5F24`
+expiry, `9F1F` and `9F20` discretionary data, `99` PIN data.
 """
 
 from __future__ import annotations

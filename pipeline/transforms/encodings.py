@@ -1,4 +1,4 @@
-"""Ways in which a text hides in another: escapes that are read in place, and blobs (base64, hex) that are read whole."""
+"""Ways in which a text hides in another: escapes, read in place, and blobs (base64, hex), read whole."""
 
 from __future__ import annotations
 
@@ -44,23 +44,35 @@ def escapes_in(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _read(escape: str) -> str:
-    if escape[0] == "%":
-        if escape[1] == "u":
-            return _char(escape[2:], 16)
-        data = bytes.fromhex(escape.replace("%", ""))
-        return data.decode() if data.isascii() else data.decode("utf-8", "surrogateescape")
-    if escape[0] == "&":
-        number = escape[1:].rstrip(";").lower()
-        if number[0] != "#":
-            return html.unescape(escape)
-        return _char(number[2:], 16) if number[1] == "x" else _char(number[1:], 10)
+    """What an escape stands for."""
+    return _READ[escape[0]](escape)
+
+
+def _read_percent(escape: str) -> str:
+    if escape[1] == "u":
+        return _char(escape[2:], 16)
+    data = bytes.fromhex(escape.replace("%", ""))
+    return data.decode() if data.isascii() else data.decode("utf-8", "surrogateescape")
+
+
+def _read_entity(escape: str) -> str:
+    number = escape[1:].rstrip(";").lower()
+    if number[0] != "#":
+        return html.unescape(escape)
+    return _char(number[2:], 16) if number[1] == "x" else _char(number[1:], 10)
+
+
+def _read_backslash(escape: str) -> str:
     kind = escape[1]
     if kind == "u" and escape[2] != "{":
         units = bytes.fromhex(escape.replace("\\u", ""))
-        return units.decode("utf-16-be", "surrogatepass") if _pairs(units) else "".join(map(chr, _units(units)))
+        return units.decode("utf-16-be") if _pairs(units) else "".join(map(chr, _units(units)))
     if kind in "ux":
         return _char(escape[2:].strip("{}"), 16)
     return _CONTROLS.get(kind, kind)
+
+
+_READ: Final[dict[str, Callable[[str], str]]] = {"%": _read_percent, "&": _read_entity, "\\": _read_backslash}
 
 
 def _char(digits: str, base: int) -> str:
@@ -264,7 +276,7 @@ UTF_16: Final = ("utf-16-le", "utf-16-be")
 
 
 def text_of(data: bytes) -> tuple[str, str]:
-    """Bytes as text, and its encoding: UTF-16 where every other byte is 0, else UTF-8, or Latin-1, which never fails."""
+    """Bytes as text, and its encoding: UTF-16 where every other byte is 0, else UTF-8, else Latin-1."""
     half = len(data) // 2
     if half >= 4 and len(data) % 2 == 0:
         for encoding, zeros in zip(UTF_16, (data[1::2].count(0), data[::2].count(0)), strict=True):

@@ -1,4 +1,4 @@
-"""A JSON column's text without what must not be read in it: still JSON, and every number that stays keeps its digits."""
+"""A JSON column's text without what must not be read in it: still JSON, and what stays keeps its digits."""
 
 from __future__ import annotations
 

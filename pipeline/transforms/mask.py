@@ -1,7 +1,7 @@
 """Masking of a change, in place, by the policy of each column (contract/tables.py), for keys, new and old values alike.
 
-Most rows hold no card's data outside their card columns. So a quick look goes first (`quick`), and only what it suspects
-is gone through by its type; that reads it in decoded form, and looks again at what leaves (`readable`).
+Most rows hold no card's data outside their card columns. So a quick look goes first (`quick`), and only what it
+suspects is gone through by its type; that reads it in decoded form, and looks again at what leaves (`readable`).
 """
 
 from __future__ import annotations
@@ -178,8 +178,8 @@ class Masker:
             if reader.named or any(is_surely_card(digits) for digits in reader.found):
                 raise StepError(
                     Reason.CARD_IN_KEY,
-                    f"{name} holds a card number or other data of a card. It identifies the row and is never rewritten: "
-                    "correct it in Spanner.",
+                    f"{name} holds a card number or other data of a card. It identifies the row and is never "
+                    "rewritten: correct it in Spanner.",
                 )
             return
         found |= reader.found
@@ -207,7 +207,7 @@ class Masker:
         cards: set[str] = set()
         masked = mask_number(value, cards)
         found |= cards
-        digits = cards.pop() if len(cards) == 1 and not masked.strip("*") == "" else None
+        digits = cards.pop() if len(cards) == 1 and masked.strip("*") else None
         return masked, self._card_token(digits, tokens) if digits else None
 
     def _card_token(self, digits: str, tokens: dict[str, str]) -> str:
@@ -346,13 +346,21 @@ def _across(values: list[Any], reader: Reader, base: str) -> list[Any]:
         if before == after:
             return before
         if base in _JSONS:
-            return quoted(after)
+            return after if _is_json(after) else quoted(after)
         return after if isinstance(before, str) and base not in _NUMBERS else None
 
     return [
         v if same == after else kept(same, after)
         for v, same, after in zip(values, written, json.loads(masked), strict=True)
     ]
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.loads(value)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return True
 
 
 def _anything(value: Any, reader: Reader) -> Any:

@@ -48,7 +48,7 @@ def may_be_json(text: str) -> bool:
 
 
 def objects_in(text: str) -> Iterator[tuple[int, int]]:
-    """Where JSON objects and arrays of them stand in a text that is more than that; a few, and no text is read twice."""
+    """Where JSON objects and arrays of them stand in a text that is more than that; a few of them."""
     at = 0
     for _ in range(_MOST_OBJECTS):
         begin = _OBJECT.search(text, at)
@@ -157,7 +157,7 @@ class _Members:
             if new is not None:
                 yield Edit(start, end, new)
 
-    def _under(self, name: str, policy: Policy, value: str) -> str | None:
+    def _under(self, name: str, policy: Policy, value: str) -> str | None:  # noqa: PLR0911 - a case a line
         """A value under a policy; None where it is to be scanned as any other."""
         if value == "null" or _TOKEN_TEXT.fullmatch(value):
             return value
@@ -210,7 +210,8 @@ def by_token(text: str, edits: list[Edit]) -> list[Edit]:
         if edit is None:
             break
         start, end = token.span()
-        parts, done, piece = [], start, token[0]
+        parts: list[str] = []
+        done, piece = start, token[0]
         is_text = piece[0] == '"'
         while edit is not None and edit.start < end:
             begin, stop = max(edit.start, start + is_text), min(edit.end, end - is_text)

@@ -70,7 +70,7 @@ def may_be_named(text: str) -> bool:
 
 
 def says_something(text: str, *, is_piece: bool = False) -> bool:
-    """Whether any words of the text name what a card's data may stand behind, there or in what follows a piece of JSON."""
+    """Whether any words of the text name what a card's data may stand behind, there or after a piece of JSON."""
     if len(text) > _NEAR:  # not worth a look of its own
         return True
     for phrase, _, _ in _hinted(text):
@@ -84,7 +84,7 @@ def says_something(text: str, *, is_piece: bool = False) -> bool:
 
 
 def _hinted(text: str) -> Iterator[tuple[list[str], int, int]]:
-    """The words with a hint and the few after each, with what stands before them in the same phrase, and their places."""
+    """The words with a hint and the few after each: with what stands before them in the phrase, and where."""
     lower = text.lower() if text.isascii() else _CAPITALS.sub(lambda match: match[0].lower(), text)
     done = 0
     for hint in _HINT.finditer(lower):
@@ -141,18 +141,12 @@ def _after(
     text: str, phrase: list[str], start: int, end: int, token: Token | None, beside_card: bool
 ) -> Iterator[Edit]:
     """The value behind the words that end at a place, if they name one."""
-    if end == len(text):
-        next_char = ""
-    else:
-        next_char = text[end]
     name = phrase[-1]
     meaning = _meaning_of(phrase)
     if meaning is None:
         return
     if meaning in ("code", "pin") and (tail := _IN_WORD.search(name)) and len(name) > 4:
         yield Edit(start + tail.start(), end, "*" * len(tail[0]))
-        return
-    if not next_char:
         return
     gap = _KEYED.match(text, end) or _PAIRED.match(text, end)
     edit = _keyed(text, gap, name, meaning, token, beside_card) if gap else None
@@ -191,7 +185,7 @@ def _keyed(
     if not applies(meaning, value, beside_card=beside_card):
         return None
     if meaning == "holder" and token:
-        return Edit(start, end, token(name, value))
+        return Edit(start, end, token(name, value.replace("+", " ")))
     return Edit(start, end, starred(value))
 
 

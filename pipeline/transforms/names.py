@@ -1,7 +1,7 @@
 """What a name says about the value behind it: one matcher for columns, JSON members, XML and query strings.
 
-A name is split into words (`cardCvv2`, `card_cvv`, `card[cvv]`, `CARDCVV` → card, cvv), and the words say what it means:
-`encryptedPinBlock` is a PIN, `shippingPan` a card number, `pineapple`, `company` and `expiresAt` are nothing.
+A name is split into words (`cardCvv2`, `card_cvv`, `card[cvv]`, `CARDCVV` → card, cvv), and the words say what it
+means: `encryptedPinBlock` is a PIN, `shippingPan` a card number, `pineapple`, `company` and `expiresAt` are nothing.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _POLICIES: Final[dict[Meaning, Policy]] = {
 
 # Each name with a meaning has one of these in it, in lower case: what a quick look looks for.
 HINTS: Final = (
-    "cv", "csc", "cav", "card", "pan", "pin", "pvv", "track", "strip", "holder", "secur", "verif", "valid", "thru", "exp",
-    "primary", "emboss", "discret", "cc",
+    "cv", "csc", "cav", "card", "pan", "pin", "pvv", "track", "strip", "holder", "secur", "verif", "valid", "thru",
+    "exp", "primary", "emboss", "discret", "cc",
 )  # fmt: skip
 
 _CODES: Final = frozenset({"cvv", "cvc", "csc", "cvn", "cvd", "cav", "ccv", "icvv", "dcvv", "cvvc", "cvx"})
@@ -221,7 +221,7 @@ def _code(words: tuple[str, ...], have: set[str]) -> Meaning | None:
     return "code" if len(words) >= 2 and words[-2] in _CARDS and words[-1] == "code" else None
 
 
-def _expiry(words: tuple[str, ...], have: set[str]) -> Meaning | None:
+def _expiry(words: tuple[str, ...], have: set[str]) -> Meaning | None:  # noqa: PLR0911 - a line for each spelling
     core = have & _EXPIRIES
     thru = have & _THRU
     is_card = bool(have & _CARDS or have & _HOLDERS or "pan" in have)
@@ -263,7 +263,9 @@ def _holder(words: tuple[str, ...], have: set[str]) -> Meaning | None:
     if "holder" in have:
         if have & _CARDS:
             return None if _ends_about(words, ("holder",), _ABOUT_HOLDER) else "holder"
-        return "holder" if "name" in have and not have & {"place", "policy", "share", "stake", "title"} else None
+        return (
+            "holder" if have & {"name", "names"} and not have & {"place", "policy", "share", "stake", "title"} else None
+        )
     if have & {"embossed", "emboss", "embossing"} and "name" in have:
         return "holder"
     if have & _CARDS and words[-1] in {"name", "names"}:

@@ -33,7 +33,7 @@ def _ranges(*rows: tuple[str, str, Iterable[int]]) -> _Ranges:
     return tuple((first, last, frozenset(lengths)) for first, last, lengths in rows)
 
 
-# First digits (a range of prefixes of one length) → lengths that are issued. ISO/IEC 7812 ranges as brands publish them.
+# First digits (a range of prefixes of one length) → lengths that are issued: ISO/IEC 7812, as brands publish them.
 IIN_RANGES: Final = _ranges(
     ("1946", "1946", {16}),  # GPN
     ("2200", "2205", {16, 17, 18, 19}),  # Mir, BORICA
@@ -129,7 +129,7 @@ def is_card(digits: str) -> bool:
 
 
 def is_surely_card(digits: str) -> bool:
-    """Whether ASCII digits are of the ranges and lengths that nearly all cards have: what an identifier is refused for."""
+    """Whether ASCII digits are of the ranges and lengths of nearly all cards: what an identifier is refused for."""
     return _is_of(_SURE, digits)
 
 

@@ -1,4 +1,4 @@
-"""The second look, nearly free where nothing is found: most rows hold nothing, and say it in words that were seen before.
+"""The first look, nearly free where nothing is found: most rows hold nothing, and say it in words seen before.
 
 What was looked at and holds nothing is remembered: whole short texts, and the pieces of JSON between quotes (names, and
 values of few kinds). It never misses what `readable` finds: a text is passed over only where no number, escape or blob

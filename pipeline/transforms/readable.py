@@ -1,8 +1,8 @@
 """What can be read in a text, however it is encoded, and the text without it.
 
 `Reader.text` looks at a text as it is written, and in what it decodes to, at most three levels deep: escapes (percent,
-HTML entities, `\\u`), JSON, base64 and hex inside it. It looks again at what it gives back, until nothing is found; what
-still gives something away then leaves as stars. So that which is detected and that which is masked are the same.
+HTML entities, `\\u`), JSON, base64 and hex inside it. It looks again at what it gives back, until nothing is found;
+what still gives something away then leaves as stars. So what is detected and what is masked are the same.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class Harmless:
 class Reader:
     """Reads texts and gives them back masked. `found` gets the card numbers, `named` counts the other things.
 
-    `token(name, value)` makes the token of a holder's name, which becomes stars without it; `mask_card` masks what a name
-    says is a card number.
+    `token(name, value)` makes the token of a holder's name, which becomes stars without it; `mask_card` masks what a
+    name says is a card number.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Reader:
         return bytes.fromhex(applied(digits, _apart(digits, [piece.edit for piece in pieces])).replace("*", "f"))
 
     def edits(self, text: str, depth: int, *, as_json: bool = True) -> list[Edit]:
-        """What is to change in a text, in order and apart from each other; `as_json`: also by its grammar if it is JSON."""
+        """What is to change in a text, in order and apart; `as_json`: also by its grammar if it is JSON."""
         edits: list[Edit] = []
         cards = numbers_in(text)
         if depth < LEVELS and is_escaped(text):
@@ -170,7 +170,8 @@ class Reader:
 
 def applied(text: str, edits: list[Edit]) -> str:
     """The text after edits that are in order and apart."""
-    parts, done = [], 0
+    parts: list[str] = []
+    done = 0
     for start, end, new in edits:
         parts += (text[done:start], new)
         done = end

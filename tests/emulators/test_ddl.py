@@ -177,7 +177,7 @@ def read(statements: list[str]) -> tuple[str, Any]:
         for t in catalog.tables().values()
     }
     streams = {
-        s.name: (set(s.tables or tables), {o: s.options[o] for o in LISTED & s.options.keys()})
+        s.name: (set(tables if s.tables is None else s.tables), {o: s.options[o] for o in LISTED & s.options.keys()})
         for s in catalog.streams().values()
     }
     return "made", (tables, streams)

@@ -1,7 +1,7 @@
 """Counts what gets through: `python -m tests.fuzz --hidden 1000000 --harmless 1000000 --seed 1 --jobs 2`.
 
 Exit code 1 where anything that was hidden can be read, something crashed, or too many harmless values were changed. A
-failing input is named by its kind and seed: `python -m tests.fuzz --show hidden SEED` prints what it makes (test numbers).
+failing input is named by its kind and seed; `--show hidden SEED` prints what a seed makes (test numbers only).
 """
 
 from __future__ import annotations
@@ -40,9 +40,8 @@ def run(what: str, count: int, seed: int, jobs: int) -> Outcome:
 
 def most_changed(count: int) -> int:
     """How many of so many harmless values may be changed: more, in proportion, of a few."""
-    return round(
-        count * harmless.MOST_CHANGED_A_MILLION / 1e6 + 3 * (count * harmless.MOST_CHANGED_A_MILLION / 1e6) ** 0.5
-    )
+    expected = count * harmless.MOST_CHANGED_A_MILLION / 1e6
+    return round(expected + 3 * expected**0.5)
 
 
 def main() -> int:
@@ -61,7 +60,8 @@ def main() -> int:
     if options.hidden:
         out = run("hidden", options.hidden, options.seed, options.jobs)
         print(
-            f"{out.inputs:,} hidden: {out.numbers_out} numbers, {out.codes_out} security codes, expiries, PINs or names out, "
+            f"{out.inputs:,} hidden: {out.numbers_out} numbers, {out.codes_out} codes, expiries, PINs or names "
+            f"out, "
             f"{len(out.crashes)} crashes; {out.dead_letters:,} dead letters"
         )
         failed = bool(out.leaks or out.crashes)

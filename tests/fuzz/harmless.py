@@ -61,7 +61,8 @@ def _new(draw: random.Random, column: str, made: Any) -> DataChange:
 
 
 MEMBERS = (
-    "traceId", "requestId", "amount", "latitude", "at", "phone", "customerName", "authorName", "pineapple", "shippingMethod",
+    "traceId", "requestId", "amount", "latitude", "at", "phone", "customerName", "authorName", "pineapple",
+    "shippingMethod",
     "company", "panel", "expense", "experience", "spanId", "trackingNumber", "isbn", "url", "version", "sessionExpires",
     "accessTokenExpiresAt", "cid", "merchantId", "pinned", "tracking", "score", "cvvResult", "cardBrand", "hash",
 )  # fmt: skip

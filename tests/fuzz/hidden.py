@@ -33,8 +33,8 @@ NAMES = {
         "cav2", "CardVerificationValue", "card-code", "cardCode", "cvn2", "card[cvc]", "iCVV",
     ),
     "expiry": (
-        "exp", "expiry", "expiryDate", "cardExpiry", "card_exp", "expirationDate", "valid_thru", "validThru", "CardExpDate",
-        "card[exp]",
+        "exp", "expiry", "expiryDate", "cardExpiry", "card_exp", "expirationDate", "valid_thru", "validThru",
+        "CardExpDate", "card[exp]",
     ),
     "month": ("exp_month", "expMonth", "expiration_month", "cardExpiryMonth", "card[exp_month]"),
     "holder": (
@@ -188,7 +188,7 @@ def encoded(draw: random.Random, text: str, most: int = LEVELS) -> tuple[str, li
     return text, ways
 
 
-def named(draw: random.Random, name: str, value: str) -> tuple[str, str]:
+def named(draw: random.Random, name: str, value: str) -> tuple[str, str]:  # noqa: PLR0911 - a case a style
     """A value under its name in a document, and the document's style."""
     style = draw.choice(["json", "json", "query", "xml", "attribute", "equals", "colon", "pair"])
     other = draw.choice(["note", "channel", "brand"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 from typing import Any
 
 import orjson
@@ -257,6 +258,124 @@ def test_a_new_column_is_scanned_where_the_stack_says_so() -> None:
     result = change({"Nickname": f"jd {CARD}"}, columns=NEW_COLUMNS)
     assert Masker(KEYS, "scan").mask(result) == ("Nickname",)
     assert result.new == {"Nickname": f"jd {SHORT}"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "value", "expected"),
+    [
+        ("cvv", "STRING(MAX)", "737", None),
+        ("cardCvv2", "INT64", "737", None),
+        ("PinBlock", "STRING(MAX)", "0123456789ABCDEF", None),
+        ("encrypted_pin", "BYTES", "AAEC/w==", None),
+        ("exp_month", "INT64", "12", None),
+        ("expiry", "STRING(MAX)", "12/27", None),
+        ("expiry", "STRING(MAX)", "never", "never"),
+        ("ExpiresAt", "TIMESTAMP", "2026-11-23T09:15:00Z", "2026-11-23T09:15:00Z"),
+        ("track2", "STRING(MAX)", "anything", None),
+        ("cardholder_name", "STRING(MAX)", " Ann  EXAMPLE", KEYS.token("cardholder_name", "ann example")),
+        ("holderNames", "ARRAY<STRING>", ["Ann"], None),
+        ("fundingPan", "STRING(MAX)", "4111 1111 1111 1112", "411111******1112"),
+        ("panNumber", "INT64", CARD, None),
+        ("customerName", "STRING(MAX)", "Ann EXAMPLE", "Ann EXAMPLE"),
+        ("Pineapple", "STRING(MAX)", "737", "737"),
+    ],
+)
+def test_a_new_column_that_is_scanned_has_the_policy_that_its_name_means(
+    name: str, kind: str, value: Any, expected: Any
+) -> None:
+    columns = (Column("PUID", "STRING", True), Column(name, kind, False))
+    result = masked({name: value}, old={name: value}, columns=columns, new_columns="scan")
+    assert result.new == result.old == {name: expected}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("ARRAY<STRING>", ["4111", "1111", "1111", "1111"], ["4111", "11**", "****", "1111"]),
+        ("ARRAY<INT64>", ["4111", "1111", "1111", "1111"], ["4111", None, None, "1111"]),
+        ("ARRAY<FLOAT64>", [4111.0, 1111.0, 1111.0, 1111.0], [4111.0, None, None, 1111.0]),
+        ("ARRAY<JSON>", ["4111", '"1111"', "1111", "1111"], ["4111", '"11**"', '"****"', "1111"]),
+        ("ARRAY<STRING>", ["cvv", "737"], ["cvv", "***"]),
+        ("ARRAY<INT64>", ["4111", "1111", "1111", "1112"], ["4111", "1111", "1111", "1112"]),
+        ("JSON", '{"groups":["4111","1111","1111","1111"]}', '{"groups":["4111","11**","****","1111"]}'),
+        ("JSON", "[4111, 1111,\n    1111, 1111]", '[4111, "11**",\n    "****", 1111]'),
+        ("JSON", '{"ref":4111111111111111.5}', f'{{"ref":"{SHORT}"}}'),
+        ("JSON", "[4,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]", '[4,1,1,1,1,1,"*","*","*","*","*","*",1,1,1,1]'),
+    ],
+)
+def test_a_card_number_in_several_elements_is_masked_where_it_is_seen(kind: str, value: Any, expected: Any) -> None:
+    assert masked_as(kind, value).new["ErrorDetails"] == expected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytes.fromhex(CARD),
+        bytes.fromhex("0" + OTHER_CARD),
+        bytes.fromhex(OTHER_CARD + "f"),
+        b"\x01\xfe" + bytes.fromhex(CARD) + b"\xee",
+        bytes.fromhex("16" + CARD + "000000"),
+        bytes.fromhex("5a08" + CARD + "5f2403271231"),
+        bytes.fromhex("5713" + CARD + "d27122010000000000000f"),
+    ],
+)
+def test_packed_digits_and_emv_in_bytes_are_masked(data: bytes) -> None:
+    result = masked_as("BYTES", base64.b64encode(data).decode())
+    left = base64.b64decode(result.new["ErrorDetails"]).hex()
+    assert len(left) == 2 * len(data)
+    assert not any(digits in left for digits in (CARD, OTHER_CARD, "271231", "27122010"))
+    assert result.card_tokens
+
+
+def test_phone_numbers_product_numbers_and_sequences_are_no_dead_letters_as_identifiers() -> None:
+    draw = random.Random(11)
+    numbers = [f"573{draw.randrange(10**9):09}" for _ in range(3000)]
+    numbers += [f"4915{draw.randrange(10**9):09}" for _ in range(1000)]
+    numbers += [str(draw.randrange(10**18, 2**63)) for _ in range(3000)]
+    numbers += [f"400{draw.randrange(10**10):010}" for _ in range(1000)]
+    for number in numbers:
+        assert masked({"CustomerId": number}).new["CustomerId"] == number
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        CARD,
+        "4111 1111 1111 1111",
+        f"cus_{CARD}",
+        f"%22{CARD}%22",
+        "cvv=737",
+        base64.b64encode(f"no {CARD}".encode()).decode(),
+    ],
+)
+def test_what_is_surely_a_card_s_in_an_identifier_is_refused_however_it_is_written(value: str) -> None:
+    with pytest.raises(StepError) as error:
+        masked({"CustomerId": value})
+    assert error.value.reason == Reason.CARD_IN_KEY
+    assert CARD not in error.value.message
+
+
+@pytest.mark.parametrize("kind", ["STRING(MAX)", "JSON"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"gatewayRequest": json.dumps({"pan": CARD, "cvv": "737", "cardholderName": "ANN EXAMPLE"})}),
+        f"pan={CARD}&cvv=737&cardholderName=ANN+EXAMPLE",
+        f"<r><pan>{CARD}</pan><cvv>737</cvv><cardholderName>ANN EXAMPLE</cardholderName></r>",
+        f'<r pan="{CARD}" cvv="737" cardholderName="ANN EXAMPLE"/>',
+        f'request {{"pan":"{CARD}","cvv":"737","cardholderName":"ANN EXAMPLE"}} failed',
+        json.dumps({"card": {"number": CARD, "code": "737", "cardholderName": "ANN EXAMPLE"}}),
+    ],
+)
+def test_a_policy_holds_at_every_level_and_in_every_form(kind: str, text: str) -> None:
+    value = text if kind != "JSON" or text.startswith("{") else json.dumps({"log": text})
+    result = masked_as(kind, value)
+    kept = result.new["ErrorDetails"]
+    assert CARD not in kept
+    assert "737" not in kept.replace(KEYS.token("cardholderName", "ann example"), "")
+    assert "EXAMPLE" not in kept
+    assert KEYS.token("cardholderName", "ann example") in kept.replace("+", " ")
+    assert result.card_tokens == [TOKEN]
 
 
 def test_a_row_of_known_columns_has_nothing_unclassified() -> None:

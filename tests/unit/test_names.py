@@ -9,27 +9,35 @@ from pipeline.transforms.names import HINTS, applies, meaning_of, policy_of
 
 SENSITIVE = {
     "code": (
-        "cvv cvc cvv2 CVV2 csc cav2 cardCvv cvv_code securityCode verification_value cardVerificationValue card_code cardCode "
+        "cvv cvc cvv2 CVV2 csc cav2 cardCvv cvv_code securityCode verification_value cardVerificationValue "
+        "card_code cardCode "
         "card[cvc] CVCCode iCVV cvn CVN2 cardSecurityCode cc-csc securitycode cardcvv"
     ),
     "expiry": (
-        "exp_month expMonth expYear exp_year validThru valid_thru cardExpiry cardExpDate card_exp card.exp_month CardExpiryDate "
+        "exp_month expMonth expYear exp_year validThru valid_thru cardExpiry cardExpDate card_exp "
+        "card.exp_month CardExpiryDate "
         "cardexpiration expiryMonth expmonth"
     ),
     "holder": (
-        "holderName cardholderName cardholder_name CardHolder nameOnCard name_on_card cardName NAME_ON_CARD cardholdername "
+        "holderName cardholderName cardholder_name CardHolder nameOnCard name_on_card cardName NAME_ON_CARD "
+        "cardholdername "
         "cardholderFirstName nameoncard cc-name"
     ),
     "track": "track1 track2 track2Data trackData Track2EquivalentData track_2_data magStripeData",
     "pin": "pin PIN pinBlock PinBlock encryptedPinBlock encryptedPin newPin encryptedpinblock",
-    "card": "pan PAN panNumber cardNumber card_no creditCardNumber primaryAccountNumber fpan card.number ccNumber customerPan",
+    "card": ("pan PAN panNumber cardNumber card_no creditCardNumber primaryAccountNumber fpan card.number ccNumber"),
 }
 HARMLESS = (
-    "pineapple shipping expense experience panel span company expiresAt session_expires cid pinned author_name customerName "
-    "tokenExpiresAt access_token_expiry cardBrand cardType last4 cardinal cvs trackingId trackingNumber cvvResult cvc_check "
-    "pinTries cardholderId accountNumber expires_in tracker expand Japan spanner cardId cardToken opinion security validated "
-    "verificationId soundtrack phoneNumber number name code holder shareholder discard postcard expected export valid isValid "
-    "merchantName cardProductName PaymentMethod validFrom pinterest csv primaryKey certificateExpiration timePinned recvCount"
+    "pineapple shipping expense experience panel span company expiresAt session_expires cid pinned "
+    "author_name customerName "
+    "tokenExpiresAt access_token_expiry cardBrand cardType last4 cardinal cvs trackingId trackingNumber "
+    "cvvResult cvc_check "
+    "pinTries cardholderId accountNumber expires_in tracker expand Japan spanner cardId cardToken opinion "
+    "security validated "
+    "verificationId soundtrack phoneNumber number name code holder shareholder discard postcard expected "
+    "export valid isValid "
+    "merchantName cardProductName PaymentMethod validFrom pinterest csv primaryKey certificateExpiration "
+    "timePinned recvCount "
 )
 
 
