@@ -659,13 +659,13 @@ _MASKING: Final = (
         _ENCODINGS,
         "            if zeros * 4 >= half * 3:\n",
         "            if False:\n",
-        f"{_READINGS}::test_an_encoded_card_number_is_hidden_and_its_number_known",
+        f"{_READINGS}::test_a_security_code_in_utf_16_is_hidden_in_its_place",
     ),
     _broken(
         "HTML's named entities are not read",
         _ENCODINGS,
-        "            return html.unescape(escape)\n",
-        "            return escape\n",
+        "        return html.unescape(escape)\n",
+        "        return escape\n",
         f"{_READINGS}::test_an_encoded_card_number_is_hidden_and_its_number_known",
     ),
     _broken(
