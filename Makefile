@@ -1,6 +1,6 @@
 # Everything is installed by `make setup`, which every target that needs it calls; it is quick when all is there.
 .DEFAULT_GOAL := help
-.PHONY: help setup pulumi run down gameday test test-infra soak fuzz lint docs bench
+.PHONY: help setup pulumi run down gameday test test-infra soak fuzz mutations lint docs bench
 
 BIN := .venv/bin
 # make run DURATION=120 TPS=50 SEED=1
@@ -37,6 +37,9 @@ soak: setup ## Kill and cut the job at random between strict services, lose noth
 
 fuzz: setup ## Hide card data in changes, see that none comes out, and harmless values do: make fuzz [N=100000] [SEED=1]
 	@$(BIN)/python -m tests.fuzz --hidden $(or $(N),100000) --harmless $(or $(N),100000) --seed $(or $(SEED),1) --jobs 2
+
+mutations: setup ## Break the core in small ways, see a test notice each: make mutations [ARGS="--only pipeline/sink"]
+	@$(BIN)/python -m tests.mutations $(ARGS)
 
 lint: setup ## Check style, types and the direction of imports
 	@$(BIN)/ruff check

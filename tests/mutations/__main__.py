@@ -2,8 +2,8 @@
 
     python -m tests.mutations [--only TEXT] [--list]
 
-Each mutation is applied to a copy of the tree in a temporary folder. A mutation that its test does not notice survives:
-then the exit code is 1.
+Each mutation is applied to a copy of the tree in a temporary folder, where the tests passed before. A mutation that its
+tests do not notice survives: then the exit code is 1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -35,14 +36,11 @@ def tree() -> Iterator[Path]:
         yield copy
 
 
-def is_noticed(mutation: Mutation, copy: Path) -> bool:
-    """Whether the mutation's tests fail with it. The copy is whole again afterwards."""
-    path = copy / mutation.file
-    sound = path.read_text()
-    path.write_text(mutation.apply(sound))
+def passes(tests: Iterable[str], copy: Path) -> bool:
+    """Whether the tests pass in the copy. Raises RuntimeError where pytest could not run them."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutation.tests],
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
             cwd=copy,
             env={**os.environ, "PYTHONPATH": str(copy)},
             capture_output=True,
@@ -51,13 +49,22 @@ def is_noticed(mutation: Mutation, copy: Path) -> bool:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return True  # a test that hangs is one that does not pass
+        return False  # a test that hangs is one that does not pass
+    # 1: tests failed. 2: a module that they import did. Anything else (no such test) is not the mutation's doing.
+    if done.returncode not in (0, 1, 2):
+        raise RuntimeError(f"pytest ended with {done.returncode}\n{done.stdout[-2000:]}")
+    return done.returncode == 0
+
+
+def is_noticed(mutation: Mutation, copy: Path) -> bool:
+    """Whether the mutation's tests fail with it. The copy is whole again afterwards."""
+    path = copy / mutation.file
+    sound = path.read_text()
+    path.write_text(mutation.apply(sound))
+    try:
+        return not passes(mutation.tests, copy)
     finally:
         path.write_text(sound)
-    # 1: tests failed. Anything else (no such test, a broken import of the tests' own) is not the mutation's doing.
-    if done.returncode not in (0, 1, 2):
-        raise RuntimeError(f"{mutation.name}: pytest ended with {done.returncode}\n{done.stdout[-2000:]}")
-    return done.returncode != 0
 
 
 def main() -> int:
@@ -69,11 +76,19 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{m.file}: {m.name}\n    {' '.join(m.tests)}" for m in chosen))
         return 0
+    if not chosen:
+        parser.error(f"no mutation has {options.only!r} in its name or file; --list shows them")
     survived = []
     with tree() as copy:
+        # A test that fails anyway notices nothing.
+        if not passes(dict.fromkeys(test for m in chosen for test in m.tests), copy):
+            print("The mutations' tests must pass before anything is broken: make test")
+            return 1
         for number, mutation in enumerate(chosen, 1):
+            began = time.monotonic()
             noticed = is_noticed(mutation, copy)
-            print(f"[{number}/{len(chosen)}] {'noticed ' if noticed else 'SURVIVED'}  {mutation.name}", flush=True)
+            outcome = f"{'noticed ' if noticed else 'SURVIVED'} {time.monotonic() - began:4.0f} s"
+            print(f"[{number}/{len(chosen)}] {outcome}  {mutation.name}", flush=True)
             if not noticed:
                 survived.append(mutation)
     print(f"{len(chosen) - len(survived)} of {len(chosen)} mutations noticed")

@@ -25,4 +25,705 @@ class Mutation:
         return text.replace(self.before, self.after)
 
 
-MUTATIONS: Final[tuple[Mutation, ...]] = ()
+_PARTITIONS: Final = "pipeline/source/partitions.py"
+_READ: Final = "pipeline/source/read.py"
+_READING: Final = "pipeline/source/reading.py"
+_QUERY: Final = "pipeline/source/query.py"
+_CHANNELS: Final = "pipeline/channels.py"
+_RECORDS: Final = "pipeline/source/records.py"
+_CHECKS: Final = "pipeline/jobs/checks.py"
+_STREAM: Final = "pipeline/jobs/stream.py"
+_SHARDS: Final = "pipeline/sink/shards.py"
+_FAILURES: Final = "pipeline/failures.py"
+_ROWS: Final = "pipeline/sink/rows.py"
+_CHANGELOGS: Final = "pipeline/sink/changelogs.py"
+_WRITE: Final = "pipeline/sink/write.py"
+_FENCING: Final = "pipeline/sink/fencing.py"
+_GENERATIONS: Final = "pipeline/sink/generations.py"
+_DEAD_LETTERS: Final = "pipeline/sink/dead_letters.py"
+_RETRY: Final = "pipeline/sink/retry.py"
+_STEPS: Final = "pipeline/steps.py"
+_LOGS: Final = "pipeline/logs.py"
+_READABLE: Final = "pipeline/transforms/readable.py"
+_ENCODINGS: Final = "pipeline/transforms/encodings.py"
+_NAMES: Final = "pipeline/transforms/names.py"
+_QUICK: Final = "pipeline/transforms/quick.py"
+_MASK: Final = "pipeline/transforms/mask.py"
+_TABLES: Final = "contract/tables.py"
+_DDL: Final = "contract/ddl.py"
+
+_SET_OF_PARTITIONS: Final = "tests/unit/test_partitions.py"
+_READERS: Final = "tests/unit/test_source_read.py"
+_READINGS: Final = "tests/unit/test_readable.py"
+_EXACTLY_ONCE: Final = "tests/unit/test_shards_exactly_once.py"
+_TAKEOVERS: Final = "tests/emulators/test_takeover.py"
+_ROUNDS: Final = "tests/unit/test_retry_round.py"
+
+
+def _broken(name: str, file: str, before: str, after: str, *tests: str) -> Mutation:
+    return Mutation(name=name, file=file, before=before, after=after, tests=tests)
+
+
+_SOURCE: Final = (
+    _broken(
+        "a record at the boundary of a restarted query is taken a second time",
+        _PARTITIONS,
+        "or (at == partition.position and record_id in partition.seen):",
+        "or False:",
+        f"{_SET_OF_PARTITIONS}::test_a_change_is_claimed_once",
+    ),
+    _broken(
+        "of one commit timestamp only the first record is taken",
+        _PARTITIONS,
+        "if at < partition.position or (at == partition.position and record_id in partition.seen):",
+        "if at < partition.position or (at == partition.position and partition.seen):",
+        f"{_SET_OF_PARTITIONS}::test_changes_of_one_commit_timestamp_are_told_apart",
+    ),
+    _broken(
+        "what was read through is not behind the position",
+        _PARTITIONS,
+        "            partition.position = after(read_through)\n",
+        "            partition.position = read_through\n",
+        f"{_SET_OF_PARTITIONS}::test_a_change_before_the_position_is_not_new",
+    ),
+    _broken(
+        "a child waits for one of its parents only",
+        _PARTITIONS,
+        "[p for p in child.parents if p not in self._ended], at)",
+        "[p for p in child.parents[:1] if p not in self._ended], at)",
+        f"{_SET_OF_PARTITIONS}::test_a_child_waits_for_all_its_parents",
+    ),
+    _broken(
+        "a child waits only for parents that are known so far",
+        _PARTITIONS,
+        "[p for p in child.parents if p not in self._ended], at)",
+        "[p for p in child.parents if p in live], at)",
+        f"{_SET_OF_PARTITIONS}::test_a_child_waits_for_a_parent_that_is_still_to_be_discovered",
+    ),
+    _broken(
+        "a child waits for a parent that has ended already",
+        _PARTITIONS,
+        "[p for p in child.parents if p not in self._ended], at)",
+        "list(child.parents), at)",
+        f"{_SET_OF_PARTITIONS}::test_a_child_does_not_wait_for_a_parent_that_ended_without_naming_it",
+    ),
+    _broken(
+        "what has ended is not remembered",
+        _PARTITIONS,
+        "        self._ended[token] = max((child.start for child in children), default=ended.position)\n",
+        "",
+        f"{_SET_OF_PARTITIONS}::test_a_root_that_a_parent_still_announces_is_not_read_a_second_time",
+    ),
+    _broken(
+        "the watermark may retreat",
+        _PARTITIONS,
+        "self._reported = max(self._reported, position)",
+        "self._reported = position",
+        f"{_SET_OF_PARTITIONS}::test_the_watermark_does_not_go_back_when_a_child_begins_where_its_parent_was_read_through",
+    ),
+    _broken(
+        "a query starts at the position, and misses children that begin an instant before it",
+        _PARTITIONS,
+        "return max(before(partition.position), partition.start or partition.position)",
+        "return partition.position",
+        f"{_SET_OF_PARTITIONS}::"
+        "test_a_query_asks_an_instant_before_what_was_read_through_but_never_before_the_partition",
+    ),
+    _broken(
+        "the position moves on before the change is claimed",
+        _READ,
+        "                    if self._partitions.claim(token, item):\n",
+        "                    self._partitions.advance(token, item.commit_timestamp)\n"
+        "                    if self._partitions.claim(token, item):\n",
+        f"{_READERS}::test_a_bundle_ends_when_it_holds_enough_bytes_and_loses_nothing",
+    ),
+    _broken(
+        "a bundle has no end by bytes",
+        _READ,
+        "                        self._bundle_bytes += item.weight\n",
+        "",
+        f"{_READERS}::test_a_bundle_ends_when_it_holds_enough_bytes_and_loses_nothing",
+    ),
+    _broken(
+        "a position is announced only where there is no next change",
+        _READ,
+        "available = self._announce() or self._next_change()",
+        "available = self._next_change() or self._announce()",
+        f"{_READERS}::test_a_position_is_announced_each_second_of_the_stream_though_there_is_always_a_next_change",
+    ),
+    _broken(
+        "queries are handed over to a reader that resumes elsewhere",
+        _READ,
+        "if self._stands_at is not None and self._stands_at == stands_at:",
+        "if self._stands_at is not None:",
+        f"{_READERS}::test_a_reader_whose_queries_were_taken_over_starts_again_when_its_bundle_is_done_again",
+    ),
+    _broken(
+        "no first partition is taken for the end of the stream",
+        _READ,
+        "            if roots:\n",
+        "            if roots is not None:\n",
+        f"{_READERS}::test_no_first_partition_is_not_the_end_of_the_stream",
+    ),
+    _broken(
+        "the queue is not bounded by bytes",
+        _READING,
+        "(self._bytes >= self._most_bytes or len(self._items) >= self._most_items)",
+        "len(self._items) >= self._most_items",
+        f"{_READERS}::test_the_queue_is_bounded_by_bytes_and_one_record_of_any_size_passes",
+    ),
+    _broken(
+        "a query that ends at once is asked again without a pause",
+        _READING,
+        "                self._cursor,\n            )\n        self._stopped.wait(pause(self._tries))\n",
+        "                self._cursor,\n            )\n",
+        f"{_READERS}::test_a_query_that_ends_at_once_is_asked_again_with_growing_pauses",
+    ),
+    _broken(
+        "a pause grows without a bound",
+        _READING,
+        "2 ** min(tries, 20)",
+        "2**tries",
+        f"{_READERS}::test_an_outage_of_many_hours_still_has_a_pause",
+    ),
+    _broken(
+        "a query that was cut short is taken for the end of its partition",
+        _READING,
+        "        if children or (end is not None and end <= timestamps.now()):\n",
+        "        if True:\n",
+        f"{_READERS}::test_a_query_that_names_no_children_is_not_the_end_of_its_partition",
+    ),
+    _broken(
+        "only the last record's children are taken",
+        _READING,
+        "                    children += record.children\n                elif isinstance(record, Heartbeat):",
+        "                    children = list(record.children)\n                elif isinstance(record, Heartbeat):",
+        f"{_READERS}::test_children_that_several_records_name_are_all_taken",
+    ),
+    _broken(
+        "a window begins where the one before has ended",
+        _READING,
+        "self._cursor = max(self._cursor, timestamps.before(end))",
+        "self._cursor = max(self._cursor, end)",
+        f"{_READERS}::test_children_that_begin_where_a_window_ends_are_found_by_the_next_one",
+    ),
+    _broken(
+        "a thread of a partition ends without a word",
+        _READING,
+        "            self._items.put(self._token, Failed(error))\n",
+        "            _LOG.debug(type(error).__name__)\n",
+        f"{_READERS}::test_whatever_goes_wrong_in_a_partitions_thread_reaches_the_reader",
+    ),
+    _broken(
+        "queries stay open when nobody asks",
+        _READING,
+        "if self._clock() - self._asked > self._idle_seconds:",
+        "if False:",
+        f"{_READERS}::test_a_reader_that_nobody_asks_closes_its_queries_and_goes_on_where_it_was",
+    ),
+    _broken(
+        "a session that has ended is not replaced",
+        _QUERY,
+        "                if error.code() is not grpc.StatusCode.NOT_FOUND:\n                    raise\n",
+        "                if error:\n                    raise\n",
+        "tests/strict/test_source_strict.py::test_a_session_that_has_ended_is_replaced_for_whoever_queries",
+    ),
+    _broken(
+        "a connection takes any number of streams",
+        _CHANNELS,
+        "and (self._limit is None or len(lane.calls) < self._limit)",
+        "",
+        "tests/unit/test_source_channels.py::test_another_channel_is_opened_when_the_others_are_full",
+    ),
+    _broken(
+        "a call that has ended keeps its place on the connection",
+        _CHANNELS,
+        "            lane.calls.discard(call)\n",
+        "",
+        "tests/unit/test_source_channels.py::test_a_call_that_has_come_to_its_end_frees_its_place",
+    ),
+    _broken(
+        "fields are found by their places only",
+        _RECORDS,
+        "shape = self._shape(first.metadata.row_type)",
+        "shape = _Shape()",
+        "tests/unit/test_records.py::test_a_field_that_spanner_adds_is_ignored_by_name_wherever_it_stands",
+    ),
+    _broken(
+        "only the partition mode that is known to be unreadable is refused",
+        _RECORDS,
+        "if any(name not in record for name in _RECORD):",
+        'if "partition_start_record" in record:',
+        "tests/unit/test_records.py::"
+        "test_the_records_of_a_partition_mode_that_is_not_known_are_refused_with_the_remedy",
+    ),
+    _broken(
+        "a record without a time is read as one of long ago",
+        _RECORDS,
+        'if found[0].WhichOneof("kind") is None:',
+        "if False:",
+        "tests/unit/test_records.py::test_a_record_without_its_time_is_an_error_and_not_an_old_change",
+    ),
+    _broken(
+        "a value that a response boundary cut stays in two pieces",
+        _RECORDS,
+        'if last == head and last in ("string_value", "list_value"):',
+        'if last == head and last == "list_value":',
+        "tests/unit/test_records.py::test_a_text_cut_over_three_responses_is_put_together",
+    ),
+    _broken(
+        "a launch lets every partition mode pass but the one that is known to be unreadable",
+        _CHECKS,
+        "if mode != PARTITION_MODE:",
+        'if mode == "MUTABLE_KEY_RANGE":',
+        "tests/unit/test_source_checks.py::"
+        "test_a_partition_mode_that_cannot_be_read_is_refused_at_launch_with_the_remedy",
+    ),
+)
+
+_SINK: Final = (
+    _broken(
+        "a stream is replaced without being finalized",
+        _SHARDS,
+        "        if recorded:\n            self._finalize(recorded)\n",
+        "",
+        f"{_EXACTLY_ONCE}::test_two_workers_on_one_shard_whose_bundles_fail_at_random_lose_and_double_nothing",
+    ),
+    _broken(
+        "a stream takes rows though another worker recorded one meanwhile",
+        _SHARDS,
+        "        if recorded_at is None:\n            raise NotReady(",
+        "        if recorded_at is None:\n            NotReady(",
+        f"{_EXACTLY_ONCE}::test_two_workers_on_one_shard_whose_bundles_fail_at_random_lose_and_double_nothing",
+    ),
+    _broken(
+        "ALREADY_EXISTS is taken for success",
+        _SHARDS,
+        "        if response.error.code:\n",
+        "        if response.error.code not in (0, 6):\n",
+        f"{_EXACTLY_ONCE}::test_a_retried_batch_with_other_rows_loses_none_and_doubles_none",
+    ),
+    _broken(
+        "rows are not looked up again after their stream was given up",
+        _SHARDS,
+        "        run.position = None\n        for piece in run.pieces:\n            piece.looked_up = False\n",
+        "        run.position = None\n",
+        f"{_EXACTLY_ONCE}::test_an_append_that_landed_without_an_answer_is_not_repeated",
+    ),
+    _broken(
+        "the fence is left out: rows that an older job may have written are not looked up",
+        _SHARDS,
+        "            if position.fenced_at is None:\n                return batch\n",
+        "            if not piece.doubtful:\n                return batch\n",
+        f"{_EXACTLY_ONCE}::test_a_new_job_skips_what_the_old_one_appended",
+    ),
+    _broken(
+        "only the shard's own older stream counts, not the older job's fence",
+        _SHARDS,
+        "(self._clients.fenced_at, recorded_at if recorded else None)",
+        "(recorded_at if recorded else None,)",
+        f"{_EXACTLY_ONCE}::test_a_new_job_with_fewer_shards_skips_what_the_old_ones_appended",
+    ),
+    _broken(
+        "the fence is not narrowed: catching up looks up every row",
+        _SHARDS,
+        "run.trusted, run.narrowed = True, not fences",
+        "run.trusted, run.narrowed = True, True",
+        f"{_EXACTLY_ONCE}::test_catching_up_after_an_outage_looks_up_only_what_may_be_there",
+    ),
+    _broken(
+        "the newest row is asked for before the older stream is finalized",
+        _SHARDS,
+        "        if recorded:\n            self._finalize(recorded)\n",
+        "        if recorded:\n"
+        "            newest = newest_commit(self._clients.query, self._id, run.oldest)\n"
+        "            early = timestamps.from_datetime(newest or run.oldest - timedelta(microseconds=1))\n"
+        "            self._narrow = lambda at, _: at._replace(fenced_at=min(at.fenced_at, early))\n"
+        "            self._finalize(recorded)\n",
+        f"{_EXACTLY_ONCE}::test_the_newest_row_is_asked_for_after_the_older_stream_is_finalized",
+    ),
+    _broken(
+        "a table without newer rows is taken for one without any",
+        _SHARDS,
+        "        bound = newest if newest is not None else oldest - timedelta(microseconds=1)\n",
+        "        if newest is None:\n            return position._replace(fenced_at=None)\n        bound = newest\n",
+        f"{_EXACTLY_ONCE}::test_an_empty_table_is_asked_once_and_older_rows_are_still_looked_up",
+    ),
+    _broken(
+        "nanoseconds that the table cuts are not reckoned with",
+        _SHARDS,
+        "timestamps.to_nanos(timestamps.from_datetime(bound)) + 999)",
+        "timestamps.to_nanos(timestamps.from_datetime(bound)))",
+        f"{_EXACTLY_ONCE}::test_a_row_that_is_finer_than_the_table_keeps_is_looked_up",
+    ),
+    _broken(
+        "a look-up may be answered from the query cache",
+        _SHARDS,
+        "use_query_cache=False",
+        "use_query_cache=True",
+        f"{_EXACTLY_ONCE}::test_no_look_up_is_answered_from_the_query_cache",
+    ),
+    _broken(
+        "the rest of a refused request is sent without a look-up",
+        _SHARDS,
+        "run.pieces.appendleft(_Piece(piece.rows.filter(keep).combine_chunks(), doubtful=True))",
+        "run.pieces.appendleft(_Piece(piece.rows.filter(keep).combine_chunks(), looked_up=True))",
+        f"{_EXACTLY_ONCE}::test_a_request_whose_rows_are_refused_by_name_is_looked_up_before_the_rest_is_sent",
+    ),
+    _broken(
+        "rows are sent into a call that has ended",
+        _SHARDS,
+        "            or connection.ended\n",
+        "",
+        "tests/unit/test_shards_strict.py::test_an_idle_connection_that_the_server_ended_costs_nothing",
+    ),
+    _broken(
+        "rows are blamed for what an older stream refuses",
+        _SHARDS,
+        "or not (run.trusted or refused.row_errors):",
+        "or False:",
+        "tests/unit/test_shards_failures.py::test_what_an_older_stream_refuses_is_not_blamed_on_the_rows",
+    ),
+    _broken(
+        "a row is rejected without a look at the table's newest schema",
+        _SHARDS,
+        "        elif self._read_again(run):\n",
+        "        elif False:\n",
+        "tests/unit/test_shards_failures.py::test_a_column_that_a_person_dropped_is_added_again",
+    ),
+    _broken(
+        "rows are cut by their number and not by their bytes",
+        _SHARDS,
+        "        if gathered and gathered + size > _MOST_BYTES:\n",
+        "        if index and not index % 500:\n",
+        "tests/unit/test_shards_failures.py::test_a_large_row_among_small_ones_is_cut_by_bytes_and_not_by_rows",
+    ),
+    _broken(
+        "a StorageError is not read",
+        _FAILURES,
+        "        if self.storage_error in _BY_STORAGE_ERROR:\n",
+        "        if False:\n",
+        "tests/unit/test_shards_failures.py::test_a_failure_means_the_same_however_it_arrives",
+    ),
+    _broken(
+        "a code of tomorrow makes a dead letter",
+        _FAILURES,
+        "return _BY_CODE.get(code, Action.WAIT)",
+        "return _BY_CODE.get(code, Action.THIS_ROW)",
+        "tests/unit/test_shards_failures.py::test_a_service_that_fails_for_five_seconds_is_waited_out",
+    ),
+    _broken(
+        "rows of two schemas meet in one append",
+        _ROWS,
+        "        found.setdefault((columns, table.schema.serialize().to_pybytes()), []).append(table)\n",
+        "        found.setdefault((columns[:0], b''), []).append(table)\n",
+        "tests/unit/test_append_rows.py::test_rows_of_before_a_new_array_are_empty_there_and_not_null",
+    ),
+    _broken(
+        "a column that was made for a changed type is taken by another field",
+        _CHANGELOGS,
+        "                if stands_for != field.name.casefold() if stands_for else theirs:\n",
+        "                if False:\n",
+        "tests/unit/test_column_names.py::test_a_changed_type_does_not_take_the_name_of_a_real_column",
+    ),
+    _broken(
+        "a source column and a token share one name",
+        _TABLES,
+        "        if names & taken:\n",
+        "        if False:\n",
+        "tests/unit/test_column_names.py::test_a_column_that_is_called_as_a_token_would_be_arrives_beside_the_token",
+    ),
+    _broken(
+        "after a quiet time rows still wait for the timer",
+        _WRITE,
+        "max(time.time(), holding.flushed + self._batch_seconds)",
+        "time.time() + self._batch_seconds",
+        "tests/unit/test_append_rows.py::test_the_first_rows_after_a_quiet_time_go_at_once_and_the_next_gather",
+    ),
+    _broken(
+        "any number of bytes gathers until the timer",
+        _WRITE,
+        "        if gathered > _MOST_PENDING_BYTES:\n",
+        "        if False:\n",
+        "tests/unit/test_append_rows.py::test_gathered_rows_of_many_bytes_do_not_wait_for_the_timer",
+    ),
+    _broken(
+        "the watermark is held at the first change that came, not at the earliest",
+        _WRITE,
+        "        if earliest != holding.earliest:\n",
+        "        if holding.earliest is None:\n",
+        "tests/unit/test_append_rows.py::test_the_earliest_change_holds_the_watermark_and_does_not_put_off_the_append",
+    ),
+)
+
+_JOBS: Final = (
+    _broken(
+        "a metadata database that is away ends the job",
+        _WRITE,
+        'wait_out("Writing the resume position", lambda: self._generations.advance(generation, position))',
+        "self._generations.advance(generation, position)",
+        "tests/unit/test_fencing.py::test_a_metadata_database_that_is_away_does_not_end_the_job",
+    ),
+    _broken(
+        "a job that was replaced waits to be the newest again",
+        _FENCING,
+        "            if failures.of_code(failures.code_of(error)) is not Action.WAIT:\n                raise\n",
+        "",
+        "tests/unit/test_fencing.py::test_what_waiting_does_not_help_is_raised_at_once",
+    ),
+    _broken(
+        "a clock that is late makes a launch an old one",
+        _GENERATIONS,
+        "        nanos = max(nanos, int(newest[:_RUN_DIGITS]) + 1)\n",
+        "        pass\n",
+        "tests/unit/test_fencing.py::test_no_clock_makes_a_launch_an_old_one",
+    ),
+    _broken(
+        "the fence is set with older streams open",
+        _FENCING,
+        "            _finalize(write, stream)\n",
+        "            pass\n",
+        f"{_TAKEOVERS}::test_older_streams_are_finalized_before_the_fence_is_set",
+    ),
+    _broken(
+        "a run takes over from a later one",
+        _GENERATIONS,
+        "            if newest is not None and newest >= run:\n",
+        "            if False:\n",
+        f"{_TAKEOVERS}::test_a_run_that_was_launched_before_the_newest_does_not_take_over",
+    ),
+    _broken(
+        "each worker of a run takes a generation of its own",
+        _GENERATIONS,
+        "            if newest == run and ran_as == generation:\n",
+        "            if False:\n",
+        f"{_TAKEOVERS}::test_workers_that_join_at_once_agree",
+    ),
+    _broken(
+        "each worker of a run moves the fence",
+        _GENERATIONS,
+        '            if _first(transaction.read("jobs", ["FencedAt"], _keys([self._job])))[0] is None:\n',
+        "            if True:\n",
+        f"{_TAKEOVERS}::test_a_fence_that_another_worker_set_first_counts",
+    ),
+    _broken(
+        "a step between source and mask keeps unmasked records",
+        _STREAM,
+        'masked = decoded["changes"] | "Mask"',
+        'masked = (decoded["changes"],) | "Together" >> beam.Flatten() | "Mask"',
+        "tests/unit/test_graph.py::test_between_a_source_and_its_encoded_rows_are_plain_steps_with_one_consumer",
+    ),
+    _broken(
+        "one spelling of sampling is refused, the others pass",
+        _STREAM,
+        'if "sampling" in name.lower()}',
+        'if name == "enable_data_sampling"}',
+        "tests/unit/test_stream_settings.py::test_sampling_of_elements_is_refused_before_anything",
+    ),
+    _broken(
+        "a second value of an option hides the first",
+        _STREAM,
+        "        *(options.view_as(DebugOptions).experiments or []),\n",
+        "",
+        "tests/unit/test_stream_settings.py::test_two_values_of_a_beam_option_do_not_hide_the_sampling",
+    ),
+    _broken(
+        "a line of the log that cannot be written raises",
+        _LOGS,
+        "            return _broken(record, type(error).__name__)\n",
+        "            raise error\n",
+        "tests/unit/test_logs.py::test_a_line_that_cannot_be_written_names_nothing_of_its_arguments",
+    ),
+    _broken(
+        "a long text is cut in the middle of a card number",
+        _LOGS,
+        "text[: LONGEST_TEXT + _MARGIN]",
+        "text[:LONGEST_TEXT]",
+        "tests/unit/test_logs.py::test_a_long_text_is_cut_and_no_card_with_it",
+    ),
+    _broken(
+        "a CHECK is a column",
+        _DDL,
+        '    if words.peek("CHECK", "("):\n',
+        "    if False:\n",
+        "tests/unit/test_schema.py::test_a_table_constraint_is_no_column_and_takes_none_along",
+    ),
+)
+
+_LETTERS: Final = (
+    _broken(
+        "dead letters of a bundle are not durable at its end",
+        _STEPS,
+        "        self._queue.put(self._letters)\n",
+        "",
+        "tests/unit/test_steps.py::test_dead_letters_are_durable_when_the_bundle_ends",
+    ),
+    _broken(
+        "a dead letter is taken away before it is written where it goes",
+        _DEAD_LETTERS,
+        "        written = self._add(to, made)\n        removed = self._remove(name, taken)\n",
+        "        removed = self._remove(name, taken)\n        written = self._add(to, made)\n",
+        "tests/unit/test_dead_letters.py::test_a_crash_between_writing_and_removing_loses_no_letter",
+    ),
+    _broken(
+        "a move that came second keeps its copy",
+        _DEAD_LETTERS,
+        "        if late:\n",
+        "        if False:\n",
+        "tests/unit/test_dead_letters_at_once.py::test_one_that_is_resolved_while_the_job_parks_it_does_not_return",
+    ),
+    _broken(
+        "a lost answer is taken for another's change",
+        _DEAD_LETTERS,
+        "                    in_doubt += edited\n",
+        "                    pass\n",
+        "tests/unit/test_dead_letters_in_a_bucket.py::test_a_lost_answer_loses_no_letter_and_counts_none_twice",
+    ),
+    _broken(
+        "a line that is no dead letter is dropped with the next write",
+        _DEAD_LETTERS,
+        "lines = [*map(encode, letters), *file.unreadable]",
+        "lines = [*map(encode, letters)]",
+        "tests/unit/test_dead_letters.py::test_a_line_that_is_no_dead_letter_is_kept_and_counted",
+    ),
+    _broken(
+        "a service that is away is an attempt",
+        _RETRY,
+        "return of_code(code_of(error)) not in {Action.THIS_ROW, Action.TOO_LARGE}",
+        "return False",
+        f"{_ROUNDS}::test_spanner_that_does_not_answer_is_no_attempt",
+    ),
+    _broken(
+        "a dead letter is resolved before the merge is rewound",
+        _RETRY,
+        "        resolved = self._rewound(resolved, changes[tables.PAYMENT_TABLE], done)\n"
+        "        self._queue.resolve([letter.id for letter in resolved])\n",
+        "        self._queue.resolve([letter.id for letter in resolved])\n"
+        "        resolved = self._rewound(resolved, changes[tables.PAYMENT_TABLE], done)\n",
+        f"{_ROUNDS}::test_a_payment_is_not_resolved_before_its_rewind",
+    ),
+    _broken(
+        "a dead letter is tried before the resume position has passed it",
+        _RETRY,
+        "if x.coordinates.commit_timestamp < passed)",
+        "if passed is not None)",
+        f"{_ROUNDS}::test_what_the_job_may_still_append_is_not_tried_before_the_position_has_passed_it",
+    ),
+    _broken(
+        "a retry appends without a look at what is there",
+        _RETRY,
+        "there = existing_ids(self._clients.query, self._clients.destinations.id(table), batch)",
+        "there = set[str]()",
+        f"{_ROUNDS}::test_a_payment_is_not_resolved_before_its_rewind",
+    ),
+    _broken(
+        "a row that breaks an append takes those beside it along",
+        _RETRY,
+        "            if half and not _is_a_service(error):\n",
+        "            if False:\n",
+        f"{_ROUNDS}::test_a_row_that_breaks_the_append_takes_no_other_row_along",
+    ),
+)
+
+_MASKING: Final = (
+    _broken(
+        "an encoding less is read",
+        _READABLE,
+        "LEVELS: Final = 4\n",
+        "LEVELS: Final = 3\n",
+        f"{_READINGS}::test_three_encodings_are_read_and_the_document_s_own_and_one_level_less_would_not_do",
+    ),
+    _broken(
+        "what leaves is not looked at again",
+        _READABLE,
+        "        return text if not self.edits(text, depth) else starred(text)\n",
+        "        return text\n",
+        f"{_READINGS}::test_a_text_in_which_masking_leaves_something_leaves_as_stars",
+    ),
+    _broken(
+        "base64 is not read",
+        _ENCODINGS,
+        '        if len(run) >= _SHORT or run[-1] == "=" or _DIGITS_QUANTUM.search(run):\n',
+        "        if False:\n",
+        f"{_READINGS}::test_an_encoded_card_number_is_hidden_and_its_number_known",
+    ),
+    _broken(
+        "hex is not read",
+        _ENCODINGS,
+        "    if _HEX.search(run) is None:\n",
+        "    if run:\n",
+        f"{_READINGS}::test_an_encoded_card_number_is_hidden_and_its_number_known",
+    ),
+    _broken(
+        "UTF-16 is not read",
+        _ENCODINGS,
+        "            if zeros * 4 >= half * 3:\n",
+        "            if False:\n",
+        f"{_READINGS}::test_a_security_code_in_utf_16_is_hidden_in_its_place",
+    ),
+    _broken(
+        "HTML's named entities are not read",
+        _ENCODINGS,
+        "        return html.unescape(escape)\n",
+        "        return escape\n",
+        f"{_READINGS}::test_an_encoded_card_number_is_hidden_and_its_number_known",
+    ),
+    _broken(
+        "EMV's tags are not read",
+        _READABLE,
+        "        edits += [piece.edit for piece in pieces]\n",
+        "",
+        f"{_READINGS}::test_card_numbers_tracks_and_expiries_in_emv_tlv_are_hidden",
+    ),
+    _broken(
+        "the names in a text say nothing",
+        _READABLE,
+        "        edits += named\n",
+        "",
+        f"{_READINGS}::test_a_security_code_beside_its_name_is_gone_from_any_text",
+    ),
+    _broken(
+        "a name is known by its spelling and not by its meaning",
+        _NAMES,
+        "    meaning = meaning_of(name, context)\n",
+        "    meaning: Meaning | None = None\n",
+        "tests/unit/test_mask_json.py::test_a_member_that_must_never_be_stored_becomes_null",
+    ),
+    _broken(
+        "what follows a card number on its stripe stays",
+        _READABLE,
+        "    if stripe := _STRIPE.match(text, after):\n",
+        "    if stripe := None:\n",
+        f"{_READINGS}::test_what_stands_behind_a_card_number_on_a_stripe_or_in_a_dump_is_hidden",
+    ),
+    _broken(
+        "the quick look passes over what is escaped",
+        _QUICK,
+        "        if is_escaped(text) or numbers_in(text) or not _says_nothing(text):\n",
+        "        if numbers_in(text) or not _says_nothing(text):\n",
+        f"{_READINGS}::test_the_quick_look_knows_every_encoding",
+    ),
+    _broken(
+        "the values before a change are not masked",
+        _MASK,
+        "((change.keys, True), (change.new, True), (change.old, False)):",
+        "((change.keys, True), (change.new, True)):",
+        "tests/unit/test_mask.py::test_old_values_are_masked_like_new_ones",
+    ),
+    _broken(
+        "an identifier that holds a card number is rewritten",
+        _MASK,
+        "        if identifies and name in plan.identifiers:\n",
+        "        if False:\n",
+        "tests/unit/test_mask.py::test_a_card_number_in_an_identifier_is_a_dead_letter",
+    ),
+    _broken(
+        "a column that nobody classified passes",
+        _MASK,
+        "        if self._hold:\n            for row in rows:\n",
+        "        if False:\n            for row in rows:\n",
+        "tests/unit/test_mask.py::test_a_new_column_is_held_back_until_it_is_classified",
+    ),
+)
+
+MUTATIONS: Final[tuple[Mutation, ...]] = (*_SOURCE, *_MASKING, *_SINK, *_JOBS, *_LETTERS)
