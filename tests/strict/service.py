@@ -126,20 +126,23 @@ class StrictService:
     # ------------------------------------------------------------------ faults
 
     def kill_job(self) -> None:
-        """Kills the job with its workers and its runner, as the loss of a machine would."""
+        """Kills the job with its workers and its runner, as the loss of a machine would. Returns once another runs."""
         with self._changing:
-            os.killpg(self.job.pid, signal.SIGKILL)
+            job = self.job
+            os.killpg(job.pid, signal.SIGKILL)
+        self._await_another(job)
 
     def kill_runner(self) -> None:
-        """Kills Prism alone: the workers see their runner vanish."""
-        for process in group_members(self.job.pid):
-            if process.name() == "prism":
-                process.kill()
+        """Kills Prism alone: the workers see their runner vanish. Returns once another job runs."""
+        with self._changing:
+            job = self.job
+            for process in group_members(job.pid):
+                if process.name() == "prism":
+                    process.kill()
+        self._await_another(job)
 
-    def await_job(self) -> None:
-        """Returns once a job that was killed has another in its place."""
-        dead = self.job
-        while self.job is dead and not self._ended.wait(0.05):
+    def _await_another(self, job: Process) -> None:
+        while self.job is job and not self._ended.wait(0.05):
             pass
 
     # ------------------------------------------------------------------ the end

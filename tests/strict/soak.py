@@ -36,17 +36,9 @@ def blows(service: StrictService) -> dict[str, tuple[int, Callable[[random.Rando
     """What can befall the service: name → (weight, how)."""
     spanner, bigquery = service.spanner, service.bigquery
 
-    def kill_job(_: random.Random) -> None:
-        service.kill_job()
-        service.await_job()
-
-    def kill_runner(_: random.Random) -> None:
-        service.kill_runner()
-        service.await_job()
-
     return {
-        "job killed": (4, kill_job),
-        "runner killed": (4, kill_runner),
+        "job killed": (4, lambda _: service.kill_job()),
+        "runner killed": (4, lambda _: service.kill_runner()),
         "Spanner's connections cut": (1, lambda _: spanner.ask("drop_connections")),
         "Spanner's sessions ended": (1, lambda _: spanner.ask("end_sessions")),
         "Spanner fails in the middle of rows": (
