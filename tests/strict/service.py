@@ -21,9 +21,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from tests.strict.bigquery import StrictBigQueryProcess
-from tests.strict.history import read_ledger
-
 from contract import schema, tables
 from local import emulators, installed
 from local.emulators import INSTANCE, PROJECT
@@ -31,7 +28,9 @@ from local.processes import Process, group_members
 from local.stack import resume_position
 from pipeline.sink.dead_letters import BOTH, DeadLetterQueue
 from pipeline.transforms.keys import KEY_BYTES
+from tests.strict.bigquery import StrictBigQueryProcess
 from tests.strict.compare import Committed, Comparison, compare
+from tests.strict.history import read_ledger
 
 _DATABASE: Final = "audit-db"
 _SOURCE: Final = f"projects/{PROJECT}/instances/{INSTANCE}/databases/{_DATABASE}"
