@@ -87,9 +87,14 @@ def _listed(one: str) -> Callable[[str], None]:
 
 
 def _moment(value: str) -> None:
-    """Raises ValueError for a day or an hour that there is not."""
+    """Raises ValueError for a day or an hour that there is not, or that nothing can be read before or after."""
     if value:
-        timestamps.to_nanos(timestamps.normalise(value))
+        nanos = timestamps.to_nanos(timestamps.normalise(value))
+        try:
+            for nearby in (nanos - 1, nanos + 1_000_000):
+                timestamps.from_nanos(nearby)
+        except OverflowError:
+            raise ValueError from None
 
 
 OPTIONS: Final = (

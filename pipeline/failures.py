@@ -75,6 +75,11 @@ _SIZE_TEXT: Final = re.compile(
     r"message (is )?larger than max|request (size |is |was )?.*(too large|exceed)|exceeds .*(bytes|MB)\b",
     re.IGNORECASE,
 )
+# What is over a quota may name bytes as well: it is sent again as it is, later.
+_QUOTA_TEXT: Final = re.compile(
+    r"quota|throughput|throttl|insufficient_tokens|too many|\brate\b|[/_]append_bytes|\bper (second|minute|hour|day)|/s\b",
+    re.IGNORECASE,
+)
 
 
 class Failure(NamedTuple):
@@ -91,6 +96,8 @@ class Failure(NamedTuple):
             return _BY_STORAGE_ERROR[self.storage_error]
         if self.code == _INVALID_ARGUMENT and _STREAM_TEXT.search(self.text):
             return Action.NEW_STREAM
+        if self.code == _RESOURCE_EXHAUSTED and _QUOTA_TEXT.search(self.text):
+            return Action.WAIT
         if self.code in (_INVALID_ARGUMENT, _RESOURCE_EXHAUSTED) and _SIZE_TEXT.search(self.text):
             return Action.TOO_LARGE
         if self.lacks_field:

@@ -67,7 +67,7 @@ def count(window: Window, changes: Iterator[DataChange], ignored: Ignored, state
     """Adds changes to a window: those that the pipeline is to carry."""
     for record in changes:
         commit = Commit(record.table, timestamps.to_micros(record.commit_timestamp))
-        if record.table in ignored.tables:
+        if record.table.casefold() in ignored.tables:
             continue
         if not ignored.fields and record.table != tables.PAYMENT_TABLE:
             window.commits[commit] += len(record.mods)

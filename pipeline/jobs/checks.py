@@ -6,8 +6,9 @@ Each check says what it looked at; a failed one says the rule and the way out. T
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import grpc
 from google.api_core.exceptions import GoogleAPICallError, NotFound
@@ -92,8 +93,20 @@ def _change_streams(settings: StreamSettings) -> Iterator[Finding]:
         seen: dict[str, dict[str, str]] = {}
         for name, option, value in rows:
             seen.setdefault(name, {})[option] = value
+    with database.snapshot() as snapshot:
+        rows = snapshot.execute_sql(
+            "SELECT s.CHANGE_STREAM_NAME, s.`ALL`, t.TABLE_SCHEMA, t.TABLE_NAME "
+            "FROM INFORMATION_SCHEMA.CHANGE_STREAMS AS s LEFT JOIN INFORMATION_SCHEMA.CHANGE_STREAM_TABLES AS t "
+            "ON t.CHANGE_STREAM_NAME = s.CHANGE_STREAM_NAME"
+        )
+        watched: dict[str, set[str] | None] = {}
+        for name, everything, schema, table in rows:
+            tables_of = watched.setdefault(name, None if everything else set())
+            if tables_of is not None and table:
+                tables_of.add(f"{schema}.{table}" if schema else table)
     for name in settings.stream_names:
         yield change_stream(settings["spannerDatabase"], name, role, seen)
+    yield from watched_twice({name: watched[name] for name in settings.stream_names if name in watched})
 
 
 def change_stream(database: str, name: str, role: str, seen: Mapping[str, Mapping[str, str]]) -> Finding:
@@ -130,6 +143,24 @@ def change_stream(database: str, name: str, role: str, seen: Mapping[str, Mappin
             f"ALTER CHANGE STREAM {name} SET OPTIONS (value_capture_type = '{CAPTURE_TYPE}').",
         )
     return Finding(f"change stream {name}: {CAPTURE_TYPE}, {PARTITION_MODE}")
+
+
+def watched_twice(watched: Mapping[str, Collection[str] | None]) -> Iterator[Finding]:
+    """`watched`: the tables of each of the job's change streams; None for the whole database."""
+    for one, other in combinations(sorted(watched), 2):
+        tables_of, others = watched[one], watched[other]
+        if tables_of is None or others is None:
+            both = sorted(tables_of or others or ["every table"])
+        else:
+            both = sorted(set(tables_of) & set(others))
+        if both:
+            yield Finding(
+                f"{one}, {other}",
+                f"a table must be watched by one change stream of the job, {', '.join(both)} by {one} and {other}: its "
+                "changes would be read twice, and ids of changes are unique in one stream only. Leave one of the two "
+                f"out of spannerChangeStreamNames, or add a changeset: ALTER CHANGE STREAM {other} SET FOR the tables "
+                "that it alone shall watch.",
+            )
 
 
 def _start(settings: StreamSettings) -> Iterator[Finding]:

@@ -184,10 +184,10 @@ class Changelogs:
         made.description = planned.description
         made.time_partitioning = bigquery.TimePartitioning(field=planned.partition_by)
         keys = {c.name for c in columns if c.is_primary_key}
-        sorted_by = [
-            f.name for f in planned.fields if f.source in keys and f.type in _CLUSTERING and f.mode != "REPEATED"
-        ]
-        made.clustering_fields = list(planned.cluster_by) or sorted_by[:4] or None
+        can_sort = {f.name: f.source for f in planned.fields if f.type in _CLUSTERING and f.mode != "REPEATED"}
+        wanted = [name for name in planned.cluster_by if name in can_sort]
+        sorted_by = [name for name, source in can_sort.items() if source in keys]
+        made.clustering_fields = wanted or sorted_by[:4] or None
         _LOG.info("Table %s did not exist: made.", self._destinations.id(table))
         try:
             return self._client.create_table(made, exists_ok=True)

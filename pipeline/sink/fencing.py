@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import grpc
 from google.api_core import exceptions
+from google.auth.exceptions import GoogleAuthError
 
 from contract.logs import Trouble
 from pipeline import clients, failures, logs
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _PAUSE_SECONDS = (0.2, 30.0)
-_SERVICE_ERRORS = (exceptions.GoogleAPIError, grpc.RpcError, ConnectionError)
+# OSError: connections, timeouts, and what `requests` raises.
+_SERVICE_ERRORS = (exceptions.GoogleAPIError, GoogleAuthError, grpc.RpcError, OSError)
 
 
 class TakenOver(NamedTuple):

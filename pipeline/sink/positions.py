@@ -6,8 +6,10 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
+import grpc
 import pyarrow as pa
-from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.exceptions import GoogleAPIError
+from google.auth.exceptions import GoogleAuthError
 
 from contract import tables, timestamps
 from contract.logs import Trouble
@@ -20,6 +22,9 @@ _TIMESTAMP = pa.timestamp("us", tz="UTC")
 _SCHEMA = pa.schema(
     [("job_name", pa.string()), ("generation", pa.int64()), ("position", _TIMESTAMP), ("written_at", _TIMESTAMP)]
 )
+
+# Everything that a call to Google can end with.
+_FAILURES = (GoogleAPIError, GoogleAuthError, grpc.RpcError, NoAnswer, OSError)
 
 
 class PositionLog:
@@ -42,7 +47,7 @@ class PositionLog:
         )
         try:
             response = self._connect().append(batch, None, timeout=10)
-        except (GoogleAPICallError, NoAnswer) as error:
+        except _FAILURES as error:
             self._tell(type(error).__name__)
             self._close()
         else:

@@ -92,7 +92,12 @@ _CONVERTERS: dict[str, Converter] = {
 
 def _repeated(convert: Converter) -> Converter:
     # BigQuery's REPEATED takes neither NULL nor null elements.
-    return lambda values: [convert(v) for v in values if v is not None]
+    def converted(values: Any) -> list[Any]:
+        if not isinstance(values, list):
+            raise ValueError
+        return [convert(v) for v in values if v is not None]
+
+    return converted
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,8 @@ class Shard:
             except _FAILURES as error:
                 outcome.retries += 1
                 run.pieces.appendleft(piece)
-                if isinstance(error, exceptions.NotFound):
+                if isinstance(error, exceptions.NotFound | exceptions.Forbidden):
+                    # Forbidden is also what a table is that is not there any more.
                     self._clients.changelogs.forget(self._table)
                 run.pause.wait(_what(error))
                 continue
@@ -408,8 +409,10 @@ class Shard:
             if refused.failure.lacks_table:
                 self._abandon(run)
             elif refused.failure.code == _PERMISSION_DENIED:
-                # That stands for a table that is not there any more, too.
+                # That stands for a table that is not there any more, too, or for the stream of one.
                 self._read_again(run)
+                if self._clients.clock() - run.opened_at > _STREAM_SECONDS:
+                    self._abandon(run)
             run.pause.wait(refused.what)
         elif action is Action.NEW_STREAM or not (run.trusted or refused.row_errors):
             # Rows are not blamed for what an older stream may be the reason of.
@@ -431,15 +434,21 @@ class Shard:
         lagging = self._clients.changelogs.lagging(self._table)
         suspects = [n for n in rows.schema.names if n.casefold() in lagging]
         if refused.row_errors:
-            codes = {error.index: types.RowError.RowErrorCode(error.code).name for error in refused.row_errors}
-            if suspects and len(codes) == rows.num_rows:
+            # A row of which BigQuery only does not know a column waits: among the others, it is told again.
+            codes = {
+                error.index: types.RowError.RowErrorCode(error.code).name
+                for error in refused.row_errors
+                if not says_unknown_field(error.message)
+            }
+            if suspects and len(refused.row_errors) == rows.num_rows:
                 self._wait_for_columns(run, piece, rows, refused)
                 return
             for index in sorted(codes):
                 # Not BigQuery's text: it may quote the value.
                 run.outcome.rejected.append(_rejected(piece.rows, index, codes[index]))
-            # A row that was not refused had a value in every column that is new: the write path knows them.
-            self._clients.changelogs.taken(self._table, suspects)
+            if len(codes) == len(refused.row_errors):
+                # A row that was not refused had a value in every column that is new: the write path knows them.
+                self._clients.changelogs.taken(self._table, suspects)
             keep = pa.array([i not in codes for i in range(rows.num_rows)])
             # Google takes no row of such a request; the emulator takes the good ones.
             run.pieces.appendleft(_Piece(piece.rows.filter(keep).combine_chunks(), doubtful=True))

@@ -174,7 +174,9 @@ def _traced(batch: Any, outcome: Outcome) -> list[dict[str, Any]]:
 def rejected_letter(rejected: Rejected) -> DeadLetter:
     """The dead letter of a row that BigQuery refused: the row as it was sent, and where to read the change again."""
     row = {name: _json(value) for name, value in rejected.row.items() if name != rows.STREAM}
-    commit_timestamp, transaction, sequence, mod_index = row[tables.CHANGE_ID].split("/")
+    # A transaction's id may be any text, with a / in it too.
+    commit_timestamp, _, rest = row[tables.CHANGE_ID].partition("/")
+    transaction, sequence, mod_index = rest.rsplit("/", 2)
     now = timestamps.now()
     return DeadLetter(
         coordinates=Coordinates(

@@ -16,7 +16,7 @@ _TABLE = re.compile(rf"{_NAME}(?:\.{_NAME})?")
 
 @dataclass(frozen=True)
 class Ignored:
-    """Tables and columns to leave out. `fields` holds the columns by table; None stands for every table."""
+    """Tables and columns to leave out, casefolded. `fields` holds the columns by table; None is every table."""
 
     fields: dict[str | None, frozenset[str]] = field(default_factory=dict)
     tables: frozenset[str] = frozenset()
@@ -32,15 +32,20 @@ class Ignored:
             match = _FIELD.fullmatch(part)
             if not match:
                 raise ValueError(f"ignoreFields must be table.column or column, comma separated, got {part!r}.")
-            # What masking makes of a column is left out with it.
-            columns.setdefault(match[1], set()).update((match[2], match[2] + TOKEN_SUFFIX, masked_name(match[2])))
+            # What masking makes of a column is left out with it. Spanner's names do not differ by case.
+            names = (match[2], match[2] + TOKEN_SUFFIX, masked_name(match[2]))
+            columns.setdefault(match[1] and match[1].casefold(), set()).update(name.casefold() for name in names)
         for part in _parts(tables):
             if not _TABLE.fullmatch(part):
                 raise ValueError(f"ignoreTables must be tables, comma separated, got {part!r}.")
-        return cls({table: frozenset(names) for table, names in columns.items()}, frozenset(_parts(tables)))
+        return cls(
+            {table: frozenset(names) for table, names in columns.items()},
+            frozenset(t.casefold() for t in _parts(tables)),
+        )
 
     def columns_of(self, table: str) -> frozenset[str]:
-        return self.fields.get(table, frozenset()) | self.fields.get(None, frozenset())
+        """The names to leave out of a table's rows, casefolded."""
+        return self.fields.get(table.casefold(), frozenset()) | self.fields.get(None, frozenset())
 
 
 def keep(change: Change, ignored: Ignored) -> bool:
@@ -48,16 +53,16 @@ def keep(change: Change, ignored: Ignored) -> bool:
 
     That is a change of an ignored table, and an UPDATE that touches ignored columns only. Keys are never taken out.
     """
-    if change.table in ignored.tables:
+    if change.table.casefold() in ignored.tables:
         return False
     if not ignored.fields:
         return True
     columns = ignored.columns_of(change.table)
     touched = change.old.keys() or change.new.keys()
-    if change.mod_type == "UPDATE" and touched and touched <= columns:
+    if change.mod_type == "UPDATE" and touched and all(name.casefold() in columns for name in touched):
         return False
     for row in (change.new, change.old):
-        for name in columns & row.keys():
+        for name in [name for name in row if name.casefold() in columns]:
             del row[name]
     return True
 

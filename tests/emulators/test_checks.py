@@ -99,6 +99,17 @@ def test_a_stream_that_captures_too_little_is_refused(options: dict[str, str], a
     assert "ALTER CHANGE STREAM Poor" in problem
 
 
+@pytest.mark.parametrize("watches", ["audit_logs", "ALL", "audit_logs(Action)"])
+def test_a_table_that_two_streams_of_the_job_watch_is_refused(
+    options: dict[str, str], audit_database: AuditDatabase, watches: str
+) -> None:
+    audit_database.database.update_ddl(
+        [f"CREATE CHANGE STREAM Second FOR {watches} OPTIONS (value_capture_type = 'NEW_ROW_AND_OLD_VALUES')"]
+    ).result(60)
+    [problem] = problems(options | {"spannerChangeStreamNames": "AuditLogChangeStream,Second"})
+    assert "audit_logs by AuditLogChangeStream and Second" in problem
+
+
 def test_a_metadata_database_without_its_tables_is_refused(
     options: dict[str, str], audit_database: AuditDatabase
 ) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 from google.api_core import exceptions
+from google.auth.exceptions import RefreshError, TransportError
 
 from contract import tables
 from pipeline.clients import Endpoints
@@ -16,6 +18,7 @@ from pipeline.sink.changelogs import Destinations
 from pipeline.sink.config import MetadataDatabase, SinkSettings
 from pipeline.sink.fencing import wait_out
 from pipeline.sink.generations import Fenced, run_id
+from pipeline.sink.positions import PositionLog
 from pipeline.sink.write import TrackPosition
 
 POSITION = "2026-11-23T09:00:00.000000000Z"
@@ -168,3 +171,27 @@ def test_no_clock_makes_a_launch_an_old_one() -> None:
 
 def test_two_launches_of_one_moment_are_two_runs() -> None:
     assert run_id(5, None) != run_id(5, None)
+
+
+@pytest.mark.parametrize("error", [RefreshError("x"), TransportError("x"), TimeoutError("x")], ids=repr)
+def test_credentials_or_a_connection_that_fail_for_a_moment_end_no_bundle(error: Exception) -> None:
+    assert wait_out("Trying", failing(error, error), lambda _: None) == "done"
+
+
+@pytest.mark.parametrize(
+    "error", [RefreshError("x"), exceptions.RetryError("x", cause=None), Unavailable(), OSError("x")], ids=repr
+)
+def test_a_position_that_cannot_be_published_is_left(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    class Connection:
+        ended = False
+
+        def append(self, *_: Any, **__: Any) -> Any:
+            raise error
+
+        def close(self) -> None:
+            pass
+
+    log = PositionLog(SimpleNamespace(job_name="job", generation=1))
+    log._connection = Connection()  # type: ignore[assignment]
+    log.publish(POSITION)
+    assert type(error).__name__ in caplog.text and log._connection is None

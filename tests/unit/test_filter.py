@@ -91,3 +91,15 @@ def test_what_is_no_column_is_refused_with_the_rule(text: str) -> None:
 def test_what_is_no_table_is_refused_with_the_rule() -> None:
     with pytest.raises(ValueError, match="ignoreTables must be tables"):
         Ignored.parse(tables="pay*")
+
+
+@pytest.mark.parametrize("fields", ["payments.a", "PAYMENTS.A", "a"])
+def test_a_column_is_left_out_however_its_name_is_written(fields: str) -> None:
+    one = change({"A": 1, "A_token": 2, "B": 3}, {"A": 0, "B": 1}, table="Payments")
+    assert keep(one, Ignored.parse(fields))
+    assert (one.new, one.old) == ({"B": 3}, {"B": 1})
+    assert not keep(change({"A": 1}, {"A": 0}, table="Payments"), Ignored.parse(fields))
+
+
+def test_a_table_is_left_out_however_its_name_is_written() -> None:
+    assert not keep(change({}, table="Sales.Orders"), Ignored.parse(tables="sales.ORDERS"))

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from contract import tables
 from contract.changes import Change, Column, Reason
@@ -171,3 +172,9 @@ def test_masked_columns_come_as_masking_left_them() -> None:
     )
     assert "CardholderName" not in row
     assert "CardExpiry" not in row
+
+
+@pytest.mark.parametrize("value", ["abc", {"a": 1}, 5])
+def test_what_is_no_array_is_a_dead_letter_and_not_an_array_of_its_letters(value: Any) -> None:
+    batch, [(_, error)] = rows.encode([change("p1", Tags=value)])
+    assert batch is None and error.reason == Reason.VALUE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ from pipeline import failures
 from pipeline.failures import Action
 from pipeline.sink.changelogs import LAG_SECONDS, NotReady
 from pipeline.sink.connection import REQUEST_BYTES
+from pipeline.sink.shards import Rejected
+from pipeline.sink.write import rejected_letter
 from tests.unit.sink_twin import COLUMNS, START, TABLE, TABLE_ID, Lag, Refusal, StorageCode, Twin, batch, change, column
 
 WIDER = (*COLUMNS, Column("Colour", "STRING", False))
@@ -424,3 +427,107 @@ def test_who_conforms_a_table_outside_an_append_is_told_when_it_cannot_be() -> N
     with pytest.raises(NotReady, match="Colour"):
         changelogs.conform(TABLE, WIDER, [tables.Field("Colour", "STRING")])
     assert twin.now > START
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Exceeds quota limit subject: ?metric=bigquerystorage.googleapis.com/write/append_bytes&limit=AppendBytes",
+        "The request rate exceeds the limit",
+        "Quota exceeded: request exceeds 3 GB/s",
+        "Throughput exceeds 314572800 bytes per second",
+        "Exceeds 'AppendRows throughput' quota (status: INSUFFICIENT_TOKENS), maximum 10 MB",
+    ],
+)
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_row_over_a_quota_waits_and_is_no_dead_letter(text: str, ends: bool) -> None:
+    twin = Twin()
+    shard = twin.shard()
+    position, _ = shard.append(None, batch(change("p0")), COLUMNS)
+    refuse_for(twin, 5, lambda: Refusal(8, text, ends=ends))
+    _, outcome = shard.append(position, batch(change("p1"), change("p2")), COLUMNS)
+    assert (outcome.rejected, len(twin.there()), twin.counts["create_write_stream"]) == ([], 3, 1)
+
+
+def test_a_request_that_is_too_large_is_still_halved() -> None:
+    for text in ("Received message larger than max (11 vs. 10)", "Message size exceeds 10485760 bytes"):
+        assert failures.classify(Refusal(8, text).status) is Action.TOO_LARGE
+
+
+@pytest.mark.parametrize("call", ["create_write_stream", "finalize_write_stream"])
+def test_a_table_that_is_gone_is_made_again_where_bigquery_calls_it_forbidden(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Google answers PERMISSION_DENIED for what does not exist: "(or it may not exist)"."""
+    twin = Twin()
+    shard = twin.shard()
+    position, _ = shard.append(None, batch(change("p0")), COLUMNS)
+    twin.tables.clear()
+    works = getattr(twin, call)
+
+    def forbidden(**given: Any) -> Any:
+        assert len(twin.slept) < 20
+        if TABLE_ID not in twin.tables:
+            raise exceptions.PermissionDenied("(or it may not exist)")
+        return works(**given)
+
+    monkeypatch.setattr(twin, call, forbidden)
+    # The next bundle has lost its stream: state of an older job, say.
+    _, outcome = shard.append(None, batch(change("p1")), COLUMNS)
+    assert (outcome.rejected, twin.there()) == ([], Counter(["p1"]))
+
+
+def test_a_stream_of_a_table_that_was_made_again_is_given_up_where_bigquery_calls_it_forbidden() -> None:
+    twin = Twin()
+    shard = twin.shard()
+    position, _ = shard.append(None, batch(change("p0")), COLUMNS)
+    assert position is not None
+    stream = twin.streams[position.stream]
+    works = twin._append
+
+    def append(on: Any, arrow: pa.Table, offset: int) -> Any:
+        assert len(twin.slept) < 100
+        if on is stream:
+            raise Refusal(7, "(or it may not exist)", ends=True)
+        return works(on, arrow, offset)
+
+    twin._append = append  # type: ignore[method-assign]
+    _, outcome = shard.append(position, batch(change("p1")), COLUMNS)
+    assert (outcome.rejected, twin.there()) == ([], Counter(["p0", "p1"]))
+
+
+def test_a_row_whose_column_is_not_known_yet_is_no_dead_letter_beside_a_bad_one() -> None:
+    twin = Twin()
+    shard = twin.shard()
+    position, _ = shard.append(None, batch(change("p0")), COLUMNS)
+    told = iter([{0: "value out of range", 1: "no such field: Colour"}, {0: "no such field: Colour"}])
+
+    def before(_: pa.Table) -> None:
+        if errors := next(told, None):
+            refusal = Refusal(3, "invalid")
+            refusal.row_errors = [types.RowError(index=i, code=1, message=text) for i, text in errors.items()]
+            raise refusal
+
+    twin.before_append = before
+    rows = batch(*(change(f"p{i}", WIDER, Colour="red") for i in range(1, 4)))
+    _, outcome = shard.append(position, rows, WIDER)
+    assert [r.row["PUID"] for r in outcome.rejected] == ["p1"]
+    assert twin.there() == Counter(["p0", "p2", "p3"])
+
+
+def test_a_transaction_id_with_a_slash_makes_a_dead_letter_as_any_other() -> None:
+    one = change("p1")
+    one.server_transaction_id = "a/b=="
+    letter = rejected_letter(Rejected(row=batch(one).to_pylist()[0], message="m"))
+    assert letter.coordinates == one.coordinates
+
+
+@pytest.mark.parametrize("kind", ["BYTES", "FLOAT64", "JSON", "ARRAY<STRING>"])
+def test_a_new_table_is_clustered_by_what_bigquery_can_cluster_by(kind: str) -> None:
+    made: list[Any] = []
+    twin = Twin()
+    create = twin.create_table
+    twin.create_table = lambda table, exists_ok: made.append(table) or create(table, exists_ok)  # type: ignore
+    columns = (Column("Key", "STRING", True), Column("PUID", kind, False))
+    twin.clients().changelogs.conform("things", columns, ())
+    assert made[0].clustering_fields == ["Key"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from pipeline.jobs.checks import change_stream
+from pipeline.jobs.checks import change_stream, watched_twice
 
 CAPTURE = {"value_capture_type": "NEW_ROW_AND_OLD_VALUES"}
 
@@ -30,3 +32,23 @@ def test_a_stream_without_a_capture_type_has_spanners_default_which_is_too_littl
 def test_a_stream_that_is_not_seen_is_named_with_those_that_are() -> None:
     assert "which has A, B" in change_stream("db", "S", "", {"B": CAPTURE, "A": CAPTURE}).problem
     assert "seen by the database role reader in db, which sees none" in change_stream("db", "S", "reader", {}).problem
+
+
+@pytest.mark.parametrize(
+    ("watched", "both"),
+    [
+        ({"A": {"t", "u"}, "B": {"u", "v"}}, "u by A and B"),
+        ({"A": {"t"}, "B": None}, "t by A and B"),
+        ({"A": None, "B": {"s.t"}}, "s.t by A and B"),
+        ({"A": None, "B": None}, "every table by A and B"),
+        ({"A": None, "B": set()}, "every table by A and B"),
+    ],
+)
+def test_a_table_that_two_streams_of_the_job_watch_is_refused_at_launch(watched: Any, both: str) -> None:
+    [finding] = watched_twice(watched)
+    assert both in finding.problem and "Leave one of the two out of spannerChangeStreamNames" in finding.problem
+
+
+@pytest.mark.parametrize("watched", [{}, {"A": None}, {"A": {"t"}, "B": {"u"}}, {"A": {"t"}, "B": set()}])
+def test_streams_that_share_no_table_pass(watched: Any) -> None:
+    assert list(watched_twice(watched)) == []

@@ -74,6 +74,8 @@ def test_every_option_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None
         ({"startTimestamp": "2026-13-23T09:00:00Z"}, "--startTimestamp must be a moment that there is"),
         ({"startTimestamp": "2026-02-30T09:00:00.5Z"}, "--startTimestamp must be a moment that there is"),
         ({"endTimestamp": "2026-11-23T25:00:00Z"}, "--endTimestamp must be a moment that there is"),
+        ({"endTimestamp": "9999-12-31T23:59:59.999999999Z"}, "--endTimestamp must be a moment that there is"),
+        ({"startTimestamp": "0001-01-01T00:00:00Z"}, "--startTimestamp must be a moment that there is"),
         ({"heartbeatMillis": "10"}, "--heartbeatMillis must be a whole number from 1000 to 300000, got '10'"),
         ({"heartbeatMillis": "300001"}, "--heartbeatMillis must be a whole number from 1000 to 300000"),
         ({"windowMillis": "0"}, "--windowMillis must be a whole number from 1 to"),
