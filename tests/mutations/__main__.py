@@ -26,7 +26,7 @@ from tests.mutations.catalog import MUTATIONS, Mutation
 
 ROOT: Final = Path(__file__).parents[2]
 _NOT_COPIED: Final = shutil.ignore_patterns(".git", ".venv", ".audit", "__pycache__", ".*_cache", "build", "results")
-_SECONDS: Final = 300
+_SECONDS: Final = 900
 # All the tests together, as they are.
 _SECONDS_BEFORE: Final = 1800
 
