@@ -1,6 +1,6 @@
 """Breaks the core on purpose, one small way at a time, and runs the test that must notice.
 
-    python -m tests.mutations [--only TEXT] [--list]
+    python -m tests.mutations [--only TEXT] [--list] [--jobs 2]
 
 Each mutation is applied to a copy of the tree in a temporary folder, where the tests passed before. A mutation that its
 tests do not notice survives: then the exit code is 1.
@@ -16,15 +16,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Final
 
 from tests.mutations.catalog import MUTATIONS, Mutation
 
 ROOT: Final = Path(__file__).parents[2]
 _NOT_COPIED: Final = shutil.ignore_patterns(".git", ".venv", ".audit", "__pycache__", ".*_cache", "build", "results")
-_SECONDS: Final = 300
+_SECONDS: Final = 900
+# All the tests together, as they are.
+_SECONDS_BEFORE: Final = 1800
 
 
 @contextmanager
@@ -36,7 +40,7 @@ def tree() -> Iterator[Path]:
         yield copy
 
 
-def passes(tests: Iterable[str], copy: Path) -> bool:
+def passes(tests: Iterable[str], copy: Path, seconds: float = _SECONDS) -> bool:
     """Whether the tests pass in the copy. Raises RuntimeError where pytest could not run them."""
     try:
         done = subprocess.run(
@@ -45,7 +49,7 @@ def passes(tests: Iterable[str], copy: Path) -> bool:
             env={**os.environ, "PYTHONPATH": str(copy)},
             capture_output=True,
             text=True,
-            timeout=_SECONDS,
+            timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -71,6 +75,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="Only mutations with this text in their name or file.")
     parser.add_argument("--list", action="store_true", help="Show the mutations and their tests; run nothing.")
+    parser.add_argument("--jobs", type=int, default=2, help="How many at once.")
     options = parser.parse_args()
     chosen = [m for m in MUTATIONS if options.only in f"{m.file} {m.name}"]
     if options.list:
@@ -78,19 +83,31 @@ def main() -> int:
         return 0
     if not chosen:
         parser.error(f"no mutation has {options.only!r} in its name or file; --list shows them")
-    survived = []
-    with tree() as copy:
+    with ExitStack() as stack:
+        copies: SimpleQueue[Path] = SimpleQueue()
+        for _ in range(options.jobs):
+            copies.put(stack.enter_context(tree()))
+
+        def broken(mutation: Mutation) -> tuple[Mutation, bool, float]:
+            copy, began = copies.get(), time.monotonic()
+            try:
+                return mutation, is_noticed(mutation, copy), time.monotonic() - began
+            finally:
+                copies.put(copy)
+
+        copy = copies.get()
         # A test that fails anyway notices nothing.
-        if not passes(dict.fromkeys(test for m in chosen for test in m.tests), copy):
+        if not passes(dict.fromkeys(test for m in chosen for test in m.tests), copy, _SECONDS_BEFORE):
             print("The mutations' tests must pass before anything is broken: make test")
             return 1
-        for number, mutation in enumerate(chosen, 1):
-            began = time.monotonic()
-            noticed = is_noticed(mutation, copy)
-            outcome = f"{'noticed ' if noticed else 'SURVIVED'} {time.monotonic() - began:4.0f} s"
-            print(f"[{number}/{len(chosen)}] {outcome}  {mutation.name}", flush=True)
-            if not noticed:
-                survived.append(mutation)
+        copies.put(copy)
+        survived = []
+        with ThreadPoolExecutor(options.jobs) as pool:
+            for number, (mutation, noticed, seconds) in enumerate(pool.map(broken, chosen), 1):
+                outcome = f"{'noticed ' if noticed else 'SURVIVED'} {seconds:4.0f} s"
+                print(f"[{number}/{len(chosen)}] {outcome}  {mutation.name}", flush=True)
+                if not noticed:
+                    survived.append(mutation)
     print(f"{len(chosen) - len(survived)} of {len(chosen)} mutations noticed")
     return 1 if survived else 0
 

@@ -153,6 +153,12 @@ def test_a_changed_type_does_not_take_the_name_of_a_real_column() -> None:
     assert names_in(table, fields[::-1]) == {"X": "X_json_2", "X_json": "X_json"}
 
 
+def test_a_changed_type_does_not_take_a_real_column_of_that_type() -> None:
+    table = known(column("X"), column("X_json", "JSON"))
+    fields = [tables.Field("X", "JSON"), tables.Field("X_json", "JSON")]
+    assert names_in(table, fields) == {"X": "X_json_2", "X_json": "X_json"}
+
+
 def test_a_column_that_was_made_for_a_changed_type_stays_with_it_when_a_real_one_of_its_name_comes() -> None:
     twin = Twin()
     shard = twin.shard()

@@ -80,6 +80,21 @@ def test_two_workers_on_one_shard_whose_bundles_fail_at_random_lose_and_double_n
         assert twin.there() == Counter(c.keys["PUID"] for changes in batches for c in changes), seed
 
 
+def test_a_worker_whose_stream_another_forestalled_opens_one_after_the_others() -> None:
+    twin, both = Twin(), change("p0")
+    record = twin.record_stream
+
+    def late(*args: Any, **named: Any) -> Any:
+        twin.record_stream = record  # type: ignore[method-assign]
+        twin.shard().append(None, batch(both), COLUMNS)
+        return record(*args, **named)
+
+    twin.record_stream = late  # type: ignore[method-assign]
+    position, outcome = twin.shard().append(None, batch(both, change("p1")), COLUMNS)
+    assert twin.there() == Counter(["p0", "p1"])
+    assert (outcome.already_there, position and position.stream) == (1, [*twin.streams][-1])
+
+
 def test_a_new_job_skips_what_the_old_one_appended() -> None:
     twin = Twin()
     reread = [change("p1"), change("p2")]
