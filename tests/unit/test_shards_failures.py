@@ -461,7 +461,7 @@ def test_a_table_that_is_gone_is_made_again_where_bigquery_calls_it_forbidden(
     """Google answers PERMISSION_DENIED for what does not exist: "(or it may not exist)"."""
     twin = Twin()
     shard = twin.shard()
-    position, _ = shard.append(None, batch(change("p0")), COLUMNS)
+    shard.append(None, batch(change("p0")), COLUMNS)
     twin.tables.clear()
     works = getattr(twin, call)
 
