@@ -77,8 +77,8 @@ _SIZE_TEXT: Final = re.compile(
 )
 # What is over a quota may name bytes as well: it is sent again as it is, later.
 _QUOTA_TEXT: Final = re.compile(
-    r"quota|throughput|throttl|insufficient_tokens|too many|\brate\b|[/_]append_bytes|"
-    r"\bper (second|minute|hour|day)|/s\b",
+    r"quota|throughput|throttl|insufficient_tokens|too many|\brate\b|[/_]append_bytes"
+    r"|\bper (second|minute|hour|day)|/s\b",
     re.IGNORECASE,
 )
 

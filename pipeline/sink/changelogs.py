@@ -23,6 +23,8 @@ from contract.changes import Column
 _LOG = logging.getLogger(__name__)
 # How long the write path may take to learn of a column. Google says minutes.
 LAG_SECONDS: Final = 15 * 60.0
+# From this age on, what a new write stream says of a column is taken for true.
+_SURE_SECONDS: Final = 60.0
 # How long a refused widening is tried again before the caller is told. Most are refused because another worker's came
 # first.
 _WIDENING_SECONDS: Final = 30.0
@@ -140,10 +142,14 @@ class Changelogs:
                 added.pop(name.casefold(), None)
 
     def write_path_has(self, table: str, names: Iterable[str]) -> None:
-        """What the write path says a table's columns are. Those that it lacks count as added now."""
+        """What the write path says a table's columns are. Those that it lacks count as added now.
+
+        Those that it has are known, but for the newest ones: not all of its servers may have heard of them.
+        """
         has = {name.casefold() for name in names}
         if has:
             added = self._added.setdefault(table, {})
+            self.taken(table, [n for n in has & added.keys() if self._clock() - added[n] >= _SURE_SECONDS])
             for name in self._known.get(table, {}).keys() - has:
                 added.setdefault(name, self._clock())
 

@@ -193,6 +193,8 @@ class _Run:
     opened: int = 0
     opened_at: float = 0.0
     asked: bool = False
+    # BigQuery has said of a column that it does not know it: where it says something else, it knows them all.
+    told: bool = False
     read_at: float | None = None
 
 
@@ -432,7 +434,7 @@ class Shard:
     def _blame(self, run: _Run, piece: _Piece, rows: pa.RecordBatch, refused: _Refused) -> None:
         """Rows are refused for what they are: by name, or else halves tell which."""
         lagging = self._clients.changelogs.lagging(self._table)
-        suspects = [n for n in rows.schema.names if n.casefold() in lagging]
+        suspects = [] if run.told else [n for n in rows.schema.names if n.casefold() in lagging]
         if refused.row_errors:
             # A row of which BigQuery only does not know a column waits: among the others, it is told again.
             codes = {
@@ -474,6 +476,7 @@ class Shard:
         known, and what is refused then is refused for what it is.
         """
         piece.lagging = True
+        run.told = run.told or refused.lacks_field
         if not refused.lacks_field and not refused.row_errors and rows.num_rows > 1:
             index = piece.turn % rows.num_rows
             piece.turn += 1

@@ -461,7 +461,7 @@ def test_a_table_that_is_gone_is_made_again_where_bigquery_calls_it_forbidden(
     """Google answers PERMISSION_DENIED for what does not exist: "(or it may not exist)"."""
     twin = Twin()
     shard = twin.shard()
-    _position, _ = shard.append(None, batch(change("p0")), COLUMNS)
+    shard.append(None, batch(change("p0")), COLUMNS)
     twin.tables.clear()
     works = getattr(twin, call)
 
@@ -531,3 +531,21 @@ def test_a_new_table_is_clustered_by_what_bigquery_can_cluster_by(kind: str) -> 
     columns = (Column("Key", "STRING", True), Column("PUID", kind, False))
     twin.clients().changelogs.conform("things", columns, ())
     assert made[0].clustering_fields == ["Key"]
+
+
+@pytest.mark.parametrize("lag_as", ["in-band", "ends-call"])
+def test_a_bad_row_with_a_new_column_holds_nothing_up_once_bigquery_knows_the_column(lag_as: Lag) -> None:
+    twin = Twin(lag=20, lag_as=lag_as)
+    shard = twin.shard()
+    position, _ = shard.append(None, batch(change("p0")), COLUMNS)
+    known_at = twin.now + 20
+
+    def before(_: pa.Table) -> None:
+        # BigQuery looks at the columns first.
+        if twin.now > known_at + 1:
+            raise Refusal(3, "invalid", ends=lag_as != "in-band")
+
+    twin.before_append = before
+    _, outcome = shard.append(position, batch(*(change(f"c{i}", WIDER, Colour="red") for i in range(4))), WIDER)
+    assert len(outcome.rejected) == 4
+    assert sum(twin.slept) < 60

@@ -12,7 +12,7 @@ import pytest
 from contract import tables, timestamps
 from contract.changes import Column, Reason
 from pipeline import clients
-from pipeline.sink.changelogs import Changelogs, Destinations
+from pipeline.sink.changelogs import LAG_SECONDS, Changelogs, Destinations
 from pipeline.sink.shards import Shard, SinkClients
 from tests.strict.bigquery import StrictBigQuery
 from tests.strict.generations import InMemoryGenerations, Ledger
@@ -221,3 +221,18 @@ def test_a_random_history_of_faults_loses_and_doubles_nothing(sink: Sink, bq: St
             after = again
         position = after
     assert sink.there() == expected
+
+
+@pytest.mark.parametrize("in_band", [True, False])
+def test_one_bad_row_alone_with_a_new_column_does_not_hold_the_shard_for_as_long_as_a_column_may_lag(
+    sink: Sink, bq: StrictBigQuery, in_band: bool
+) -> None:
+    shard = sink.shard()
+    position, _ = shard.append(None, batch(change("p0")), COLUMNS)
+    bq.set(schema_lag=20)
+    bq.fail("INVALID_ARGUMENT", in_band, rows={"column": "PUID", "values": ["bad"]})
+    rows = batch(change("bad", WIDER, Colour="red"), change("plain", WIDER))
+    _, outcome = shard.append(position, rows, WIDER)
+    assert [r.row["PUID"] for r in outcome.rejected] == ["bad"]
+    assert sink.there() == Counter(["p0", "plain"])
+    assert sum(sink.clock.slept) < LAG_SECONDS / 5
