@@ -42,16 +42,19 @@ def mask_json(text: str, found: set[str], mask_card: CardMask, token: Token) -> 
     return masked_json(text, Reader(found, token, mask_card))
 
 
-def masked_json(text: str, reader: Reader) -> str:
-    """The same with a reader that is there already. What cannot be masked in its place becomes null as a whole."""
-    if not is_special(text) and not may_hold(text):
+def masked_json(text: str, reader: Reader, within: str = "") -> str:
+    """The same with a reader that is there already. What cannot be masked in its place becomes null as a whole.
+
+    `within` is the column's name where its members are a card's.
+    """
+    if not within and not is_special(text) and not may_hold(text):
         return text
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError:
         return reader.text(text)
     # Members and strings first; then all of it as a text, for what stands in several tokens.
-    text = applied(text, json_edits(text, reader, 0))
+    text = applied(text, json_edits(text, reader, 0, within))
     for _ in range(_PASSES):
         edits = reader.edits(text, 0, as_json=False)
         if not edits:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,7 @@ from contract.tables import Policy
 from pipeline.transforms.encodings import Edit
 from pipeline.transforms.named import starred
 from pipeline.transforms.names import applies, is_card_context, meaning_of, policy_of
-from pipeline.transforms.numbers import HIDDEN_ALREADY, LONGEST, is_card, shorten
+from pipeline.transforms.numbers import HIDDEN_ALREADY, LONGEST, digits_of, is_card, shorten
 
 if TYPE_CHECKING:
     from pipeline.transforms.readable import Reader
@@ -38,6 +38,10 @@ _NAMED: Final = frozenset(
     {"name", "key", "field", "fieldname", "param", "parameter", "attribute", "label", "id", "type", "k"}
 )
 _VALUES: Final = frozenset({"value", "val", "content", "text", "data", "v", "stringvalue"})
+_WHOLES: Final = frozenset({"details", "detail", "data", "info", "attributes", "payload", "object", "value"})
+_SAYS_CARD: Final = frozenset({"type", "object", "kind", "method", "number", "no"})
+_SHORT_CODES: Final = frozenset({"code", "security", "cid"})
+_OF_CARDS: Final = _SAYS_CARD | _SHORT_CODES | {"holder", "owner", "name", "month", "year"}
 _SCALAR: Final = '"-0123456789tfn'
 _TOKEN_TEXT = re.compile(r'"v[0-9]+:[0-9a-f]{32}"')
 
@@ -71,29 +75,47 @@ class _Object:
     name: str
     named: str = ""
     value: tuple[int, int] | None = None
+    is_card: bool = False  # a member says so: `"type": "card"`, or a card number
+    is_named_card: bool = False  # the first of these: then also its `name` is its holder's
+    waiting: list[tuple[str, int, int]] = field(default_factory=list)  # members that are a card's if it is one
 
 
-def json_edits(text: str, reader: Reader, depth: int) -> list[Edit]:
-    """What is to change in a JSON text; nothing where it does not parse. Strings in it are `depth` levels deep."""
+def json_edits(text: str, reader: Reader, depth: int, within: str = "") -> list[Edit]:
+    """What is to change in a JSON text, in order; nothing where it does not parse.
+
+    Strings in it are `depth` levels deep. `within` is the name of what holds the text: a column.
+    """
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError:
         return []
-    return [edit for edit in _Members(text, reader, depth).edits() if edit.new != text[edit.start : edit.end]]
+    return _in_order([e for e in _Members(text, reader, depth, within).edits() if e.new != text[e.start : e.end]])
+
+
+def _in_order(edits: list[Edit]) -> list[Edit]:
+    """Edits from left to right: what a name that came later says of a value goes before what was found in it."""
+    kept: list[Edit] = []
+    done = -1
+    for edit in sorted(reversed(edits), key=lambda edit: (edit.start, -edit.end)):
+        if edit.start >= done:
+            kept.append(edit)
+            done = edit.end
+    return kept
 
 
 class _Members:
     """One pass over the tokens of a JSON text."""
 
-    def __init__(self, text: str, reader: Reader, depth: int) -> None:
+    def __init__(self, text: str, reader: Reader, depth: int, within: str = "") -> None:
         self.text = text
+        self.within = within
         self.reader = reader
         self.depth = depth
         self.beside_card = bool(reader.found)
 
     def edits(self) -> Iterator[Edit]:
         text = self.text
-        path = [_Object("")]
+        path = [_Object(self.within)]
         name, name_end, done = "", -1, 0
         for match in _TOKEN.finditer(text):
             start, end = match.span()
@@ -101,7 +123,7 @@ class _Members:
                 continue
             first = text[start]
             if first in "{[":
-                path.append(_Object(name if name_end == start else path[-1].name if first == "{" else ""))
+                path.append(_Object(self._name_of(name, path[-1]) if name_end == start else path[-1].name))
             elif first in "}]":
                 if len(path) > 1:
                     path.pop()
@@ -124,6 +146,7 @@ class _Members:
         policy = policy_of(name, context)
         if policy is None:
             yield from self._pair(name, at, parent)
+            yield from self._beside(name, at, parent)
             return
         start, end = at, self._end_of_value(at)
         meaning = meaning_of(name, context)
@@ -133,6 +156,33 @@ class _Members:
         new = self._under(name, policy, value)
         if new is not None:
             yield Edit(start, end, new)
+
+    @staticmethod
+    def _name_of(name: str, parent: _Object) -> str:
+        """What the members of an object are within: `details` of a card are the card's."""
+        return parent.name if name.lower() in _WHOLES and is_card_context(parent.name) else name
+
+    def _beside(self, name: str, at: int, parent: _Object) -> Iterator[Edit]:
+        """Plain names (`holder`, `code`) in an object that says itself that it is a card."""
+        if self.text[at] not in _SCALAR or name.lower() not in _OF_CARDS:
+            return
+        end = self._end_of_value(at)
+        plain = plain_of(self.text[at:end])
+        if name.lower() in _SAYS_CARD:
+            parent.is_named_card |= is_card_context(plain)
+            parent.is_card |= parent.is_named_card or is_card(digits_of(plain))
+        else:
+            parent.waiting.append((name, at, end))
+        if parent.is_card:
+            waiting, parent.waiting = parent.waiting, []
+            for each, first, after in waiting:
+                if each.lower() == "name" and not parent.is_named_card:
+                    continue
+                if each.lower() in _SHORT_CODES and not applies("maybe_code", plain_of(self.text[first:after])):
+                    continue
+                new = self._under(each, policy_of(each, "card") or "drop", self.text[first:after])
+                if new is not None:
+                    yield Edit(first, after, new)
 
     def _pair(self, name: str, at: int, parent: _Object) -> Iterator[Edit]:
         lower = name.lower()

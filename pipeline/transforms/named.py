@@ -59,6 +59,17 @@ _NOTHING = re.compile(
 )
 _TOKEN = re.compile(r"v[0-9]+:[0-9a-f]{32}(?![0-9A-Za-z])")
 _CLOSERS: Final = {"{": "}", "[": "]", "(": ")"}
+# What groups the names after a card's: an element, a bracket, or lines (YAML, TOML).
+_GROUPED = re.compile(r"[<{(\[\n]")
+_IN_TAG = re.compile(r"<(?:[A-Za-z_][\w.\-]{0,60}:)?\Z")
+_OPENS = re.compile(
+    r"""(?P<lines>:[ ]?(?:\r?\n[ \t]+[^\n]{0,256}){1,20}|(?<=\])(?:\r?\n[^\n\[]{1,256}){1,20})"""
+    r"""|["'\]]{0,2}\s{0,2}(?:=>|[=:])?\s{0,4}(?:Array\s{0,4})?[({\[]"""
+)
+_PAIR = re.compile(
+    r"""(?<![A-Za-z0-9_.\-])(?P<name>[A-Za-z][\w.\-]{0,60})["'\]]{0,2}\s{0,3}(?P<sign>=>|[=:])\s{0,3}"""
+    r"""(?:(?P<quote>["'])(?P<quoted>[^"'\\\n<>]{1,256})|(?P<plain>[^\s,;"'<>(){}\[\]=:][^,;"'<>(){}\[\]=:\n]{0,255}))"""
+)
 _TAG = re.compile(r"<((?:[A-Za-z_][\w.\-]{0,60}:)?([A-Za-z_][\w.\-]{0,80}))(?:\s[^<>]{0,400})?(?<!/)>")
 _ALNUM = re.compile(r"\w")
 _MARKUP = re.compile(r"(<[^<>]*>)")
@@ -78,7 +89,7 @@ def says_something(text: str, *, is_piece: bool = False) -> bool:
             return True
         # Within a card's object or element also plain names count; in prose the word alone is nothing.
         word = phrase[-1]
-        if is_card_context(word) and ((is_piece and word == text.strip()) or "<" in text or "{" in text):
+        if is_card_context(word) and ((is_piece and word == text.strip()) or _GROUPED.search(text)):
             return True
     return False
 
@@ -123,8 +134,11 @@ def named_in(text: str, token: Token | None, *, beside_card: bool) -> list[Edit]
     if not may_be_named(text):
         return []
     edits = list(_elements(text, token, beside_card)) if "</" in text else []
-    done = 0
+    done = within = 0
     for phrase, start, end in _hinted(text):
+        if start >= within and is_card_context(phrase[-1]):
+            edits += (group := _group(text, phrase[-1], start, end, token, beside_card))[0]
+            within = group[1]
         if (
             start < done
             or _TOKEN.match(text, start)
@@ -135,6 +149,54 @@ def named_in(text: str, token: Token | None, *, beside_card: bool) -> list[Edit]
             edits.append(edit)
             done = edit.end
     return edits
+
+
+def _group(
+    text: str, context: str, start: int, end: int, token: Token | None, beside_card: bool
+) -> tuple[list[Edit], int]:
+    """Plain names (`holder`, `code`) within a card's element or object: `<card holder="…"/>`, `Card(code=737)`.
+
+    Also where the group ends. Names that say it by themselves are found without one.
+    """
+    if _IN_TAG.search(text, max(0, start - _LONGEST_WORD), start):
+        closers = text.find(">", end, end + _NEAR)
+        stop = closers if closers >= 0 else min(len(text), end + _NEAR)
+    elif opened := _OPENS.match(text, end):
+        stop = opened.end() if opened["lines"] else _closed(text, opened.end() - 1)
+    else:
+        return [], end
+    edits = []
+    at = end
+    while pair := _PAIR.search(text, at, stop):
+        first, after = pair.span("quoted" if pair["quote"] else "plain")
+        value = text[first:after]
+        if not pair["quote"] and text[after : after + 1] in ("=", ":") and (last := _LAST_WORD.search(value)):
+            value = value[: last.start()]
+        after = first + len(value.rstrip())
+        at = max(after, pair.end("sign"))
+        name = pair["name"]
+        meaning = None if meaning_of(name) else meaning_of(name, context)
+        value = text[first:after]
+        if meaning is None or _NOTHING.fullmatch(value) or _TOKEN.match(text, first):
+            continue
+        if meaning == "card":
+            if _PLAIN_CARD.fullmatch(value) and "*" not in value:
+                edits.append(Edit(first, after, _middle(value)))
+        elif applies(meaning, value, beside_card=beside_card):
+            edits.append(Edit(first, after, token(name, value) if meaning == "holder" and token else starred(value)))
+    return edits, stop
+
+
+def _closed(text: str, opened: int) -> int:
+    """Where the bracket at a place is closed; at most so far as is worth a look."""
+    opener = text[opened]
+    depth, closer = 0, _CLOSERS[opener]
+    end = min(len(text), opened + _NEAR)
+    for i in range(opened, end):
+        depth += (text[i] == opener) - (text[i] == closer)
+        if depth == 0:
+            return i
+    return end
 
 
 def _after(
@@ -213,13 +275,7 @@ def _value_end(text: str, start: int, quote: str, meaning: Meaning, *, is_markup
 
 def _block(text: str, start: int, opened: int, opener: str) -> Edit | None:
     """A list or an object under a name: nothing of it can be read."""
-    depth, closer = 0, _CLOSERS[opener]
-    end = min(len(text), opened + _NEAR)
-    for i in range(opened, end):
-        depth += (text[i] == opener) - (text[i] == closer)
-        if depth == 0:
-            end = i
-            break
+    end = _closed(text, opened)
     value = text[start:end]
     return None if _NOTHING.fullmatch(value) else Edit(start, end, starred(value))
 

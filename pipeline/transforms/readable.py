@@ -137,7 +137,7 @@ class Reader:
         edits += named
         if depth < LEVELS:
             if as_json:
-                edits += self._in_json(text, depth + 1)
+                edits = self._in_json(text, depth + 1) + edits  # of two as wide, the one that leaves it JSON
             edits += self._in_blobs(text, depth + 1)
         return _apart(text, [edit for edit in edits if edit.new != text[edit.start : edit.end]])
 
