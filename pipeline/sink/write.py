@@ -198,7 +198,9 @@ def rejected_letter(rejected: Rejected) -> DeadLetter:
 
 
 def _json(value: Any) -> Any:
-    return value if value is None or isinstance(value, str | int | float | bool | list) else str(value)
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
 class TrackPosition(beam.DoFn):

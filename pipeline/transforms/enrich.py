@@ -6,6 +6,7 @@ change does not say is None: an UPDATE without old values, say, has an unknown p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from contract.tables import (
     TRANSITION_EXPECTED,
 )
 
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z", re.ASCII)
 _CUSTOMER_NAMES: Final = ("customerId", "customer_id")
 _USER_NAMES: Final = ("actingUser", "user")
 
@@ -87,7 +89,9 @@ def _time(row: Row, change: Change) -> str | None:
     """When the row came into its Status: the row's own time, else the commit's. None for a row without a Status."""
     if row.get("Status") is None:
         return None
-    return _text(row.get("Timestamp")) or change.commit_timestamp
+    # In a table that is not ours, a column of this name may hold anything.
+    own = _text(row.get("Timestamp"))
+    return own if own and _TIME.fullmatch(own) else change.commit_timestamp
 
 
 def _metadata(text: Any) -> Row | None:

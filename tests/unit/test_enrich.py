@@ -140,3 +140,8 @@ def test_a_status_that_is_no_text_is_a_dead_letter_without_the_value() -> None:
         enriched("INSERT", {"Status": ["secret"]})
     assert error.value.reason == Reason.ENRICHMENT
     assert "secret" not in error.value.message
+
+
+@pytest.mark.parametrize("text", ["yesterday", "1700000000", "2026-11-23", "2026-11-23 09:00:00", "", ["x"]])
+def test_a_timestamp_column_of_another_kind_makes_no_dead_letter_of_a_good_row(text: Any) -> None:
+    assert transition("INSERT", {"Status": "SETTLED", "Timestamp": text})[:2] == ("processed", COMMIT)

@@ -20,6 +20,7 @@ from pipeline import failures
 from pipeline.failures import Action
 from pipeline.sink.changelogs import LAG_SECONDS, NotReady
 from pipeline.sink.connection import REQUEST_BYTES
+from pipeline.sink.dead_letters import decode, encode
 from pipeline.sink.shards import Rejected
 from pipeline.sink.write import rejected_letter
 from tests.unit.sink_twin import COLUMNS, START, TABLE, TABLE_ID, Lag, Refusal, StorageCode, Twin, batch, change, column
@@ -549,3 +550,18 @@ def test_a_bad_row_with_a_new_column_holds_nothing_up_once_bigquery_knows_the_co
     _, outcome = shard.append(position, batch(*(change(f"c{i}", WIDER, Colour="red") for i in range(4))), WIDER)
     assert len(outcome.rejected) == 4
     assert sum(twin.slept) < 60
+
+
+def test_a_refused_row_with_arrays_of_any_type_can_be_written_as_a_dead_letter() -> None:
+    values = {
+        "BYTES": ["AAE="],
+        "NUMERIC": ["1.5"],
+        "DATE": ["2026-11-23"],
+        "TIMESTAMP": ["0001-01-01T00:00:00Z"],
+        "FLOAT64": ["NaN"],
+        "JSON": ["{}"],
+    }
+    columns = (*COLUMNS, *(Column(f"X{kind}", f"ARRAY<{kind}>", False) for kind in values))
+    one = change("p1", columns, **{f"X{kind}": value for kind, value in values.items()})
+    letter = rejected_letter(Rejected(row=batch(one).to_pylist()[0], message="m"))
+    assert decode(encode(letter)).coordinates == one.coordinates
