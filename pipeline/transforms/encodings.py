@@ -66,7 +66,7 @@ def _read_backslash(escape: str) -> str:
     kind = escape[1]
     if kind == "u" and escape[2] != "{":
         units = bytes.fromhex(escape.replace("\\u", ""))
-        return units.decode("utf-16-be") if _pairs(units) else "".join(map(chr, _units(units)))
+        return units.decode("utf-16-be") if _decodes(units, "utf-16-be") else "".join(map(chr, _units(units)))
     if kind in "ux":
         return _char(escape[2:].strip("{}"), 16)
     return _CONTROLS.get(kind, kind)
@@ -82,15 +82,6 @@ def _char(digits: str, base: int) -> str:
 
 def _units(data: bytes) -> Iterator[int]:
     return ((data[i] << 8) + data[i + 1] for i in range(0, len(data), 2))
-
-
-def _pairs(data: bytes) -> bool:
-    """Whether surrogates among the UTF-16 units come in pairs."""
-    try:
-        data.decode("utf-16-be")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def edits_outside(text: str, edits: list[Edit]) -> list[Edit]:
@@ -272,20 +263,22 @@ def _base64_blob(run: str, start: int) -> Blob | None:
     return Blob(start, start + len(run), data, write)
 
 
-UTF_16: Final = ("utf-16-le", "utf-16-be")
+_SHARE_OF_ZEROS: Final = 3  # every third character of UTF-16 is ASCII, at least
 
 
-def text_of(data: bytes) -> tuple[str, str]:
-    """Bytes as text, and its encoding: UTF-16 where every other byte is 0, else UTF-8, else Latin-1."""
+def encodings_of(data: bytes) -> Iterator[str]:
+    """How bytes can be read as text: as UTF-16 where many of every other byte are 0, and as UTF-8 or else Latin-1."""
     half = len(data) // 2
     if half >= 4 and len(data) % 2 == 0:
-        for encoding, zeros in zip(UTF_16, (data[1::2].count(0), data[::2].count(0)), strict=True):
-            if zeros * 4 >= half * 3:
-                try:
-                    return data.decode(encoding), encoding
-                except UnicodeDecodeError:
-                    break
+        for encoding, zeros in (("utf-16-le", data[1::2].count(0)), ("utf-16-be", data[::2].count(0))):
+            if zeros * _SHARE_OF_ZEROS >= half and _decodes(data, encoding):
+                yield encoding
+    yield "utf-8" if _decodes(data, "utf-8") else "latin-1"
+
+
+def _decodes(data: bytes, encoding: str) -> bool:
     try:
-        return data.decode(), "utf-8"
+        data.decode(encoding)
     except UnicodeDecodeError:
-        return data.decode("latin-1"), "latin-1"
+        return False
+    return True

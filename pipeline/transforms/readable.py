@@ -16,10 +16,10 @@ from pipeline.transforms.encodings import (
     Edit,
     blobs_in,
     edits_outside,
+    encodings_of,
     escapes_in,
     is_escaped,
     may_hold_blob,
-    text_of,
     unescaped,
 )
 from pipeline.transforms.members import json_edits, may_be_json, objects_in
@@ -106,11 +106,12 @@ class Reader:
 
     def bytes(self, data: bytes, depth: int = 0, *, is_text: bool = False) -> bytes:
         """The same of bytes: as text and, unless they are known to be one, as EMV TLV and packed BCD."""
-        text, encoding = text_of(data)
-        if may_hold(text, depth):
-            masked = self.text(text, depth)
-            if masked != text:
-                data = masked.encode(encoding, "replace")
+        for encoding in encodings_of(data):
+            text = data.decode(encoding, "surrogateescape")
+            if may_hold(text, depth):
+                masked = self.text(text, depth)
+                if masked != text:
+                    data = masked.encode(encoding, "surrogateescape")
         pieces = [] if is_text else emv.bytes_in(data, is_text=encoding != "latin-1")
         if not pieces:
             return data

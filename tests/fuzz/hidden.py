@@ -465,7 +465,8 @@ def leaks(case: Case, texts: list[str]) -> bool:
 
 def _written(secret: str) -> re.Pattern[str]:
     """A secret as it was written; a short one stands by itself, since its digits are in many a blob by chance."""
-    alone = r"(?<![0-9A-Za-z])", r"(?![0-9A-Za-z])"
+    # Nor is an entity's own number (`&#051;`) a secret: what it stands for is another reading.
+    alone = r"(?<![0-9A-Za-z])(?<!&#)(?<!&#x)", r"(?![0-9A-Za-z])"
     return re.compile(alone[0] + re.escape(secret) + alone[1] if len(secret) < 6 else re.escape(secret))
 
 

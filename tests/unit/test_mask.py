@@ -449,3 +449,20 @@ def test_any_text_is_masked_without_an_error(text: str) -> None:
 def test_json_without_card_numbers_keeps_its_text(value: Any) -> None:
     document = json.dumps(value, indent=1)
     assert masked({"Metadata": document}).new["Metadata"] == document
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-16", "utf-8", "latin-1"])
+@pytest.mark.parametrize("text", [f"PAN {CARD}", "PAN " + " - ".join(CARD), "cvv=737 for ANN"])
+def test_bytes_are_read_in_the_encoding_that_they_are_in(encoding: str, text: str) -> None:
+    result = masked_as("BYTES", base64.b64encode(text.encode(encoding)).decode())
+    left = base64.b64decode(result.new["ErrorDetails"]).decode(encoding)
+    assert len(left) == len(text)
+    assert "737" not in left
+    assert CARD not in "".join(filter(str.isdigit, left))
+
+
+def test_bytes_of_no_encoding_are_masked_without_an_error() -> None:
+    draw = random.Random(5)
+    for _ in range(300):
+        data = draw.randbytes(draw.randrange(60)) + CARD.encode(draw.choice(["utf-8", "utf-16-le"])) + draw.randbytes(9)
+        masked_as("BYTES", base64.b64encode(data).decode())
