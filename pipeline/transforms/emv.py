@@ -29,6 +29,13 @@ _TRACK_VALUE = re.compile(r"([0-9]{8,19})[Dd=][0-9]*[Ff]*")
 _EXPIRY_VALUE = re.compile(r"[0-9]{2}(?:0[1-9]|1[0-2])[0-3][0-9]")
 _NAME_VALUE = re.compile(r"(?:[2-7][0-9A-Fa-f])*(?:4[1-9A-Fa-f]|5[0-9Aa]|6[1-9A-Fa-f]|7[0-9Aa])(?:[2-7][0-9A-Fa-f])*")
 _LOOSE = re.compile(r"5F2403(?P<expiry>[0-9]{2}(?:0[1-9]|1[0-2])[0-3][0-9])|(?:5F20|9F0B)(?P<size>[0-2][0-9A-F])", re.I)
+# A tag and its value as a log writes them: `5F24: 271231`, `5F20 (03) …`.
+_SIGN = r"[^0-9A-Za-z]{1,4}"
+_LINE = re.compile(
+    rf"(?<![0-9A-Za-z])(?:5F24{_SIGN}(?:0?3{_SIGN})?(?P<expiry>[0-9]{{2}}(?:0[1-9]|1[0-2])[0-3][0-9])"
+    rf"|(?:5F20|9F0B){_SIGN}(?:[0-2][0-9A-F]{_SIGN})?(?P<name>(?:[2-7][0-9A-F]){{3,26}}))(?![0-9A-Za-z])",
+    re.I,
+)
 _NAMES: Final = frozenset({"5F20", "9F0B"})
 _TRACKS: Final = frozenset({"57", "9F6B"})
 _PRINTED: Final = frozenset({"56", "9F1F", "9F20"})
@@ -40,7 +47,12 @@ def hex_in(text: str) -> list[Found]:
     """What TLV in the hex digits of a text gives away."""
     if not may_be_tlv(text):
         return []
-    found = []
+    found = [
+        Found(Edit(*line.span(kind), "*" * len(line[kind])), None)
+        for line in _LINE.finditer(text)
+        for kind in ("expiry", "name")
+        if line[kind]
+    ]
     for run in _RUN.finditer(text):
         if len(run[0]) < 12 or not may_be_tlv(run[0]):
             continue
@@ -166,18 +178,20 @@ def _loose(digits: str) -> list[_Piece]:
     return pieces
 
 
-# A byte of two decimal digits (d), of one and a filler (e), fillers only (f), or anything else (o).
+# A byte of two decimal digits (d), of one and a filler after it (e) or before it (g), fillers only (f), or anything else (o).
 _BYTE_KINDS = bytes(
     ord("d")
     if i >> 4 < 10 and i & 15 < 10
     else ord("e")
     if i >> 4 < 10 and i & 15 == 15
+    else ord("g")
+    if i >> 4 == 15 and i & 15 < 10
     else ord("f")
     if i == 255
     else 111
     for i in range(256)
 )
-_DECIMALS = re.compile(rb"d{6,40}e?")
+_DECIMALS = re.compile(rb"g?d{6,40}e?")
 _TRACK_NIBBLES = re.compile(r"([0-9]{12,19})d([0-9]{4,})f*")
 _PACKED_BYTES: Final = 10
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
@@ -189,13 +203,19 @@ def _packed(data: bytes, digits: str) -> Iterator[Found]:
         return
     for run in _DECIMALS.finditer(data.translate(_BYTE_KINDS)):
         start, end = 2 * run.start(), 2 * run.end()
+        start += digits[start] == "f"
         written = digits[start:end].rstrip("f")
         zeros = len(written) - len(written.lstrip("0"))
         tries = [(0, written), (zeros, written[zeros:])]
-        for size in (13, 14, 15, 16, 19):  # with its length before it, as ISO 8583 has it
+        if written[:2] in ("08", "10"):  # with its length in bytes, or in digits, before it
+            tries.append((2, written[2:]))
+        for size in (13, 14, 15, 16, 19):  # the same as ISO 8583 has it
             if written.startswith(str(size)):
                 odd = 2 + size % 2
                 tries += [(2, written[2 : 2 + size]), (odd, written[odd : odd + size])]
+        tries += [  # and so in the middle of a message
+            (i + 2, written[i + 2 : i + 18]) for i in range(2, len(written) - 17, 2) if written[i : i + 2] == "16"
+        ]
         for skip, number in tries:
             if is_card(number):
                 at = start + skip

@@ -20,7 +20,7 @@ from pipeline.transforms.cards import CARD_TOKEN, SHORTEST, is_card, is_surely_c
 from pipeline.transforms.json_text import masked_json
 from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.members import by_token, card_in_number, quoted
-from pipeline.transforms.names import applies, meaning_of, policy_of
+from pipeline.transforms.names import applies, is_card_context, meaning_of, policy_of
 from pipeline.transforms.numbers import may_hold_number
 from pipeline.transforms.quick import QuickLook
 from pipeline.transforms.readable import Reader, applied, mask_number, may_hold
@@ -241,6 +241,7 @@ class Masker:
             for name, kind in types.items()
             if policies[name] in ("scan", "identifier") or (policies[name] is None and not self._hold)
         }
+        cards = {name for name, base in scanned.items() if base in _JSONS and is_card_context(name)}
         keys = {tables.masked_name(c.name) for c in columns if c.is_primary_key}
 
         def of(wanted: Policy | None) -> tuple[str, ...]:
@@ -249,8 +250,9 @@ class Masker:
         return _Plan(
             types=types,
             renamed=tuple((c.name, name) for c in columns if (name := tables.masked_name(c.name)) != c.name),
-            scans={name: self._scan_for(types[name]) for name in scanned},
-            kinds={name: _kind(base) for name, base in scanned.items()},
+            # A JSON column that is a card by its name is gone through whatever it says: `code` in it is the card's.
+            scans={name: _card_scan(name) if name in cards else self._scan_for(types[name]) for name in scanned},
+            kinds={name: "other" if name in cards else _kind(base) for name, base in scanned.items()},
             drops=of("drop"),
             cards=tuple(
                 (name, _base(types[name]) in ("STRING", "ARRAY<STRING", "ARRAY<STRING>")) for name in of("card")
@@ -299,6 +301,11 @@ def _text(value: Any, reader: Reader) -> str:
 
 def _json(value: Any, reader: Reader) -> str:
     return masked_json(_string(value), reader)
+
+
+def _card_scan(name: str) -> Scan:
+    """How to scan a JSON column that is a card by its name: `code` and `holder` in it are the card's."""
+    return lambda value, reader: masked_json(_string(value), reader, name)
 
 
 def _number(value: Any, reader: Reader) -> str | None:

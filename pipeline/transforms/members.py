@@ -35,7 +35,7 @@ _MOST_OBJECTS: Final = 8
 _IS_NAME = re.compile(r"\s*:\s*")
 _BEGINS = re.compile(r"\s*[{\[]")
 _NAMED: Final = frozenset(
-    {"name", "key", "field", "fieldname", "param", "parameter", "attribute", "label", "id", "type", "k"}
+    {"name", "key", "field", "fieldname", "param", "parameter", "attribute", "label", "id", "type", "k", "tag"}
 )
 _VALUES: Final = frozenset({"value", "val", "content", "text", "data", "v", "stringvalue"})
 _WHOLES: Final = frozenset({"details", "detail", "data", "info", "attributes", "payload", "object", "value"})

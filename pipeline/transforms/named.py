@@ -17,7 +17,7 @@ Token = Callable[[str, str], str]
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.\-\[\]]*")
 _HINT = re.compile("|".join(map(re.escape, sorted(HINTS, key=len, reverse=True))))
 _CAPITALS = re.compile(r"[A-Z]+")
-_CODE_WORD = re.compile(r"(?:cv|cs|ca|pin|code).*(?<![0-9])[0-9]{3,4}\Z", re.I)
+_CODE_WORD = re.compile(r"(?:cv|cs|ca|pin|code).*(?<![0-9])[0-9]{3,4}\]?\Z", re.I)
 _PHRASE: Final = 4
 _BACK: Final = 96  # characters before a hint in which its phrase begins
 _LONGEST_WORD: Final = 80
@@ -26,7 +26,8 @@ _NEAR: Final = 4096  # how far an element or an object is followed
 
 # From a name to its value: quotes that end the name, a sign, and quotes or brackets that begin the value.
 _KEYED = re.compile(
-    r"""["'\\\])]{0,8}\s{0,8}(?:=>|->|:=|[=:>|]|(?<=["'\]]),|,(?=\s?["']))(?:<!\[CDATA\[|[\s"'\\\[({]){0,24}"""
+    r"""(?:['’]s(?:\s(?:full\s)?name)?)?["'\\\])]{0,8}\s{0,8}(?:;(?:s:[0-9]{1,5}:|[idb]:)|(?:\r?\n[A-Za-z-]{1,32}:[^\r\n]{0,80}){0,3}"""
+    r"""(?<=["'\n])(?:\r?\n){2}|=>|->|:=|[=:>|]|(?<=["'\]]),|,(?=\s?["']))(?:<!\[CDATA\[|[\s"'\\\[({]){0,24}"""
     r"""(?:(?:value|val|content|text)["'\\]{0,6}\s{0,4}[=:>][\s"'\\]{0,12})?"""
 )
 _PAIRED = re.compile(
@@ -41,7 +42,7 @@ _MAY_FOLLOW = re.compile(
 _SPACED_EXPIRY = re.compile(r"(?:0?[1-9]|1[0-2])\s?[/\-.]\s?(?:20)?[2-4][0-9](?![0-9])")
 _LAST_WORD = re.compile(r"[\s+]+[\w.\-]+\Z")
 _PROSE_CODE = re.compile(
-    r"[^0-9A-Za-z]{0,12}(?:(?:is|was|number|code|value|no|nr|num|of|the)\b[^0-9A-Za-z]{0,6}){0,3}(\d{3,4})(?![0-9A-Za-z])"
+    r"[^0-9A-Za-z]{0,12}(?:(?:is|was|number|code|value|no|nr|num|of|the|entered|given)\b[^0-9A-Za-z]{0,6}){0,3}(\d{3,4})(?![0-9A-Za-z])"
 )
 _PROSE_PIN = re.compile(r"[^0-9A-Za-z]{0,6}(?:(?:is|was|code|number)\b[^0-9A-Za-z]{0,4}){0,2}(\d{4,6})(?![0-9A-Za-z])")
 _PROSE_EXPIRY = re.compile(
@@ -51,7 +52,7 @@ _PROSE_EXPIRY = re.compile(
 _PROSE_NAME = re.compile(
     r"[^0-9A-Za-z]{0,4}(?:(?:is|was|name)\b[^0-9A-Za-z]{1,4})?((?:[A-Z][A-Z'.\-]+[ +]){1,3}[A-Z][A-Z'.\-]+)\b"
 )
-_IN_WORD = re.compile(r"(?<![0-9])[0-9]{3,4}\Z")
+_IN_WORD = re.compile(r"(?<![0-9])([0-9]{3,4})\]?\Z")
 _PLAIN_CARD = re.compile(r"[0-9](?:[ \-]?[0-9]){11,18}(?![0-9])")
 _NOTHING = re.compile(
     r"[\W_]*|(?:null|none|true|false|nil|undefined|n/a|redacted|masked|hidden|v[0-9]+:[0-9a-f]{32})[\W_]*|[*xX•#]+",
@@ -208,7 +209,7 @@ def _after(
     if meaning is None:
         return
     if meaning in ("code", "pin") and (tail := _IN_WORD.search(name)) and len(name) > 4:
-        yield Edit(start + tail.start(), end, "*" * len(tail[0]))
+        yield Edit(start + tail.start(1), start + tail.end(1), "*" * len(tail[1]))
         return
     gap = _KEYED.match(text, end) or _PAIRED.match(text, end)
     edit = _keyed(text, gap, name, meaning, token, beside_card) if gap else None

@@ -7,6 +7,7 @@ means: `encryptedPinBlock` is a PIN, `shippingPan` a card number, `pineapple`, `
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, Literal
@@ -30,13 +31,30 @@ _POLICIES: Final[dict[Meaning, Policy]] = {
 # Each name with a meaning has one of these in it, in lower case: what a quick look looks for.
 HINTS: Final = (
     "cv", "csc", "cav", "card", "pan", "pin", "pvv", "track", "strip", "holder", "secur", "verif", "valid", "thru",
-    "exp", "primary", "emboss", "discret", "cc",
+    "exp", "primary", "emboss", "discret", "cc", "secc", "sec_c", "sec-c", "amex", "inhab", "titul", "titol", "tarjeta", "carte", "venc", "scad",
+    "crypto", "segur", "sicur", "prüf", "pruf", "pruef", "cartao",
 )  # fmt: skip
 
 _CODES: Final = frozenset({"cvv", "cvc", "csc", "cvn", "cvd", "cav", "ccv", "icvv", "dcvv", "cvvc", "cvx"})
 _CARDS: Final = frozenset({"card", "cards", "creditcard", "debitcard", "paymentcard", "cc", "bankcard"})
 _HOLDERS: Final = frozenset({"cardholder", "cardholders", "holder"})
 _CODE_WORDS: Final = frozenset({"code", "value", "number", "num", "no", "digits", "cd", "val", "data", "nr", "cvv"})
+# Other languages' words, as names in whole; by their letters alone.
+_ELSEWHERE: Final[dict[str, Meaning]] = {
+    **dict.fromkeys(
+        ("titulartarjeta", "titulardelatarjeta", "nombretitular", "titulaire", "titulairecarte", "nomtitulaire",
+         "titolare", "titolarecarta", "karteninhaber", "titularcartao", "nometitular", "titulaircarte"), "holder",
+    ),
+    **dict.fromkeys(
+        ("codigoseguridad", "codigodeseguridad", "codigoseguranca", "codigodeseguranca", "codicesicurezza",
+         "codicedisicurezza", "cryptogrammevisuel", "kartenprufnummer", "kartenpruefnummer", "prufnummer",
+         "pruefnummer", "prufziffer", "pruefziffer"), "maybe_code",
+    ),
+    **dict.fromkeys(("fechavencimiento", "vencimiento", "fechadevencimiento", "datascadenza", "scadenza"), "maybe_expiry"),
+    **dict.fromkeys(("numerotarjeta", "numerodetarjeta", "numerocarte", "numerodecarte", "numerocartao"), "card"),
+}  # fmt: skip
+# Tags of EMV that hold a card's data, as names: expiry, and the holder's name.
+_TAGS: Final[dict[str, Meaning]] = {"5F24": "expiry", "5F20": "holder", "9F0B": "holder"}
 _NUMBERS: Final = frozenset({"number", "num", "no", "nr", "nbr", "nmbr", "digits", "pan"})
 _EXPIRIES: Final = frozenset({"exp", "expiry", "expiration", "expire", "expires", "expiring", "expired", "expir"})
 _THRU: Final = frozenset({"thru", "through", "till", "until", "upto"})
@@ -165,16 +183,34 @@ def words_of(name: str) -> tuple[str, ...]:
             continue
         lower = part.lower()
         if _COMPACT.fullmatch(lower):
-            words += _KNOWN.findall(lower)
+            words += _known(lower)
         else:
             for word in _WORD.findall(part):
                 low = word.lower()
-                words += _KNOWN.findall(low) if _COMPACT.fullmatch(low) else [low]
+                words += _known(low) if _COMPACT.fullmatch(low) else [low]
     return tuple(words)
+
+
+def _known(lower: str) -> list[str]:
+    """The known words that letters consist of: the longest first, unless no word is left for the rest (`expire|date`)."""
+    words = _KNOWN.findall(lower)
+    if sum(map(len, words)) == len(lower):
+        return words
+    best: list[list[str] | None] = [[]]
+    for end in range(1, len(lower) + 1):
+        splits = (
+            [*best[end - len(word)], word]  # type: ignore[misc]
+            for word in (*_VOCABULARY, *"0123456789")
+            if lower.endswith(word, 0, end) and best[end - len(word)] is not None
+        )
+        best.append(min(splits, key=len, default=None))
+    return best[-1] or words
 
 
 @lru_cache(maxsize=8192)
 def _meaning_of(name: str, context: str) -> Meaning | None:
+    if found := _ELSEWHERE.get(_letters_of(name)) or _TAGS.get(name.upper()):
+        return found
     words = words_of(name)
     if not words:
         return None
@@ -183,10 +219,17 @@ def _meaning_of(name: str, context: str) -> Meaning | None:
     return _meaning(words)
 
 
+def _letters_of(name: str) -> str:
+    """The letters of a name without case, accents and signs."""
+    if not name.isascii():
+        name = unicodedata.normalize("NFKD", name)
+    return "".join([c for c in name.lower() if "a" <= c <= "z"])
+
+
 def _in_card(words: tuple[str, ...]) -> Meaning | None:
     if words[-1] in _PARTS and len(words) == 1:
         return "expiry"
-    if words in (("holder",), ("owner",), ("owner", "name")):
+    if words in (("holder",), ("owner",), ("owner", "name"), ("member", "name")):
         return "holder"
     return "code" if words in (("cid",), ("security",)) else None
 
@@ -213,7 +256,11 @@ def _code(words: tuple[str, ...], have: set[str]) -> Meaning | None:
     is_card = bool(have & _CARDS)
     if is_card and (words[-1] == "cid" or words[-2:] == ("cid", "2")):
         return "code"
-    kind = have & {"security", "verification", "validation"}
+    if "amex" in have and words[-1] == "cid":
+        return "code"
+    if "cv" in have and words[-1] in _CODE_WORDS:
+        return "maybe_code"
+    kind = have & {"security", "verification", "validation", "sec", "verif"}
     if kind and words[-1] in _CODE_WORDS:
         if is_card or words == ("security", "code") or words[-2:] == ("verification", "value"):
             return "code"
@@ -266,7 +313,9 @@ def _holder(words: tuple[str, ...], have: set[str]) -> Meaning | None:
         return (
             "holder" if have & {"name", "names"} and not have & {"place", "policy", "share", "stake", "title"} else None
         )
-    if have & {"embossed", "emboss", "embossing"} and "name" in have:
+    if "owner" in have and have & (_CARDS - {"cc"}):
+        return None if _ends_about(words, ("owner",), _ABOUT_HOLDER) else "holder"
+    if have & {"embossed", "emboss", "embossing"} and have & {"name", "line"}:
         return "holder"
     if have & _CARDS and words[-1] in {"name", "names"}:
         others = have - _CARDS - {"name", "names", "on", "the", "full", "first", "last", "customer", "credit", "debit"}

@@ -180,6 +180,7 @@ _NOT_CARDS = re.compile(
     r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"  # traceparent
     r"|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
     r"|(?:[0-9a-f]{16}){2,8}|[0-9a-f]{24}|[0-9a-f]{40}|[0-9a-f]{56}"
+    r"|1Z[0-9A-Z]{16}|JJD[0-9]{14,18}"  # parcels of UPS and DHL
     r"|(?:[0-9A-F]{16}){2,8}|[0-9A-F]{24}|[0-9A-F]{40}|[0-9A-F]{56}"
     r")(?![0-9A-Za-z])"
 )
@@ -193,6 +194,7 @@ _LONGEST_LIST: Final = 40  # groups with one separator: more of them are a list 
 _INTEGER_PART = re.compile(r"(?<![0-9.])[0-9]{1,3}\Z")
 _DOUBLE_DIGITS: Final = 17
 _AFTER_FRACTION = re.compile(r"[.\-_/ ]?[0-9]++(?!\.[0-9])")
+_DOUBLE = re.compile(r"(?<![0-9.])([1-9])\.([0-9]{11,18})[eE]\+?(1[1-8])(?![0-9])")
 _POINT = re.compile(r"[0-9]\.\Z")
 _LONGEST_FRACTION: Final = 15
 # How a card number is split in a list, where other numbers stand in a row too.
@@ -253,7 +255,19 @@ def numbers_in(text: str) -> list[Card]:
         return []
     plain = text if text.isascii() else text.translate(_PLAIN)
     cards = [card for run in _RUN.finditer(plain) for card in _cards_in_run(plain, run.start(), run.end())]
+    if "e" in plain or "E" in plain:
+        cards += _with_exponent(plain)
     return _outside(cards, list(_not_cards(plain))) if cards else []
+
+
+def _with_exponent(plain: str) -> Iterator[Card]:
+    """Card numbers as a double is written: `4.111111111111111E15`."""
+    for match in _DOUBLE.finditer(plain):
+        digits = match[1] + match[2]
+        length = int(match[3]) + 1
+        if len(digits) <= length <= LONGEST and is_card(digits.ljust(length, "0")):
+            first, second = match.start(1), match.start(2)
+            yield Card(digits.ljust(length, "0"), (first, *range(second, match.end(2))))
 
 
 def digits_of(text: str) -> str:
@@ -390,9 +404,9 @@ def _outside(cards: list[Card], spans: list[tuple[int, int]]) -> list[Card]:
 
 
 def _not_cards(plain: str) -> Iterator[tuple[int, int]]:
-    """Where UUIDs, hex digests and IBANs stand."""
+    """Where UUIDs, hex digests, parcels and IBANs stand."""
     for match in _NOT_CARDS.finditer(plain):
-        if "-" in match[0] or sum(c.isalpha() for c in match[0]) >= _HEX_LETTERS:
+        if "-" in match[0] or match[0][:2] in ("1Z", "JJ") or sum(c.isalpha() for c in match[0]) >= _HEX_LETTERS:
             yield match.span()
     for match in _IBAN.finditer(plain):
         if iban.is_valid(match[0]):
