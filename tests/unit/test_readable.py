@@ -14,7 +14,6 @@ import pytest
 
 from pipeline.transforms import readable
 from pipeline.transforms.cards import hide_cards
-from pipeline.transforms.encodings import UTF_16
 from pipeline.transforms.json_text import mask_json
 from pipeline.transforms.quick import QuickLook
 from pipeline.transforms.readable import Reader, may_hold
@@ -85,7 +84,7 @@ def test_three_encodings_are_read_and_the_document_s_own_and_one_level_less_woul
     assert hide(text)[0] == text
 
 
-@pytest.mark.parametrize("encoding", UTF_16)
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_a_security_code_in_utf_16_is_hidden_in_its_place(encoding: str) -> None:
     assert Reader(set()).bytes("a; cvv=987".encode(encoding)) == "a; cvv=***".encode(encoding)
 
