@@ -659,7 +659,7 @@ _MASKING: Final = (
     _broken(
         "UTF-16 is not read",
         _ENCODINGS,
-        "            if zeros * 4 >= half * 3:\n",
+        "            if zeros * _SHARE_OF_ZEROS >= half and _decodes(data, encoding):\n",
         "            if False:\n",
         f"{_READINGS}::test_a_security_code_in_utf_16_is_hidden_in_its_place",
     ),
