@@ -31,7 +31,8 @@ _POLICIES: Final[dict[Meaning, Policy]] = {
 # Each name with a meaning has one of these in it, in lower case: what a quick look looks for.
 HINTS: Final = (
     "cv", "csc", "cav", "card", "pan", "pin", "pvv", "track", "strip", "holder", "secur", "verif", "valid", "thru",
-    "exp", "primary", "emboss", "discret", "cc", "secc", "sec_c", "sec-c", "amex", "inhab", "titul", "titol", "tarjeta", "carte", "venc", "scad",
+    "exp", "primary", "emboss", "discret", "cc", "secc",
+    "sec_c", "sec-c", "titul", "titol", "tarjeta", "carte", "venc", "scad",
     "crypto", "segur", "sicur", "prüf", "pruf", "pruef", "cartao",
 )  # fmt: skip
 
@@ -50,7 +51,9 @@ _ELSEWHERE: Final[dict[str, Meaning]] = {
          "codicedisicurezza", "cryptogrammevisuel", "kartenprufnummer", "kartenpruefnummer", "prufnummer",
          "pruefnummer", "prufziffer", "pruefziffer"), "maybe_code",
     ),
-    **dict.fromkeys(("fechavencimiento", "vencimiento", "fechadevencimiento", "datascadenza", "scadenza"), "maybe_expiry"),
+    **dict.fromkeys(
+        ("fechavencimiento", "vencimiento", "fechadevencimiento", "datascadenza", "scadenza"), "maybe_expiry",
+    ),
     **dict.fromkeys(("numerotarjeta", "numerodetarjeta", "numerocarte", "numerodecarte", "numerocartao"), "card"),
 }  # fmt: skip
 # Tags of EMV that hold a card's data, as names: expiry, and the holder's name.
@@ -192,7 +195,7 @@ def words_of(name: str) -> tuple[str, ...]:
 
 
 def _known(lower: str) -> list[str]:
-    """The known words that letters consist of: the longest first, unless no word is left for the rest (`expire|date`)."""
+    """The known words that letters consist of: the longest first, unless that leaves a rest (`expired|ate`)."""
     words = _KNOWN.findall(lower)
     if sum(map(len, words)) == len(lower):
         return words
@@ -248,7 +251,7 @@ def _ends_about(words: tuple[str, ...], core: Iterable[str], about: frozenset[st
     return any(word in about for word in words[last + 1 :])
 
 
-def _code(words: tuple[str, ...], have: set[str]) -> Meaning | None:
+def _code(words: tuple[str, ...], have: set[str]) -> Meaning | None:  # noqa: PLR0911 - a line for each spelling
     if core := have & _CODES:
         return None if _ends_about(words, core, _ABOUT) else "code"
     if "cv" in have and "2" in have:
@@ -304,7 +307,7 @@ def _track(words: tuple[str, ...], have: set[str]) -> Meaning | None:
     return "track" if "discretionary" in have and "data" in have else None
 
 
-def _holder(words: tuple[str, ...], have: set[str]) -> Meaning | None:
+def _holder(words: tuple[str, ...], have: set[str]) -> Meaning | None:  # noqa: PLR0911 - a line for each spelling
     if core := have & {"cardholder", "cardholders"}:
         return None if _ends_about(words, core, _ABOUT_HOLDER) else "holder"
     if "holder" in have:
