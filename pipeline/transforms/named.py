@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from pipeline.transforms.encodings import Edit
@@ -15,7 +17,13 @@ from pipeline.transforms.names import HINTS, Meaning, applies, is_card_context, 
 Token = Callable[[str, str], str]
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.\-\[\]]*")
-_HINT = re.compile("|".join(map(re.escape, sorted(HINTS, key=len, reverse=True))))
+# By their first letters, so that a letter is compared with few of them.
+_HINT = re.compile(
+    "|".join(
+        f"{first}(?:{'|'.join(re.escape(hint[1:]) for hint in hints)})"
+        for first, hints in groupby(sorted(HINTS, reverse=True), key=itemgetter(0))
+    )
+)
 _CAPITALS = re.compile(r"[A-Z]+")
 _CODE_WORD = re.compile(r"(?:cv|cs|ca|pin|code).*(?<![0-9])[0-9]{3,4}\]?\Z", re.I)
 _PHRASE: Final = 4
@@ -37,7 +45,7 @@ _UNQUOTED = re.compile(r"[^\s&,;<>\"'|)\]}\\{\[(]{1,512}")
 _UNQUOTED_NAME = re.compile(r"[^&,;<>|\"'\n\r={}\[\]()\\:]{1,256}")
 # What must stand behind a name for anything to be its value.
 _MAY_FOLLOW = re.compile(
-    r"""[^0-9A-Za-z]{0,12}(?:[\d"'\\\])}=:>|,]|[A-Z]|(?:is|was|code|value|number|no|nr|num|of|the|on|date|by|name)\b)"""
+    r"""[^0-9A-Za-z]{0,12}(?:[\d"'\\\])}=:>|,]|[A-Z]|(?:is|was|code|value|number|no|nr|num|of|the|on|date|by|name|entered|given)\b)"""
 )
 _SPACED_EXPIRY = re.compile(r"(?:0?[1-9]|1[0-2])\s?[/\-.]\s?(?:20)?[2-4][0-9](?![0-9])")
 _LAST_WORD = re.compile(r"[\s+]+[\w.\-]+\Z")
@@ -68,7 +76,7 @@ _OPENS = re.compile(
     r"""|["'\]]{0,2}\s{0,2}(?:=>|[=:])?\s{0,4}(?:Array\s{0,4})?[({\[]"""
 )
 _PAIR = re.compile(
-    r"""(?<![A-Za-z0-9_.\-])(?P<name>[A-Za-z][\w.\-]{0,60})["'\]]{0,2}\s{0,3}(?P<sign>=>|[=:])\s{0,3}"""
+    r"""(?<![A-Za-z0-9_.\-])(?:[A-Za-z]\w{0,30}:(?=[\w.\-]{1,60}=))?(?P<name>[A-Za-z][\w.\-]{0,60})["'\]]{0,2}\s{0,3}(?P<sign>=>|[=:])\s{0,3}"""
     r"""(?:(?P<quote>["'])(?P<quoted>[^"'\\\n<>]{1,256})|(?P<plain>[^\s,;"'<>(){}\[\]=:][^,;"'<>(){}\[\]=:\n]{0,255}))"""
 )
 _TAG = re.compile(r"<((?:[A-Za-z_][\w.\-]{0,60}:)?([A-Za-z_][\w.\-]{0,80}))(?:\s[^<>]{0,400})?(?<!/)>")
@@ -143,7 +151,7 @@ def named_in(text: str, token: Token | None, *, beside_card: bool) -> list[Edit]
         if (
             start < done
             or _TOKEN.match(text, start)
-            or not (_MAY_FOLLOW.match(text, end) or _CODE_WORD.search(phrase[-1]))
+            or not (_MAY_FOLLOW.match(text, end) or _CODE_WORD.search(phrase[-1][-_LONGEST_WORD:]))
         ):
             continue
         for edit in _after(text, phrase, start, end, token, beside_card):

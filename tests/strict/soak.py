@@ -29,7 +29,7 @@ from tests.strict.service import StrictService
 
 _FIRST_SECONDS: Final = 5.0
 # How late BigQuery's write path learns of a new column.
-_LAG_SECONDS: Final = 10.0
+_LAG_SECONDS: Final = 20.0
 
 
 def blows(service: StrictService) -> dict[str, tuple[int, Callable[[random.Random], None]]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from pipeline.transforms.cards import hide_cards
 from pipeline.transforms.json_text import card_in_number, mask_json
 
 CARD = "4111111111111111"
@@ -91,3 +94,44 @@ def test_a_name_that_only_begins_like_a_classified_one_is_left_alone() -> None:
 @pytest.mark.parametrize("number", ["4111.111111111111", "1e400", "1e999999999", "-0", "4111111111111112"])
 def test_other_numbers_are_no_card_numbers(number: str) -> None:
     assert card_in_number(number) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            f'{{"value":"737","note":"{CARD}","name":"cvv"}}',
+            f'{{"value":null,"note":"{SHORT}","name":"cvv"}}',
+        ),
+        (f'{{"value":"{CARD}","name":"cardNumber"}}', f'{{"value":"{SHORT}","name":"cardNumber"}}'),
+    ],
+)
+def test_a_value_that_a_later_member_names_is_masked_in_its_place_and_once(text: str, expected: str) -> None:
+    assert masked(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"number":"{CARD}","holder":"ANN","code":"737"}}',
+        f'{{"holder":"ANN","code":"737","number":"{CARD}"}}',
+        f'{{"object":"card","name":"ANN","number":{CARD},"code":737}}',
+        '{"payment":{"card":{"details":{"name":"ANN","code":"737"}}}}',
+        '{"cards":[[{"name":"ANN","code":"737"}]]}',
+    ],
+)
+def test_an_object_that_says_it_is_a_card_gives_its_plain_names_their_meaning(text: str) -> None:
+    found = masked(text)
+    assert json.loads(found)
+    assert "ANN" not in found
+    assert "737" not in found
+
+
+def test_an_object_with_a_type_of_its_own_keeps_its_plain_names() -> None:
+    text = '{"type":"order","name":"ANN","code":"737","number":"12"}'
+    assert masked(text) == text
+
+
+def test_json_in_a_text_is_json_afterwards() -> None:
+    text = hide_cards(f'{{"number":{CARD},"exp_month":12,"cvv":737}}', set())
+    assert json.loads(text) == {"number": SHORT, "exp_month": None, "cvv": None}

@@ -11,17 +11,17 @@ SENSITIVE = {
     "code": (
         "cvv cvc cvv2 CVV2 csc cav2 cardCvv cvv_code securityCode verification_value cardVerificationValue "
         "card_code cardCode "
-        "card[cvc] CVCCode iCVV cvn CVN2 cardSecurityCode cc-csc securitycode cardcvv"
+        "CVC_2 security_cd amexCid card[cvc] CVCCode iCVV cvn CVN2 cardSecurityCode cc-csc securitycode cardcvv"
     ),
     "expiry": (
         "exp_month expMonth expYear exp_year validThru valid_thru cardExpiry cardExpDate card_exp "
         "card.exp_month CardExpiryDate "
-        "cardexpiration expiryMonth expmonth"
+        "cardexpiration expiryMonth expmonth cardExpireDate expmonth"
     ),
     "holder": (
         "holderName cardholderName cardholder_name CardHolder nameOnCard name_on_card cardName NAME_ON_CARD "
         "cardholdername "
-        "cardholderFirstName nameoncard cc-name"
+        "cardholderFirstName nameoncard cc-name cardOwner card_owner titularTarjeta nomTitulaire embossing_line"
     ),
     "track": "track1 track2 track2Data trackData Track2EquivalentData track_2_data magStripeData",
     "pin": "pin PIN pinBlock PinBlock encryptedPinBlock encryptedPin newPin encryptedpinblock",

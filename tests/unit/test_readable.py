@@ -240,6 +240,81 @@ def test_words_and_numbers_that_are_no_card_s_are_left_alone(text: str) -> None:
     assert in_json(json.dumps({"a": text})) == json.dumps({"a": text})
 
 
+# ---- plain names within what is a card's
+
+GROUPS = [
+    '<card pan="{}" code="737" holder="ANN EXAMPLE"/>',
+    "<pay:CreditCard pay:Number='{}' pay:Code='737' pay:HolderName='ANN EXAMPLE'></pay:CreditCard>",
+    "Card(number={}, code=737, holder=ANN EXAMPLE)",
+    "Card{{number='{}', code='737', name='ANN EXAMPLE'}}",
+    "CardDetails [number={}, code=737, holder=ANN EXAMPLE]",
+    "{{'card': {{'number': '{}', 'code': '737', 'holder': 'ANN EXAMPLE'}}}}",
+    "card:{{Number:{} Code:737 Holder:ANN EXAMPLE}}",
+    'card {{ number: "{}" code: "737" holder: "ANN EXAMPLE" }}',
+    '#<Card number: "{}", code: "737", holder: "ANN EXAMPLE">',
+    "card:\n  number: {}\n  code: 737\n  holder: ANN EXAMPLE\n",
+    '[card]\nnumber = "{}"\ncode = "737"\nholder = "ANN EXAMPLE"',
+    'a:3:{{s:10:"cardNumber";s:16:"{}";s:3:"cvv";s:3:"737";s:10:"cardHolder";s:11:"ANN EXAMPLE";}}',
+    '--b\r\nContent-Disposition: form-data; name="cardholderName"\r\n\r\nANN EXAMPLE\r\n--b {}',
+]
+
+
+@pytest.mark.parametrize("text", GROUPS)
+def test_plain_names_within_a_card_s_element_object_or_lines_are_the_card_s(text: str) -> None:
+    hidden_text, found = hide(text.format(CARD))
+    assert found == {CARD}
+    assert SHORT in hidden_text
+    assert all(word not in hidden_text for word in ("737", "ANN", "EXAMPLE"))
+    assert hide(hidden_text)[0] == hidden_text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "error(code=737, name=ANN)",
+        '<item code="737" name="ANN"/>',
+        "the card (see page 737) was declined",
+        'loyal:{name:"ANN"}',
+        '<card brand="visa" last4="1111" country="DE"/>',
+    ],
+)
+def test_plain_names_elsewhere_are_left_alone(text: str) -> None:
+    assert hide(text) == (text, set())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{CARD}|2027-12|737",
+        f'"{CARD}","12/27","737"',
+        f"{CARD}==27121010000012300737",
+        f"{CARD}d2712101000001230737f",
+        "the security code entered: 737",
+        "<ExpireDate>12/27</ExpireDate><cvv>737</cvv>",
+    ],
+)
+def test_what_stands_beside_a_card_number_is_hidden_in_other_spellings_too(text: str) -> None:
+    masked, _ = hide(text)
+    assert all(word not in masked for word in ("737", "12/27", "2027-12", "27121010"))
+
+
+def test_a_card_number_as_a_double_is_written_is_hidden() -> None:
+    assert hide("read 4.111111111111111E15 from the sheet") == ("read 4.11111******1111E15 from the sheet", {CARD})
+    assert hide("took 4.111111111111112E15 ns")[1] == set()
+
+
+def test_the_tags_of_emv_on_lines_of_their_own_hide_expiry_and_holder() -> None:
+    masked, found = hide(f"5A: {CARD}\n5F20 (0B) 4558414D504C452F414E4E\n5F24: 271231")
+    assert found == {CARD}
+    assert "271231" not in masked
+    assert "4558414D" not in masked
+
+
+@pytest.mark.parametrize("parcel", ["1Z5363455501957407", "JJD2615574686612018"])
+def test_the_number_of_a_parcel_is_left_alone(parcel: str) -> None:
+    assert hide(f"sent as {parcel}") == (f"sent as {parcel}", set())
+
+
 # ---- linear time
 
 
@@ -254,6 +329,10 @@ def _seconds(work: Callable[[str], object], text: str) -> float:
 
 LONG: dict[str, Callable[[int], str]] = {
     "numbers": lambda n: json.dumps(list(range(n // 6))),
+    "one word of names": lambda n: "cvv" * (n // 3),
+    "names with brackets": lambda n: "card[" * (n // 5),
+    "cards' brackets": lambda n: "Card(name=" * (n // 10),
+    "cards' elements": lambda n: "<card number=" * (n // 13),
     "strings": lambda n: json.dumps([str(i) for i in range(n // 9)]),
     "digits apart": lambda n: "1 " * (n // 2),
     "digits with dashes": lambda n: "1-" * (n // 2),
