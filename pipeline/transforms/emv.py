@@ -178,12 +178,8 @@ def _loose(digits: str) -> list[_Piece]:
     return pieces
 
 
-<<<<<<< HEAD
-# A byte of two decimal digits (d), of one and a filler after it (e) or before it (g), fillers only (f), or else (o).
-=======
 # A byte of two decimal digits (d), of one and a filler after it (e) or before it (g), fillers only (f),
 # or anything else (o).
->>>>>>> breakmask
 _BYTE_KINDS = bytes(
     ord("d")
     if i >> 4 < 10 and i & 15 < 10

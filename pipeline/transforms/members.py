@@ -96,11 +96,7 @@ def _in_order(edits: list[Edit]) -> list[Edit]:
     """Edits from left to right: what a name that came later says of a value goes before what was found in it."""
     kept: list[Edit] = []
     done = -1
-<<<<<<< HEAD
-    for edit in sorted(edits, key=lambda edit: (edit.start, -edit.end)):
-=======
     for _, edit in sorted(enumerate(edits), key=lambda each: (each[1].start, -each[1].end, -each[0])):
->>>>>>> breakmask
         if edit.start >= done:
             kept.append(edit)
             done = edit.end

@@ -31,14 +31,9 @@ _POLICIES: Final[dict[Meaning, Policy]] = {
 # Each name with a meaning has one of these in it, in lower case: what a quick look looks for.
 HINTS: Final = (
     "cv", "csc", "cav", "card", "pan", "pin", "pvv", "track", "strip", "holder", "secur", "verif", "valid", "thru",
-<<<<<<< HEAD
-    "exp", "primary", "emboss", "discret", "cc", "secc", "sec_c", "sec-c", "amex", "inhab", "titul", "titol", "tarjeta",
-    "carte", "venc", "scad", "crypto", "segur", "sicur", "prüf", "pruf", "pruef", "cartao",
-=======
     "exp", "primary", "emboss", "discret", "cc", "secc",
     "sec_c", "sec-c", "titul", "titol", "tarjeta", "carte", "venc", "scad",
     "crypto", "segur", "sicur", "prüf", "pruf", "pruef", "cartao",
->>>>>>> breakmask
 )  # fmt: skip
 
 _CODES: Final = frozenset({"cvv", "cvc", "csc", "cvn", "cvd", "cav", "ccv", "icvv", "dcvv", "cvvc", "cvx"})
@@ -200,11 +195,7 @@ def words_of(name: str) -> tuple[str, ...]:
 
 
 def _known(lower: str) -> list[str]:
-<<<<<<< HEAD
-    """The known words that letters consist of: the longest first, unless none is left for the rest (`expire|date`)."""
-=======
     """The known words that letters consist of: the longest first, unless that leaves a rest (`expired|ate`)."""
->>>>>>> breakmask
     words = _KNOWN.findall(lower)
     if sum(map(len, words)) == len(lower):
         return words
@@ -260,11 +251,7 @@ def _ends_about(words: tuple[str, ...], core: Iterable[str], about: frozenset[st
     return any(word in about for word in words[last + 1 :])
 
 
-<<<<<<< HEAD
-def _code(words: tuple[str, ...], have: set[str]) -> Meaning | None:  # noqa: PLR0911 - a case a line
-=======
 def _code(words: tuple[str, ...], have: set[str]) -> Meaning | None:  # noqa: PLR0911 - a line for each spelling
->>>>>>> breakmask
     if core := have & _CODES:
         return None if _ends_about(words, core, _ABOUT) else "code"
     if "cv" in have and "2" in have:
@@ -320,11 +307,7 @@ def _track(words: tuple[str, ...], have: set[str]) -> Meaning | None:
     return "track" if "discretionary" in have and "data" in have else None
 
 
-<<<<<<< HEAD
-def _holder(words: tuple[str, ...], have: set[str]) -> Meaning | None:  # noqa: PLR0911 - a case a line
-=======
 def _holder(words: tuple[str, ...], have: set[str]) -> Meaning | None:  # noqa: PLR0911 - a line for each spelling
->>>>>>> breakmask
     if core := have & {"cardholder", "cardholders"}:
         return None if _ends_about(words, core, _ABOUT_HOLDER) else "holder"
     if "holder" in have:
