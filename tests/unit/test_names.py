@@ -21,7 +21,8 @@ SENSITIVE = {
     "holder": (
         "holderName cardholderName cardholder_name CardHolder nameOnCard name_on_card cardName NAME_ON_CARD "
         "cardholdername "
-        "cardholderFirstName nameoncard cc-name cardOwner card_owner titularTarjeta nomTitulaire karteninhaber embossing_line"
+        "cardholderFirstName nameoncard cc-name cardOwner card_owner titularTarjeta nomTitulaire karteninhaber "
+        "embossing_line"
     ),
     "track": "track1 track2 track2Data trackData Track2EquivalentData track_2_data magStripeData",
     "pin": "pin PIN pinBlock PinBlock encryptedPinBlock encryptedPin newPin encryptedpinblock",
