@@ -32,7 +32,7 @@ _POLICIES: Final[dict[Meaning, Policy]] = {
 HINTS: Final = (
     "cv", "csc", "cav", "card", "pan", "pin", "pvv", "track", "strip", "holder", "secur", "verif", "valid", "thru",
     "exp", "primary", "emboss", "discret", "cc", "secc",
-    "sec_c", "sec-c", "titul", "titol", "tarjeta", "carte", "venc", "scad",
+    "sec_c", "sec-c", "amex", "inhab", "titul", "titol", "tarjeta", "carte", "venc", "scad",
     "crypto", "segur", "sicur", "prüf", "pruf", "pruef", "cartao",
 )  # fmt: skip
 
@@ -56,7 +56,8 @@ _ELSEWHERE: Final[dict[str, Meaning]] = {
     ),
     **dict.fromkeys(("numerotarjeta", "numerodetarjeta", "numerocarte", "numerodecarte", "numerocartao"), "card"),
 }  # fmt: skip
-# Tags of EMV that hold a card's data, as names: expiry, and the holder's name.
+# Tags of EMV as names: expiry, and the holder's name. They have no hint: what a terminal sends has the card's number
+# or track beside them.
 _TAGS: Final[dict[str, Meaning]] = {"5F24": "expiry", "5F20": "holder", "9F0B": "holder"}
 _NUMBERS: Final = frozenset({"number", "num", "no", "nr", "nbr", "nmbr", "digits", "pan"})
 _EXPIRIES: Final = frozenset({"exp", "expiry", "expiration", "expire", "expires", "expiring", "expired", "expir"})

@@ -278,6 +278,7 @@ def test_a_new_column_is_scanned_where_the_stack_says_so() -> None:
         ("panNumber", "INT64", CARD, None),
         ("customerName", "STRING(MAX)", "Ann EXAMPLE", "Ann EXAMPLE"),
         ("Pineapple", "STRING(MAX)", "737", "737"),
+        ("card", "JSON", '{"code":"737","brand":"x"}', '{"code":null,"brand":"x"}'),
     ],
 )
 def test_a_new_column_that_is_scanned_has_the_policy_that_its_name_means(
@@ -315,6 +316,9 @@ def test_a_card_number_in_several_elements_is_masked_where_it_is_seen(kind: str,
         bytes.fromhex(OTHER_CARD + "f"),
         b"\x01\xfe" + bytes.fromhex(CARD) + b"\xee",
         bytes.fromhex("16" + CARD + "000000"),
+        bytes.fromhex("08" + CARD),
+        bytes.fromhex("f" + OTHER_CARD),
+        bytes.fromhex("0200702000000000000016" + CARD + "000000000000001000"),
         bytes.fromhex("5a08" + CARD + "5f2403271231"),
         bytes.fromhex("5713" + CARD + "d27122010000000000000f"),
     ],

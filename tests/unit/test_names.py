@@ -11,7 +11,7 @@ SENSITIVE = {
     "code": (
         "cvv cvc cvv2 CVV2 csc cav2 cardCvv cvv_code securityCode verification_value cardVerificationValue "
         "card_code cardCode "
-        "CVC_2 security_cd amexCid card[cvc] CVCCode iCVV cvn CVN2 cardSecurityCode cc-csc securitycode cardcvv"
+        "CVC_2 card_security_cd amexCid card[cvc] CVCCode iCVV cvn CVN2 cardSecurityCode cc-csc securitycode cardcvv"
     ),
     "expiry": (
         "exp_month expMonth expYear exp_year validThru valid_thru cardExpiry cardExpDate card_exp "
@@ -21,7 +21,8 @@ SENSITIVE = {
     "holder": (
         "holderName cardholderName cardholder_name CardHolder nameOnCard name_on_card cardName NAME_ON_CARD "
         "cardholdername "
-        "cardholderFirstName nameoncard cc-name cardOwner card_owner titularTarjeta nomTitulaire embossing_line"
+        "cardholderFirstName nameoncard cc-name cardOwner card_owner titularTarjeta nomTitulaire karteninhaber "
+        "embossing_line"
     ),
     "track": "track1 track2 track2Data trackData Track2EquivalentData track_2_data magStripeData",
     "pin": "pin PIN pinBlock PinBlock encryptedPinBlock encryptedPin newPin encryptedpinblock",
