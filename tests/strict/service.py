@@ -8,6 +8,7 @@ local supervisor does.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -20,6 +21,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+
+import psutil
 
 from contract import schema, tables
 from local import emulators, installed
@@ -133,11 +136,15 @@ class StrictService:
 
     def kill_runner(self) -> None:
         """Kills Prism alone: the workers see their runner vanish. Returns once another job runs."""
-        with self._changing:
+        while True:
             job = self.job
-            for process in group_members(job.pid):
-                if process.name() == "prism":
-                    process.kill()
+            # A job that has just begun has none yet.
+            if runners := [process for process in group_members(job.pid) if process.name() == "prism"]:
+                break
+            time.sleep(0.1)
+        for process in runners:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._await_another(job)
 
     def _await_another(self, job: Process) -> None:
