@@ -66,14 +66,15 @@ def hex_in(text: str) -> list[Found]:
     return found
 
 
-def bytes_in(data: bytes, *, is_text: bool = False) -> list[Found]:
+def bytes_in(data: bytes, *, is_text: bool = False, is_blob: bool = False) -> list[Found]:
     """The same of bytes, and card numbers in packed BCD: edits of `data.hex()`.
 
-    `is_text`: the bytes can be read as text, so what is printable and longer than a number is that.
+    `is_text`: the bytes can be read as text, so what is printable and longer than a number is that. `is_blob`: they may
+    be bytes by chance (an id that looks like base64), so only all of them can be a number.
     """
     digits = data.hex()
     found = [Found(Edit(start, end, new), number) for start, end, new, number in _of_run(digits)]
-    if is_text and len(data) > _PACKED_BYTES and not _BINARY.search(data):
+    if len(data) > _PACKED_BYTES and (is_blob or (is_text and not _BINARY.search(data))):
         return found
     return found + list(_packed(data, digits))
 

@@ -160,7 +160,10 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*={0,2}")
 _ONLY_HEX = re.compile(r"[0-9a-fA-F-]+")
 # Hex of what UTF-8 and UTF-16 write.
 _HEX = re.compile(r"(?:[2-7][0-9a-f]|0[09ad]|[cd][0-9a-f][89ab][0-9a-f]|e[0-9a-f](?:[89ab][0-9a-f]){2}){7,}", re.I)
-_HEX_TEXT = re.compile(rb"(?:[\x00\t\n\r -~]|[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}){5,}")
+_HEX_TEXT = re.compile(rb"(?:[\x00\t\n\r -~]|[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}){7,}")
+_SAYS_ENOUGH: Final = 16
+_SHORTEST_CODE: Final = 3
+_NO_DIGITS: Final = bytes(i for i in range(256) if not 48 <= i < 58)
 _HEX_DIGITS = re.compile(r"[0-9a-fA-F]{14,}")
 _WRAP = re.compile(r"\r?\n")
 # Tags of EMV that hold a card's data, with their lengths.
@@ -221,8 +224,15 @@ def _hex_in(run: str, start: int) -> Iterator[Blob]:
     for offset in (0, 1):
         data = bytes.fromhex(run[offset : len(run) - (len(run) - offset) % 2])
         for match in _HEX_TEXT.finditer(data):
+            if not _may_say(match[0]):
+                continue
             first = start + offset + 2 * match.start()
             yield Blob(first, first + 2 * len(match[0]), match[0], write, is_text=True)
+
+
+def _may_say(data: bytes) -> bool:
+    """Whether a few bytes in the middle of others can be a number, a code, or long enough for a name and its value."""
+    return len(data) >= _SAYS_ENOUGH or len(data.translate(None, _NO_DIGITS)) >= _SHORTEST_CODE
 
 
 def _upper_hex(data: bytes) -> str:
@@ -237,7 +247,7 @@ def _base64_in(run: str, start: int) -> Iterator[Blob]:
     for match in _PRINTABLE.finditer(run):
         if match.start() % 4 or blob is None:
             part = _base64_blob(match[0], start + match.start())
-            if part is not None:
+            if part is not None and _may_say(part.data):
                 yield part._replace(is_text=True)
     for found in _HEX_DIGITS.finditer(run):
         yield from _hex_in(found[0], start + found.start())

@@ -66,6 +66,7 @@ _NOTHING = re.compile(
     r"[\W_]*|(?:null|none|true|false|nil|undefined|n/a|redacted|masked|hidden|v[0-9]+:[0-9a-f]{32})[\W_]*|[*xX•#]+",
     re.I,
 )
+_IS_NAME = re.compile(r"\s*:")
 _TOKEN = re.compile(r"v[0-9]+:[0-9a-f]{32}(?![0-9A-Za-z])")
 _CLOSERS: Final = {"{": "}", "[": "]", "(": ")"}
 # What groups the names after a card's: an element, a bracket, or lines (YAML, TOML).
@@ -105,7 +106,9 @@ def says_something(text: str, *, is_piece: bool = False) -> bool:
 
 def _hinted(text: str) -> Iterator[tuple[list[str], int, int]]:
     """The words with a hint and the few after each: with what stands before them in the phrase, and where."""
-    lower = text.lower() if text.isascii() else _CAPITALS.sub(lambda match: match[0].lower(), text)
+    lower = text.lower()
+    if len(lower) != len(text):  # a few letters become two
+        lower = _CAPITALS.sub(lambda match: match[0].lower(), text)
     done = 0
     for hint in _HINT.finditer(lower):
         if hint.start() < done:
@@ -119,7 +122,7 @@ def _hinted(text: str) -> Iterator[tuple[list[str], int, int]]:
                 phrase.clear()
                 left = min(left, 0)
             before = end
-            phrase.append(match[0])
+            phrase.append(match[0][-_LONGEST_WORD:])
             if end >= hint.end():
                 left = _PHRASE if _HINT.search(lower, max(start, end - _LONGEST_WORD), end) else left - 1
                 if left <= 0:
@@ -238,7 +241,7 @@ def _meaning_of(phrase: list[str]) -> Meaning | None:
     return found
 
 
-def _keyed(
+def _keyed(  # noqa: PLR0911 - a case a line
     text: str, gap: re.Match[str], name: str, meaning: Meaning, token: Token | None, beside_card: bool
 ) -> Edit | None:
     start = gap.end()
@@ -249,6 +252,8 @@ def _keyed(
     end = _value_end(text, start, quote, meaning, is_markup=opener == ">")
     value = text[start:end]
     if _NOTHING.fullmatch(value) or _TOKEN.match(text, start):
+        return None
+    if quote and _IS_NAME.match(text, end + 1):  # of the next member
         return None
     if meaning == "card":
         match = _PLAIN_CARD.match(text, start)

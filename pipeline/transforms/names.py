@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final, Literal
 
 from contract.tables import COLUMN_POLICIES, Policy
@@ -255,7 +256,7 @@ def _ends_about(words: tuple[str, ...], core: Iterable[str], about: frozenset[st
 def _code(words: tuple[str, ...], have: set[str]) -> Meaning | None:  # noqa: PLR0911 - a line for each spelling
     if core := have & _CODES:
         return None if _ends_about(words, core, _ABOUT) else "code"
-    if "cv" in have and "2" in have:
+    if "cv" in have and any(pair == ("cv", "2") for pair in pairwise(words)):
         return "code"
     is_card = bool(have & _CARDS)
     if is_card and (words[-1] == "cid" or words[-2:] == ("cid", "2")):

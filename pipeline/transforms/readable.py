@@ -105,7 +105,7 @@ class Reader:
             text = applied(text, edits)
         return text if not self.edits(text, depth) else starred(text)
 
-    def bytes(self, data: bytes, depth: int = 0, *, is_text: bool = False) -> bytes:
+    def bytes(self, data: bytes, depth: int = 0, *, is_text: bool = False, is_blob: bool = False) -> bytes:
         """The same of bytes: as text and, unless they are known to be one, as EMV TLV and packed BCD."""
         for encoding in encodings_of(data):
             text = data.decode(encoding, "surrogateescape")
@@ -113,7 +113,7 @@ class Reader:
                 masked = self.text(text, depth)
                 if masked != text:
                     data = masked.encode(encoding, "surrogateescape")
-        pieces = [] if is_text else emv.bytes_in(data, is_text=encoding != "latin-1")
+        pieces = [] if is_text else emv.bytes_in(data, is_text=encoding != "latin-1", is_blob=is_blob)
         if not pieces:
             return data
         self._note(pieces)
@@ -157,7 +157,7 @@ class Reader:
     def _in_blobs(self, text: str, depth: int) -> list[Edit]:
         edits = []
         for blob in blobs_in(text):
-            masked = self.bytes(blob.data, depth, is_text=blob.is_text)
+            masked = self.bytes(blob.data, depth, is_text=blob.is_text, is_blob=True)
             if masked != blob.data:
                 edits.append(Edit(blob.start, blob.end, blob.write(masked)))
         return edits

@@ -135,17 +135,21 @@ class StrictService:
         self._await_another(job)
 
     def kill_runner(self) -> None:
-        """Kills Prism alone: the workers see their runner vanish. Returns once another job runs."""
-        while True:
-            job = self.job
+        """Kills Prism alone: the workers see their runner vanish. Returns once another one runs.
+
+        A job whose runner dies while it starts begins another runner itself; any other ends.
+        """
+        while not (runners := self._runners()):
             # A job that has just begun has none yet.
-            if runners := [process for process in group_members(job.pid) if process.name() == "prism"]:
-                break
             time.sleep(0.1)
         for process in runners:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        self._await_another(job)
+        while not set(self._runners()) - set(runners) and not self._ended.wait(0.05):
+            pass
+
+    def _runners(self) -> list[psutil.Process]:
+        return [process for process in group_members(self.job.pid) if process.name() == "prism"]
 
     def _await_another(self, job: Process) -> None:
         while self.job is job and not self._ended.wait(0.05):
