@@ -126,7 +126,7 @@ def _hinted(text: str) -> Iterator[tuple[list[str], int, int]]:
             if end >= hint.end():
                 left = _PHRASE if _HINT.search(lower, max(start, end - _LONGEST_WORD), end) else left - 1
                 if left <= 0:
-                    done = start
+                    done = end
                     break
                 yield phrase[-_PHRASE:], start, end
         else:
@@ -251,9 +251,8 @@ def _keyed(  # noqa: PLR0911 - a case a line
     quote = gap[0][-1:] if gap[0][-1:] in "\"'" else ""
     end = _value_end(text, start, quote, meaning, is_markup=opener == ">")
     value = text[start:end]
-    if _NOTHING.fullmatch(value) or _TOKEN.match(text, start):
-        return None
-    if quote and _IS_NAME.match(text, end + 1):  # of the next member
+    is_next_name = quote and _IS_NAME.match(text, end + 1)
+    if is_next_name or _NOTHING.fullmatch(value) or _TOKEN.match(text, start):
         return None
     if meaning == "card":
         match = _PLAIN_CARD.match(text, start)

@@ -345,6 +345,7 @@ LONG: dict[str, Callable[[int], str]] = {
     "escapes": lambda n: "\\u0041" * (n // 6),
     "base64": lambda n: base64.b64encode(random.Random(1).randbytes(n * 3 // 4)).decode(),
     "hex": lambda n: random.Random(1).randbytes(n // 2).hex() + "cc",
+    "one word with names before its end": lambda n: "ccab" * (n // 4) + "0" * 100,
     "one word of many names": lambda n: "pincardcv" * (n // 9),
     "one word of names and digits": lambda n: "cv1ca22" * (n // 7) + "cvv",
     "tags of EMV": lambda n: "5A08" * (n // 4),
