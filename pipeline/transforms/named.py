@@ -241,7 +241,7 @@ def _meaning_of(phrase: list[str]) -> Meaning | None:
     return found
 
 
-def _keyed(  # noqa: PLR0911 - a case a line
+def _keyed(
     text: str, gap: re.Match[str], name: str, meaning: Meaning, token: Token | None, beside_card: bool
 ) -> Edit | None:
     start = gap.end()
