@@ -157,7 +157,7 @@ class StrictService:
 
     # ------------------------------------------------------------------ the end
 
-    def finish(self, wait: float = 120.0, *, doubles: bool = True) -> Comparison:
+    def finish(self, wait: float = 300.0, *, doubles: bool = True) -> Comparison:
         """Ends the history, gives what was committed `wait` seconds to arrive, and compares every change."""
         self.spanner.ask("stop")
         committed = [Committed.of(line) for line in read_ledger(self.ledger)]
