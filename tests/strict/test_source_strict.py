@@ -99,9 +99,12 @@ def open_reader(
     spanner: StrictSpanner,
     start: str,
     reading: Reading | None = None,
+    *,
+    heartbeat_millis: int = 1000,
     **options: Any,
 ) -> ChangeStreamReader:
-    return ChangeStreamReader(stream_at(spanner), reading or Reading(), PartitionSet(start), **options)
+    stream = stream_at(spanner, heartbeat_millis=heartbeat_millis)
+    return ChangeStreamReader(stream, reading or Reading(), PartitionSet(start), **options)
 
 
 @pytest.fixture
@@ -116,7 +119,8 @@ def test_more_partitions_than_a_connection_takes_streams_are_all_read(readers: l
     made = history(130)
     start = timestamps.now()
     with StrictSpanner(made, max_streams=100) as spanner:
-        reader = open_reader(spanner, start)
+        # A thousand heartbeats a second keep a core busy, and the machine of the tests has other work.
+        reader = open_reader(spanner, start, heartbeat_millis=5000)
         readers.append(reader)
         for i, partition in enumerate(made.streams[STREAM].live):
             insert(partition, f"p{i}", to=made)
@@ -140,7 +144,8 @@ def test_a_connection_that_takes_fewer_streams_than_expected_is_found_out(
     made = history(60)
     start = timestamps.now()
     with StrictSpanner(made, max_streams=25) as spanner:
-        reader = open_reader(spanner, start)
+        # A thousand heartbeats a second keep a core busy, and the machine of the tests has other work.
+        reader = open_reader(spanner, start, heartbeat_millis=5000)
         readers.append(reader)
         for i, partition in enumerate(made.streams[STREAM].live):
             insert(partition, f"p{i}", to=made)
@@ -178,7 +183,8 @@ def test_a_thousand_partitions_are_read_in_one_reader(readers: list[ChangeStream
     made = history(1000)
     start = timestamps.now()
     with StrictSpanner(made, max_streams=100) as spanner:
-        reader = open_reader(spanner, start)
+        # A thousand heartbeats a second keep a core busy, and the machine of the tests has other work.
+        reader = open_reader(spanner, start, heartbeat_millis=5000)
         readers.append(reader)
         for i, partition in enumerate(made.streams[STREAM].live):
             insert(partition, f"p{i}", to=made)
