@@ -110,7 +110,8 @@ class Masker:
 
         What an identifier was before is masked like any text: the change that corrects it must arrive.
         """
-        row.update({carried: row.pop(name) for name, carried in plan.renamed if name in row})
+        if plan.renamed:
+            row.update({carried: row.pop(name) for name, carried in plan.renamed if name in row})
         if not row.keys() <= plan.types.keys():
             raise StepError(Reason.NOT_MASKABLE, "a value belongs to none of the record's columns. Report it as a bug.")
         for name in plan.drops:

@@ -60,14 +60,16 @@ def may_hold(text: str, depth: int = 0) -> bool:
 
 
 class Harmless:
-    """Short texts in which nothing was found, so that the words that every row has are looked at once."""
+    """Texts in which nothing was found, so that the words that every row has are looked at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = _REMEMBERED, most: int = _MOST_REMEMBERED) -> None:
         self.seen: set[str] = set()
+        self._longest = longest
+        self._most = most
 
     def add(self, text: str) -> None:
-        if len(text) <= _REMEMBERED:
-            if len(self.seen) >= _MOST_REMEMBERED:
+        if len(text) <= self._longest:
+            if len(self.seen) >= self._most:
                 self.seen.clear()
             self.seen.add(text)
 

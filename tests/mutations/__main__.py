@@ -27,6 +27,8 @@ from tests.mutations.catalog import MUTATIONS, Mutation
 ROOT: Final = Path(__file__).parents[2]
 _NOT_COPIED: Final = shutil.ignore_patterns(".git", ".venv", ".audit", "__pycache__", ".*_cache", "build", "results")
 _SECONDS: Final = 900
+# A mutation that makes a fake clock tick for ever is noticed by its test's time limit.
+_SECONDS_EACH: Final = 120
 # All the tests together, as they are.
 _SECONDS_BEFORE: Final = 1800
 
@@ -40,11 +42,12 @@ def tree() -> Iterator[Path]:
         yield copy
 
 
-def passes(tests: Iterable[str], copy: Path, seconds: float = _SECONDS) -> bool:
+def passes(tests: Iterable[str], copy: Path, seconds: float = _SECONDS, *, each: int | None = None) -> bool:
     """Whether the tests pass in the copy. Raises RuntimeError where pytest could not run them."""
+    limit = () if each is None else (f"--timeout={each}",)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *limit, *tests],
             cwd=copy,
             env={**os.environ, "PYTHONPATH": str(copy)},
             capture_output=True,
@@ -66,7 +69,7 @@ def is_noticed(mutation: Mutation, copy: Path) -> bool:
     sound = path.read_text()
     path.write_text(mutation.apply(sound))
     try:
-        return not passes(mutation.tests, copy)
+        return not passes(mutation.tests, copy, each=_SECONDS_EACH)
     finally:
         path.write_text(sound)
 

@@ -565,3 +565,25 @@ def test_a_refused_row_with_arrays_of_any_type_can_be_written_as_a_dead_letter()
     one = change("p1", columns, **{f"X{kind}": value for kind, value in values.items()})
     letter = rejected_letter(Rejected(row=batch(one).to_pylist()[0], message="m"))
     assert decode(encode(letter)).coordinates == one.coordinates
+
+
+def test_rows_are_rejected_only_against_the_table_as_it_is_now() -> None:
+    """Between two requests somebody makes a column anew with another type: what no longer fits goes into one beside."""
+    twin = Twin()
+    large = "x" * 6_000_000
+    requests: list[str] = []
+
+    def before(rows: pa.Table) -> None:
+        [puid] = rows["PUID"].to_pylist()
+        requests.append(puid)
+        table = twin.tables[TABLE_ID]
+        if puid == "p2" and requests.count("p2") == 1:
+            table.schema = [column("Status", "INT64") if f.name == "Status" else f for f in table.schema]
+        if puid == "p2" and "Status" in rows.column_names:
+            raise Refusal(3, "invalid", ends=True)
+
+    twin.before_append = before
+    changes = [change("p1", Metadata=large), change("p2", Metadata=large)]
+    _, outcome = twin.shard().append(None, batch(*changes), COLUMNS)
+    assert (outcome.rejected, twin.there(), requests) == ([], Counter({"p1": 1, "p2": 1}), ["p1", "p2", "p2"])
+    assert twin.values("Status_string")["p2"] == "INITIATED"
