@@ -478,18 +478,24 @@ _AS_HEX = "\0hex "
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{6,}={0,2}")
 _HEX = re.compile(r"[0-9A-Fa-f]{6,}")
 MOST_READINGS = 200
+_DEEPEST = 4
 
 
 def readings(text: str) -> Iterator[str]:
     """A text and what it decodes to, four levels deep."""
     seen = {text}
     level = [text]
-    for _ in range(5):
+    for depth in range(_DEEPEST + 1):
         following: list[str] = []
         for each in level:
             yield each
+            # What stands there in hex stands there in bytes too.
+            if depth == _DEEPEST or each.startswith(_AS_HEX):
+                continue
             for other in _once(each):
-                if other not in seen and len(seen) < MOST_READINGS:
+                if len(seen) >= MOST_READINGS:
+                    break
+                if other not in seen:
                     seen.add(other)
                     following.append(other)
         level = following
