@@ -42,13 +42,13 @@ _AMOUNTS: Final = {
 
 METHODS: Final = ("CARD", "WALLET", "BANK_TRANSFER", "DIRECT_DEBIT", "PAY_LATER")
 METHOD_WEIGHTS: Final = (55, 20, 14, 6, 5)
-CHANNELS: Final = ("web", "mobile-app", "point-of-sale", "recurring")
-DEVICES: Final[tuple[dict[str, Any], ...]] = (
-    {"os": "iOS 18.2", "model": "iPhone 15"},
-    {"os": "Android 15", "model": "Pixel 9"},
-    {"os": "Windows 11", "browser": "Firefox 132"},
-    {"os": "POS 4", "terminal": "T-118"},
-)
+# Where payments are made, and on what.
+DEVICES: Final[dict[str, tuple[dict[str, Any], ...]]] = {
+    "web": ({"os": "Windows 11", "browser": "Firefox 132"}, {"os": "macOS 15", "browser": "Safari 18"}),
+    "mobile-app": ({"os": "iOS 18.2", "model": "iPhone 15"}, {"os": "Android 15", "model": "Pixel 9"}),
+    "point-of-sale": ({"os": "POS 4", "terminal": "T-118"},),
+    "recurring": ({"scheduler": "subscriptions"},),
+}
 MERCHANTS: Final[tuple[dict[str, Any], ...]] = (
     {"id": "m_1042", "title": "Café Aurora", "mcc": "5814"},
     {"id": "m_2210", "title": "Nordlys Books", "mcc": "5942"},

@@ -104,6 +104,9 @@ class _Payment:
     audited: bool = False
     deleted_at_end: bool = False
     order: str = ""
+    trace: str = ""
+    channel: str = ""
+    merchant: dict[str, Any] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
 
 
@@ -150,6 +153,7 @@ class Simulator:
         draw = self._random
         customer = draw.choice(self._customers)
         method = draw.choices(cast.METHODS, cast.METHOD_WEIGHTS)[0]
+        channel = draw.choice(list(cast.DEVICES))
         payment = _Payment(
             puid=str(uuid.UUID(int=draw.getrandbits(128), version=4)),
             customer=customer,
@@ -160,7 +164,10 @@ class Simulator:
             customer_id=customer.id,
             deleted_at_end=draw.random() < _DELETED,
             order=f"ord_{draw.randrange(10**8):08d}",
-            device=draw.choice(cast.DEVICES),
+            trace=f"{draw.getrandbits(128):032x}",
+            channel=channel,
+            merchant=draw.choice(cast.MERCHANTS),
+            device=draw.choice(cast.DEVICES[channel]),
         )
         if draw.random() < _STUCK:
             payment.steps = payment.steps[: draw.randint(1, len(payment.steps) - 1)]
@@ -276,10 +283,10 @@ class Simulator:
             "actingUser": draw.choice((payment.customer.user, f"svc-{service}")),
             "orderId": payment.order,
             "requestId": str(uuid.UUID(int=draw.getrandbits(128), version=4)),
-            "traceId": f"{draw.getrandbits(128):032x}",
-            "channel": draw.choice(cast.CHANNELS),
+            "traceId": payment.trace,
+            "channel": payment.channel,
             "device": payment.device,
-            "merchant": draw.choice(cast.MERCHANTS),
+            "merchant": payment.merchant,
             "riskScore": round(draw.random(), 4),
         }
         card = payment.hidden_card

@@ -55,10 +55,17 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> No
     assert clone.deploy("preview", "-s", "dev").code == 0
     assert clone.state_files() == before
 
-    # A change in place.
+    # A change in place. A column that the job added meanwhile stays: the provider is asked for the living table's.
+    [table] = [id for id in clone.cloud.ids(_project("dev"), TABLE) if id.endswith("/payment_audit_trail_bq")]
+    columns = json.loads(clone.cloud.read(_project("dev"), TABLE, table)["schema"])
+    widened = [*columns, {"name": "ByTheJob", "type": "STRING", "mode": "NULLABLE"}]
+    clone.cloud.edit(_project("dev"), TABLE, table, schema=json.dumps(widened))
     clone.configure("dev", dlqRetentionDays=8)
     changed = clone.deploy("up", "-s", "dev")
-    assert (changed.code, changed.names("update")) == (2, {"dead-letters"})
+    assert (changed.code, changed.names("replace"), changed.report["errors"]) == (2, set(), [])
+    assert "dead-letters" in changed.names("update")
+    asked = json.loads(clone.cloud.read(_project("dev"), TABLE, table)["schema"])
+    assert [column["name"] for column in asked] == [column["name"] for column in widened]
     [bucket] = [id for id in clone.cloud.ids(_project("dev"), BUCKET) if id.endswith("dead-letters")]
     assert clone.cloud.read(_project("dev"), BUCKET, bucket)["lifecycleRules"][0]["condition"]["age"] == 8
 
@@ -194,21 +201,6 @@ def test_what_a_command_cannot_do_is_said_with_the_way_out(clone: Clone) -> None
     assert "Traceback" not in done.out
 
 
-def test_the_foundation_goes_up_first_and_leaves_the_job_as_it_is(clone: Clone) -> None:
-    """What delivery does: all but the job, then the schema's changesets, then the job."""
-    job = {("gcp:dataflow/flexTemplateJob:FlexTemplateJob", "audit-stream-job")}
-    first = clone.deploy("up", "-s", "dev", "--without-job")
-    assert first.code == 2, first.err + first.out
-    assert clone.made("dev") == wanted("dev") - job
-    assert clone.deploy("up", "-s", "dev").names("create") == {"audit-stream-job"}
-
-    clone.configure("dev", dlqRetentionDays=8, batchRows=100)
-    foundation = clone.deploy("up", "-s", "dev", "--without-job")
-    assert [change["name"] for change in foundation.report["changes"]] == ["dead-letters"], foundation.out
-    last = clone.deploy("up", "-s", "dev")
-    assert [(change["op"], change["name"]) for change in last.report["changes"]] == [("replace", "audit-stream-job")]
-
-
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
 def test_a_stack_exactly_as_shipped_is_previewed_without_its_job(tmp_path: Path, stack: str) -> None:
     """The first cloud command of the README: there is no image yet."""
@@ -223,7 +215,8 @@ def test_a_stack_exactly_as_shipped_is_previewed_without_its_job(tmp_path: Path,
     assert any("image must be the job's image by its digest" in error for error in refused.report["errors"])
 
 
-def test_dev_exactly_as_shipped_comes_up_without_its_job(tmp_path: Path) -> None:
+def test_dev_exactly_as_shipped_comes_up_without_its_job_and_later_with_it(tmp_path: Path) -> None:
+    """What delivery does: all but the job, then the schema's changesets, then the job."""
     clone = Clone(tmp_path, as_shipped=True)
     made = clone.deploy("up", "-s", "dev", "--without-job")
     assert (made.code, made.report["errors"]) == (2, []), made.err + made.out
@@ -233,16 +226,9 @@ def test_dev_exactly_as_shipped_comes_up_without_its_job(tmp_path: Path) -> None
     assert "audit-stream-job" in clone.deploy("up", "-s", "dev").names("create")
     assert clone.made("dev") == wanted("dev")
 
-
-def test_a_column_that_the_job_added_meanwhile_stays(clone: Clone) -> None:
-    """The program asks the provider for the columns of the living table."""
-    made = clone.deploy("up", "-s", "dev")
-    assert made.code == 2, made.err + made.out
-    [table] = [id for id in clone.cloud.ids(_project("dev"), TABLE) if id.endswith("/payment_audit_trail_bq")]
-    columns = json.loads(clone.cloud.read(_project("dev"), TABLE, table)["schema"])
-    widened = [*columns, {"name": "ByTheJob", "type": "STRING", "mode": "NULLABLE"}]
-    clone.cloud.edit(_project("dev"), TABLE, table, schema=json.dumps(widened))
-    again = clone.deploy("up", "-s", "dev")
-    assert (again.names("replace"), again.report["errors"]) == (set(), [])
-    asked = json.loads(clone.cloud.read(_project("dev"), TABLE, table)["schema"])
-    assert [column["name"] for column in asked] == [column["name"] for column in widened]
+    # The foundation goes up first and leaves the job as it is.
+    clone.configure("dev", dlqRetentionDays=8, batchRows=100)
+    foundation = clone.deploy("up", "-s", "dev", "--without-job")
+    assert [change["name"] for change in foundation.report["changes"]] == ["dead-letters"], foundation.out
+    last = clone.deploy("up", "-s", "dev")
+    assert [(change["op"], change["name"]) for change in last.report["changes"]] == [("replace", "audit-stream-job")]

@@ -131,3 +131,15 @@ def test_only_payments_with_a_card_number_for_a_customer_are_to_be_dead_letters(
     for puid, life in of_payments().items():
         assert {m.dead_letter for m in life} == {puid in dead}
     assert not [m for m in MUTATIONS if m.dead_letter and m.table == AUDIT_LOG_TABLE]
+
+
+def test_merchant_channel_device_and_trace_belong_to_a_payment_and_not_to_each_of_its_changes() -> None:
+    told: dict[str, list[bytes]] = defaultdict(list)
+    for mutation in MUTATIONS:
+        members = orjson.loads(mutation.values.get("Metadata") or "{}")
+        if isinstance(members, dict) and "merchant" in members:
+            own = {name: members[name] for name in ("merchant", "channel", "device", "traceId", "orderId")}
+            told[mutation.puid].append(orjson.dumps(own))
+    assert max(map(len, told.values())) > 3
+    assert {len(set(each)) for each in told.values()} == {1}
+    assert len({each[0] for each in told.values()}) == len(told), "traces and orders are a payment's own"
