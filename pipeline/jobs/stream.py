@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PipelineOptions
+from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PipelineOptions, StandardOptions
 
 from contract import timestamps
 from contract.logs import Trouble
@@ -93,6 +93,11 @@ def _same(element: Any) -> Any:
     return element
 
 
+# Prism splits any bundle that is slow, and hands the rest of it to another one at once: where both are of one key, the
+# state that one of them writes is lost, and the rows that it gathered with it.
+NO_PRISM_SPLIT = "prism_disable_sdf_split"
+
+
 def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOptions:
     """Beam's options: what the command line left for it, and what all the workers of this job have.
 
@@ -100,6 +105,8 @@ def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOpti
     """
     args = [*beam_args, *logs.worker_options(settings["logLevel"]), f"--experiments={NO_EXCEPTION_SAMPLING}"]
     options = PipelineOptions(args, streaming=True, save_main_session=False)
+    if options.view_as(StandardOptions).runner == "PrismRunner":
+        options.view_as(DebugOptions).add_experiment(NO_PRISM_SPLIT)
     features = [
         *(arg.partition("=")[0].lstrip("-") for arg in beam_args if arg.startswith("-")),
         *(options.view_as(DebugOptions).experiments or []),

@@ -56,33 +56,17 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> No
     assert clone.state_files() == before
 
     # A change in place. A column that the job added meanwhile stays: the provider is asked for the living table's.
-    [table] = [id for id in clone.cloud.ids(_project("dev"), TABLE) if id.endswith("/payment_audit_trail_bq")]
-    columns = json.loads(clone.cloud.read(_project("dev"), TABLE, table)["schema"])
-    widened = [*columns, {"name": "ByTheJob", "type": "STRING", "mode": "NULLABLE"}]
-    clone.cloud.edit(_project("dev"), TABLE, table, schema=json.dumps(widened))
+    widened = [*_columns(clone), {"name": "ByTheJob", "type": "STRING", "mode": "NULLABLE"}]
+    clone.cloud.edit(_project("dev"), TABLE, _changelog(clone), schema=json.dumps(widened))
     clone.configure("dev", dlqRetentionDays=8)
     changed = clone.deploy("up", "-s", "dev")
     assert (changed.code, changed.names("replace"), changed.report["errors"]) == (2, set(), [])
     assert "dead-letters" in changed.names("update")
-    asked = json.loads(clone.cloud.read(_project("dev"), TABLE, table)["schema"])
-    assert [column["name"] for column in asked] == [column["name"] for column in widened]
+    assert [column["name"] for column in _columns(clone)] == [column["name"] for column in widened]
     [bucket] = [id for id in clone.cloud.ids(_project("dev"), BUCKET) if id.endswith("dead-letters")]
     assert clone.cloud.read(_project("dev"), BUCKET, bucket)["lifecycleRules"][0]["condition"]["age"] == 8
 
-    # Drift: seen, told, and mended only when asked.
-    clone.cloud.edit(_project("dev"), BUCKET, bucket, publicAccessPrevention="inherited")
-    [view] = [id for id in clone.cloud.ids(_project("dev"), TABLE) if id.endswith("payment_current")]
-    clone.cloud.lose(_project("dev"), TABLE, view)
-    drift = clone.deploy("refresh", "-s", "dev")
-    assert drift.code == 2, drift.err + drift.out
-    assert drift.names("update") == {"dead-letters"}
-    assert drift.names("delete") == {"payment_views.payment_current"}
-    assert clone.deploy("preview", "-s", "dev").code == 0, "a refresh that only looks leaves the state alone"
-    mended = clone.deploy("up", "-s", "dev", "--refresh")
-    assert (mended.code, mended.report["errors"]) == (2, [])
-    assert clone.cloud.read(_project("dev"), BUCKET, bucket)["publicAccessPrevention"] == "enforced"
-    assert clone.cloud.read(_project("dev"), TABLE, view)
-    assert clone.deploy("refresh", "-s", "dev").code == 0
+    _drifts_and_is_mended(clone, bucket)
 
     # Destroyed, each before what it needs; what Google keeps is told.
     state = clone.exported("dev")
@@ -104,6 +88,32 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> No
     assert clone.made("dev") == wanted("dev")
     assert clone.deploy("up", "-s", "dev").report["changes"] == []
     assert clone.setting("dev", "adoptRetained") is None, "the stack's file stays as it was"
+
+
+def _drifts_and_is_mended(clone: Clone, bucket: str) -> None:
+    """Drift is seen, told, and mended only when asked."""
+    clone.cloud.edit(_project("dev"), BUCKET, bucket, publicAccessPrevention="inherited")
+    [view] = [id for id in clone.cloud.ids(_project("dev"), TABLE) if id.endswith("payment_current")]
+    clone.cloud.lose(_project("dev"), TABLE, view)
+    drift = clone.deploy("refresh", "-s", "dev")
+    assert drift.code == 2, drift.err + drift.out
+    assert drift.names("update") == {"dead-letters"}
+    assert drift.names("delete") == {"payment_views.payment_current"}
+    assert clone.deploy("preview", "-s", "dev").code == 0, "a refresh that only looks leaves the state alone"
+    mended = clone.deploy("up", "-s", "dev", "--refresh")
+    assert (mended.code, mended.report["errors"]) == (2, [])
+    assert clone.cloud.read(_project("dev"), BUCKET, bucket)["publicAccessPrevention"] == "enforced"
+    assert clone.cloud.read(_project("dev"), TABLE, view)
+    assert clone.deploy("refresh", "-s", "dev").code == 0
+
+
+def _changelog(clone: Clone) -> str:
+    [id] = [id for id in clone.cloud.ids(_project("dev"), TABLE) if id.endswith("/payment_audit_trail_bq")]
+    return id
+
+
+def _columns(clone: Clone) -> list[dict[str, Any]]:
+    return list(json.loads(clone.cloud.read(_project("dev"), TABLE, _changelog(clone))["schema"]))
 
 
 def _dependencies(state: dict[str, Any]) -> set[tuple[tuple[str, str], tuple[str, str]]]:

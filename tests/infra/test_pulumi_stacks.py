@@ -107,7 +107,7 @@ def test_an_up_that_is_interrupted_half_way_is_run_again(clone: Clone) -> None:
         assert clone.pulumi("cancel", "--yes", "--stack", "dev").code == 0
 
     # Asked to end, it ends what it has begun, and nothing is left to cancel.
-    asked = clone.interrupt(*up, at="before audit-stream-job", with_signal=signal.SIGINT)
+    asked = clone.interrupt(*up, at="before payment_views", with_signal=signal.SIGINT)
     assert (asked.code, by_force in asked.out) == (1, True), asked.out
     assert clone.made("dev") < wanted("dev")
     done = clone.deploy(*up)
