@@ -146,7 +146,7 @@ class Clone:
         first = [self._hosts, Path(sys.prefix) / "bin"]
         return {**self.environment, "PATH": os.pathsep.join([*map(str, first), self.environment["PATH"]])}
 
-    def interrupt(self, *args: str, at: str, with_signal: signal.Signals) -> Done:
+    def interrupt(self, *args: str, at: str, with_signal: signal.Signals) -> int:
         """Starts a deployment, waits until it makes a resource (`before NAME`, `after NAME`), and signals its CLI."""
         self.cloud.holding.write_text(at)
         command = [sys.executable, "-m", "delivery.deploy", *args, "--json"]
@@ -169,13 +169,13 @@ class Clone:
         else:
             cli.wait(_LONGEST)
         self.cloud.holding.unlink()
-        out, _ = process.communicate(timeout=_LONGEST)
+        process.communicate(timeout=_LONGEST)
         # A CLI that is killed leaves the process of its policy pack behind.
         for plugin_left in plugins:
             with contextlib.suppress(psutil.NoSuchProcess):
                 plugin_left.kill()
         self.cloud.held.unlink()
-        return Done(code=process.returncode, out=out.decode(), err="")
+        return process.returncode
 
     def _stop_between_writes(self, cli: psutil.Process) -> None:
         """Stops it where all that `file://` keeps is whole: it writes the attributes of a checkpoint in place."""
