@@ -37,6 +37,8 @@ _LOG = logging.getLogger(__name__)
 
 # Gathered rows of more bytes than this go at once: what is kept in a runner's state, and what one append takes.
 _MOST_PENDING_BYTES: Final = 8_000_000
+# A timer waits as long as its key is busy. Behind a backlog the key always is, and the rows would wait for its end.
+_MOST_LATE_SECONDS: Final = 0.5
 
 
 class AppendRows(beam.DoFn):
@@ -76,7 +78,8 @@ class AppendRows(beam.DoFn):
         holding = _Held(*(held.read() or ()))
         gathered = holding.gathered + len(encoded.data)
         pending.add(encoded)
-        if gathered > _MOST_PENDING_BYTES:
+        is_late = holding.due and time.time() > holding.due + _MOST_LATE_SECONDS
+        if is_late or gathered > _MOST_PENDING_BYTES:
             # The timer that may be set still finds nothing, or what came after.
             yield from self.flush(key, stream, pending, held)
             return

@@ -442,6 +442,13 @@ _SINK: Final = (
         "test_the_value_and_the_token_both_arrive_where_a_column_is_called_as_the_token_would_be",
     ),
     _broken(
+        "rows wait for a timer that is late",
+        _WRITE,
+        "if is_late or gathered > _MOST_PENDING_BYTES:",
+        "if gathered > _MOST_PENDING_BYTES:",
+        "tests/unit/test_append_rows.py::test_rows_whose_timer_is_late_go_with_the_next_that_come",
+    ),
+    _broken(
         "after a quiet time rows still wait for the timer",
         _WRITE,
         "max(time.time(), holding.flushed + self._batch_seconds)",

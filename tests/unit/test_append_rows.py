@@ -212,6 +212,24 @@ def test_the_first_rows_after_a_quiet_time_go_at_once_and_the_next_gather(monkey
     assert step.timer.set_to[-1] == pytest.approx(step.twin.now, abs=1e-3)
 
 
+def test_rows_whose_timer_is_late_go_with_the_next_that_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner fires a timer between two bundles of its key, and behind a backlog there is no time between them."""
+    step = Step(monkeypatch, batch_millis=200)
+    step.put(change("p1"))
+    step.twin.now += 0.4
+    step.put(change("p2"))
+    assert not step.twin.tables
+    step.twin.now += 0.2
+    step.put(change("p3"))
+    assert set(step.twin.there()) == {"p1", "p2", "p3"}
+    # The timer finds nothing, and what comes afterwards gathers as ever.
+    step.fire()
+    step.twin.now += 0.05
+    step.put(change("p4"))
+    assert set(step.twin.there()) == {"p1", "p2", "p3"}
+    assert step.timer.set_to[-1] == pytest.approx(step.twin.now + 0.15, abs=1e-3)
+
+
 def test_the_earliest_change_holds_the_watermark_and_does_not_put_off_the_append(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
