@@ -449,6 +449,13 @@ _SINK: Final = (
         "tests/unit/test_append_rows.py::test_rows_whose_timer_is_late_go_with_the_next_that_come",
     ),
     _broken(
+        "Prism splits bundles that are slow",
+        "pipeline/jobs/stream.py",
+        'runner == "PrismRunner"',
+        'runner == ""',
+        "tests/emulators/test_prism.py::test_a_slow_bundle_is_not_split_into_two_of_one_key",
+    ),
+    _broken(
         "after a quiet time rows still wait for the timer",
         _WRITE,
         "max(time.time(), holding.flushed + self._batch_seconds)",
