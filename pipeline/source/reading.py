@@ -46,7 +46,8 @@ _WATCH_SECONDS: Final = 1.0
 _REMEDIES: Final = {
     grpc.StatusCode.OUT_OF_RANGE: (
         "must keep the changes from {position} on, and does not: its retention period is over, or it was created "
-        "later. Start the job with a later startTimestamp; what lies between must come from the source tables"
+        "later. Start the job under another job_name with a later startTimestamp; what lies between must come from the "
+        "source tables"
     ),
     grpc.StatusCode.INVALID_ARGUMENT: (
         "must be one that can be queried from {position} on, and Spanner refuses the query. Check that it exists in a "

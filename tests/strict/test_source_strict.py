@@ -361,7 +361,11 @@ def test_a_database_that_is_gone_is_waited_for(
 @pytest.mark.parametrize(
     ("start", "stream", "says"),
     [
-        (lambda made: from_nanos(made.created - 1), STREAM, "Start the job with a later startTimestamp"),
+        (
+            lambda made: from_nanos(made.created - 1),
+            STREAM,
+            "Start the job under another job_name with a later startTimestamp",
+        ),
         (lambda made: from_nanos(made.created), "Missing", "Check that it exists in a GoogleSQL database"),
     ],
 )
