@@ -101,7 +101,8 @@ def _show_alerts(console: Console, found: dict[str, Any]) -> None:
     else:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for column in ("alert", "severity", "since", "title", "runbook", "tells"):
-            table.add_column(column)
+            # Names are looked up: they are never cut, and the first is on one line.
+            table.add_column(column, no_wrap=column == "alert", overflow="fold")
         for alert in found["alerts"]:
             style = "bold red" if alert["severity"] == "page" else "yellow"
             since = str(alert["since"])[11:19]
@@ -119,6 +120,8 @@ def _show_resources(console: Console, resources: list[dict[str, Any]]) -> None:
     ):
         console.print(f"\n{title}")
         table = Table.grid(padding=(0, 2))
+        for _ in range(3):
+            table.add_column(overflow="fold")
         for resource in sorted(some, key=lambda r: (r["type"], r["name"])):
             table.add_row("", resource["type"].rpartition(":")[2], resource["name"], style=style)
         console.print(table)

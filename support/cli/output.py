@@ -77,14 +77,17 @@ def print_table(
     console = Console()
     cells = [[cell(value) for value in row] for row in rows]
     shown = _fitting(columns, cells, optional, console.width)
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False
+    )
     for name in shown:
         table.add_column(name, overflow="fold", justify="right" if name in _NUMBERS else "left")
     for row in cells:
         by_name = dict(zip(columns, row, strict=True))
         # Text, so that a value with square brackets is not read as markup.
-        table.add_row(*(Text(by_name[name], style=_STYLES.get(by_name[name], "")) for name in shown))
+        table.add_row(*(Text(by_name[name], style=_style(by_name[name])) for name in shown))
     console.print(table)
+    console.print()
 
 
 def _fitting(columns: Sequence[str], cells: list[list[str]], optional: Sequence[str], width: int) -> list[str]:
@@ -94,7 +97,7 @@ def _fitting(columns: Sequence[str], cells: list[list[str]], optional: Sequence[
     }
     shown = list(columns)
     for name in reversed(optional):
-        if sum(widths[kept] + _GAP for kept in shown) <= width:
+        if sum(widths[kept] + _GAP for kept in shown) - _GAP <= width:
             break
         shown.remove(name)
     return shown
@@ -103,6 +106,11 @@ def _fitting(columns: Sequence[str], cells: list[list[str]], optional: Sequence[
 _GAP = 3
 _NUMBERS = frozenset({"amount", "tries", "after"})
 _STYLES = {"failed": "red", "processed": "green", "initiated": "yellow", "deleted": "dim", "unexpected": "bold red"}
+
+
+def _style(text: str) -> str:
+    """By the state that a cell begins with: `failed 12m`."""
+    return _STYLES.get(text, "") or _STYLES.get(text.partition(" ")[0], "")
 
 
 def cell(value: Any) -> str:

@@ -10,6 +10,7 @@ import click
 
 from support.cli.output import (
     NothingFound,
+    cell,
     complete_line,
     current_connection,
     explains_errors,
@@ -116,25 +117,37 @@ def _card_tokens(masking_keys: str) -> tuple[str, ...]:
 def _print(found: Found) -> None:
     if found.payments:
         print_table(
-            ["payment", "customer", "state", "status", "amount", "currency", "card", "region", "changed", "error"],
-            (_row(payment) for payment in found.payments),
-            optional=["changed", "currency", "amount", "customer", "error", "card", "region"],
+            ["payment", "customer", "amount", "state", "status", "changed", "card", "region", "error"],
+            (_row(payment, datetime.now(UTC)) for payment in found.payments),
+            # What a person with a customer on the line asks first stays the longest.
+            optional=["state", "amount", "customer", "status", "changed", "error", "card", "region"],
         )
     number = len(found.payments)
     more = ", and there are more (--limit)" if found.more else ""
     click.echo(f"{number or 'No'} payment{'' if number == 1 else 's'}{more}. {complete_line(found.complete_until)}")
 
 
-def _row(payment: Payment) -> list[Any]:
+def _row(payment: Payment, now: datetime) -> list[Any]:
+    since = payment.deleted_at or payment.status_since
+    state = "deleted" if payment.deleted_at else payment.state
+    amount = cell(payment.amount)
     return [
         payment.puid,
         payment.customer_id,
-        "deleted" if payment.deleted_at else payment.state,
+        f"{amount} {payment.currency}" if payment.currency else amount,
+        f"{state or '·'} {_age(now - since)}" if since else state,
         payment.status,
-        payment.amount,
-        payment.currency,
+        payment.changed_at,
         payment.card,
         payment.region,
-        payment.changed_at,
         payment.error or "",
     ]
+
+
+def _age(age: timedelta) -> str:
+    """How long, in its largest whole unit: `45s`, `12m`, `3h`, `5d`, as --since takes it."""
+    seconds = max(0, int(age.total_seconds()))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
+from alerts.catalog import alerts
+from alerts.thresholds import Thresholds, Watched
 from contract.changes import REASONS, Coordinates, DeadLetter, Reason
 from local import past
+from local.status import _show_alerts
 from pipeline.sink.dead_letters import DeadLetterQueue
+from support.cli import search as search_command
 from support.cli.main import COMMANDS, main
 from support.connection import Connection, ConnectionFileError, load
+from support.search import Found, Payment
 
 TEXTS = dict.fromkeys(
     (
@@ -279,3 +287,58 @@ def test_a_card_number_is_no_argument(connection_file: Path) -> None:
     assert search is not None
     [card] = [parameter for parameter in search.params if parameter.name == "card"]
     assert isinstance(card, click.Option) and card.is_flag
+
+
+def test_eighty_columns_show_whole_what_a_person_asks_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = datetime.now(UTC)
+    payment = Payment(
+        puid="7d0f2c9e-1b1f-4222-8333-000000000001",
+        customer_id="cus_00042",
+        state="processed",
+        status="SETTLED",
+        status_since=now - timedelta(minutes=12, seconds=5),
+        amount=Decimal("1234.50"),
+        currency="EUR",
+        region="EU",
+        method="CARD",
+        card="411111******1111",
+        service="settlement",
+        acting_user="svc-settlement",
+        retries=0,
+        error=None,
+        changed_at=now,
+        deleted_at=None,
+    )
+    found = Found(
+        payments=(payment, replace(payment, puid="p2", deleted_at=now - timedelta(days=3), currency=None)),
+        more=False,
+        complete_until=now,
+    )
+    monkeypatch.setenv("COLUMNS", "80")
+    search_command._print(found)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert ["payment", "customer", "amount", "state"] in lines
+    assert [payment.puid, "cus_00042", "1,234.50", "EUR", "processed", "12m"] in lines
+    assert ["p2", "cus_00042", "1,234.50", "deleted", "3d"] in lines
+
+
+def test_the_names_of_alerts_are_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    firing = [
+        {
+            "name": alert.name,
+            "severity": "ticket",
+            "since": "2026-11-29T03:00:00Z",
+            "title": alert.title,
+            "runbook": f"runbooks/{alert.name}.md",
+            "tells": ["on-call"],
+            "silenced": False,
+        }
+        for alert in alerts(Thresholds(), Watched())
+    ]
+    _show_alerts(Console(), {"monitoring": True, "alerts": firing})
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert all(re.search(rf"^{alert['name']}\b", shown, re.M) for alert in firing)
