@@ -105,7 +105,8 @@ def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOpti
     """
     args = [*beam_args, *logs.worker_options(settings["logLevel"]), f"--experiments={NO_EXCEPTION_SAMPLING}"]
     options = PipelineOptions(args, streaming=True, save_main_session=False)
-    if options.view_as(StandardOptions).runner == "PrismRunner":
+    if "dataflow" not in (options.view_as(StandardOptions).runner or "").lower():
+        # Beam's own runners may use Prism, whatever their name.
         options.view_as(DebugOptions).add_experiment(NO_PRISM_SPLIT)
     features = [
         *(arg.partition("=")[0].lstrip("-") for arg in beam_args if arg.startswith("-")),

@@ -130,3 +130,19 @@ def test_exception_sampling_is_off_whatever_else_is_asked_for() -> None:
     settings, rest = parse([*given(), "--experiments=use_runner_v2", "--labels=team=sampling"])
     experiments = beam_options(settings, rest).view_as(DebugOptions).experiments
     assert {"use_runner_v2", "disable_always_on_exception_sampling"} <= set(experiments)
+
+
+@pytest.mark.parametrize(
+    ("runner", "is_asked"),
+    [
+        (["--runner=PrismRunner"], True),
+        (["--runner=prismrunner"], True),
+        (["--runner", "DirectRunner"], True),
+        ([], True),
+        (["--runner=DataflowRunner"], False),
+    ],
+)
+def test_only_dataflow_may_split_a_slow_bundle(runner: list[str], is_asked: bool) -> None:
+    settings, rest = parse([*given(), *runner])
+    experiments = beam_options(settings, rest).view_as(DebugOptions).experiments
+    assert ("prism_disable_sdf_split" in experiments) is is_asked
