@@ -213,7 +213,7 @@ def test_one_ledger_has_one_writer(audit_database: Any, tmp_path: Path) -> None:
 
 def test_no_card_number_is_left_in_what_masking_makes_of_the_stream(audit_database: Any, tmp_path: Path) -> None:
     ledger, stop = tmp_path / "ledger.jsonl", threading.Event()
-    seed, wanted = 31, 600  # within these operations the seed has card numbers in every place that the simulator knows
+    seed, wanted = 5, 600  # within these operations the seed has card numbers in every place that the simulator knows
 
     def enough(so_far: TrafficSummary) -> None:
         if so_far.operations >= wanted:

@@ -465,8 +465,8 @@ _SINK: Final = (
     _broken(
         "any number of bytes gathers until the timer",
         _WRITE,
-        "        if gathered > _MOST_PENDING_BYTES:\n",
-        "        if False:\n",
+        "        if is_late or gathered > _MOST_PENDING_BYTES:\n",
+        "        if is_late:\n",
         "tests/unit/test_append_rows.py::test_gathered_rows_of_many_bytes_do_not_wait_for_the_timer",
     ),
     _broken(
