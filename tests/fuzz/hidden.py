@@ -452,7 +452,8 @@ def leaks(case: Case, texts: list[str]) -> bool:
     """Whether any secret of a case can be read in texts, as it was written, plainly, or by decoding them."""
     secrets = [(_written(secret), secret.replace(" ", "+"), _SIGNS.sub("", secret)) for secret in case.secrets]
     for text in texts:
-        for reading in readings(text):
+        # A token is random: its digits, read as text, are a code now and then.
+        for reading in readings(_TOKEN.sub("", text)):
             if reading.startswith(_AS_HEX):  # three digits stand in any hex by chance
                 if any(len(bare) > 5 and bare.lower() in reading for _, _, bare in secrets):
                     return True
@@ -468,7 +469,7 @@ def leaks(case: Case, texts: list[str]) -> bool:
 def _written(secret: str) -> re.Pattern[str]:
     """A secret as it was written; a short one stands by itself, since its digits are in many a blob by chance."""
     # Nor is an entity's own number (`&#051;`) a secret: what it stands for is another reading.
-    alone = r"(?<![0-9A-Za-z])(?<!&#)(?<!&#x)", r"(?![0-9A-Za-z])"
+    alone = r"(?<![0-9A-Za-z])(?<!&#)(?<!&#x)(?<!amp;#)(?<!amp;#x)", r"(?![0-9A-Za-z])"
     return re.compile(alone[0] + re.escape(secret) + alone[1] if len(secret) < 6 else re.escape(secret))
 
 
