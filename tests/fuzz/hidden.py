@@ -237,8 +237,20 @@ def placed(draw: random.Random, text: str) -> dict[str, Any]:
 
 def _of_text(draw: random.Random, kind: str, text: str, secrets: tuple[str, ...], most: int = LEVELS) -> Case:
     # A document that encodes the value by itself (a query string, XML) is a level too.
-    text, ways = encoded(draw, text, most if any(secret in text for secret in secrets) else min(most, LEVELS))
-    return Case("/".join((kind, *ways)), record(draw, **placed(draw, text)), secrets)
+    levels = most if any(secret in text for secret in secrets) else min(most, LEVELS)
+    written, ways = encoded(draw, text, levels)
+    while any(_is_an_entity_s(secret, written) for secret in secrets):
+        written, ways = encoded(draw, text, levels)
+    return Case("/".join((kind, *ways)), record(draw, **placed(draw, written)), secrets)
+
+
+def _is_an_entity_s(secret: str, written: str) -> bool:
+    """Whether a short secret's digits are also an entity's own number, encoded once more: `&amp;#051;` stands for a 3.
+
+    Masking hides what was meant and keeps the letter; the oracle could not tell the one from the other.
+    """
+    pattern = re.compile(rf"amp;#x?{re.escape(secret)};")
+    return len(secret) < 6 and any(pattern.search(reading) for reading in readings(written))
 
 
 def _number_in_text(draw: random.Random, kind: str) -> Case:
@@ -421,8 +433,10 @@ def _whole(draw: random.Random, kind: str) -> Case:
         "".join(draw.choices("0123456789", k=3)),
         f"{draw.choice(FIRST)} {draw.choice(LAST)}",
     )
-    if code in digits[:6] + digits[-4:] or code in digits[-4:]:
-        code = next(c for c in ("737", "682", "905", "413") if c not in digits[:6] and c not in digits[-4:])
+    # What masking leaves of the number, and what its first six digits say to whoever takes them for hex.
+    left = digits[:6] + digits[-4:], bytes.fromhex(digits[:6]).decode("latin-1")
+    if any(code in each for each in left):
+        code = next(c for c in ("737", "682", "905", "413") if not any(c in each for each in left))
     card = {"number": digits, draw.choice(["cvc", "cvv", "code"]): code, "name": name}
     text = json.dumps({"amount": "ten", "card": card}, ensure_ascii=False)
     return _of_text(draw, kind, text, (digits, code, name), 2)
@@ -452,8 +466,7 @@ def leaks(case: Case, texts: list[str]) -> bool:
     """Whether any secret of a case can be read in texts, as it was written, plainly, or by decoding them."""
     secrets = [(_written(secret), secret.replace(" ", "+"), _SIGNS.sub("", secret)) for secret in case.secrets]
     for text in texts:
-        # A token is random: its digits, read as text, are a code now and then.
-        for reading in readings(_TOKEN.sub("", text)):
+        for reading in readings(text):
             if reading.startswith(_AS_HEX):  # three digits stand in any hex by chance
                 if any(len(bare) > 5 and bare.lower() in reading for _, _, bare in secrets):
                     return True
@@ -469,7 +482,7 @@ def leaks(case: Case, texts: list[str]) -> bool:
 def _written(secret: str) -> re.Pattern[str]:
     """A secret as it was written; a short one stands by itself, since its digits are in many a blob by chance."""
     # Nor is an entity's own number (`&#051;`) a secret: what it stands for is another reading.
-    alone = r"(?<![0-9A-Za-z])(?<!&#)(?<!&#x)(?<!amp;#)(?<!amp;#x)", r"(?![0-9A-Za-z])"
+    alone = r"(?<![0-9A-Za-z])(?<!&#)(?<!&#x)", r"(?![0-9A-Za-z])"
     return re.compile(alone[0] + re.escape(secret) + alone[1] if len(secret) < 6 else re.escape(secret))
 
 
