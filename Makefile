@@ -3,7 +3,7 @@
 .PHONY: help setup pulumi run down gameday test test-infra soak fuzz mutations lint docs bench
 
 BIN := .venv/bin
-# An image may set it. Then each process of a test compiles Beam and Google's clients anew: 10 seconds of CPU a process.
+# An image may set it. Then each process of a test compiles Beam and Google's clients anew: 4 seconds of CPU a process.
 unexport PYTHONDONTWRITEBYTECODE
 # make run DURATION=120 TPS=50 SEED=1
 RUN := $(if $(DURATION),--duration $(DURATION)) $(if $(TPS),--tps $(TPS)) $(if $(SEED),--seed $(SEED))

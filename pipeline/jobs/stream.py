@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PipelineOptions, StandardOptions
@@ -32,6 +32,9 @@ from pipeline.steps import DEAD, POSITIONS, Decode, EncodedRows, EncodeRows, Enr
 _LOG = logging.getLogger("pipeline.jobs.stream")
 
 ROWS = "rows"
+# Prism splits any bundle that is slow, and hands the rest of it to another one at once: where both are of one key, the
+# state that one of them writes is lost, and the rows that it gathered with it.
+_NO_PRISM_SPLIT: Final = "prism_disable_sdf_split"
 
 
 def build(pipeline: Any, settings: StreamSettings, sink: SinkSettings, start: str | Callable[[], str]) -> None:
@@ -93,11 +96,6 @@ def _same(element: Any) -> Any:
     return element
 
 
-# Prism splits any bundle that is slow, and hands the rest of it to another one at once: where both are of one key, the
-# state that one of them writes is lost, and the rows that it gathered with it.
-NO_PRISM_SPLIT = "prism_disable_sdf_split"
-
-
 def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOptions:
     """Beam's options: what the command line left for it, and what all the workers of this job have.
 
@@ -107,7 +105,7 @@ def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOpti
     options = PipelineOptions(args, streaming=True, save_main_session=False)
     if "dataflow" not in (options.view_as(StandardOptions).runner or "").lower():
         # Beam's own runners may use Prism, whatever their name.
-        options.view_as(DebugOptions).add_experiment(NO_PRISM_SPLIT)
+        options.view_as(DebugOptions).add_experiment(_NO_PRISM_SPLIT)
     features = [
         *(arg.partition("=")[0].lstrip("-") for arg in beam_args if arg.startswith("-")),
         *(options.view_as(DebugOptions).experiments or []),

@@ -85,9 +85,14 @@ def print_table(
     for row in cells:
         by_name = dict(zip(columns, row, strict=True))
         # Text, so that a value with square brackets is not read as markup.
-        table.add_row(*(Text(by_name[name], style=_style(by_name[name])) for name in shown))
+        table.add_row(*(Text(by_name[name], style=_style(name, by_name[name])) for name in shown))
     console.print(table)
     console.print()
+
+
+def _style(column: str, text: str) -> str:
+    # A state may have its age behind it: `failed 12m`.
+    return _STYLES.get(text.partition(" ")[0] if column == "state" else text, "")
 
 
 def _fitting(columns: Sequence[str], cells: list[list[str]], optional: Sequence[str], width: int) -> list[str]:
@@ -106,11 +111,6 @@ def _fitting(columns: Sequence[str], cells: list[list[str]], optional: Sequence[
 _GAP = 3
 _NUMBERS = frozenset({"amount", "tries", "after"})
 _STYLES = {"failed": "red", "processed": "green", "initiated": "yellow", "deleted": "dim", "unexpected": "bold red"}
-
-
-def _style(text: str) -> str:
-    """By the state that a cell begins with: `failed 12m`."""
-    return _STYLES.get(text, "") or _STYLES.get(text.partition(" ")[0], "")
 
 
 def cell(value: Any) -> str:

@@ -21,8 +21,9 @@ from alerts.catalog import alerts
 from alerts.thresholds import Thresholds, Watched
 from contract.changes import REASONS, Coordinates, DeadLetter, Reason
 from local import past
-from local.status import _show_alerts
+from local.status import _show_alerts, _show_resources
 from pipeline.sink.dead_letters import DeadLetterQueue
+from support.cli import output
 from support.cli import search as search_command
 from support.cli.main import COMMANDS, main
 from support.connection import Connection, ConnectionFileError, load
@@ -322,6 +323,14 @@ def test_eighty_columns_show_whole_what_a_person_asks_first(
     assert ["payment", "customer", "amount", "state"] in lines
     assert [payment.puid, "cus_00042", "1,234.50", "EUR", "processed", "12m"] in lines
     assert ["p2", "cus_00042", "1,234.50", "deleted", "3d"] in lines
+    monkeypatch.setenv("COLUMNS", "100")
+    search_command._print(found)
+    assert ["payment", "customer", "amount", "state", "status"] in map(str.split, capsys.readouterr().out.splitlines())
+
+
+def test_a_state_has_its_colour_with_its_age_and_no_other_text_has_it() -> None:
+    assert output._style("state", "failed 12m") == output._style("state", "failed") == "red"
+    assert output._style("error", "failed to reach the bank") == ""
 
 
 def test_the_names_of_alerts_are_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -341,4 +350,9 @@ def test_the_names_of_alerts_are_never_cut(monkeypatch: pytest.MonkeyPatch, caps
     _show_alerts(Console(), {"monitoring": True, "alerts": firing})
     shown = capsys.readouterr().out
     assert "…" not in shown
+    monkeypatch.setenv("COLUMNS", "30")
+    name = "a-resource-whose-name-is-longer-than-the-terminal"
+    _show_resources(Console(), [{"type": "gcp:storage/bucket:Bucket", "name": name, "outcome": "created here"}])
+    resources = capsys.readouterr().out
+    assert "…" not in resources and name in re.sub(r"\s|Bucket", "", resources)
     assert all(re.search(rf"^{alert['name']}\b", shown, re.M) for alert in firing)

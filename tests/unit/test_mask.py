@@ -470,3 +470,23 @@ def test_bytes_of_no_encoding_are_masked_without_an_error() -> None:
     for _ in range(300):
         data = draw.randbytes(draw.randrange(60)) + CARD.encode(draw.choice(["utf-8", "utf-16-le"])) + draw.randbytes(9)
         masked_as("BYTES", base64.b64encode(data).decode())
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"note": f"paid with {CARD}"},
+        {"limits": {CARD: 5}},
+        {"card": {"cvv": "737"}},
+        {"raw": base64.b64encode(f"pan={CARD}".encode()).decode()},
+        {"query": "pan%3D4111111111111111"},
+    ],
+)
+def test_a_document_that_comes_again_is_masked_again(document: Row) -> None:
+    """What held nothing is remembered; what held something is not."""
+    masker, text = Masker(KEYS), json.dumps(document)
+    changes = [change({"Metadata": text}, old={"Metadata": text}) for _ in range(2)]
+    for each in changes:
+        masker.mask(each)
+    seen = {value for each in changes for value in (each.new["Metadata"], each.old["Metadata"])}
+    assert len(seen) == 1 and text not in seen

@@ -16,7 +16,7 @@ from pipeline.transforms import readable
 from pipeline.transforms.cards import hide_cards
 from pipeline.transforms.json_text import mask_json
 from pipeline.transforms.quick import QuickLook
-from pipeline.transforms.readable import Reader, may_hold
+from pipeline.transforms.readable import Harmless, Reader, may_hold
 from tests.fuzz import hidden
 
 CARD = "4111111111111111"
@@ -393,3 +393,11 @@ def test_the_quick_look_misses_nothing_that_the_generator_hides(i: int) -> None:
 
 def test_html_text_keeps_its_form() -> None:
     assert hide(html.escape(f'<a href="x">{CARD}</a>'))[0] == html.escape(f'<a href="x">{SHORT}</a>')
+
+
+def test_what_is_remembered_is_bounded_in_number_and_length() -> None:
+    remembered = Harmless(longest=4, most=2)
+    for text in ("one", "two", "three", "four", "five"):
+        remembered.add(text)
+        assert len(remembered.seen) <= 2
+        assert (text in remembered.seen) is (len(text) <= 4)

@@ -11,7 +11,7 @@ from stdnum import luhn
 from contract.payments import EXPECTED_TRANSITIONS, PAYMENT_STATES
 from contract.schema import tables
 from contract.tables import AUDIT_LOG_TABLE, PAYMENT_TABLE
-from local.cast import spellings
+from local.cast import DEVICES, spellings
 from local.simulator import Mutation, Operation, Simulator, cards_made
 from pipeline.transforms.cards import find_cards, is_card
 
@@ -140,6 +140,7 @@ def test_merchant_channel_device_and_trace_belong_to_a_payment_and_not_to_each_o
         if isinstance(members, dict) and "merchant" in members:
             own = {name: members[name] for name in ("merchant", "channel", "device", "traceId", "orderId")}
             told[mutation.puid].append(orjson.dumps(own))
+            assert own["device"] in DEVICES[own["channel"]]
     assert max(map(len, told.values())) > 3
     assert {len(set(each)) for each in told.values()} == {1}
     assert len({each[0] for each in told.values()}) == len(told), "traces and orders are a payment's own"
