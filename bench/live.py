@@ -28,9 +28,9 @@ from apache_beam.portability.api import beam_job_api_pb2_grpc as job_service
 from bench.results import keep, machine, percentiles
 from bench.watch import Watch
 from contract import metrics
-from local import installed
-from local.processes import Process, group_members
-from local.state import FAILED, READY, State
+from local.machine import installed
+from local.machine.processes import Process, group_members
+from local.machine.state import FAILED, READY, State
 
 _READY_SECONDS: Final = 180
 _ARRIVE_SECONDS: Final = 180

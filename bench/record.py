@@ -18,10 +18,10 @@ import grpc
 from bench.results import RESULTS
 from contract import schema
 from contract.timestamps import after
-from local import emulators
-from local.emulators import INSTANCE, PROJECT
-from local.ledger import read_ledger
-from local.traffic import TrafficSummary, run_traffic
+from local.emulators import launch as emulators
+from local.emulators.launch import INSTANCE, PROJECT
+from local.traffic.command import TrafficSummary, run_traffic
+from local.traffic.ledger import read_ledger
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
 from pipeline.source.records import ChildPartitions
 

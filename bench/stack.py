@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from local.stack import Options, Supervisor, pipeline_command
+from local.stack.supervisor import Options, Supervisor, pipeline_command
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import psutil
 
-from local.processes import group_members
-from local.state import State
+from local.machine.processes import group_members
+from local.machine.state import State
 
 _EVERY_SECONDS: Final = 2.0
 _PRISM: Final = "prism"

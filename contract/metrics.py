@@ -27,7 +27,7 @@ BATCH_ROWS: Final = "batch_rows"
 
 Kind = Literal["GAUGE", "DELTA", "CUMULATIVE"]
 ValueType = Literal["INT64", "DOUBLE", "DISTRIBUTION"]
-PROBE: Final = "support/probe.py"
+PROBE: Final = "probe/measure.py"
 # The monitored resource that the probe writes to.
 PROBE_RESOURCE: Final = "generic_task"
 # The promise: this share of changes (stack config) is queryable within so many seconds. It must be a bucket's boundary.

@@ -48,7 +48,7 @@ def cost(stack: str, prices: Path | None, as_json: bool, **assumed: float) -> No
     from components.settings import SettingsError
     from delivery.cost import CostError, estimate
     from delivery.prices import PriceError, Prices
-    from guardrails.graph import graph_of
+    from graph.resources import graph_of
 
     try:
         found = estimate(graph_of(stack), Prices.load(prices), Assumptions(**assumed))

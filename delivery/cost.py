@@ -18,7 +18,7 @@ from components import naming
 from contract import tables
 from delivery.assumptions import DAYS, GIB, HOURS, Assumptions
 from delivery.prices import Price, Prices
-from guardrails.graph import Graph, Node
+from graph.resources import Graph, Node
 
 _TIB: Final = 2**40
 # Memory of a virtual CPU, by family and kind of machine. A worker on another is refused: add it here.

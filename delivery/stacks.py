@@ -19,7 +19,7 @@ from pulumi.automation import errors
 from pulumi.runtime.config import set_config
 
 from components.settings import WITHOUT_JOB, SettingsError
-from guardrails.google import import_id
+from graph.google import import_id
 
 PROJECT: Final = "payment-audit"
 GUARDRAILS: Final = "guardrails"

@@ -19,7 +19,7 @@ from pulumi_policy import (
 )
 from pulumi_policy.proxy import UnknownValueError
 
-from guardrails.graph import Graph, Node
+from graph.resources import Graph, Node
 from guardrails.rules import RULES, UNKNOWN, Rule
 
 

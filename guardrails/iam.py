@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from components import naming
 from components.config import ROOT
-from guardrails.graph import Graph, Node, graph_of
+from graph.resources import Graph, Node, graph_of
 
 DOCUMENT: Final = ROOT / "docs" / "iam.md"
 STACKS: Final = ("dev", "staging", "prod")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from components import naming
 from contract.options import NO_EXCEPTION_SAMPLING, OPTIONS
-from guardrails.graph import Graph, Node
+from graph.resources import Graph, Node
 from guardrails.stores import deletion_refused, holds_data
 
 Rule = Callable[[Graph], Iterator[str]]

@@ -12,7 +12,7 @@ uv_version=0.13.9
 beam_version=$(sed -n 's|.*github.com/apache/beam/sdks/v2 v||p' "$root/local/prism/go.mod")
 pulumi_version=$(sed -n 's|.*github.com/pulumi/pulumi/pkg/v3 v||p' "$root/local/pulumi/cli/go.mod")
 alertmanager_version=$(sed -n 's|.*github.com/prometheus/alertmanager v||p' "$root/local/alertmanager/go.mod")
-emulator_version=$(sed -n 's/^local-bigquery==//p' "$root/local/bigquery.lock")
+emulator_version=$(sed -n 's/^local-bigquery==//p' "$root/local/emulators/bigquery.lock")
 
 venv=$root/.venv
 uv_home=$cache/uv
@@ -34,7 +34,7 @@ mark_done() { printf '%s\n' "$3" >"$1/.stamp"; }
 
 uv_part=("$uv_home" bin/uv "$uv_version")
 venv_part=("$venv" bin/python "$(pin "$root/requirements.lock" "$root/pyproject.toml")")
-emulator_part=("$emulator_home" bin/python "$(pin "$root/local/bigquery.lock")")
+emulator_part=("$emulator_home" bin/python "$(pin "$root/local/emulators/bigquery.lock")")
 # Any version from this one on evaluates our rules; Debian 12 has 2.42.
 prometheus_part=("$prometheus_home" promtool ">= 2.42")
 alertmanager_part=("$alertmanager_home" amtool "$(pin "$root"/local/alertmanager/go.{mod,sum})")
@@ -94,7 +94,7 @@ install_emulator() {
   interpreter=$(python 3.13)
   rm -rf "$emulator_home"
   "$uv" venv --quiet --python "$interpreter" "$emulator_home"
-  "$uv" pip install --quiet --no-deps --python "$emulator_home/bin/python" -r "$root/local/bigquery.lock"
+  "$uv" pip install --quiet --no-deps --python "$emulator_home/bin/python" -r "$root/local/emulators/bigquery.lock"
   mark_done "${emulator_part[@]}"
   say "BigQuery emulator: ready after ${SECONDS} s"
 }

@@ -15,9 +15,9 @@ import datasets
 import pytest
 
 from contract import schema, tables
-from local import emulators
-from local.emulators import INSTANCE, PROJECT, BigQueryEmulator, SpannerEmulator
-from local.processes import Process
+from local.emulators import launch as emulators
+from local.emulators.launch import INSTANCE, PROJECT, BigQueryEmulator, SpannerEmulator
+from local.machine.processes import Process
 from pipeline import clients
 
 # Minutes each, in a test or two: what came last would be waited for alone.

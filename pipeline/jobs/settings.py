@@ -13,8 +13,8 @@ from contract.options import OPTIONS
 from pipeline.clients import Endpoints
 from pipeline.sink.changelogs import Destinations
 from pipeline.sink.config import MetadataDatabase, SinkSettings
+from pipeline.source.partition_threads import Reading
 from pipeline.source.query import ChangeStream
-from pipeline.source.reading import Reading
 from pipeline.transforms.filter import Ignored
 from pipeline.transforms.mask import NewColumns
 

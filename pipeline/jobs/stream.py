@@ -24,8 +24,8 @@ from pipeline.jobs.settings import SettingsError, StreamSettings, parse
 from pipeline.sink.config import SinkSettings
 from pipeline.sink.retry import RetryDeadLetters, RetrySettings
 from pipeline.sink.write import WriteChanges
+from pipeline.source.beam_source import ReadChanges
 from pipeline.source.query import ChangeStream
-from pipeline.source.read import ReadChanges
 from pipeline.steps import DEAD, POSITIONS, Decode, EncodedRows, EncodeRows, Enrich, Filter, Mask, WriteDeadLetters
 
 # Run as a script its name would be __main__, which no level is set for.

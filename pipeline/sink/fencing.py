@@ -20,8 +20,9 @@ from google.api_core import exceptions
 from google.auth.exceptions import GoogleAuthError
 
 from contract.logs import Trouble
-from pipeline import clients, failures, logs
-from pipeline.failures import Action
+from pipeline import clients, logs
+from pipeline import service_errors as failures
+from pipeline.service_errors import Action
 from pipeline.sink.generations import Generations
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from google.auth.exceptions import GoogleAuthError
 from contract import tables, timestamps
 from contract.logs import Trouble
 from pipeline import logs
-from pipeline.failures import failure_of
+from pipeline.service_errors import failure_of
 from pipeline.sink.connection import AppendConnection, NoAnswer
 
 _LOG = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from contract import queries, tables, timestamps
 from contract.changes import Change, Coordinates, DeadLetter, Reason, StepError
 from contract.logs import Trouble
 from pipeline import clients, logs
-from pipeline.failures import Action, code_of, of_code
+from pipeline.service_errors import Action, code_of, of_code
 from pipeline.sink import rows
 from pipeline.sink.changelogs import NotReady
 from pipeline.sink.config import SinkSettings
@@ -37,9 +37,9 @@ from pipeline.sink.connection import NoAnswer
 from pipeline.sink.dead_letters import DeadLetterQueue, bounded
 from pipeline.sink.generations import Fenced
 from pipeline.sink.shards import Shard, existing_ids
+from pipeline.source.lookup import read_again
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
 from pipeline.source.records import DataChange
-from pipeline.source.reread import read_again
 from pipeline.steps import dead_letter, trouble_of
 from pipeline.transforms import decode
 from pipeline.transforms.enrich import enrich

@@ -14,8 +14,8 @@ stream is opened in place of another, the same four steps restore certainty:
 The look-up goes on for every row that was committed before the fence and that newest timestamp, not only for those at
 hand: whoever wrote to the old stream may have been further ahead. Any other row cannot be in the table yet.
 
-What BigQuery refuses is judged by what it says (pipeline/failures.py), not by how it says it. What waits, waits by
-time. A row is rejected only where it is the row's own fault: on a stream that takes rows, against the table's newest
+What BigQuery refuses is judged by what it says (pipeline/service_errors.py), not by how it says it. What waits, waits
+by time. A row is rejected only where it is the row's own fault: on a stream that takes rows, against the table's newest
 schema, and not while the write path may not know one of its columns yet.
 """
 
@@ -41,7 +41,7 @@ from contract import tables, timestamps
 from contract.changes import Column, Reason
 from contract.logs import Trouble
 from pipeline import logs
-from pipeline.failures import Action, Failure, failure_of, says_unknown_field
+from pipeline.service_errors import Action, Failure, failure_of, says_unknown_field
 from pipeline.sink import rows as row_encoding
 from pipeline.sink.changelogs import Changelogs, Destinations, NotReady
 from pipeline.sink.connection import REQUEST_BYTES, AppendConnection, NoAnswer, TooLarge

@@ -17,7 +17,7 @@ COMMANDS = {
         "List, show, retry or discard what could not be written.",
     ),
     "slo": ("support.cli.slo:slo", "Show objectives, what was attained, the budget left and how fast it burns."),
-    "probe": ("support.cli.probe:probe", "Measure how late the audit is, and what is missing."),
+    "probe": ("probe.command:probe", "Measure how late the audit is, and what is missing."),
 }
 EXTRA_COMMANDS = "audit.commands"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from local import installed
+from local.machine import installed
 
 ROOT = Path(__file__).parents[2]
 SETUP = ROOT / "local" / "setup.sh"

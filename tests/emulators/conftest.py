@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from changelog import Changelog
 
-from local.emulators import PROJECT
+from local.emulators.launch import PROJECT
 from pipeline import clients
 
 

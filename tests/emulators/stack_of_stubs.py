@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from contract import schema
-from local import emulators
-from local.emulators import INSTANCE, PROJECT, BigQueryEmulator, SpannerEmulator
-from local.stack import Options, Supervisor
-from local.state import State
+from local.emulators import launch as emulators
+from local.emulators.launch import INSTANCE, PROJECT, BigQueryEmulator, SpannerEmulator
+from local.machine.state import State
+from local.stack.supervisor import Options, Supervisor
 
 
 @dataclass(frozen=True)

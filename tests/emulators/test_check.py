@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 from contract import payments, schema, tables, timestamps
 from contract.changes import Change, Column, DeadLetter, Reason
-from local.check import CheckReport, _changelog, check, run_check
-from local.ledger import Entry, Ledger
-from local.state import State
+from local.check.command import CheckReport, _changelog, check, run_check
+from local.machine.state import State
+from local.traffic.ledger import Entry, Ledger
 from pipeline.sink.dead_letters import DeadLetterQueue
 from pipeline.transforms.enrich import enrich
 from pipeline.transforms.keys import MaskingKeys
@@ -220,7 +220,7 @@ def test_it_waits_for_changes_that_are_on_their_way(stack: Stack, monkeypatch: p
         if len(pauses) == 1:
             stack.carry(change)
 
-    monkeypatch.setattr("local.check.time.sleep", arrives_meanwhile)
+    monkeypatch.setattr("local.check.command.time.sleep", arrives_meanwhile)
     assert stack.check(wait=60).ok
     assert len(pauses) == 1
 
@@ -234,7 +234,7 @@ def test_a_payment_that_is_deleted_during_the_check_is_no_finding(
             stack.carry(stack.commit(tables.PAYMENT_TABLE, "DELETE", payment("p1", "CAPTURED")))
         return rows
 
-    monkeypatch.setattr("local.check._changelog", deleted_meanwhile)
+    monkeypatch.setattr("local.check.command._changelog", deleted_meanwhile)
     assert stack.check().findings == ()
 
 

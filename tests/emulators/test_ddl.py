@@ -11,7 +11,7 @@ import pytest
 
 from contract import schema
 from contract.ddl import Catalog, SchemaError
-from local.emulators import INSTANCE
+from local.emulators.launch import INSTANCE
 
 COLUMNS = """
 SELECT IF(table_schema = '', table_name, CONCAT(table_schema, '.', table_name)), column_name, spanner_type, is_nullable

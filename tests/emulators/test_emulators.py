@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from contract import schema, tables
-from local import emulators, installed
-from local.emulators import EmulatorError
+from local.emulators import launch as emulators
+from local.emulators.launch import EmulatorError
+from local.machine import installed
 from pipeline import clients
 
 

@@ -20,10 +20,12 @@ from alerts import alertmanager
 from alerts.catalog import alerts
 from alerts.routing import Route, targets
 from alerts.thresholds import Thresholds, Watched
-from local import installed, monitoring, past
-from local.processes import Process
-from local.state import State, write_json
-from local.status import collect, show
+from local.machine import installed
+from local.machine.processes import Process
+from local.machine.state import State, write_json
+from local.monitoring import history as past
+from local.monitoring import launch as monitoring
+from local.stack.status import collect, show
 from support.cli.main import main
 from support.connection import load
 from support.promql import MonitoringError, Prometheus

@@ -19,10 +19,10 @@ from google.cloud.spanner_v1.types import result_set, spanner
 from contract import timestamps
 from pipeline.clients import Endpoints
 from pipeline.sink.shards import Shard
+from pipeline.source.beam_source import ChangeStreamReader
+from pipeline.source.partition_threads import PartitionReaders, Reading
 from pipeline.source.partitions import PartitionSet
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
-from pipeline.source.read import ChangeStreamReader
-from pipeline.source.reading import PartitionReaders, Reading
 from tests.conftest import AuditDatabase, Warehouse
 from tests.emulators import test_shards
 from tests.emulators.test_shards import COLUMNS, batch, change, settings, there

@@ -16,9 +16,10 @@ from google.protobuf import json_format, struct_pb2
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from contract import schema
-from local import emulators, plugin
-from local.emulators import BigQueryEmulator
+from local.emulators import launch as emulators
+from local.emulators.launch import BigQueryEmulator
 from pipeline import clients
+from tests.infra import plugin
 
 PROJECT = f"audit-{uuid.uuid4().hex[:8]}"
 

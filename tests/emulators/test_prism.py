@@ -14,7 +14,7 @@ from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 
 from contract.options import OPTIONS
-from local import installed
+from local.machine import installed
 from pipeline.jobs.settings import parse
 from pipeline.jobs.stream import beam_options
 

@@ -15,12 +15,12 @@ from google.cloud.spanner import COMMIT_TIMESTAMP, KeySet
 
 from contract import metrics, payments, tables, timestamps
 from contract.changes import Coordinates, DeadLetter, Reason
-from local import emulators
-from local.emulators import INSTANCE, PROJECT
+from local.emulators import launch as emulators
+from local.emulators.launch import INSTANCE, PROJECT
 from pipeline.sink.dead_letters import DeadLetterQueue
+from probe.measure import Measurement, Pace, Probe
+from probe.state import ProbeError, ProbeStates
 from support.connection import Connection
-from support.probe import Measurement, Pace, Probe
-from support.probe_state import ProbeError, ProbeStates
 from support.stuck import stuck_payments
 
 SECOND = timedelta(seconds=1)

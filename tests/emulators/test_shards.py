@@ -15,7 +15,7 @@ import pytest
 
 from contract import tables, timestamps
 from contract.changes import Change, Column
-from local.emulators import BigQueryEmulator
+from local.emulators.launch import BigQueryEmulator
 from pipeline.clients import Endpoints
 from pipeline.sink import rows, shards
 from pipeline.sink.changelogs import Destinations

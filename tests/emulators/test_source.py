@@ -15,15 +15,15 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP
 
 from contract import timestamps
 from contract.changes import Coordinates
-from local import emulators
-from local.processes import Process
+from local.emulators import launch as emulators
+from local.machine.processes import Process
 from pipeline.clients import spanner_channel
+from pipeline.source.beam_source import ChangeStreamReader
+from pipeline.source.lookup import read_again
+from pipeline.source.partition_threads import Reading
 from pipeline.source.partitions import PartitionSet
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
-from pipeline.source.read import ChangeStreamReader
-from pipeline.source.reading import Reading
 from pipeline.source.records import DataChange, ReadPosition
-from pipeline.source.reread import read_again
 from tests.conftest import AuditDatabase
 
 STREAM = "PaymentAuditTrailChangeStream"
@@ -214,7 +214,7 @@ def test_a_record_is_read_again_at_its_coordinates(audit_database: AuditDatabase
 
 def _database(endpoint: str) -> AuditDatabase:
     from contract import schema
-    from local.emulators import INSTANCE, PROJECT
+    from local.emulators.launch import INSTANCE, PROJECT
 
     client = emulators.spanner_client(endpoint)
     instance = client.instance(INSTANCE, configuration_name=f"projects/{PROJECT}/instanceConfigs/emulator-config")

@@ -15,9 +15,9 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 
-from local.commands import local
-from local.processes import Process, end_group, group_members
-from local.state import FAILED, READY, State
+from local.machine.processes import Process, end_group, group_members
+from local.machine.state import FAILED, READY, State
+from local.stack.commands import local
 
 STUBS = Path(__file__).with_name("stack_of_stubs.py")
 
@@ -111,7 +111,10 @@ def test_a_dead_emulator_ends_the_stack_with_the_way_out(stack: tuple[State, Pro
 def test_a_second_stack_with_the_same_state_is_refused(stack: tuple[State, Process]) -> None:
     state, supervisor = stack
     second = subprocess.run(
-        [sys.executable, "-m", "local.stack", "--state", state.root], check=False, capture_output=True, text=True
+        [sys.executable, "-m", "local.stack.supervisor", "--state", state.root],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert second.returncode == 1
     assert "runs already" in second.stderr

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from contract import tables, timestamps
-from local import installed
-from local.processes import Process
+from local.machine import installed
+from local.machine.processes import Process
 from tests.conftest import AuditDatabase, Warehouse
 
 CARD = "4111111111111111"

@@ -15,7 +15,7 @@ import pytest
 from google.api_core import exceptions
 
 from contract import tables, timestamps
-from local.emulators import INSTANCE
+from local.emulators.launch import INSTANCE
 from pipeline import clients
 from pipeline.clients import Endpoints
 from pipeline.jobs import stream

@@ -21,11 +21,11 @@ import pytest
 from contract.changes import StepError
 from contract.schema import change_streams
 from contract.tables import AUDIT_LOG_TABLE, PAYMENT_TABLE
-from local.cast import spellings
-from local.commits import CommitError
-from local.ledger import Entry, Ledger, read_ledger
-from local.simulator import cards_made
-from local.traffic import TrafficSummary, run_traffic
+from local.traffic.command import TrafficSummary, run_traffic
+from local.traffic.commits import CommitError
+from local.traffic.ledger import Entry, Ledger, read_ledger
+from local.traffic.sample_data import spellings
+from local.traffic.simulator import cards_made
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
 from pipeline.source.records import ChildPartitions, DataChange
 from pipeline.transforms.decode import decode

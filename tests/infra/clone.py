@@ -22,10 +22,11 @@ import yaml
 
 from components.config import ROOT
 from delivery import deploy
-from guardrails.graph import IMAGE, graph_of
+from graph.resources import IMAGE, graph_of
 from guardrails.iam import STACKS
-from local import installed, plugin
-from local.cloud import Cloud
+from local.machine import installed
+from tests.infra import plugin
+from tests.infra.cloud import Cloud
 
 _LONGEST = 240
 _HOST = "python370"

@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 
-from guardrails.graph import Graph, graph_of
+from graph.resources import Graph, graph_of
 
 STACKS = ("dev", "staging", "prod")
 

@@ -12,8 +12,8 @@ from components import bigquery_schema
 from components.bigquery_schema import SchemaUnknownError, schema
 from contract import tables
 from contract.tables import Field
-from guardrails.google import looked_up
-from guardrails.graph import graph_of
+from graph.google import looked_up
+from graph.resources import graph_of
 
 FIELDS = (
     Field("PUID", "STRING"),

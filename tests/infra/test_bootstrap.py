@@ -20,7 +20,7 @@ import pytest
 from bootstrap import roles
 from bootstrap.steps import Stack, steps
 from components.config import ROOT
-from guardrails.graph import Graph
+from graph.resources import Graph
 from tests import documents
 
 PROD = Stack(name="prod", project="payment-audit-prod", region="us-east4", number="123456789012", access_policy="7")

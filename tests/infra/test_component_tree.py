@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from components.config import ROOT
-from guardrails.graph import graph_of
+from graph.resources import graph_of
 
 TREE = re.findall(r"^[├└]── (\w+) +(\w+) +(\S.*)$", (ROOT / "ARCHITECTURE.md").read_text(), re.M)
 

@@ -17,7 +17,7 @@ from components.config import ROOT
 from delivery.assumptions import Assumptions
 from delivery.cost import CHARGED, FREE, CostError, Estimate, Line, estimate
 from delivery.prices import PriceError, Prices
-from guardrails.graph import Graph, graph_of
+from graph.resources import Graph, graph_of
 from support.cli.main import main
 
 GIB = 2**30

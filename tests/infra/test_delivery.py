@@ -24,8 +24,8 @@ from google.protobuf import json_format
 
 from components.config import ROOT, stack_config
 from components.settings import Settings, SettingsError
-from guardrails.graph import IMAGE as STREAM_IMAGE
-from guardrails.graph import Graph, graph_of
+from graph.resources import IMAGE as STREAM_IMAGE
+from graph.resources import Graph, graph_of
 from guardrails.rules import RULES
 
 FILES = ("delivery/cloudbuild.preview.yaml", "delivery/cloudbuild.yaml")

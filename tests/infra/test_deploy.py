@@ -15,8 +15,8 @@ from pulumi.automation import events
 
 from delivery import changes, deploy
 from delivery.changes import Run
-from guardrails.google import IMPORT_IDS, import_id
-from guardrails.graph import Graph, Node, graph_of
+from graph.google import IMPORT_IDS, import_id
+from graph.resources import Graph, Node, graph_of
 from guardrails.stores import RETAINED, STORES
 
 DATABASE = "gcp:spanner/database:Database"
@@ -193,7 +193,7 @@ NOT_FOUND_AGAIN = {
 def test_what_a_killed_up_has_made_is_found_again_by_its_name(graph: Graph) -> None:
     for whole in (graph, graph_of(graph.stack, MORE if graph.stack == "dev" else {})):
         missing = {node.type for node in whole.nodes if _has_a_name(node)} - {*IMPORT_IDS, *NOT_FOUND_AGAIN}
-        assert missing == set(), "making it again would be a 409: add it to IMPORT_IDS in guardrails/google.py"
+        assert missing == set(), "making it again would be a 409: add it to IMPORT_IDS in graph/google.py"
 
 
 def _has_a_name(node: Node) -> bool:
@@ -204,4 +204,4 @@ def _has_a_name(node: Node) -> bool:
 
 def test_every_store_that_a_stack_makes_can_be_found_again(graph: Graph) -> None:
     missing = {node.type for node in graph.nodes if node.type in STORES} - set(IMPORT_IDS)
-    assert missing == set(), "a killed `up` could not find it: add it to IMPORT_IDS in guardrails/google.py"
+    assert missing == set(), "a killed `up` could not find it: add it to IMPORT_IDS in graph/google.py"

@@ -9,7 +9,7 @@ import pytest
 
 from components.config import stack_config
 from components.settings import SettingsError
-from guardrails.graph import Graph, Node, graph_of
+from graph.resources import Graph, Node, graph_of
 
 AGENTS = {
     "spanner": {"service-123456789012@gcp-sa-spanner.iam.gserviceaccount.com"},

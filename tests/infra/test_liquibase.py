@@ -13,7 +13,7 @@ from components import config
 from contract import schema
 from delivery import schema as delivery
 from delivery.schema import liquibase
-from local.emulators import INSTANCE, PROJECT
+from local.emulators.launch import INSTANCE, PROJECT
 
 
 def _update(endpoint: str, database: str, changelog: Path) -> subprocess.CompletedProcess[str]:

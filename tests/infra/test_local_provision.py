@@ -17,11 +17,12 @@ import pytest
 
 from contract import queries, schema, tables
 from contract.schema import Changeset
-from local import emulators, spanner_resources
-from local.emulators import BigQueryEmulator
-from local.engine import Provisioned, Resource, provision
-from local.machine import Here, LocalEndpoints, ProviderError
-from local.provider import HANDLERS
+from local.emulators import launch as emulators
+from local.emulators.launch import BigQueryEmulator
+from local.provision import spanner_resources
+from local.provision.engine import Provisioned, Resource, provision
+from local.provision.place import Here, LocalEndpoints, ProviderError
+from local.provision.provider import HANDLERS
 from pipeline import clients
 
 HERE_TYPES = {

@@ -6,7 +6,7 @@ import pytest
 
 from bootstrap import roles
 from bootstrap.steps import Stack, steps
-from guardrails.graph import Graph, Node, graph_of
+from graph.resources import Graph, Node, graph_of
 from guardrails.rules import OWN_ROLES, RULES
 
 PROD = Stack(name="prod", project="payment-audit-prod", region="us-east4", number="1")

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from components.config import ROOT
-from guardrails.graph import IMAGE, Graph, graph_of
+from graph.resources import IMAGE, Graph, graph_of
 from support import connection as connections
 
 JOB, SCHEDULE = "gcp:cloudrunv2/job:Job", "gcp:cloudscheduler/job:Job"

@@ -1,7 +1,7 @@
 """dev under the real Pulumi CLI: each test is a life of the stack. The other stacks: test_pulumi_stacks.py.
 
-The provider is ours (`local/plugin.py`) and the cloud a file, so this shows what the program and Pulumi's engine do:
-order, state, secrets, protection, replacement, drift, adoption, interruption. What Google refuses is met only there.
+The provider is ours (`tests/infra/plugin.py`) and the cloud a file, so this shows what the program and Pulumi's engine
+do: order, state, secrets, protection, replacement, drift, adoption, interruption. What Google refuses is met only there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from clone import BREAKS_A_RULE, EMPTY, Clone, wanted
 
-from guardrails.graph import IMAGE, graph_of
+from graph.resources import IMAGE, graph_of
 from guardrails.stores import RETAINED, holds_data
 
 TABLE = "gcp:bigquery/table:Table"

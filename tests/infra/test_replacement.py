@@ -6,8 +6,8 @@ import pulumi_gcp as gcp
 from asked_for import MORE
 
 from components.replacement import BESIDE
-from guardrails.google import import_id
-from guardrails.graph import Graph, Node, graph_of
+from graph.google import import_id
+from graph.resources import Graph, Node, graph_of
 
 
 def clashing(graph: Graph) -> list[str]:

@@ -13,8 +13,8 @@ import pytest
 from apache_beam.runners.worker.data_sampler import DataSampler
 
 from contract.options import NO_EXCEPTION_SAMPLING
+from graph.resources import Graph, graph_of
 from guardrails import iam, rules
-from guardrails.graph import Graph, graph_of
 from guardrails.iam import Grant
 from guardrails.rules import (
     RULES,

@@ -12,7 +12,7 @@ import yaml
 from components.config import ROOT, StackFileError, stack_config
 from components.settings import LAUNCH_OPTIONS, Settings, SettingsError
 from contract import options
-from guardrails.graph import IMAGE, graph_of
+from graph.resources import IMAGE, graph_of
 from pipeline.jobs.settings import SettingsError as LaunchError
 from pipeline.jobs.settings import parse as parse_launch
 

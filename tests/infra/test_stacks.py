@@ -17,9 +17,9 @@ from components.settings import LAUNCH_OPTIONS
 from components.spanner import SchemaOwnerError
 from contract import options, queries, schema, tables
 from delivery import stacks
-from guardrails.google import server_made
-from guardrails.graph import IMAGE, Graph, graph_of
-from guardrails.program import first_cause, run_program
+from graph.google import server_made
+from graph.program import first_cause, run_program
+from graph.resources import IMAGE, Graph, graph_of
 from guardrails.rules import RULES
 
 EXPECTED = Path(__file__).with_name("expected")

@@ -12,7 +12,7 @@ import pytest
 
 from components.outputs import looker_studio
 from contract import queries, schema, tables
-from guardrails.graph import IMAGE, Graph, graph_of
+from graph.resources import IMAGE, Graph, graph_of
 from pipeline.image import template
 
 DATASETS = {tables.PAYMENT_DATASET, tables.AUDIT_LOG_DATASET}

@@ -17,7 +17,7 @@ import pytest
 from google.cloud.dataflow_v1beta3 import ContainerSpec, SDKInfo
 
 from contract.options import OPTIONS, Option
-from guardrails.graph import IMAGE
+from graph.resources import IMAGE
 from pipeline.image import template
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import yaml
 from alerts.catalog import Alert
 from alerts.rules import rule
 from contract.metrics import Metric
-from local.installed import promtool
+from local.machine.installed import promtool
 
 Series = Mapping[str, Sequence[float | None]]
 # What an alert's result carries at a time: the labels of each firing one.

@@ -22,7 +22,7 @@ from alerts.rules import rules
 from alerts.thresholds import Thresholds, Watched, key
 from components.config import ROOT, stack_config
 from contract.metrics import PROBE_METRICS
-from guardrails.graph import Graph, graph_of
+from graph.resources import Graph, graph_of
 
 STACKS = ("dev", "staging", "prod")
 NATIVE = "AuditLatencyFastBurnNative"

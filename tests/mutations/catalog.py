@@ -26,15 +26,15 @@ class Mutation:
 
 
 _PARTITIONS: Final = "pipeline/source/partitions.py"
-_READ: Final = "pipeline/source/read.py"
-_READING: Final = "pipeline/source/reading.py"
+_READ: Final = "pipeline/source/beam_source.py"
+_READING: Final = "pipeline/source/partition_threads.py"
 _QUERY: Final = "pipeline/source/query.py"
 _CHANNELS: Final = "pipeline/channels.py"
 _RECORDS: Final = "pipeline/source/records.py"
 _CHECKS: Final = "pipeline/jobs/checks.py"
 _STREAM: Final = "pipeline/jobs/stream.py"
 _SHARDS: Final = "pipeline/sink/shards.py"
-_FAILURES: Final = "pipeline/failures.py"
+_FAILURES: Final = "pipeline/service_errors.py"
 _ROWS: Final = "pipeline/sink/rows.py"
 _CHANGELOGS: Final = "pipeline/sink/changelogs.py"
 _WRITE: Final = "pipeline/sink/write.py"

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from contract import timestamps
-from local.processes import Process
-from local.state import READY, State
+from local.machine.processes import Process
+from local.machine.state import READY, State
 
 AUDIT = Path(sys.executable).with_name("audit")
 _RESUMES = re.compile(r"generation (\d+), reads from (\S+)\.")

@@ -19,9 +19,9 @@ import pytest
 
 from alerts.promql import select
 from contract import metrics, tables, timestamps
-from local import emulators
-from local.simulator import cards_made
-from local.state import State
+from local.emulators import launch as emulators
+from local.machine.state import State
+from local.traffic.simulator import cards_made
 from support import connection as connections
 from support.promql import Prometheus
 from support.timeline import timeline

@@ -389,7 +389,7 @@ _KNOBS: Final[dict[str, tuple[str, ...]]] = {
 
 
 def arrival(table: str, chunk: Chunk, ids: bool = False) -> dict[str, Any]:
-    """What is recorded of an append: the line of local/bigquery_emulator.py, `time_ns`, and on demand the `ids`."""
+    """What is recorded of an append: the line of `bigquery_launcher.py`, `time_ns`, and on demand the `ids`."""
     batch, names = chunk.batch, chunk.batch.schema.names
     line: dict[str, Any] = {
         "table": table,

@@ -25,10 +25,11 @@ from typing import Any, Final, Self
 import psutil
 
 from contract import schema, tables
-from local import emulators, installed
-from local.emulators import INSTANCE, PROJECT
-from local.processes import Process, group_members
-from local.stack import resume_position
+from local.emulators import launch as emulators
+from local.emulators.launch import INSTANCE, PROJECT
+from local.machine import installed
+from local.machine.processes import Process, group_members
+from local.stack.supervisor import resume_position
 from pipeline.sink.dead_letters import BOTH, DeadLetterQueue
 from pipeline.transforms.keys import KEY_BYTES
 from tests.strict.bigquery import StrictBigQueryProcess

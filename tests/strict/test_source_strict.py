@@ -19,12 +19,12 @@ from contract import timestamps
 from contract.changes import Coordinates
 from contract.timestamps import from_nanos
 from pipeline.clients import spanner_channel
+from pipeline.source.beam_source import ChangeStreamReader
+from pipeline.source.lookup import read_again
+from pipeline.source.partition_threads import QueryRefused, Reading
 from pipeline.source.partitions import PartitionSet
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
-from pipeline.source.read import ChangeStreamReader
-from pipeline.source.reading import QueryRefused, Reading
 from pipeline.source.records import DataChange, ReadPosition
-from pipeline.source.reread import read_again
 from tests.strict.history import SECOND, Change, History, Partition, RandomHistory, product_tables, read_ledger
 from tests.strict.service import StrictSpannerProcess
 from tests.strict.spanner import StrictSpanner
@@ -137,8 +137,8 @@ def test_more_partitions_than_a_connection_takes_streams_are_all_read(readers: l
 def test_a_connection_that_takes_fewer_streams_than_expected_is_found_out(
     readers: list[ChangeStreamReader], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.source.reading._SILENT_SECONDS", 3.0)
-    monkeypatch.setattr("pipeline.source.reading._SILENT_HEARTBEATS", 3)
+    monkeypatch.setattr("pipeline.source.partition_threads._SILENT_SECONDS", 3.0)
+    monkeypatch.setattr("pipeline.source.partition_threads._SILENT_HEARTBEATS", 3)
     made = history(60)
     start = timestamps.now()
     with StrictSpanner(made, max_streams=25) as spanner:
@@ -158,8 +158,8 @@ def test_a_connection_that_takes_fewer_streams_than_expected_is_found_out(
 def test_a_query_that_is_frozen_is_asked_again(
     readers: list[ChangeStreamReader], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.source.reading._SILENT_SECONDS", 3.0)
-    monkeypatch.setattr("pipeline.source.reading._SILENT_HEARTBEATS", 3)
+    monkeypatch.setattr("pipeline.source.partition_threads._SILENT_SECONDS", 3.0)
+    monkeypatch.setattr("pipeline.source.partition_threads._SILENT_HEARTBEATS", 3)
     made = history(3)
     with StrictSpanner(made) as spanner:
         reader = open_reader(spanner, timestamps.now())

@@ -22,7 +22,7 @@ from google.cloud.bigquery_storage_v1 import types
 
 from contract import tables, timestamps
 from contract.changes import Change, Column
-from local.emulators import BigQueryEmulator
+from local.emulators.launch import BigQueryEmulator
 from pipeline import clients
 from pipeline.sink import rows
 from pipeline.sink.changelogs import Changelogs, Destinations

@@ -23,8 +23,8 @@ from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from contract import schema, timestamps
-from local import emulators
-from local.emulators import INSTANCE, PROJECT
+from local.emulators import launch as emulators
+from local.emulators.launch import INSTANCE, PROJECT
 from pipeline.source.query import ChangeStream
 from pipeline.source.records import Child, ChildPartitions, DataChange, Heartbeat, Record, RecordReader, _values
 from tests.strict.history import (

@@ -20,8 +20,8 @@ from rich.console import Console
 from alerts.catalog import alerts
 from alerts.thresholds import Thresholds, Watched
 from contract.changes import REASONS, Coordinates, DeadLetter, Reason
-from local import past
-from local.status import _show_alerts, _show_resources
+from local.monitoring import history as past
+from local.stack.status import _show_alerts, _show_resources
 from pipeline.sink.dead_letters import DeadLetterQueue
 from support.cli import output
 from support.cli import search as search_command
@@ -145,8 +145,8 @@ def test_a_scheduled_run_of_the_probe_writes_its_series_and_says_one_line(
     connection_file.write_text(json.dumps(texts))
     [*_, last] = past.measurements(past.Past(end=datetime(2026, 1, 1, tzinfo=UTC), minutes=2, changes=5))
     written: list[Any] = []
-    monkeypatch.setattr("support.probe.Probe.run", lambda *_: last)
-    monkeypatch.setattr("support.series.write", lambda measurement, _: written.append(measurement))
+    monkeypatch.setattr("probe.measure.Probe.run", lambda *_: last)
+    monkeypatch.setattr("probe.series.write", lambda measurement, _: written.append(measurement))
     ran = audit(connection_file, "probe", "--once", "--write")
     assert ran.exit_code == 0, ran.output
     assert written == [last]

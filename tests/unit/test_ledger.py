@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from local.ledger import Entry, Ledger, read_ledger
+from local.traffic.ledger import Entry, Ledger, read_ledger
 
 
 def entry(number: int) -> Entry:

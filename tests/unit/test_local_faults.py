@@ -17,12 +17,12 @@ from alerts.catalog import alerts
 from alerts.thresholds import Thresholds, Watched
 from components.config import stack_config
 from contract import payments, tables
-from local import faults
-from local.day import Day, GameDayError, Result, stack
-from local.faults import FAULTS, Fault
-from local.gameday import gameday
-from local.monitoring import Firing
-from local.state import State
+from local.gameday import faults
+from local.gameday.command import gameday
+from local.gameday.day import Day, GameDayError, Result, stack
+from local.gameday.faults import FAULTS, Fault
+from local.machine.state import State
+from local.monitoring.launch import Firing
 from pipeline.sink.dead_letters import DeadLetterQueue
 from support.cli.main import main
 
@@ -90,7 +90,7 @@ def test_the_changes_of_a_fault_are_payments_and_poison_is_known_to_be() -> None
 def test_an_alert_that_has_nothing_to_do_with_the_fault_fails_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
     def fires(*names: str) -> None:
         alerts = [Firing(name=name, severity="page", title="", since="", runbook="") for name in names]
-        monkeypatch.setattr("local.day.firing", lambda _: alerts)
+        monkeypatch.setattr("local.gameday.day.firing", lambda _: alerts)
 
     said: list[str] = []
     day = Day(State(Path()), said.append)
@@ -120,10 +120,10 @@ def test_the_alert_that_leads_is_the_first(
     # Each look is some seconds after the one before.
     clock = count(step=5)
     monkeypatch.setattr(
-        "local.day.firing",
+        "local.gameday.day.firing",
         lambda _: [Firing(name=name, severity="page", title="", since="", runbook="") for name in next(seen)],
     )
-    monkeypatch.setattr("local.day.time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
+    monkeypatch.setattr("local.gameday.day.time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
     day, result = Day(State(Path()), lambda _: None), Result(fault=fault.name, leads=fault.leads)
     with nullcontext() if leads else pytest.raises(GameDayError, match="AuditPaymentsNotAudited fired before"):
         day._await_alerts(fault, result, 0)
@@ -136,9 +136,11 @@ class DayOnPaper(Day):
         super().__init__(State(Path()), lambda _: None)
         self.ran: list[str] = []
         clock = count(step=10)
-        monkeypatch.setattr("local.day.time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
-        monkeypatch.setattr("local.day.firing", lambda _: alerts if self.ran else [])
-        monkeypatch.setattr("local.day.watched_since", lambda *_: True)
+        monkeypatch.setattr(
+            "local.gameday.day.time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None)
+        )
+        monkeypatch.setattr("local.gameday.day.firing", lambda _: alerts if self.ran else [])
+        monkeypatch.setattr("local.gameday.day.watched_since", lambda *_: True)
 
     def _audit(self, *command: str) -> subprocess.CompletedProcess[str]:
         self.ran.append(" ".join(command))
@@ -179,7 +181,7 @@ def test_a_page_in_a_normal_hour_fails_it(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_letter_that_was_forgotten_is_discarded_by_its_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     connection = SimpleNamespace(dead_letter_directory=str(tmp_path))
-    monkeypatch.setattr("local.day.connections", SimpleNamespace(load=lambda _: connection))
+    monkeypatch.setattr("local.gameday.day.connections", SimpleNamespace(load=lambda _: connection))
     day = DayOnPaper(monkeypatch, [])
     fault = faults.named("letter-forgotten")
     assert fault.letter
@@ -199,7 +201,7 @@ def test_a_day_that_is_ended_while_its_stack_starts_takes_it_down(
         if command[2] == "up":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("local.day.subprocess.run", run)
+    monkeypatch.setattr("local.gameday.day.subprocess.run", run)
     with pytest.raises(KeyboardInterrupt), stack(State(tmp_path), lambda _: None, ()):
         pass
     assert ran == ["up", "down"]
@@ -236,8 +238,8 @@ def test_one_who_waits_long_is_told_for_what(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_slow_process_stands_still_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("local.day._FROZEN_SECONDS", 0.001)
-    monkeypatch.setattr("local.day._THAWED_SECONDS", 0.001)
+    monkeypatch.setattr("local.gameday.day._FROZEN_SECONDS", 0.001)
+    monkeypatch.setattr("local.gameday.day._THAWED_SECONDS", 0.001)
     day = DayOnPaper(monkeypatch, [])
     with day._slowed("bigquery-emulator"):
         while len(day.ran) < 4:

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from contract.changes import Coordinates, DeadLetter, Reason
-from local.figures import Figures, Latency, dead_letters, unreadable
-from local.state import State
-from local.view import View, _spark
+from local.machine.state import State
+from local.stack.figures import Figures, Latency, dead_letters, unreadable
+from local.stack.view import View, _spark
 from pipeline.sink.dead_letters import DeadLetterQueue
 from support.dead_letters import all_letters
 

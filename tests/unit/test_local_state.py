@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from local.processes import Process, group_members, started_at
-from local.state import READY, Account, State, alive, read_json, write_json
+from local.machine.processes import Process, group_members, started_at
+from local.machine.state import READY, Account, State, alive, read_json, write_json
 
 
 def test_a_process_counts_as_alive_only_with_its_own_start_time() -> None:

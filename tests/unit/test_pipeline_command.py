@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
 
-from local.engine import Provisioned
-from local.stack import pipeline_command
+from local.provision.engine import Provisioned
+from local.stack.supervisor import pipeline_command
 
 
 def test_the_job_is_not_ended_by_beam_s_patience() -> None:

@@ -19,11 +19,11 @@ from contract.metrics import LATENCY_BUCKETS
 from pipeline.source.partitions import PartitionSet
 from pipeline.source.records import Child, ChildPartitions, DataChange, Mod, Record
 from pipeline.transforms.filter import Ignored
-from support import series
-from support.committed import Commit, Window, changes_before, count
+from probe import series
+from probe.committed import Commit, Window, changes_before, count
+from probe.measure import Measurement, arrivals_query
+from probe.state import Span, Totals, Waiting, WaitingWindow, look_again, open_window
 from support.connection import Connection
-from support.probe import Measurement, arrivals_query
-from support.probe_state import Span, Totals, Waiting, WaitingWindow, look_again, open_window
 
 START = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 SPAN = Span(START, START + timedelta(minutes=1))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from local.processes import Process, ProcessError, end_group, group_members, started_at
+from local.machine.processes import Process, ProcessError, end_group, group_members, started_at
 
 # A process with a child, as the pipeline has Prism.
 FAMILY = ["sh", "-c", "sleep 600 & echo up; sleep 601"]
@@ -96,7 +96,7 @@ def test_a_killed_parent_leaves_nothing_behind(tmp_path: Path) -> None:
     program = f"""
 import time
 from pathlib import Path
-from local.processes import Process
+from local.machine.processes import Process
 kept = Process.start("kept", {FAMILY!r}, log=Path({str(tmp_path / "kept")!r}))
 ended = Process.start("ended", {FAMILY!r}, log=Path({str(tmp_path / "ended")!r}))
 ended.stop()

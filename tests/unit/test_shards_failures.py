@@ -16,8 +16,8 @@ from google.rpc import status_pb2
 
 from contract import tables
 from contract.changes import Column, Reason
-from pipeline import failures
-from pipeline.failures import Action
+from pipeline import service_errors as failures
+from pipeline.service_errors import Action
 from pipeline.sink.changelogs import LAG_SECONDS, NotReady
 from pipeline.sink.connection import REQUEST_BYTES
 from pipeline.sink.dead_letters import decode, encode

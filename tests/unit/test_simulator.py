@@ -11,8 +11,8 @@ from stdnum import luhn
 from contract.payments import EXPECTED_TRANSITIONS, PAYMENT_STATES
 from contract.schema import tables
 from contract.tables import AUDIT_LOG_TABLE, PAYMENT_TABLE
-from local.cast import DEVICES, spellings
-from local.simulator import Mutation, Operation, Simulator, cards_made
+from local.traffic.sample_data import DEVICES, spellings
+from local.traffic.simulator import Mutation, Operation, Simulator, cards_made
 from pipeline.transforms.cards import find_cards, is_card
 
 SEED = 7

@@ -15,11 +15,12 @@ from apache_beam.io.unbounded_source import _ReadFromUnboundedSourceDoFn, _Unbou
 from apache_beam.runners.sdf_utils import RestrictionTrackerView, ThreadsafeRestrictionTracker
 
 from pipeline.channels import StreamingCall
-from pipeline.source import read, reading
+from pipeline.source import beam_source as read
+from pipeline.source import partition_threads as reading
+from pipeline.source.beam_source import ChangeStreamReader, ChangeStreamSource, PartitionSetMark
+from pipeline.source.partition_threads import DataChange, Ended, Failed, PartitionReaders, Reading, pause
 from pipeline.source.partitions import PartitionSet
 from pipeline.source.query import ChangeStream
-from pipeline.source.read import ChangeStreamReader, ChangeStreamSource, PartitionSetMark
-from pipeline.source.reading import DataChange, Ended, Failed, PartitionReaders, Reading, pause
 from pipeline.source.records import Child, ChildPartitions, Heartbeat, Mod, ReadPosition
 from tests.unit.test_partitions import at, change
 

@@ -1,0 +1,172 @@
+"""Starts the BigQuery emulator (`local-bigquery`): REST and the Storage Write API, on loopback.
+
+It runs in an environment of its own (Python 3.13, newer Arrow and Protobuf than Beam's) and without a network: the two
+DuckDB extensions that it would download are loaded from their wheels.
+
+    python -m bigquery_launcher --rest 9050 --grpc 9060 --data DIR --project audit-local
+
+Prints `READY` when both ports answer; ends on SIGTERM. With `--arrivals FILE` it writes one JSON line for each append
+that queries can see, so that latency is measured where it counts without a query, which is slow here:
+
+    {"table": "payment_audit.audit_logs", "stamp": …, "rows": 2, "queryable_at": …, "latencies_ms": [212, 209]}
+
+`stamp` is the rows' `_metadata_big_query_commit_timestamp`, `latencies_ms` the time from each row's Spanner commit.
+"""
+
+import argparse
+import datetime
+import importlib
+import json
+import pathlib
+import signal
+import sys
+import threading
+from typing import Any
+
+import duckdb
+
+EXTENSIONS = ("spatial", "ducklake")
+STAMP = "_metadata_big_query_commit_timestamp"
+COMMIT = "_metadata_spanner_commit_timestamp"
+
+
+def _extensions_from_wheels(directory: pathlib.Path) -> None:
+    """Puts the two DuckDB extensions where DuckDB looks for them, and points every connection there."""
+    [(version, platform)] = duckdb.sql(
+        "SELECT library_version, (SELECT platform FROM pragma_platform()) FROM pragma_version()"
+    ).fetchall()
+    home = directory / version / platform
+    home.mkdir(parents=True, exist_ok=True)
+    for name in EXTENSIONS:
+        package = importlib.import_module(f"duckdb_extension_{name}")
+        wheel = next(pathlib.Path(next(iter(package.__path__))).rglob("*.duckdb_extension"))
+        link = home / wheel.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(wheel)
+
+    connect = duckdb.connect
+
+    def connect_offline(*args: Any, **kwargs: Any) -> Any:
+        config = dict(kwargs.pop("config", None) or {})
+        # DuckDB 1.5 takes the time zone only once the connection stands.
+        time_zone = config.pop("TimeZone", None)
+        config["extension_directory"] = str(directory)
+        connection = connect(*args, config=config, **kwargs)
+        if time_zone:
+            connection.execute(f"SET TimeZone='{time_zone}'")
+        for name in EXTENSIONS:
+            connection.execute(f"LOAD {name}")
+        return connection
+
+    duckdb.connect = connect_offline
+
+
+def _append_at_an_offset_atomically() -> None:
+    """The emulator looks at the offset, inserts, and only then counts: two appends at one offset both land, and so does
+    one beside a finalize. BigQuery does each as one step, which is what exactly-once rests on."""
+    from local_bigquery.grpc import write
+
+    append, finalize = write._append, write.finalize
+    locks: dict[str, threading.Lock] = {}
+
+    def append_alone(stream: Any, rows: list[dict[str, Any]], offset: int | None) -> Any:
+        with locks.setdefault(stream.name, threading.Lock()):
+            return append(stream, rows, offset)
+
+    def finalize_alone(request: Any) -> Any:
+        with locks.setdefault(request.name, threading.Lock()):
+            return finalize(request)
+
+    write._append, write.finalize = append_alone, finalize_alone
+
+
+def _take_requests_of_ten_megabytes() -> None:
+    """gRPC takes messages of 4 MiB unless told otherwise; BigQuery takes requests of 10 MB."""
+    from local_bigquery.grpc import server
+
+    made = server.grpc.server
+    server.grpc.server = lambda pool: made(pool, options=[("grpc.max_receive_message_length", 10 * 1024 * 1024)])
+
+
+def _record_arrivals(file: pathlib.Path) -> None:
+    """Writes a line to `file` after each insert that the Storage Write API has made visible."""
+    from local_bigquery.grpc import write
+
+    insert = write._insert
+    out = file.open("a", buffering=1)
+
+    def insert_and_record(stream: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        errors: list[dict[str, Any]] = insert(stream, rows)
+        if rows and not errors:
+            _, dataset, table = stream.table
+            out.write(json.dumps(arrival(f"{dataset}.{table}", rows, datetime.datetime.now(datetime.UTC))) + "\n")
+        return errors
+
+    write._insert = insert_and_record
+
+
+def arrival(table: str, rows: list[dict[str, Any]], queryable_at: datetime.datetime) -> dict[str, Any]:
+    """What is recorded of an append: counts and times, nothing of a payment."""
+    commits = (_time(row[COMMIT]) for row in rows if row.get(COMMIT))
+    return {
+        "table": table,
+        "stamp": rows[0].get(STAMP),
+        "rows": len(rows),
+        "queryable_at": queryable_at.isoformat(),
+        "latencies_ms": [round((queryable_at - commit).total_seconds() * 1000) for commit in commits],
+    }
+
+
+def _time(value: Any) -> datetime.datetime:
+    """A TIMESTAMP of an appended row: ISO text from Arrow, microseconds since 1970 from protobuf."""
+    if str(value).lstrip("-").isdigit():
+        return datetime.datetime.fromtimestamp(int(value) / 1e6, datetime.UTC)
+    return datetime.datetime.fromisoformat(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rest", type=int, required=True)
+    parser.add_argument("--grpc", type=int, required=True)
+    parser.add_argument("--data", type=pathlib.Path, required=True)
+    parser.add_argument("--project", required=True)
+    parser.add_argument("--arrivals", type=pathlib.Path)
+    args = parser.parse_args()
+
+    _extensions_from_wheels(args.data / "extensions")
+    _append_at_an_offset_atomically()
+    _take_requests_of_ten_megabytes()
+    import uvicorn
+    from local_bigquery import app
+    from local_bigquery.grpc import server
+    from local_bigquery.settings import settings
+
+    args.data.mkdir(parents=True, exist_ok=True)
+    settings.data_dir = args.data
+    settings.default_project_id = args.project
+    settings.gcs_local_root = args.data / "gcs"
+    if args.arrivals:
+        _record_arrivals(args.arrivals)
+    storage, _ = server.start("127.0.0.1", args.grpc)
+    rest = uvicorn.Server(
+        uvicorn.Config(getattr(app, "app", app), host="127.0.0.1", port=args.rest, log_level="warning")
+    )
+    thread = threading.Thread(target=rest.run, daemon=True)
+    thread.start()
+    while not rest.started:
+        if not thread.is_alive():
+            sys.exit(f"BigQuery emulator: port {args.rest} could not be opened.")
+        thread.join(0.01)
+    print("READY", flush=True)
+
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    ended.wait()
+    rest.should_exit = True
+    thread.join(5)
+    storage.stop(None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""The faults of the game days: what is broken, which alerts must tell, and what the runbook does about it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import Final
+
+from contract import schema, timestamps
+from contract.changes import Coordinates, DeadLetter, Reason
+from contract.tables import PAYMENT_TABLE
+from local.traffic.simulator import COMMIT_TIMESTAMP, Mutation
+
+# A command of `audit`, as the runbook prints it.
+Command = tuple[str, ...]
+# The commits that a fault makes, each a list of modifications.
+Commits = Iterator[list[Mutation]]
+
+# A Status that no traffic has; the local stack's config gives it a limit of a minute.
+STUCK_STATUS: Final = "WAITING_FOR_BANK"
+_POISONED: Final = 60
+_FAILED: Final = 600
+# More than half of the seven days that Spanner keeps its change records.
+_FORGOTTEN: Final = timedelta(days=4)
+# In a runbook's command: the dead letter in question.
+LETTER: Final = "<ID>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One fault. `leads` fires first and is the page to open, `fires` are all that must, `may` what rightly may too.
+
+    `minutes` is how long it may take until all of it fires, `resolves` until none fires. `slow` is a process that
+    answers only now and then, until the mitigation; `schema` is DDL of the source, `schema_mend` what takes it back;
+    `letter` is one that was set aside. `waits_for` names the capability without which it cannot be tried. `stack` are
+    options that its stack is started with: it then needs one of its own.
+    """
+
+    name: str
+    title: str
+    leads: str
+    fires: frozenset[str]
+    may: frozenset[str] = frozenset()
+    minutes: int = 15
+    resolves: int = 20
+    inject: tuple[Command, ...] = ()
+    commits: Callable[[], Commits] | None = None
+    mitigate: tuple[Command, ...] = ()
+    mend: Callable[[list[Mutation]], Commits] | None = None
+    slow: str = ""
+    schema: tuple[str, ...] = ()
+    schema_mend: tuple[str, ...] = ()
+    letter: Callable[[], DeadLetter] | None = None
+    stack: tuple[str, ...] = ()
+    waits_for: str = ""
+
+    @property
+    def runbook(self) -> str:
+        return f"runbooks/{self.leads}.md"
+
+
+def _payment(puid: str, kind: str, status: str, **values: str | None) -> Mutation:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    row = {"PUID": puid, "Action": "GAME_DAY", "Timestamp": now, "Status": status, "UpdatedAt": COMMIT_TIMESTAMP}
+    return Mutation(
+        table=PAYMENT_TABLE,
+        kind="insert" if kind == "INSERT" else "update",
+        values={**row, **values},
+        mod_type="INSERT" if kind == "INSERT" else "UPDATE",
+        dead_letter="CustomerId" in values,
+    )
+
+
+def _stuck() -> Commits:
+    yield [_payment(str(uuid.uuid4()), "INSERT", STUCK_STATUS, Region="us-central1")]
+
+
+def _moved(made: list[Mutation]) -> Commits:
+    for puid in {mutation.puid for mutation in made}:
+        yield [_payment(puid, "UPDATE", "SETTLED")]
+
+
+def _failures() -> Commits:
+    for _ in range(_FAILED):
+        yield [_payment(str(uuid.uuid4()), "INSERT", "FAILED", Region="us-central1")]
+
+
+def _poison() -> Commits:
+    for _ in range(_POISONED):
+        # The test number of every card network's documentation, where an identifier has to be.
+        yield [_payment(str(uuid.uuid4()), "INSERT", "INITIATED", CustomerId="4111111111111111")]
+
+
+def _forgotten() -> DeadLetter:
+    at = timestamps.from_datetime(datetime.now(UTC) - _FORGOTTEN)
+    stream = next(name for name, tables in schema.change_streams().items() if PAYMENT_TABLE in tables)
+    return DeadLetter(
+        coordinates=Coordinates(stream, PAYMENT_TABLE, at, uuid.uuid4().hex, "00000000", 0),
+        step="write",
+        reason=Reason.REJECTED,
+        message="A game day: nobody has decided on this letter for four days.",
+        attempts=5,
+        first_failed_at=at,
+        last_failed_at=at,
+    )
+
+
+_OUTAGE: Final = frozenset({"AuditPaymentsNotAudited", "AuditThroughputStalled"})
+_LATE: Final = frozenset({"AuditLatencyFastBurn", "AuditThroughputBurn", "AuditThroughputDeficit", *_OUTAGE})
+_DEAD: Final = frozenset({"CardNumberFound", "AuditDlqGrowth", "AuditLatencyFastBurn", "AuditThroughputBurn"})
+
+FAULTS: Final = (
+    Fault(
+        name="pipeline-stopped",
+        title="the pipeline is gone, and nothing starts it again",
+        leads="AuditThroughputBurn",
+        fires=frozenset({"AuditThroughputBurn", "AuditPaymentsNotAudited"}),
+        may=_LATE,
+        inject=(("local", "stop", "pipeline"),),
+        mitigate=(("local", "start", "pipeline"),),
+    ),
+    Fault(
+        name="pipeline-stalled",
+        title="the pipeline hangs: it is there, and does nothing",
+        leads="AuditThroughputBurn",
+        fires=frozenset({"AuditThroughputBurn", "AuditThroughputDeficit", *_OUTAGE}),
+        may=_LATE,
+        inject=(("local", "freeze", "pipeline"),),
+        # A job that hangs is replaced, not woken.
+        mitigate=(("local", "stop", "pipeline"), ("local", "start", "pipeline")),
+    ),
+    Fault(
+        name="bigquery-down",
+        title="BigQuery does not answer",
+        leads="AuditThroughputBurn",
+        fires=frozenset({"AuditThroughputBurn", "AuditPaymentsNotAudited"}),
+        may=_LATE,
+        inject=(("local", "freeze", "bigquery-emulator"),),
+        # It is Google's to mend: the pipeline waits and goes on.
+        mitigate=(("local", "thaw", "bigquery-emulator"),),
+    ),
+    Fault(
+        name="slow-sink",
+        title="BigQuery answers now and then: everything arrives, and late",
+        leads="AuditLatencyFastBurn",
+        fires=frozenset({"AuditLatencyFastBurn"}),
+        may=frozenset({"AuditThroughputBurn", "AuditThroughputDeficit"}),
+        minutes=25,
+        slow="bigquery-emulator",
+        mitigate=(("local", "thaw", "bigquery-emulator"),),
+    ),
+    Fault(
+        name="column-added",
+        title="a service adds a column that nobody has classified",
+        leads="UnclassifiedColumn",
+        fires=frozenset({"UnclassifiedColumn"}),
+        schema=(f"ALTER TABLE {PAYMENT_TABLE} ADD COLUMN GameDay STRING(20)",),
+        # Nobody wrote to it yet: its service takes it back, and classifies it first.
+        schema_mend=(f"ALTER TABLE {PAYMENT_TABLE} DROP COLUMN GameDay",),
+    ),
+    Fault(
+        name="payment-stuck",
+        title="a payment stands in a Status for too long",
+        leads="PaymentsStuckInState",
+        fires=frozenset({"PaymentsStuckInState"}),
+        commits=_stuck,
+        # Its service moves it on.
+        mend=_moved,
+    ),
+    Fault(
+        name="probe-stopped",
+        title="nobody measures any more",
+        leads="AuditProbeSilent",
+        fires=frozenset({"AuditProbeSilent"}),
+        inject=(("local", "stop", "probe"),),
+        mitigate=(("local", "start", "probe"),),
+    ),
+    Fault(
+        name="payments-fail",
+        title="a burst of failed payments",
+        leads="PaymentFailureRateHigh",
+        fires=frozenset({"PaymentFailureRateHigh"}),
+        may=frozenset({"AuditLatencyFastBurn"}),
+        minutes=10,
+        commits=_failures,
+    ),
+    Fault(
+        name="poison-records",
+        title="changes that cannot be audited: a card number where an identifier has to be",
+        leads="AuditRecordFailureRateHigh",
+        fires=frozenset({"AuditRecordFailureRateHigh", "CardNumberFound", "AuditDlqGrowth"}),
+        may=_DEAD,
+        commits=_poison,
+        # CardNumberFound looks at the last hour: security comes even when it was only one, and is over.
+        resolves=75,
+    ),
+    Fault(
+        name="letter-forgotten",
+        title="a dead letter of four days ago, on which nobody has decided",
+        leads="AuditRetentionClock",
+        fires=frozenset({"AuditRetentionClock", "AuditDlqUnresolved"}),
+        letter=_forgotten,
+        mitigate=(("dead-letters", "discard", LETTER),),
+    ),
+    Fault(
+        name="load-above-design",
+        title="more changes than the service was built for",
+        leads="AuditLoadAboveDesign",
+        fires=frozenset({"AuditLoadAboveDesign"}),
+        minutes=30,
+        # The fault is the traffic itself, above a design load that this machine can exceed. It ends with the traffic.
+        stack=("--design-tps=2",),
+        mitigate=(("local", "stop", "traffic"),),
+    ),
+    Fault(
+        name="row-deleted",
+        title="a row is deleted from BigQuery behind its back",
+        leads="AuditValidationMismatch",
+        fires=frozenset({"AuditValidationMismatch"}),
+        waits_for="validation, which compares what has already arrived",
+    ),
+    Fault(
+        name="row-missing",
+        title="a change is lost for good, and is repaired by replay",
+        leads="AuditValidationMismatch",
+        fires=frozenset({"AuditValidationMismatch"}),
+        waits_for="replay",
+    ),
+)
+
+
+def names() -> tuple[str, ...]:
+    """Every fault, in the order of the list."""
+    return tuple(fault.name for fault in FAULTS)
+
+
+def named(name: str) -> Fault:
+    """A fault by its name."""
+    return next(fault for fault in FAULTS if fault.name == name)
+
+
+def expected() -> frozenset[str]:
+    """Every alert that some game day must see fire."""
+    return frozenset(chain.from_iterable(fault.fires for fault in FAULTS if not fault.waits_for))

@@ -1,0 +1,260 @@
+"""A provider plugin for the real Pulumi CLI, in place of Google's own: the program `pulumi-resource-gcp` on PATH.
+
+What it makes is kept in a file (`tests/infra/cloud.py`); what has an emulator is also made there, by the handlers that
+the local stack uses (`local/provision/provider.py`), where the endpoints of one are given. It proves the program and
+the engine: order, state, secrets, protection, replacement, refresh, adoption, interruption. It does not check what Google's
+provider and Google's services check.
+
+    AUDIT_PLUGIN_CLOUD=FILE [AUDIT_PLUGIN_SPANNER=HOST:PORT AUDIT_PLUGIN_BIGQUERY=URL] pulumi-resource-gcp
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent import futures
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from google.protobuf import empty_pb2, json_format, struct_pb2
+from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
+
+from graph.google import import_id, looked_up, server_made
+from tests.infra.cloud import Cloud, Refused, replacing
+
+NAME: Final = "pulumi-resource-gcp"
+_VERSION: Final = "10.2.0"
+# Pulumi's word for a value that is not known before the resource is made.
+_UNKNOWN: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+_TABLE: Final = "gcp:bigquery/table:Table"
+_GET_TABLE: Final = "gcp:bigquery/getTable:getTable"
+_LARGE: Final = [("grpc.max_receive_message_length", 400 << 20)]
+
+
+class Google(provider_pb2_grpc.ResourceProviderServicer):
+    """Google's provider, as far as the engine sees it. Method names are the protocol's."""
+
+    def __init__(self, cloud: Cloud, emulators: Emulators) -> None:
+        self._cloud = cloud
+        self._emulators = emulators
+        self._project = ""
+
+    # ------------------------------------------------------------------ the provider itself
+
+    def GetPluginInfo(self, request: Any, context: Any) -> Any:
+        return plugin_pb2.PluginInfo(version=_VERSION)
+
+    def Handshake(self, request: Any, context: Any) -> Any:
+        return provider_pb2.ProviderHandshakeResponse()
+
+    def CheckConfig(self, request: Any, context: Any) -> Any:
+        return provider_pb2.CheckResponse(inputs=request.news)
+
+    def DiffConfig(self, request: Any, context: Any) -> Any:
+        return _difference(_plain(request.old_inputs), _plain(request.news), lambda old, new: [])
+
+    def Configure(self, request: Any, context: Any) -> Any:
+        self._project = _plain(request.args).get("project", "")
+        return provider_pb2.ConfigureResponse(supportsPreview=True)
+
+    def Cancel(self, request: Any, context: Any) -> Any:
+        return empty_pb2.Empty()
+
+    def Invoke(self, request: Any, context: Any) -> Any:
+        inputs = _plain(request.args)
+        answer = self._table(inputs) if request.tok == _GET_TABLE else looked_up(request.tok)
+        if not answer:
+            table = f"{inputs['project']}:{inputs['datasetId']}.{inputs['tableId']}"
+            context.abort(grpc.StatusCode.NOT_FOUND, f"googleapi: Error 404: Not found: Table {table}, notFound")
+        return provider_pb2.InvokeResponse(**{"return": _struct(answer)})
+
+    def _table(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A table as it is now, columns of the job's own among them; empty where there is none."""
+        if self._emulators.given:
+            return self._emulators.look(inputs["project"], _GET_TABLE, inputs)
+        id = import_id(inputs["project"], _TABLE, inputs) or ""
+        return self._cloud.read(inputs["project"], _TABLE, id) or {}
+
+    # ------------------------------------------------------------------ its resources
+
+    def Check(self, request: Any, context: Any) -> Any:
+        return provider_pb2.CheckResponse(inputs=request.news)
+
+    def Diff(self, request: Any, context: Any) -> Any:
+        kind = _kind(request.urn)
+        return _difference(_plain(request.old_inputs), _plain(request.news), lambda old, new: replacing(kind, old, new))
+
+    def Create(self, request: Any, context: Any) -> Any:
+        kind, name, inputs = _kind(request.urn), _name(request.urn), _plain(request.properties)
+        made = self._made(kind, name, inputs)
+        if request.preview:
+            unknown = {key: _UNKNOWN for key in made if key not in inputs and key != "id"}
+            return provider_pb2.CreateResponse(properties=_struct({**inputs, **unknown}))
+        self._cloud.wait_if_held(f"before {name}")
+        with _refusals(context):
+            self._cloud.create(self._project, kind, made["id"], inputs)
+        self._emulators.make(self._project, kind, name, inputs)
+        self._cloud.wait_if_held(f"after {name}")
+        return provider_pb2.CreateResponse(id=made["id"], properties=_struct({**inputs, **made}))
+
+    def Read(self, request: Any, context: Any) -> Any:
+        kind, name = _kind(request.urn), _name(request.urn)
+        inputs = self._cloud.read(self._project, kind, request.id)
+        if inputs is None:
+            return provider_pb2.ReadResponse()
+        made = {**self._made(kind, name, inputs), "id": request.id}
+        return provider_pb2.ReadResponse(id=request.id, inputs=_struct(inputs), properties=_struct({**inputs, **made}))
+
+    def Update(self, request: Any, context: Any) -> Any:
+        kind, name, inputs = _kind(request.urn), _name(request.urn), _plain(request.news)
+        if not request.preview:
+            with _refusals(context):
+                self._cloud.update(self._project, kind, request.id, inputs)
+            self._emulators.make(self._project, kind, name, inputs)
+        return provider_pb2.UpdateResponse(properties=_struct({**inputs, **self._made(kind, name, inputs)}))
+
+    def Delete(self, request: Any, context: Any) -> Any:
+        kind, name = _kind(request.urn), _name(request.urn)
+        inputs = self._cloud.read(self._project, kind, request.id)
+        with _refusals(context):
+            self._cloud.delete(self._project, kind, request.id)
+        if inputs is not None:
+            self._emulators.take_away(self._project, kind, name, inputs)
+        return empty_pb2.Empty()
+
+    def _made(self, kind: str, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return server_made(self._project, kind, name, inputs)
+
+
+@contextlib.contextmanager
+def _refusals(context: Any) -> Iterator[None]:
+    """What the cloud refuses is the call's error, so the engine reports it with the resource."""
+    try:
+        yield
+    except Refused as refused:
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(refused))
+
+
+class Emulators:
+    """The emulators, behind the handlers of the local stack. Where no endpoint is given, nothing is really made."""
+
+    def __init__(self, folder: Path, spanner: str, bigquery: str) -> None:
+        self._folder, self._spanner, self._bigquery = folder, spanner, bigquery
+        self._lock = threading.Lock()
+
+    @property
+    def given(self) -> bool:
+        return bool(self._spanner and self._bigquery)
+
+    def look(self, project: str, function: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What an emulator answers to a question of the program; empty where there is no such thing."""
+        from local.provision.provider import LOOKUPS
+
+        with self._lock:
+            return LOOKUPS[function](self._here(project), inputs)
+
+    def make(self, project: str, kind: str, name: str, inputs: Mapping[str, Any]) -> None:
+        """Creates it, or makes of what is there what is asked for."""
+        for handler, here in self._handlers(project, kind):
+            there = handler.read(here, name, inputs)
+            if there is None:
+                handler.create(here, name, inputs)
+            else:
+                handler.update(here, name, inputs, there)
+
+    def take_away(self, project: str, kind: str, name: str, inputs: Mapping[str, Any]) -> None:
+        for handler, here in self._handlers(project, kind):
+            if handler.read(here, name, inputs) is not None:
+                handler.delete(here, name, inputs)
+
+    def _handlers(self, project: str, kind: str) -> Iterator[tuple[Any, Any]]:
+        """The kind's handler, if it has one, and the place that it works on."""
+        if not self.given:
+            return
+        # The clients take seconds to import, and most runs have no emulator.
+        from local.provision.provider import HANDLERS
+
+        if kind in HANDLERS:
+            with self._lock:
+                yield HANDLERS[kind], self._here(project)
+
+    def _here(self, project: str) -> Any:
+        from local.provision.place import Here, LocalEndpoints
+
+        endpoints = LocalEndpoints(spanner=self._spanner, bigquery=self._bigquery, bigquery_storage="")
+        return Here(project=project, folder=self._folder, endpoints=endpoints)
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], replaces: Any) -> Any:
+    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    replacing_keys = replaces(old, new)
+    kinds = provider_pb2.PropertyDiff
+    detail = {
+        key: kinds(kind=kinds.Kind.UPDATE_REPLACE if key in replacing_keys else kinds.Kind.UPDATE, inputDiff=True)
+        for key in changed
+    }
+    some, none = provider_pb2.DiffResponse.DiffChanges.DIFF_SOME, provider_pb2.DiffResponse.DiffChanges.DIFF_NONE
+    return provider_pb2.DiffResponse(
+        changes=some if changed else none,
+        diffs=changed,
+        replaces=replacing_keys,
+        detailedDiff=detail,
+        hasDetailedDiff=True,
+    )
+
+
+def _kind(urn: str) -> str:
+    """The resource's own type; before it stand those of its parents."""
+    return urn.split("::")[2].rpartition("$")[2]
+
+
+def _name(urn: str) -> str:
+    return urn.split("::", 3)[3]
+
+
+def _plain(struct: Any) -> dict[str, Any]:
+    return dict(json_format.MessageToDict(struct))
+
+
+def _struct(values: Mapping[str, Any]) -> Any:
+    struct = struct_pb2.Struct()
+    struct.update(dict(values))
+    return struct
+
+
+def install(folder: Path, *, python: str = sys.executable) -> Path:
+    """Puts the plugin's program into a folder, for PATH."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / NAME
+    program.write_text(f'#!/bin/sh\nexec "{python}" -m tests.infra.plugin "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+def _end_with(parent: int) -> None:
+    """A CLI that is killed says nothing: its plugin must not stay."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+
+
+def main() -> None:
+    file = Path(os.environ["AUDIT_PLUGIN_CLOUD"])
+    spanner, bigquery = os.environ.get("AUDIT_PLUGIN_SPANNER", ""), os.environ.get("AUDIT_PLUGIN_BIGQUERY", "")
+    emulators = Emulators(file.parent / "machine", spanner, bigquery)
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), options=_LARGE)
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(Google(Cloud(file), emulators), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(port, flush=True)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    main()
