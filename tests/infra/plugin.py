@@ -2,8 +2,8 @@
 
 What it makes is kept in a file (`tests/infra/cloud.py`); what has an emulator is also made there, by the handlers that
 the local stack uses (`local/provision/provider.py`), where the endpoints of one are given. It proves the program and
-the engine: order, state, secrets, protection, replacement, refresh, adoption, interruption. It does not check what Google's
-provider and Google's services check.
+the engine: order, state, secrets, protection, replacement, refresh, adoption, interruption. It does not check what
+Google's provider and services check.
 
     AUDIT_PLUGIN_CLOUD=FILE [AUDIT_PLUGIN_SPANNER=HOST:PORT AUDIT_PLUGIN_BIGQUERY=URL] pulumi-resource-gcp
 """

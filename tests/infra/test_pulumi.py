@@ -1,7 +1,8 @@
 """dev under the real Pulumi CLI: each test is a life of the stack. The other stacks: test_pulumi_stacks.py.
 
 The provider is ours (`tests/infra/plugin.py`) and the cloud a file, so this shows what the program and Pulumi's engine
-do: order, state, secrets, protection, replacement, drift, adoption, interruption. What Google refuses is met only there.
+do: order, state, secrets, protection, replacement, drift, adoption, interruption. What Google refuses is met only
+there.
 """
 
 from __future__ import annotations
