@@ -5,8 +5,8 @@
 BIN := .venv/bin
 # An image may set it. Then each process of a test compiles Beam and Google's clients anew: 4 seconds of CPU a process.
 unexport PYTHONDONTWRITEBYTECODE
-# make run DURATION=120 TPS=50 SEED=1
-RUN := $(if $(DURATION),--duration $(DURATION)) $(if $(TPS),--tps $(TPS)) $(if $(SEED),--seed $(SEED))
+# make run DURATION=120 TPS=50 SEED=1 TABLES=tables.toml
+RUN := $(if $(DURATION),--duration $(DURATION)) $(if $(TPS),--tps $(TPS)) $(if $(SEED),--seed $(SEED)) $(if $(TABLES),--tables $(TABLES))
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ setup: ## Install all that the rest needs (once; 2 to 4 minutes where Prism must
 pulumi: ## The Pulumi CLI for the tests: found on PATH, or built (once; about 10 minutes of CPU)
 	@local/setup.sh pulumi
 
-run: setup ## Run the whole service here, with traffic: make run [DURATION=seconds] [TPS=50] [SEED=1]
+run: setup ## Run the whole service here, with traffic: make run [DURATION=seconds] [TPS=50] [SEED=1] [TABLES=file]
 	@$(BIN)/audit local run $(RUN)
 
 down: setup ## End what runs in the background (after audit local up)

@@ -25,6 +25,7 @@ from bench.results import keep, machine
 from bench.sampling import profiled
 from contract import payments, tables
 from contract.changes import Change, StepError
+from contract.watched import WatchedTables
 from pipeline.sink import rows
 from pipeline.sink.changelogs import Changelogs, Destinations, schema_field
 from pipeline.sink.shards import Shard, SinkClients, StreamPosition
@@ -58,11 +59,14 @@ class Round:
         self.cpu[name] += time.process_time() - began
 
 
+WATCHED: Final = WatchedTables.load()
+
+
 class Chain:
     """The steps of the job with their settings, as a worker holds them: made once, used for every record."""
 
     def __init__(self) -> None:
-        self._masker = Masker(MaskingKeys({"v1": bytes(range(KEY_BYTES))}), new_columns="hold")
+        self._masker = Masker(MaskingKeys({"v1": bytes(range(KEY_BYTES))}), WATCHED, new_columns="hold")
         self._states = payments.PAYMENT_STATES
         self._ignored = Ignored.parse()
         self._readers: dict[str, RecordReader] = {}
@@ -98,7 +102,7 @@ class Chain:
         with result.stage("mask"):
             changes = self._each(changes, self._masker.mask, result)
         with result.stage("enrich"):
-            changes = self._each(changes, lambda change: enrich(change, self._states), result)
+            changes = self._each(changes, lambda change: enrich(change, WATCHED.of(change.table), self._states), result)
         with result.stage("filter"):
             changes = [change for change in changes if is_kept(change, self._ignored)]
         with result.stage("encode"):
@@ -128,7 +132,7 @@ class Chain:
             groups[change.table, change.columns].append(change)
         encoded, failed = [], 0
         for group in groups.values():
-            batch, faults = rows.encode(group)
+            batch, faults = rows.encode(group, WATCHED.of(group[0].table))
             failed += len(faults)
             if batch is not None:
                 encoded.append((group[0], rows.to_bytes(batch)))
@@ -151,10 +155,10 @@ class BigQueryStandIn:
 
     def __init__(self) -> None:
         self._bytes = 0
-        self._tables = {table.id: table for table in tables.changelogs().values()}
+        self._tables = {table.id: table for table in tables.changelogs(WATCHED).values()}
 
     def clients(self) -> SinkClients:
-        destinations = Destinations(project="p", dataset=tables.PAYMENT_DATASET, places=tables.CHANGELOGS)
+        destinations = Destinations(project="p", watched=WATCHED, dataset=WATCHED.payments.dataset)
         return SinkClients(
             write=self,
             query=None,

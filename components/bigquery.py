@@ -13,10 +13,6 @@ from components.identity import Identity
 from components.settings import Settings
 from contract import queries, tables
 
-# The job adds columns to these as they appear in Spanner.
-_GROWING: Final = frozenset({t.id for t in tables.changelogs().values()} | {tables.payment_state_table().id})
-_MERGED: Final = (tables.payment_state_table().id, tables.MERGE_PROGRESS.id)
-_MERGED_FROM: Final = (tables.changelogs()[tables.PAYMENT_TABLE].id, tables.RESUME_POSITIONS.id)
 _DAY_MILLIS: Final = 24 * 3600 * 1000
 # Readers look a week back.
 _POSITION_DAYS: Final = 30
@@ -42,9 +38,17 @@ class Warehouse(pulumi.ComponentResource):
     def __init__(self, name: str, args: WarehouseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("Warehouse"), name, {}, opts)
         self._args, self._settings = args, args.settings
+        self._watched = args.settings.watched
+        changelogs = tables.changelogs(self._watched)
+        state, self._positions = tables.payment_state_table(self._watched), tables.resume_positions(self._watched)
+        # The job adds columns to these as they appear in Spanner.
+        self._growing = {table.id for table in (*changelogs.values(), state)}
+        self._merged = (state.id, tables.merge_progress(self._watched).id)
+        self._merged_from = (changelogs[self._watched.payments.name].id, self._positions.id)
+        every = tables.all_tables(self._watched)
         self.location = args.settings.warehouse.location
-        self.datasets = {d: self._dataset(d) for d in sorted({t.dataset for t in tables.all_tables()})}
-        self.made = {table.id: self._table(table) for table in tables.all_tables()}
+        self.datasets = {d: self._dataset(d) for d in sorted({table.dataset for table in every})}
+        self.made = {table.id: self._table(table) for table in every}
         self._access()
         self._merge_access()
         self._merge()
@@ -69,7 +73,7 @@ class Warehouse(pulumi.ComponentResource):
         )
 
     def _schema(self, table: tables.Table) -> pulumi.Input[str]:
-        there = bigquery_schema.columns_of(self, self._settings.project, table) if table.id in _GROWING else []
+        there = bigquery_schema.columns_of(self, self._settings.project, table) if table.id in self._growing else []
         if self._args.personal is None:
             return bigquery_schema.schema(table.fields, there)
         return self._args.personal.apply(lambda tag: bigquery_schema.schema(table.fields, there, personal=tag))
@@ -77,8 +81,8 @@ class Warehouse(pulumi.ComponentResource):
     def _partitioning(self, table: tables.Table) -> bigquery.TableTimePartitioningArgsDict | None:
         if not table.partition_by:
             return None
-        days = _POSITION_DAYS if table is tables.RESUME_POSITIONS else self._settings.warehouse.partition_days
-        partitioning: bigquery.TableTimePartitioningArgsDict = {"type": "DAY", "field": table.partition_by}
+        days = _POSITION_DAYS if table.id == self._positions.id else self._settings.warehouse.partition_days
+        partitioning: bigquery.TableTimePartitioningArgsDict = {"type": table.partition, "field": table.partition_by}
         return {**partitioning, "expiration_ms": days * _DAY_MILLIS} if days else partitioning
 
     def _merge(self) -> None:
@@ -89,7 +93,7 @@ class Warehouse(pulumi.ComponentResource):
             data_source_id="scheduled_query",
             location=self.location,
             schedule=f"every {self._settings.warehouse.merge_minutes} minutes",
-            params={"query": queries.script(queries.MERGE_PAYMENT_STATE, self._settings.project)},
+            params={"query": queries.merge_script(self._settings.project, self._watched)},
             service_account_name=self._args.accounts.merge.email,
             encryption_configuration={"kms_key_name": self._args.key} if self._args.key is not None else None,
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(self.made.values())),
@@ -110,9 +114,9 @@ class Warehouse(pulumi.ComponentResource):
     def _merge_access(self) -> None:
         member = self._args.accounts.merge.member
         on = partial(self._may, member=member)
-        for table in _MERGED:
+        for table in self._merged:
             on(table, "dataEditor")
-        for table in _MERGED_FROM:
+        for table in self._merged_from:
             on(table, "dataViewer")
         may_query(self, self._settings, "merge", member)
 

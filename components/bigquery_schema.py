@@ -75,6 +75,6 @@ def _column(field: tables.Field, personal: str) -> dict[str, Any]:
     }
     if field.default:
         column["defaultValueExpression"] = field.default
-    if personal and field.name in tables.PERSONAL_COLUMNS:
+    if personal and field.personal:
         column["policyTags"] = {"names": [personal]}
     return column

@@ -13,7 +13,7 @@ from components.image import Image
 from components.settings import PipelineSettings, Settings
 from components.spanner import SourceDatabase
 from components.storage import Storage
-from contract import options, schema
+from contract import options
 
 # What the launcher reads and writes: the template, and where the launch stages the job's graph.
 _LAUNCHER_BUCKETS: Final = {"templates": "objectViewer", "staging": "objectUser", "temp": "objectUser"}
@@ -82,7 +82,8 @@ class StreamJob(pulumi.ComponentResource):
             "spannerDatabaseRole": source.reader_role,
             "spannerMetadataInstanceId": source.metadata_instance,
             "spannerMetadataDatabase": source.metadata_database,
-            "spannerChangeStreamNames": ",".join(schema.change_streams()),
+            "spannerChangeStreamNames": ",".join(settings.watched.change_streams),
+            "watchedTables": settings.watched.to_json(),
             "spannerEndpoint": settings.endpoints.spanner,
             "bigQueryProjectId": settings.project,
             "bigQueryEndpoint": settings.endpoints.big_query,

@@ -41,7 +41,7 @@ class Monitoring(pulumi.ComponentResource):
     def __init__(self, name: str, args: MonitoringArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("Monitoring"), name, {}, opts)
         self._settings, self._numbers = args.settings, args.settings.monitoring.thresholds
-        self._watched = watched(args.settings.spanner)
+        self._watched = watched(args.settings.spanner, args.settings.watched)
         self._catalog = alerts(self._numbers, self._watched)
         # An alert on a metric that nobody has made is answered with 404.
         self._metrics = [self._descriptor(metric) for metric in PROBE_METRICS]

@@ -58,6 +58,7 @@ def connection(stack: Outputs) -> Mapping[str, pulumi.Input[str]]:
         "maskingKeys": stack.masking_keys.location,
         "deadLetterDirectory": stack.storage.dead_letters,
         "jobName": stack.job.name,
+        "watchedTables": settings.watched.to_json(),
         **settings.for_audit(),
     }
 

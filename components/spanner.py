@@ -94,7 +94,8 @@ class SourceDatabase(pulumi.ComponentResource):
         owner = self._schema_owner()
         if settings.schema_owner == "liquibase":
             return self._database(naming.AUDIT_DATABASE, instance, [], self._encryption(), ignore=["ddls"])
-        statements = schema.statements(contexts=frozenset(settings.schema_contexts))
+        contexts = frozenset(settings.schema_contexts)
+        statements = schema.statements(self._settings.watched.source_changelog, contexts=contexts)
         # The statements wait for the owner's check: Pulumi must not run what Liquibase has run.
         return self._database(naming.AUDIT_DATABASE, instance, owner.apply(lambda _: statements), self._encryption())
 

@@ -32,8 +32,9 @@ class Views(pulumi.ComponentResource):
         self._args, self._settings = args, args.settings
         self._dataset = dataset_of(self, args.settings, tables.VIEWS_DATASET, args.key)
         views = [self._view(view) for view in queries.views()]
-        for query in queries.queries():
-            self._function(queries.table_function(query, args.settings.project), views)
+        for query in queries.queries(args.settings.watched):
+            function = queries.table_function(query, args.settings.project, args.settings.watched)
+            self._function(function, views)
         for trusting, dataset in args.warehouse.datasets.items():
             self._trust(trusting, dataset)
         self._access()
@@ -58,7 +59,7 @@ class Views(pulumi.ComponentResource):
             f"{tables.VIEWS_DATASET}.{view}",
             dataset_id=self._dataset.dataset_id,
             table_id=view,
-            view={"query": queries.view(view, self._settings.project), "use_legacy_sql": False},
+            view={"query": queries.view(view, self._settings.project, self._settings.watched), "use_legacy_sql": False},
             deletion_protection=False,
             # A view holds nothing. BigQuery checks its query when it is made: its tables, and their new columns, first.
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(self._args.warehouse.made.values())),

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, NamedTuple, Self
 
-from contract.logs import PAYMENT
-
 ModType = Literal["INSERT", "UPDATE", "DELETE"]
 Row = dict[str, Any]
 
@@ -109,6 +107,8 @@ class DeadLetter:
     first_failed_at: str
     last_failed_at: str
     change: dict[str, Any] | None = None
+    # The masked id of the payment. None where the change could not be masked: nothing is kept but where to read it.
+    payment: str | None = None
     # Set when a person hands it to the next retry, another one each time; empty again after the try.
     released: str = ""
 
@@ -116,17 +116,6 @@ class DeadLetter:
     def id(self) -> str:
         """The change id and the table: a transaction that writes to two streams can give one change id in both."""
         return f"{self.coordinates.change_id}@{self.coordinates.table}"
-
-    @property
-    def payment(self) -> str | None:
-        """The masked id of the payment, whatever `change` holds: a change, or the row that BigQuery refused.
-
-        None where the change could not be masked: then nothing of it is kept but where to read it again.
-        """
-        change = self.change or {}
-        parts = (change.get(part) or {} for part in ("keys", "row", "new", "old"))
-        found = next((part[PAYMENT] for part in parts if part.get(PAYMENT) is not None), None)
-        return None if found is None else str(found)
 
     @property
     def info(self) -> ReasonInfo:
@@ -169,7 +158,7 @@ REASONS: Final[dict[str, ReasonInfo]] = {
         retry="after_fix",
     ),
     Reason.CARD_IN_KEY: ReasonInfo(
-        meaning="`PUID` or `CustomerId` holds a card number",
+        meaning="an `identifier` of tables.toml holds a card number",
         remedy="correct it in Spanner, then discard: see below. Retry only where a newer pipeline says that it is none",
         retry="never",
     ),
@@ -179,7 +168,7 @@ REASONS: Final[dict[str, ReasonInfo]] = {
         retry="after_fix",
     ),
     Reason.ENRICHMENT: ReasonInfo(
-        meaning="`Status` is no text",
+        meaning="the status is no text",
         remedy="fix the writer; retry once the pipeline can read it, or discard",
         retry="after_fix",
     ),

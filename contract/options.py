@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from contract import payments, tables, timestamps
+from contract import payments, tables, timestamps, watched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +148,14 @@ OPTIONS: Final = (
         parse=_listed(_NAME),
         rule="names of change streams, comma separated",
     ),
+    Option(
+        name="watchedTables",
+        help="Description of the watched tables, as `python -m contract.watched tables.toml` prints it.",
+        default=None,
+        regex=r"\{.+\}",
+        parse=watched.WatchedTables.from_json,
+        rule="what `python -m contract.watched tables.toml` prints",
+    ),
     Option(name="rpcPriority", help="Priority of Spanner reads.", default="HIGH", regex="HIGH|MEDIUM|LOW"),
     Option(
         name="startTimestamp",
@@ -237,10 +245,9 @@ OPTIONS: Final = (
     ),
     Option(
         name="bigQueryDataset",
-        help="Dataset of tables that have no place of their own.",
-        default=tables.PAYMENT_DATASET,
-        regex=r"[A-Za-z0-9_]+",
-        rule="a dataset's name",
+        help="Dataset of tables that are not described. Empty: that of the payments.",
+        regex=r"[A-Za-z0-9_]*",
+        rule="empty or the name of a dataset",
     ),
     Option(
         name="bigQueryChangelogTableNameTemplate",

@@ -1,20 +1,24 @@
 """The SQL of the warehouse: views, prebuilt queries and scripts, as templates in `sql/bigquery/`.
 
-A template names `${project}`, `${payment_dataset}`, `${audit_log_dataset}` and `${views_dataset}`, and the column lists
-below, which come from `contract/tables.py`: two tables are never united by `*`, because their columns need not stand in
-the same order once one was added to a living table.
+A template names the places (`${project}`, `${payment_dataset}`, `${views_dataset}`, `${payments}`: the changelog of the
+payments), the columns by what they mean (`${status}`, `${region}`), and lists of columns: two tables are never united
+by `*`, because their columns need not stand in the same order once one was added to a living table.
+
+A line with a meaning that no column of the payments has is left out, and so is a query that says `-- requires MEANING`
+of one: write such columns each on a line of its own, and none last in its list.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from string import Template
 
 from contract import tables
+from contract.watched import MEANINGS, WatchedTable, WatchedTables
 
 SQL = Path(__file__).parent / "sql" / "bigquery"
 VIEWS = SQL / "views"
@@ -56,27 +60,30 @@ def views() -> tuple[str, ...]:
     return _names(VIEWS)
 
 
-def queries() -> tuple[str, ...]:
+def queries(watched: WatchedTables) -> tuple[str, ...]:
     """The names of the prebuilt queries. The first line of each says what it answers, then its `@parameters`."""
-    return _names(QUERIES)
+    return tuple(name for name in _names(QUERIES) if not _required(QUERIES, name) - watched.payments.meanings.keys())
 
 
-def view(name: str, project: str) -> str:
+def view(name: str, project: str, watched: WatchedTables) -> str:
     """The query of a view: what `CREATE VIEW … AS` takes."""
-    return _render(VIEWS, name, project)
+    if name == PAYMENT_TIMELINE:
+        return _render(VIEWS, name, project, watched, changes_of_payments_and_events=_timeline(project, watched))
+    payment = (f"`{field.name}`" for field in tables.changelogs(watched)[watched.payments.name].fields)
+    return _render(VIEWS, name, project, watched, payment_columns=_lines(payment))
 
 
-def query(name: str, project: str) -> str:
+def query(name: str, project: str, watched: WatchedTables) -> str:
     """A prebuilt query, with its named parameters."""
-    return _render(QUERIES, name, project)
+    return _render(QUERIES, name, project, watched)
 
 
-def table_function(name: str, project: str) -> TableFunction:
+def table_function(name: str, project: str, watched: WatchedTables) -> TableFunction:
     """A prebuilt query as a table function: its `@parameters` are arguments, and who calls it says its LIMIT.
 
     BigQuery reads a name that is a column as the column, never as the argument: hence `p_`.
     """
-    about, parameters, *lines = query(name, project).splitlines()
+    about, parameters, *lines = query(name, project, watched).splitlines()
     body = re.sub(r"\s+LIMIT @limit\s*$", "", "\n".join(lines))
     used = set(re.findall(r"@(\w+)", body))
     arguments = tuple(Argument(f"p_{n}", t) for n, t in re.findall(r"@(\w+) ([A-Z0-9<>]+)", parameters) if n in used)
@@ -88,44 +95,92 @@ def table_function(name: str, project: str) -> TableFunction:
     )
 
 
-def script(name: str, project: str) -> str:
-    """A script: `merge_payment_state` (no parameter) or `rewind_payment_state` (`@commit_timestamp`)."""
-    return _render(SQL, name, project)
+def merge_script(project: str, watched: WatchedTables) -> str:
+    """The script that brings payment_state up to date; it has no parameter."""
+    fields = [f"`{field.name}`" for field in tables.changelogs(watched)[watched.payments.name].fields]
+    return _render(
+        SQL,
+        MERGE_PAYMENT_STATE,
+        project,
+        watched,
+        payment_columns=_lines(fields),
+        payment_columns_set=_lines(f"{name} = change.{name}" for name in fields),
+        payment_columns_of_change=_lines(f"change.{name}" for name in fields),
+    )
+
+
+def rewind_script(project: str, watched: WatchedTables) -> str:
+    """The script that makes the next merge go back to `@commit_timestamp`."""
+    return _render(SQL, REWIND_PAYMENT_STATE, project, watched)
 
 
 def _names(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in folder.glob("*.sql")))
 
 
-def _render(folder: Path, name: str, project: str) -> str:
+@lru_cache(maxsize=64)
+def _template(folder: Path, name: str) -> str:
     if name not in _names(folder):
         raise QueryError(f"no {name!r} in {folder.name}: there are {', '.join(_names(folder))}.")
-    return Template((folder / f"{name}.sql").read_text()).substitute(_column_lists(), project=project)
+    return (folder / f"{name}.sql").read_text()
 
 
-@cache
-def _column_lists() -> dict[str, str]:
-    payment = tables.changelogs()[tables.PAYMENT_TABLE].fields
-    source = _source_fields(tables.PAYMENT_TABLE)
-    logged = {field.name for field in _source_fields(tables.AUDIT_LOG_TABLE)}
-    return {
-        "payment_dataset": tables.PAYMENT_DATASET,
-        "audit_log_dataset": tables.AUDIT_LOG_DATASET,
+def _required(folder: Path, name: str) -> set[str]:
+    return set(re.findall(r"^-- requires (\w+)$", _template(folder, name), re.M))
+
+
+def _render(folder: Path, name: str, project: str, watched: WatchedTables, **more: str) -> str:
+    text = _template(folder, name)
+    payments = watched.payments
+    if absent := _required(folder, name) - payments.meanings.keys():
+        raise QueryError(f"{name} needs a column that means {', '.join(sorted(absent))}: describe it in tables.toml.")
+    columns: dict[str, str] = {meaning: f"`{tables.named(payments, meaning)}`" for meaning in payments.meanings}
+    lines = [line for line in text.splitlines() if not _absent(line, columns) and not line.startswith("-- requires")]
+    values = {
+        "project": project,
+        "payment_dataset": payments.dataset,
+        "payments": f"{payments.dataset}.{payments.table}",
         "views_dataset": tables.VIEWS_DATASET,
-        "payment_columns": _lines(field.name for field in payment),
-        "payment_columns_set": _lines(f"{field.name} = change.{field.name}" for field in payment),
-        "payment_columns_of_change": _lines(f"change.{field.name}" for field in payment),
-        "payment_source_columns": _lines(field.name for field in source),
-        "audit_log_source_columns": _lines(
-            field.name if field.name in logged else f"CAST(NULL AS {field.type}) AS {field.name}" for field in source
-        ),
+        "payment_type": payments.payment_type,
+        "status_path": payments.column("status") or "",
     }
+    return Template("\n".join(lines) + "\n").substitute(values | columns | more)
 
 
-def _source_fields(table: str) -> list[tables.Field]:
+def _absent(line: str, columns: Mapping[str, str]) -> bool:
+    """Whether a line names a column by a meaning that none has."""
+    return any(name in MEANINGS and name not in columns for name in re.findall(r"\$\{(\w+)\}", line))
+
+
+def _timeline(project: str, watched: WatchedTables) -> str:
+    """The changes of the payments and of each table of events, with the columns of the payments in their order."""
+    changelogs = tables.changelogs(watched)
+    source = _source_fields(changelogs[watched.payments.name])
+    parts = []
+    for table in (watched.payments, *watched.events):
+        columns = [_of_event(field, watched.payments, table, changelogs[table.name]) for field in source]
+        changelog = changelogs[table.name].id
+        text = Template(_template(SQL, "timeline_part"))
+        parts.append(text.substitute(project=project, changelog=changelog, columns=_lines(columns)))
+    return "\n    UNION ALL\n".join(parts)
+
+
+def _of_event(field: tables.Field, payments: WatchedTable, table: WatchedTable, changelog: tables.Table) -> str:
+    """A column of the payments in the timeline of a table: that of the same meaning, or else of the same name."""
+    meaning = next((m for m in payments.meanings if tables.named(payments, m) == field.name), None)
+    name = (tables.named(table, meaning) if meaning else None) or field.name
+    own = {f.name: f for f in _source_fields(changelog)}.get(name)
+    if own is None or own.mode != field.mode:
+        empty = "[]" if field.mode == "REPEATED" else f"CAST(NULL AS {field.type})"
+        return f"{empty} AS `{field.name}`"
+    if own.type != field.type:
+        return f"SAFE_CAST(`{name}` AS {field.type}) AS `{field.name}`"
+    return f"`{name}`" if name == field.name else f"`{name}` AS `{field.name}`"
+
+
+def _source_fields(changelog: tables.Table) -> list[tables.Field]:
     """The columns that come from Spanner, without those that the pipeline adds."""
-    added = {field.name for field in (*tables.METADATA_FIELDS, *tables.ENRICHMENT_FIELDS)}
-    return [field for field in tables.changelogs()[table].fields if field.name not in added]
+    return [field for field in changelog.fields if field.source is not None]
 
 
 def _lines(columns: Iterable[str]) -> str:

@@ -58,6 +58,11 @@ def changesets(changelog: Path = AUDIT_DB) -> Iterator[Changeset]:
         yield from _read(name, text)
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is a name as Spanner and BigQuery take it without quotes."""
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", text) is not None
+
+
 def statements(changelog: Path = AUDIT_DB, *, contexts: frozenset[str] = frozenset()) -> list[str]:
     """The DDL statements to run, in order. A changeset with a context runs only where that context is asked for."""
     return [c.statement for c in changesets(changelog) if c.context is None or c.context in contexts]

@@ -10,19 +10,15 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Final, Literal
 
 from contract import schema
+from contract.watched import Meaning, Partition, WatchedTable, WatchedTables
 
 Mode = Literal["NULLABLE", "REPEATED", "REQUIRED"]
 
-PAYMENT_DATASET: Final = "payment_audit"
-AUDIT_LOG_DATASET: Final = "audit_service_dataset"
 # The views and table functions, and no table: who may read it sees nothing below them.
 VIEWS_DATASET: Final = "payment_views"
-PAYMENT_TABLE: Final = "payment_audit_trail"
-AUDIT_LOG_TABLE: Final = "audit_logs"
 
 MOD_TYPE: Final = "_metadata_spanner_mod_type"
 TABLE_NAME: Final = "_metadata_spanner_table_name"
@@ -51,7 +47,8 @@ TRANSITION_EXPECTED: Final = "transition_expected"
 class Field:
     """A BigQuery column. `default` is a SQL expression that the server evaluates when a row brings no value.
 
-    `source` is the name under which a masked row has the value, for a column that comes from Spanner.
+    `source` is the name under which a masked row has the value, for a column that comes from Spanner. `personal`: NULL
+    for readers who are not among personalDataReaders.
     """
 
     name: str
@@ -60,6 +57,7 @@ class Field:
     description: str = ""
     default: str | None = None
     source: str | None = None
+    personal: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +68,7 @@ class Table:
     name: str
     fields: tuple[Field, ...]
     partition_by: str | None = None
+    partition: Partition = "DAY"
     cluster_by: tuple[str, ...] = ()
     description: str = ""
 
@@ -95,54 +94,18 @@ METADATA_FIELDS: Final = (
         default="CURRENT_TIMESTAMP()",
     ),
     Field(CHANGE_ID, "STRING", description="Unique and deterministic; its text order is the commit order"),
-    Field(OLD_VALUES, "JSON", description="Masked values before the change; of a DELETE, the whole row"),
+    Field(OLD_VALUES, "JSON", description="Masked values before the change; of a DELETE, the whole row", personal=True),
     Field(CARD_TOKENS, "STRING", "REPEATED", description="Token of every card number found in the row"),
 )
 
 ENRICHMENT_FIELDS: Final = (
-    Field(CUSTOMER_ID, "STRING", description="Customer, from the row or its Metadata"),
-    Field(ACTING_USER, "STRING", description="Who or which service acted"),
-    Field(PAYMENT_STATE, "STRING", description="initiated, processed or failed; NULL for an unknown Status"),
+    Field(CUSTOMER_ID, "STRING", description="Customer, from the row or its metadata", personal=True),
+    Field(ACTING_USER, "STRING", description="Who or which service acted", personal=True),
+    Field(PAYMENT_STATE, "STRING", description="initiated, processed or failed; NULL for an unknown status"),
     Field(PAYMENT_STATE_AT, "TIMESTAMP", description="Time of the state"),
     Field(PREVIOUS_PAYMENT_STATE, "STRING", description="State before this change"),
     Field(PREVIOUS_PAYMENT_STATE_AT, "TIMESTAMP", description="Time of the state before this change"),
     Field(TRANSITION_EXPECTED, "BOOL", description="False where the transition is not in the table of them"),
-)
-
-Policy = Literal["scan", "card", "token", "drop", "identifier"]
-
-# What masking does to a column, by its name in any table. `scan` passes the value with every card number in it
-# replaced; `identifier` is never rewritten: a card number in it is a dead letter. (What it was before is masked like
-# any text: the change that corrects it must arrive.) Any other column is unclassified.
-COLUMN_POLICIES: Final[dict[str, Policy]] = {
-    "PUID": "identifier",
-    "CustomerId": "identifier",
-    "UserId": "scan",
-    "Region": "scan",
-    "Amount": "scan",
-    "Currency": "scan",
-    "PaymentMethod": "scan",
-    "CardNumber": "card",
-    "CardholderName": "token",
-    "CardExpiry": "drop",
-    "CVV": "drop",
-    "TrackData": "drop",
-    "PIN": "drop",
-    "Action": "scan",
-    "Timestamp": "scan",
-    "Status": "scan",
-    "ServiceName": "scan",
-    "Metadata": "scan",
-    "RetryCount": "scan",
-    "ErrorDetails": "scan",
-    "CreatedAt": "scan",
-    "UpdatedAt": "scan",
-}
-
-# Columns that tell of a person, in any table: identifiers, and the JSON that may hold them. Under `personalDataReaders`
-# everybody else reads NULL there.
-PERSONAL_COLUMNS: Final = frozenset(
-    {"CustomerId", "UserId", "CardholderName_token", "Metadata", CUSTOMER_ID, ACTING_USER, OLD_VALUES}
 )
 
 TOKEN_SUFFIX: Final = "_token"  # noqa: S105
@@ -180,21 +143,15 @@ _RESERVED_PREFIXES: Final = (
 )
 # BigQuery's limit, less what `_token`, a prefix or a type may add.
 _LONGEST_NAME: Final = 300 - 40
-_POLICIES: Final = {name.casefold(): policy for name, policy in COLUMN_POLICIES.items()}
 
 
-def policy_of(name: str) -> Policy | None:
-    """What masking does to a source column, by its name in any case; None for an unclassified one."""
-    return _POLICIES.get(name.casefold())
-
-
-def is_token_name(name: str) -> bool:
-    """Whether masking would put the token of a card or token column under this name."""
+def is_token_name(table: WatchedTable, name: str) -> bool:
+    """Whether masking would put the token of a card or token column of the table under this name."""
     folded = name.casefold()
-    return folded.endswith(TOKEN_SUFFIX) and policy_of(folded.removesuffix(TOKEN_SUFFIX)) in ("card", "token")
+    return folded.endswith(TOKEN_SUFFIX) and table.policy_of(folded.removesuffix(TOKEN_SUFFIX)) in ("card", "token")
 
 
-def column_name(name: str) -> str:
+def column_name(table: WatchedTable, name: str) -> str:
     """The BigQuery column of a source column: its own name, but for one that is ours or that BigQuery does not take.
 
     That one gets `source_` in front; so does a name that is such a one with `source_` in front already, so that two
@@ -203,39 +160,45 @@ def column_name(name: str) -> str:
     cleaned = re.sub(r"[^A-Za-z0-9_]", "_", name)[:_LONGEST_NAME]
     if cleaned != name:
         cleaned += f"_{zlib.crc32(name.encode()):08x}"
-    return SOURCE_PREFIX + cleaned if _is_taken(cleaned) else cleaned
+    return SOURCE_PREFIX + cleaned if _is_taken(table, cleaned) else cleaned
 
 
-def _is_taken(name: str) -> bool:
+def _is_taken(table: WatchedTable, name: str) -> bool:
     folded = name.casefold()
     return (
         folded in _OURS
         or folded.startswith(_RESERVED_PREFIXES)
         or not (folded[:1].isalpha() or folded[:1] == "_")
-        or is_token_name(folded)
-        or (folded.startswith(SOURCE_PREFIX) and _is_taken(folded.removeprefix(SOURCE_PREFIX)))
+        or is_token_name(table, folded)
+        or (folded.startswith(SOURCE_PREFIX) and _is_taken(table, folded.removeprefix(SOURCE_PREFIX)))
     )
 
 
-def masked_name(name: str) -> str:
+def masked_name(table: WatchedTable, name: str) -> str:
     """The name that a source column has in a masked row: its own, unless a token goes by it."""
     own = name
     while own.casefold().startswith(SOURCE_PREFIX):
         own = own[len(SOURCE_PREFIX) :]
-    return column_name(name) if is_token_name(own) else name
+    return column_name(table, name) if is_token_name(table, own) else name
 
 
-def fields_of(name: str, spanner_type: str) -> tuple[Field, ...]:
+def fields_of(table: WatchedTable, name: str, spanner_type: str) -> tuple[Field, ...]:
     """The BigQuery columns that carry a source column after masking: none for a dropped one, two for a card number.
 
     A Spanner type without a counterpart is carried as STRING, and its description says so.
     """
-    policy = policy_of(name)
+    policy, personal = table.policy_of(name), table.is_personal(name)
     if policy == "drop":
         return ()
-    carried = column_name(name)
+    carried = column_name(table, name)
     token_name = name + TOKEN_SUFFIX
-    token = Field(carried + TOKEN_SUFFIX, "STRING", description=f"Keyed token of {name}", source=token_name)
+    token = Field(
+        carried + TOKEN_SUFFIX,
+        "STRING",
+        description=f"Keyed token of {name}",
+        source=token_name,
+        personal=personal,
+    )
     if policy == "token":
         return (token,)
     array = re.fullmatch(r"ARRAY<(.*)>", spanner_type)
@@ -244,16 +207,16 @@ def fields_of(name: str, spanner_type: str) -> tuple[Field, ...]:
     notes = [f"Spanner column {name}"] if carried != name else []
     notes += [] if base in _TYPES else [f"Spanner {base}, carried as text"]
     mode: Mode = "REPEATED" if array else "NULLABLE"
-    field = Field(carried, kind, mode, description="; ".join(notes), source=masked_name(name))
+    field = Field(carried, kind, mode, description="; ".join(notes), source=masked_name(table, name), personal=personal)
     return (field, token) if policy == "card" else (field,)
 
 
-def source_fields(columns: Iterable[tuple[str, str]]) -> tuple[tuple[Field, ...], ...]:
+def source_fields(table: WatchedTable, columns: Iterable[tuple[str, str]]) -> tuple[tuple[Field, ...], ...]:
     """The fields of each source column (name, Spanner type) of a table, no two of one name in any case.
 
     Of names that differ in case alone the first keeps its own; the later ones get `source_` in front.
     """
-    found = [fields_of(name, kind) for name, kind in columns]
+    found = [fields_of(table, name, kind) for name, kind in columns]
     taken: set[str] = set()
     later = []
     for index, fields in enumerate(found):
@@ -270,71 +233,80 @@ def source_fields(columns: Iterable[tuple[str, str]]) -> tuple[tuple[Field, ...]
     return tuple(found)
 
 
-def changelog_table(dataset: str, name: str, columns: Mapping[str, str]) -> Table:
-    """The changelog of a source table with `columns` (name → Spanner type)."""
-    source = tuple(f for fields in source_fields(columns.items()) for f in fields)
+def changelog_table(table: WatchedTable, columns: Mapping[str, str], place: tuple[str, str] | None = None) -> Table:
+    """The changelog of a source table with `columns` (name → Spanner type), in its own place or another one."""
+    dataset, name = place or (table.dataset, table.table)
+    source = tuple(f for fields in source_fields(table, columns.items()) for f in fields)
+    carried = {f.source: f.name for f in source}
     return Table(
         dataset=dataset,
         name=name,
         fields=source + METADATA_FIELDS + ENRICHMENT_FIELDS,
         partition_by=COMMIT_TIMESTAMP,
-        cluster_by=("PUID",) if "PUID" in columns else (),
+        partition=table.partition,
+        cluster_by=tuple(carried[column] for column in table.cluster_by if column in carried),
         description="Append-only: one row per modification.",
     )
 
 
-# Source table → where its changelog lives. Any other table goes to `<table>_changelog` in the payment dataset.
-CHANGELOGS: Final = {
-    PAYMENT_TABLE: (PAYMENT_DATASET, "payment_audit_trail_bq"),
-    AUDIT_LOG_TABLE: (AUDIT_LOG_DATASET, "audit_logs"),
-}
+def changelogs(watched: WatchedTables) -> dict[str, Table]:
+    """The changelog tables, by source table. Raises WatchedError where their columns are not known."""
+    made = schema.tables(watched.source_changelog)
+    return {t.name: changelog_table(t, {c.name: c.type for c in made[t.name].columns}) for t in watched.tables}
 
 
-@cache
-def changelogs() -> dict[str, Table]:
-    """The changelog tables of the tables in the Liquibase changelog, by source table."""
-    return {
-        source: changelog_table(*CHANGELOGS[source], {c.name: c.type for c in table.columns})
-        for source, table in schema.tables().items()
-        if source in CHANGELOGS
-    }
+def named(watched: WatchedTable, meaning: Meaning) -> str | None:
+    """The BigQuery column that carries the column with this meaning; None where the table has none."""
+    column = watched.column(meaning)
+    return None if column is None else column_name(watched, column)
 
 
-def payment_state_table() -> Table:
+def payment_state_table(watched: WatchedTables) -> Table:
     """The latest row of each payment up to `merged_until`. Same columns as the changelog, so both can be united."""
-    changelog = changelogs()[PAYMENT_TABLE]
+    changelog = changelogs(watched)[watched.payments.name]
     return Table(
-        dataset=PAYMENT_DATASET,
+        dataset=watched.payments.dataset,
         name="payment_state",
         fields=changelog.fields,
-        cluster_by=("PUID",),
+        cluster_by=(str(named(watched.payments, "payment")),),
         description="Latest change of each payment, merged from the changelog. A deleted payment keeps its DELETE.",
     )
 
 
-# How far the merge has come; one row. Rewinding it is always safe: the merge takes the newest change of each payment.
-MERGE_PROGRESS: Final = Table(
-    dataset=PAYMENT_DATASET,
-    name="payment_state_progress",
-    fields=(Field("merged_until", "TIMESTAMP"), Field("merged_at", "TIMESTAMP")),
-    description="payment_state holds every change committed before merged_until.",
-)
-
-# Appended by the running job: every change committed before `position` is in BigQuery or is a durable dead letter.
-RESUME_POSITIONS: Final = Table(
-    dataset=PAYMENT_DATASET,
-    name="resume_positions",
-    fields=(
-        Field("job_name", "STRING"),
-        Field("generation", "INT64"),
-        Field("position", "TIMESTAMP"),
-        Field("written_at", "TIMESTAMP"),
-    ),
-    partition_by="written_at",
-    description="How far the pipeline has come.",
-)
+def merge_progress(watched: WatchedTables) -> Table:
+    """How far the merge has come; one row. Rewinding it is always safe: the newest change of each payment is merged."""
+    return Table(
+        dataset=watched.payments.dataset,
+        name="payment_state_progress",
+        fields=(Field("merged_until", "TIMESTAMP"), Field("merged_at", "TIMESTAMP")),
+        description="payment_state holds every change committed before merged_until.",
+    )
 
 
-def all_tables() -> tuple[Table, ...]:
+RESUME_POSITIONS: Final = "resume_positions"
+
+
+def resume_positions(watched: WatchedTables) -> Table:
+    """Appended by the running job: every change committed before `position` is in BigQuery or is a dead letter."""
+    return Table(
+        dataset=watched.payments.dataset,
+        name=RESUME_POSITIONS,
+        fields=(
+            Field("job_name", "STRING"),
+            Field("generation", "INT64"),
+            Field("position", "TIMESTAMP"),
+            Field("written_at", "TIMESTAMP"),
+        ),
+        partition_by="written_at",
+        description="How far the pipeline has come.",
+    )
+
+
+def all_tables(watched: WatchedTables) -> tuple[Table, ...]:
     """Every table that infrastructure creates."""
-    return (*changelogs().values(), payment_state_table(), MERGE_PROGRESS, RESUME_POSITIONS)
+    return (
+        *changelogs(watched).values(),
+        payment_state_table(watched),
+        merge_progress(watched),
+        resume_positions(watched),
+    )

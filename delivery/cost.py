@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from components import naming
+from components.config import ROOT
 from contract import tables
+from contract.watched import WatchedTables
 from delivery.assumptions import DAYS, GIB, HOURS, Assumptions
 from delivery.prices import Price, Prices
 from graph.resources import Graph, Node
@@ -121,6 +123,7 @@ class _Charges:
     """What each type of resource is charged for."""
 
     def __init__(self, graph: Graph, prices: Prices, assumed: Assumptions) -> None:
+        self._watched = WatchedTables.load(ROOT / graph.config["tables"])
         self._graph, self._prices, self._assumed = graph, prices, assumed
 
     def _line(self, where: _Place, sku: str, what: str, *factors: tuple[float, str]) -> Line:
@@ -170,14 +173,14 @@ class _Charges:
 
     def table(self, node: Node) -> Iterator[Line]:
         assumed, where = self._assumed, self._big_query()
-        if node.name == _CHANGELOG:
+        if node.name == self._watched.payments.id:
             month = (assumed.changelog_bytes / GIB, "GiB a month")
             active = min(assumed.retention_months, _ACTIVE_MONTHS)
             yield self._line(where, "bigquery-write-api", f"{node.name}: appends", month)
             yield self._line(where, "bigquery-active-storage", node.name, month, (active, "months"))
             old = max(0.0, assumed.retention_months - _ACTIVE_MONTHS)
             yield self._line(where, "bigquery-long-term-storage", node.name, month, (old, "older months"))
-        elif node.name == _STATE:
+        elif node.name == tables.payment_state_table(self._watched).id:
             yield self._line(where, "bigquery-active-storage", node.name, (self._state_gib(), "GiB"))
 
     def merge(self, node: Node) -> Iterator[Line]:
@@ -267,9 +270,6 @@ class _Charges:
     def _region(self) -> str:
         return str(self._graph.config["region"])
 
-
-_CHANGELOG: Final = tables.changelogs()[tables.PAYMENT_TABLE].id
-_STATE: Final = tables.payment_state_table().id
 
 CHARGED: Final[Mapping[str, Callable[[_Charges, Node], Iterator[Line]]]] = {
     "gcp:spanner/instance:Instance": _Charges.spanner_instance,

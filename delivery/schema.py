@@ -20,8 +20,8 @@ from typing import Any, Final
 import click
 
 from components import naming
-from components.config import StackFileError, stack_config
-from contract import schema
+from components.config import ROOT, StackFileError, stack_config
+from contract.watched import WatchedTables
 from delivery.program import exit_code
 
 POM: Final = Path(__file__).parent / "liquibase" / "pom.xml"
@@ -40,8 +40,9 @@ def main(stack: str, dry_run: bool) -> None:
     if config["schemaOwner"] != "liquibase":
         click.echo(f"{stack}: {config['schemaOwner']} owns the schema; Liquibase has nothing to do.")
         return
+    changelog = WatchedTables.load(ROOT / config["tables"]).source_changelog
     goal = "updateSQL" if dry_run else "update"
-    done = subprocess.run(liquibase(goal, schema.AUDIT_DB, database_of(config), config["schemaContexts"]), check=False)
+    done = subprocess.run(liquibase(goal, changelog, database_of(config), config["schemaContexts"]), check=False)
     if done.returncode:
         raise SchemaError(
             f"Liquibase's {goal} failed for {stack}. Changesets before the one that it names have run and stay; mend "

@@ -67,9 +67,8 @@ def fields(**values: Any) -> dict[str, Any]:
     return {"fields": values}
 
 
-def traced(change_id: str, keys: Mapping[str, Any] | None, **more: Any) -> dict[str, Any]:
-    """A change in a line, from its masked keys: by its id, and by the payment's where it has one."""
-    payment = (keys or {}).get(PAYMENT)
+def traced(change_id: str, payment: object, **more: Any) -> dict[str, Any]:
+    """A change in a line: by its id, and by the masked one of its payment where that is known."""
     return {CHANGE_ID: change_id, **({PAYMENT: payment} if payment else {}), **more}
 
 

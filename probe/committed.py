@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from contract import payments, tables, timestamps
 from contract.changes import StepError
+from contract.watched import WatchedTables
 from pipeline.source.partitions import PartitionSet
 from pipeline.source.records import Child, ChildPartitions, DataChange
 from pipeline.transforms import decode
@@ -63,30 +64,38 @@ def changes_before(query: Any, partitions: PartitionSet, end: str) -> Iterator[D
                 partitions.advance(token, last)
 
 
-def count(window: Window, changes: Iterator[DataChange], ignored: Ignored, states: Mapping[str, str]) -> None:
+def count(
+    window: Window,
+    changes: Iterator[DataChange],
+    watched: WatchedTables,
+    ignored: Ignored,
+    states: Mapping[str, str],
+) -> None:
     """Adds changes to a window: those that the pipeline is to carry."""
     for record in changes:
         commit = Commit(record.table, timestamps.to_micros(record.commit_timestamp))
         if record.table.casefold() in ignored.tables:
             continue
-        if not ignored.fields and record.table != tables.PAYMENT_TABLE:
+        if not ignored.fields and record.table != watched.payments.name:
             window.commits[commit] += len(record.mods)
             continue
         for index in range(len(record.mods)):
-            kept, outcome = _look_at(record, index, ignored, states)
+            kept, outcome = _look_at(record, index, watched, ignored, states)
             window.commits[commit] += kept
             if outcome:
                 window.outcomes[outcome] += 1
 
 
-def _look_at(record: DataChange, index: int, ignored: Ignored, states: Mapping[str, str]) -> tuple[bool, str | None]:
+def _look_at(
+    record: DataChange, index: int, watched: WatchedTables, ignored: Ignored, states: Mapping[str, str]
+) -> tuple[bool, str | None]:
     """Whether the pipeline is to carry a modification, and the end that the payment came to by it."""
     try:
         change = decode.decode(record, index)
-        enrich(change, states)
+        enrich(change, watched.of(change.table), states)
     except StepError:
         # Not readable: the pipeline makes a dead letter of it, so it counts.
         return True, None
     state, before = change.enriched[tables.PAYMENT_STATE], change.enriched[tables.PREVIOUS_PAYMENT_STATE]
-    ended = record.table == tables.PAYMENT_TABLE and state in _ENDS and state != before
+    ended = record.table == watched.payments.name and state in _ENDS and state != before
     return keep(change, ignored), state if ended else None

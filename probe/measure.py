@@ -15,8 +15,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
-from contract import payments, schema, tables, timestamps
+from contract import payments, tables, timestamps
 from contract.changes import Reason
+from contract.watched import WatchedTables
 from pipeline.sink.dead_letters import DeadLetterQueue
 from pipeline.source.partitions import PartitionSet
 from pipeline.transforms.filter import Ignored
@@ -159,6 +160,7 @@ class Probe:
             oldest_dead_letter_seconds=_age(letters.oldest, now),
             stuck=stuck_payments(
                 self._source,
+                self._connection.watched.payments,
                 self._limits,
                 payments.ends(self._states, self._limits),
                 now,
@@ -195,12 +197,13 @@ class Probe:
         import grpc
 
         window = Window()
-        for stream in schema.change_streams():
+        for stream in self._connection.watched.change_streams:
             partitions = self._partitions(state, stream, span)
             try:
                 count(
                     window,
                     changes_before(self._query(stream), partitions, timestamps.from_datetime(span.end)),
+                    self._connection.watched,
                     self._ignored,
                     self._states,
                 )
@@ -254,13 +257,15 @@ class Probe:
 
     def _unclassified(self) -> int:
         """Columns of the watched tables without a policy for their masking."""
-        watched = ", ".join(f"'{name}'" for name in sorted({t for v in schema.change_streams().values() for t in v}))
+        watched = self._connection.watched
+        names = ", ".join(f"'{table.name}'" for table in watched.tables)
         sql = (
-            "SELECT DISTINCT COLUMN_NAME FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = '' "
-            f"AND TABLE_NAME IN ({watched}) AND IS_GENERATED = 'NEVER'"
+            "SELECT TABLE_NAME, COLUMN_NAME FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = '' "
+            f"AND TABLE_NAME IN ({names}) AND IS_GENERATED = 'NEVER'"
         )
         with self._source.snapshot() as snapshot:
-            return sum(name not in tables.COLUMN_POLICIES for (name,) in snapshot.execute_sql(sql))
+            found = snapshot.execute_sql(sql)
+            return sum(watched.of(table).policy_of(column) is None for table, column in found)
 
     # ------------------------------------------------------------------ the warehouse
 
@@ -270,7 +275,7 @@ class Probe:
             return {}, 0
         found: dict[Commit, list[int]] = defaultdict(list)
         now = timestamps.to_micros(timestamps.now())
-        sql, parameters = arrivals_query(self._connection.project, spans)
+        sql, parameters = arrivals_query(self._connection.project, self._connection.watched, spans)
         try:
             answer = self._warehouse.answer(sql, parameters, most_bytes=self._pace.most_bytes)
         except WarehouseError as error:
@@ -282,7 +287,7 @@ class Probe:
         return found, answer.bytes_read
 
 
-def arrivals_query(project: str, spans: Iterable[Span]) -> tuple[str, dict[str, datetime]]:
+def arrivals_query(project: str, watched: WatchedTables, spans: Iterable[Span]) -> tuple[str, dict[str, datetime]]:
     """The query for what is in the changelogs of the spans, and its parameters.
 
     The spans are constants, so only the partitions of their days are read. A replay's rows have their own mod type.
@@ -299,12 +304,12 @@ def arrivals_query(project: str, spans: Iterable[Span]) -> tuple[str, dict[str, 
         parameters |= {f"start{number}": span.start, f"end{number}": span.end}
         ranges.append(f"({tables.COMMIT_TIMESTAMP} >= @start{number} AND {tables.COMMIT_TIMESTAMP} < @end{number})")
     selects = [
-        f"SELECT '{source}' AS source, UNIX_MICROS({tables.COMMIT_TIMESTAMP}) AS committed, "
+        f"SELECT '{table.name}' AS source, UNIX_MICROS({tables.COMMIT_TIMESTAMP}) AS committed, "
         f"UNIX_MICROS({tables.BIG_QUERY_COMMIT_TIMESTAMP}) AS arrived, COUNT(*) AS changes\n"
         f"FROM `{project}.{table.id}`\n"
         f"WHERE ({' OR '.join(ranges)}) AND {tables.MOD_TYPE} IN ('INSERT', 'UPDATE', 'DELETE')\n"
         "GROUP BY source, committed, arrived"
-        for source, table in tables.changelogs().items()
+        for table in watched.tables
     ]
     return "\nUNION ALL\n".join(selects), parameters
 

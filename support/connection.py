@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+from contract.watched import WatchedError, WatchedTables
 
 DEFAULT_FILE = Path(".audit") / "connection.json"
 IN_ENVIRONMENT = "AUDIT_CONNECTION_JSON"
@@ -39,6 +42,7 @@ class Connection:
     spanner_database: str
     metadata_database: str
     masking_keys: str
+    watched_tables: str
     dead_letter_directory: str
     job_name: str
     region: str = ""
@@ -51,6 +55,14 @@ class Connection:
     stuck_limits: str = ""
     ignore_fields: str = ""
     ignore_tables: str = ""
+
+    @cached_property
+    def watched(self) -> WatchedTables:
+        """The watched tables, without their changelog. Raises ConnectionFileError."""
+        try:
+            return WatchedTables.from_json(self.watched_tables)
+        except WatchedError as error:
+            raise ConnectionFileError(f"watchedTables must be what the stack exports. {error} {_WAY_OUT}") from None
 
 
 # Attribute → key in the file.

@@ -5,12 +5,15 @@ A deleted payment is found too where the search is narrow (by PUID, customer or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 from contract import queries, tables
+from contract.watched import Meaning, WatchedTable
 from support.warehouse import Parameter, Row, Warehouse
 
 MAX_LIMIT = 10_000
@@ -82,74 +85,112 @@ def search(warehouse: Warehouse, wanted: Search) -> Found:
     """Runs the search over the views. Raises WarehouseError."""
     # Asked for first: what is found is then at least as complete as it says.
     complete_until = warehouse.complete_until()
-    rows = warehouse.rows(_sql(warehouse, wanted), **dict(_parameters(wanted)))
+    payments_of = warehouse.connection.watched.payments
+    rows = warehouse.rows(_sql(warehouse, wanted), **dict(_parameters(payments_of, wanted)))
     payments = tuple(_payment(row) for row in rows[: wanted.limit])
     return Found(payments=payments, more=len(rows) > wanted.limit, complete_until=complete_until)
 
 
-# A payment's columns in payment_current, and in the timeline's DELETE, where they are in the before image.
-_COLUMNS = {
-    "PUID": ("PUID", "PUID"),
-    "customer_id": ("customer_id", "customer_id"),
-    "state": ("payment_state", "previous_payment_state"),
-    "status": ("Status", "JSON_VALUE(old_values, '$.Status')"),
-    "status_since": ("payment_state_at", "previous_payment_state_at"),
-    "amount": ("Amount", "SAFE_CAST(JSON_VALUE(old_values, '$.Amount') AS NUMERIC)"),
-    "currency": ("Currency", "JSON_VALUE(old_values, '$.Currency')"),
-    "region": ("Region", "JSON_VALUE(old_values, '$.Region')"),
-    "method": ("PaymentMethod", "JSON_VALUE(old_values, '$.PaymentMethod')"),
-    "card": ("CardNumber", "JSON_VALUE(old_values, '$.CardNumber')"),
-    "service": ("ServiceName", "JSON_VALUE(old_values, '$.ServiceName')"),
-    "acting_user": ("acting_user", "acting_user"),
-    "retries": ("RetryCount", "SAFE_CAST(JSON_VALUE(old_values, '$.RetryCount') AS INT64)"),
-    "error": ("ErrorDetails", "JSON_VALUE(old_values, '$.ErrorDetails')"),
-    "changed_at": (tables.COMMIT_TIMESTAMP, "commit_timestamp"),
-    "deleted_at": ("CAST(NULL AS TIMESTAMP)", "commit_timestamp"),
+# A payment's columns that are found by what they mean, and the type of those that are no text.
+_MEANT: Final[Mapping[Meaning, str]] = {
+    "status": "STRING",
+    "amount": "NUMERIC",
+    "currency": "STRING",
+    "region": "STRING",
+    "method": "STRING",
+    "service": "STRING",
+    "retries": "INT64",
+    "error": "STRING",
 }
 
 
+def _columns(payments: WatchedTable) -> dict[str, tuple[str, str]]:
+    """A payment's columns in payment_current, and in the timeline's DELETE, where they are in the before image."""
+    key = f"`{tables.named(payments, 'payment')}`"
+    card = next((name for name, column in payments.columns.items() if column.policy == "card"), None)
+    return {
+        **{meaning: _column(payments, payments.column(meaning), kind) for meaning, kind in _MEANT.items()},
+        "card": _column(payments, card, "STRING"),
+        "puid": (key, key),
+        "customer_id": ("customer_id", "customer_id"),
+        "state": ("payment_state", "previous_payment_state"),
+        "status_since": ("payment_state_at", "previous_payment_state_at"),
+        "acting_user": ("acting_user", "acting_user"),
+        "changed_at": (tables.COMMIT_TIMESTAMP, "commit_timestamp"),
+        "deleted_at": ("CAST(NULL AS TIMESTAMP)", "commit_timestamp"),
+    }
+
+
+def _column(payments: WatchedTable, source: str | None, kind: str) -> tuple[str, str]:
+    """A column now and in a before image; NULL where the payments have no such column."""
+    if source is None:
+        return (f"CAST(NULL AS {kind})",) * 2
+    before = f"JSON_VALUE(old_values, '$.{source}')"
+    return f"`{tables.column_name(payments, source)}`", before if kind == "STRING" else f"SAFE_CAST({before} AS {kind})"
+
+
 def _sql(warehouse: Warehouse, wanted: Search) -> str:
+    payments = warehouse.connection.watched.payments
+    columns = _columns(payments)
     current, timeline = warehouse.view(queries.PAYMENT_CURRENT), warehouse.view(queries.PAYMENT_TIMELINE)
-    now = ", ".join(f"{column} AS {name}" for name, (column, _) in _COLUMNS.items())
-    before = ", ".join(f"{column} AS {name}" for name, (_, column) in _COLUMNS.items())
+    key = columns["puid"][0]
+    now = ", ".join(f"{column} AS {name}" for name, (column, _) in columns.items())
+    before = ", ".join(f"{column} AS {name}" for name, (_, column) in columns.items())
     with_card = (
-        f"SELECT PUID FROM {timeline} WHERE EXISTS "
+        f"SELECT {key} FROM {timeline} WHERE EXISTS "
         "(SELECT 1 FROM UNNEST(card_tokens) AS token WHERE token IN UNNEST(@card_tokens))"
     )
-    union = f"SELECT {now} FROM {current} WHERE {_where(wanted, 0, with_card)}"
+    union = f"SELECT {now} FROM {current} WHERE {_where(columns, wanted, 0, with_card)}"
     if wanted.narrow:
         # The last deletion of a payment that was not written again.
         union += (
             f" UNION ALL SELECT {before} FROM {timeline} WHERE mod_type = 'DELETE'"
-            f" AND source_table = '{tables.PAYMENT_TABLE}' AND {_where(wanted, 1, with_card)}"
-            f" AND PUID NOT IN (SELECT PUID FROM {current})"
-            " QUALIFY ROW_NUMBER() OVER (PARTITION BY PUID ORDER BY change_id DESC) = 1"
+            f" AND source_table = '{payments.name}' AND {_where(columns, wanted, 1, with_card)}"
+            f" AND {key} NOT IN (SELECT {key} FROM {current})"
+            f" QUALIFY ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY change_id DESC) = 1"
         )
     # One more than wanted tells whether there are more.
-    return f"SELECT * FROM ({union}) ORDER BY changed_at DESC, PUID LIMIT {wanted.limit + 1}"
+    return f"SELECT * FROM ({union}) ORDER BY changed_at DESC, puid LIMIT {wanted.limit + 1}"
 
 
-def _where(wanted: Search, column: int, with_card: str) -> str:
+def _where(columns: Mapping[str, tuple[str, str]], wanted: Search, side: int, with_card: str) -> str:
     def named(name: str) -> str:
-        return _COLUMNS[name][column]
+        return columns[name][side]
 
     conditions = {
-        "puid": f"{named('PUID')} = @puid",
+        "puid": f"{named('puid')} = @puid",
         "customer_id": f"{named('customer_id')} = @customer_id",
-        "card_tokens": f"{named('PUID')} IN ({with_card})",
+        "card_tokens": f"{named('puid')} IN ({with_card})",
         "state": f"{named('state')} = @state",
         "status": f"{named('status')} = @status",
         "since": f"{named('changed_at')} >= @since",
         "until": f"{named('changed_at')} < @until",
     }
-    return " AND ".join(["TRUE", *(conditions[name] for name, _ in _parameters(wanted))])
+    return " AND ".join(["TRUE", *(conditions[name] for name in _given(wanted))])
 
 
-def _parameters(wanted: Search) -> Iterator[tuple[str, Parameter]]:
+def _given(wanted: Search) -> Iterator[str]:
     for name in ("puid", "customer_id", "card_tokens", "state", "status", "since", "until"):
-        if value := getattr(wanted, name):
-            yield name, value
+        if getattr(wanted, name):
+            yield name
+
+
+def _parameters(payments: WatchedTable, wanted: Search) -> Iterator[tuple[str, Parameter]]:
+    for name in _given(wanted):
+        value = getattr(wanted, name)
+        yield name, payment_id(payments, value) if name == "puid" else value
+
+
+def payment_id(payments: WatchedTable, puid: str) -> Parameter:
+    """The id of a payment as the type of its column. Raises SearchError."""
+    if payments.payment_type != "INT64":
+        return puid
+    if not re.fullmatch(r"-?\d{1,19}", puid):
+        raise SearchError(
+            f"the id of a payment must be a whole number, as {payments.column('payment')} is, got {puid!r}."
+        )
+    return int(puid)
 
 
 def _payment(row: Row) -> Payment:
-    return Payment(puid=row.pop("PUID"), **row)
+    return Payment(**row | {"puid": str(row["puid"])})

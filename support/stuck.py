@@ -9,22 +9,18 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final
 
-from contract import payments, tables
+from contract import payments
+from contract.watched import WatchedTable
 
 # A count that is higher says no more, and costs.
 _COUNTED: Final = 10_000
-_ARM: Final = f"""
-SELECT Status, COUNT(*) FROM (
-  SELECT Status FROM {tables.PAYMENT_TABLE}@{{{{FORCE_INDEX=PaymentAuditTrailByStatus}}}}
-  WHERE StatusShard IN UNNEST(GENERATE_ARRAY(0, 15)) AND {{condition}} AND UpdatedAt < @{{limit}}
-  LIMIT {_COUNTED}
-) GROUP BY Status"""
 
 
 @dataclass
 class _Query:
-    """Arms of a UNION ALL, each a seek in the index, and their parameters."""
+    """Arms of a UNION ALL, each a seek in the index where the description names one, and their parameters."""
 
+    payments: WatchedTable
     arms: list[str] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
 
@@ -34,24 +30,43 @@ class _Query:
         return name
 
     def add(self, condition: str, limit: datetime) -> None:
-        self.arms.append(_ARM.format(condition=condition, limit=self.name(limit)))
+        table, index = self.payments, self.payments.status_index
+        hint = f"@{{FORCE_INDEX={index.name}}}" if index else ""
+        shards = f"{index.shard} IN UNNEST(GENERATE_ARRAY(0, {index.shards - 1})) AND " if index and index.shard else ""
+        self.arms.append(
+            f"SELECT {self.status} AS status, COUNT(*) FROM (SELECT {self.status} FROM {table.name}{hint} "
+            f"WHERE {shards}{condition} AND {table.column('changed')} < @{self.name(limit)} LIMIT {_COUNTED}) "
+            "GROUP BY status"
+        )
+
+    @property
+    def status(self) -> str:
+        return str(self.payments.column("status"))
 
 
 def stuck_payments(
-    database: Any, limits: Mapping[str, int], ends: frozenset[str], now: datetime, *, options: Any = None
+    database: Any,
+    payments_table: WatchedTable,
+    limits: Mapping[str, int],
+    ends: frozenset[str],
+    now: datetime,
+    *,
+    options: Any = None,
 ) -> dict[str, int]:
     """Status → payments that have not changed for longer than its limit; every Status with a limit, and others found.
 
     What it reads are the stuck payments, and those in a Status that nobody mapped: the index is sought, not scanned. At
-    most 10,000 of each are counted. A payment whose writer leaves UpdatedAt out is not judged. `options` are request
-    options, such as a priority.
+    most 10,000 of each are counted. A payment without a time of change is not judged, and none where no column means
+    `changed`. `options` are request options, such as a priority.
     """
     from google.cloud.spanner_v1 import param_types
 
-    query = _Query()
+    if not payments_table.column("changed"):
+        return {}
+    query = _Query(payments_table)
     named = sorted(limits.keys() - {payments.ANY})
     for status in named:
-        query.add(f"Status = @{query.name(status)}", now - timedelta(seconds=limits[status]))
+        query.add(f"{query.status} = @{query.name(status)}", now - timedelta(seconds=limits[status]))
     for condition in _unmapped(query, sorted({*named, *ends})):
         query.add(condition, now - timedelta(seconds=limits[payments.ANY]))
     types = {
@@ -72,9 +87,9 @@ def stuck_payments(
 def _unmapped(query: _Query, mapped: list[str]) -> Iterator[str]:
     """The Statuses that nobody has mapped, as the ranges between those that somebody has: an index can seek those."""
     if not mapped:
-        yield "Status IS NOT NULL"
+        yield f"{query.status} IS NOT NULL"
         return
-    yield f"Status < @{query.name(mapped[0])}"
+    yield f"{query.status} < @{query.name(mapped[0])}"
     for low, high in pairwise(mapped):
-        yield f"Status > @{query.name(low)} AND Status < @{query.name(high)}"
-    yield f"Status > @{query.name(mapped[-1])}"
+        yield f"{query.status} > @{query.name(low)} AND {query.status} < @{query.name(high)}"
+    yield f"{query.status} > @{query.name(mapped[-1])}"

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from contract import tables
+from contract.watched import Meaning, WatchedTable
+from support.search import payment_id
 from support.warehouse import Row, Warehouse
 
 
@@ -65,10 +67,11 @@ class Timeline:
     events: tuple[Event, ...]
     transitions: tuple[Transition, ...]
     complete_until: datetime | None
+    payments_table: str
 
     @property
     def deleted(self) -> bool:
-        of_payment = [event for event in self.events if event.table == tables.PAYMENT_TABLE]
+        of_payment = [event for event in self.events if event.table == self.payments_table]
         return bool(of_payment) and of_payment[-1].mod_type == "DELETE"
 
 
@@ -76,17 +79,24 @@ def timeline(warehouse: Warehouse, puid: str) -> Timeline:
     """Reads everything about a payment; without events when there is no such payment. Raises WarehouseError."""
     # Asked for first: what is found is then at least as complete as it says.
     complete_until = warehouse.complete_until()
-    events = tuple(_event(row) for row in warehouse.prebuilt("timeline_of_payment", puid=puid))
-    found = warehouse.prebuilt("transitions_of_payment", puid=puid) if events else []
+    payments = warehouse.connection.watched.payments
+    wanted = payment_id(payments, puid)
+    events = tuple(_event(row, payments) for row in warehouse.prebuilt("timeline_of_payment", puid=wanted))
+    found = warehouse.prebuilt("transitions_of_payment", puid=wanted) if events else []
     return Timeline(
         puid=puid,
         events=events,
         transitions=tuple(_transition(row) for row in found),
         complete_until=complete_until,
+        payments_table=payments.name,
     )
 
 
-def _event(row: Row) -> Event:
+def _event(row: Row, payments: WatchedTable) -> Event:
+    def value(meaning: Meaning) -> str | None:
+        column = tables.named(payments, meaning)
+        return row[column] if column else None
+
     return Event(
         change_id=row["change_id"],
         # Its first part; the TIMESTAMP column ends at microseconds.
@@ -94,24 +104,35 @@ def _event(row: Row) -> Event:
         arrived_at=row["arrived_at"],
         table=row["source_table"],
         mod_type=row["mod_type"],
-        status=row["Status"],
+        status=value("status"),
         state=row["payment_state"],
         expected=row["transition_expected"],
-        service=row["ServiceName"],
+        service=value("service"),
         acting_user=row["acting_user"],
-        error=row["ErrorDetails"],
-        differences=_differences(row),
+        error=value("error"),
+        differences=_differences(row, payments),
     )
 
 
-def _differences(row: Row) -> tuple[Difference, ...]:
-    fields = {field.name: field for field in _source_fields()}
+# What the timeline has beside the payments' own columns.
+_ADDED: Final = frozenset(
+    {"commit_timestamp", "commit_timestamp_nanos", "change_id", "source_table", "mod_type", "server_transaction_id"}
+    | {"old_values", "card_tokens", "arrived_at", *(field.name for field in tables.ENRICHMENT_FIELDS)}
+)
+
+
+def _differences(row: Row, payments: WatchedTable) -> tuple[Difference, ...]:
+    json_columns = {tables.column_name(payments, n) for n, c in payments.columns.items() if c.type == "JSON"}
+    key = tables.named(payments, "payment")
     old: Row = row["old_values"] or {}
     # A column that only the old values have was added to the source after this view was made.
-    names = [name for name in dict.fromkeys([*fields, *old]) if name != "PUID"]
+    own = [name for name in row if name not in _ADDED]
+    names = [name for name in dict.fromkeys([*own, *old]) if name != key]
     if row["mod_type"] == "UPDATE":
         names = [name for name in names if name in old]
-    pairs = (pair for name in names for pair in _by_member(name, _old(fields.get(name), old.get(name)), row.get(name)))
+    pairs = (
+        pair for name in names for pair in _by_member(name, _old(name in json_columns, old.get(name)), row.get(name))
+    )
     texts = ((name, _text(before), _text(after)) for name, before, after in pairs)
     return tuple(Difference(column=name, old=before, new=after) for name, before, after in texts if before != after)
 
@@ -125,16 +146,9 @@ def _by_member(name: str, before: Any, after: Any) -> Iterator[tuple[str, Any, A
         yield name, before, after
 
 
-def _old(field: tables.Field | None, value: Any) -> Any:
+def _old(is_json: bool, value: Any) -> Any:
     """An old value: in Spanner's JSON encoding, where a JSON column is a JSON text."""
-    if field and field.type == "JSON" and isinstance(value, str):
-        return json.loads(value)
-    return value
-
-
-def _source_fields() -> list[tables.Field]:
-    added = {field.name for field in (*tables.METADATA_FIELDS, *tables.ENRICHMENT_FIELDS)}
-    return [field for field in tables.changelogs()[tables.PAYMENT_TABLE].fields if field.name not in added]
+    return json.loads(value) if is_json and isinstance(value, str) else value
 
 
 def _text(value: Any) -> str | None:

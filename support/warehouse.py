@@ -52,7 +52,7 @@ class Warehouse:
 
     def prebuilt(self, name: str, **parameters: Parameter) -> list[Row]:
         """The rows of a prebuilt query."""
-        return self.rows(queries.query(name, self.connection.project), **parameters)
+        return self.rows(queries.query(name, self.connection.project, self.connection.watched), **parameters)
 
     def complete_until(self) -> datetime | None:
         """Every change committed before is in the warehouse or is a dead letter. None: no job said so for a week."""

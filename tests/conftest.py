@@ -19,6 +19,7 @@ from local.emulators import launch as emulators
 from local.emulators.launch import INSTANCE, PROJECT, BigQueryEmulator, SpannerEmulator
 from local.machine.processes import Process
 from pipeline import clients
+from tests.shipped import WATCHED
 
 # Minutes each, in a test or two: what came last would be waited for alone.
 LONGEST = ("test_service.py", "test_pulumi.py", "test_pulumi_stacks.py")
@@ -129,9 +130,9 @@ def warehouse(empty_warehouse: Warehouse) -> Warehouse:
     from google.cloud import bigquery
 
     client, project = empty_warehouse.client, empty_warehouse.project
-    for dataset in sorted({table.dataset for table in tables.all_tables()}):
+    for dataset in sorted({table.dataset for table in tables.all_tables(WATCHED)}):
         client.create_dataset(dataset)
-    for table in tables.all_tables():
+    for table in tables.all_tables(WATCHED):
         fields = [
             bigquery.SchemaField(f.name, f.type, f.mode, description=f.description, default_value_expression=f.default)
             for f in table.fields

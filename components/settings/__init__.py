@@ -21,7 +21,9 @@ from components.settings.pipeline import LAUNCH_OPTIONS, PipelineSettings
 from components.settings.reader import Reader, SettingsError
 from components.settings.retention import RetentionSettings
 from components.settings.spanner import SpannerSettings
+from components.settings.tables import watched_tables
 from components.settings.warehouse import WarehouseSettings
+from contract.watched import WatchedTables
 
 __all__ = [
     "LAUNCH_OPTIONS",
@@ -62,6 +64,7 @@ class Settings:
     retention: RetentionSettings
     spanner: SpannerSettings
     warehouse: WarehouseSettings
+    watched: WatchedTables
     pipeline: PipelineSettings
     delivery: DeliverySettings
     monitoring: MonitoringSettings
@@ -111,6 +114,7 @@ class Settings:
             retention=RetentionSettings.read(read),
             spanner=SpannerSettings.read(read),
             warehouse=WarehouseSettings.read(read),
+            watched=watched_tables(read),
             pipeline=PipelineSettings.read(read),
             delivery=DeliverySettings.read(read),
             monitoring=MonitoringSettings.read(read),
@@ -131,6 +135,6 @@ class Settings:
         self.keys.relations(read)
         self.spanner.relations(read, self.region, self.keys.customer_managed)
         self.warehouse.relations(read, self.region)
-        self.pipeline.relations(read, without_job)
+        self.pipeline.relations(read, without_job, self.watched)
         self.delivery.relations(read)
-        self.monitoring.relations(read, self.spanner)
+        self.monitoring.relations(read, self.spanner, self.watched)

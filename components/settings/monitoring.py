@@ -9,6 +9,7 @@ from components import naming
 from components.settings.reader import Reader
 from components.settings.spanner import SpannerSettings
 from contract import schema
+from contract.watched import WatchedTables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,8 @@ class MonitoringSettings:
             ),
         )
 
-    def relations(self, read: Reader, spanner: SpannerSettings) -> None:
-        for problem in thresholds.problems(self.thresholds, watched(spanner)):
+    def relations(self, read: Reader, spanner: SpannerSettings, tables: WatchedTables) -> None:
+        for problem in thresholds.problems(self.thresholds, watched(spanner, tables)):
             read.refuse(problem.key, problem.rule, problem.value)
         if read.stack != "prod":
             return
@@ -44,11 +45,11 @@ class MonitoringSettings:
                 read.refuse("notifications", rule, ", ".join(route.target for route in self.routes))
 
 
-def watched(spanner: SpannerSettings) -> Watched:
+def watched(spanner: SpannerSettings, tables: WatchedTables) -> Watched:
     """What a stack's alerts look at."""
     return Watched(
         job=naming.STREAM_JOB,
         instance=naming.INSTANCE,
         multi_region=spanner.multi_region,
-        retention_hours=schema.change_retention_hours(),
+        retention_hours=schema.change_retention_hours(tables.source_changelog),
     )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from components.settings.reader import Reader
-from contract import options, payments, tables
+from contract import options, payments
+from contract.watched import WatchedTables
 
 # Launch options that a stack's config sets, under their own names. Resources give the rest; endTimestamp and dryRun are
 # for a person who launches a job by hand.
@@ -71,7 +72,7 @@ class PipelineSettings:
             options={name: value for name in LAUNCH_OPTIONS if (value := _option(read, name))},
         )
 
-    def relations(self, read: Reader, without_job: bool) -> None:
+    def relations(self, read: Reader, without_job: bool, watched: WatchedTables) -> None:
         if self.owner == "pulumi" and not (self.image or self.template or without_job):
             rule = (
                 "the job's image by its digest, where pipelineOwner is pulumi (delivery/cloudbuild.yaml builds it, "
@@ -81,8 +82,8 @@ class PipelineSettings:
             read.refuse("image", rule, self.image)
         if self.workers > self.max_workers:
             read.refuse("workers", f"at most maxWorkers ({self.max_workers})", str(self.workers))
-        dataset, made = self.options["bigQueryDataset"], sorted({table.dataset for table in tables.all_tables()})
-        if dataset not in made:
+        dataset, made = self.options.get("bigQueryDataset"), sorted({table.dataset for table in watched.tables})
+        if dataset and dataset not in made:
             read.refuse("bigQueryDataset", f"one that a stack makes: {', '.join(made)}", dataset)
         if read.stack == "prod" and self.options["newColumns"] != "hold":
             rule = "hold in prod, where a column is kept NULL until somebody has classified it"

@@ -18,6 +18,7 @@ import click
 
 from contract import payments, queries, tables, timestamps
 from contract.changes import Column
+from contract.watched import WatchedTable, WatchedTables
 from local.check import compare
 from local.check.compare import Arrivals, Finding, Latency, Row, SourceTable
 from local.machine.state import DEFAULT, State
@@ -31,8 +32,8 @@ _POLL_SECONDS: Final = 1.0
 _QUERY_SECONDS: Final = 180.0
 _SHOWN: Final = 20
 _EMULATOR_NOTES: Final = (
-    "UpdatedAt is not compared, and other times to the second: the Spanner emulator's change records give a commit "
-    "timestamp column as 9999-12-31 and cut fractions of a second.",
+    "The time of the last change is not compared, and other times to the second: the Spanner emulator's change records "
+    "give a commit timestamp column as 9999-12-31 and cut fractions of a second.",
 )
 
 
@@ -76,20 +77,23 @@ def run_check(connection: Connection, ledger: Path, arrivals: Path, *, wait: flo
     if not entries:
         raise CheckError(f"{ledger} names no commit: there is nothing to check. Make some with `audit local traffic`.")
     warehouse = Warehouse(connection, seconds=_QUERY_SECONDS)
+    watched = connection.watched
     _await(warehouse, connection, entries, ends)
     while True:
-        rows = {table: _changelog(warehouse, table) for table in tables.changelogs()}
-        found = compare.compare_changes(entries, _until(rows, cutoff), _dead_letters(connection))
+        rows = {table.name: _changelog(warehouse, table) for table in watched.tables}
+        found = compare.compare_changes(watched, entries, _until(rows, cutoff), _dead_letters(connection))
         if not found.missing or time.monotonic() >= ends:
             break
         time.sleep(_POLL_SECONDS)
     return CheckReport(
         committed=len(entries),
         arrivals=found,
-        unmasked=tuple(each for table, changes in rows.items() for each in compare.unmasked(table, changes)),
+        unmasked=tuple(
+            each for table, changes in rows.items() for each in compare.unmasked(watched.of(table), changes)
+        ),
         wrong_state=tuple(_wrong_state(connection, warehouse, entries, rows, cutoff)),
-        states=sum(len(compare.latest(changes)) for changes in rows.values()),
-        latency=compare.latency(rows, _queryable_at(arrivals)),
+        states=sum(len(compare.latest(watched.of(table), changes)) for table, changes in rows.items()),
+        latency=compare.latency(rows, _queryable_at(watched, arrivals)),
         notes=_EMULATOR_NOTES if connection.spanner_endpoint else (),
     )
 
@@ -97,7 +101,7 @@ def run_check(connection: Connection, ledger: Path, arrivals: Path, *, wait: flo
 def _await(warehouse: Warehouse, connection: Connection, entries: Sequence[Entry], ends: float) -> None:
     """Returns once there is as much as was committed. Counting is cheap; what is there is looked at afterwards."""
     counts = " + ".join(
-        f"(SELECT COUNT(*) FROM `{connection.project}.{table.id}`)" for table in tables.changelogs().values()
+        f"(SELECT COUNT(*) FROM `{connection.project}.{table.id}`)" for table in connection.watched.tables
     )
     while time.monotonic() < ends:
         [row] = warehouse.rows(f"SELECT {counts} AS arrived")
@@ -106,8 +110,8 @@ def _await(warehouse: Warehouse, connection: Connection, entries: Sequence[Entry
         time.sleep(_POLL_SECONDS)
 
 
-def _changelog(warehouse: Warehouse, table: str) -> Sequence[Row]:
-    return warehouse.rows(f"SELECT * FROM `{warehouse.connection.project}.{tables.changelogs()[table].id}`")
+def _changelog(warehouse: Warehouse, table: WatchedTable) -> Sequence[Row]:
+    return warehouse.rows(f"SELECT * FROM `{warehouse.connection.project}.{table.id}`")
 
 
 def _until(rows: Mapping[str, Sequence[Row]], cutoff: datetime) -> dict[str, list[Row]]:
@@ -135,30 +139,33 @@ def _wrong_state(
     from pipeline.transforms.mask import Masker
 
     current = warehouse.rows(f"SELECT * FROM {warehouse.view(queries.PAYMENT_CURRENT)}")
-    masker = Masker(MaskingKeys.load(connection.masking_keys), new_columns="scan")
+    watched = connection.watched
+    masker = Masker(MaskingKeys.load(connection.masking_keys), watched, new_columns="scan")
     findings: list[Finding] = []
-    for table, changes in rows.items():
+    for name, changes in rows.items():
+        table = watched.of(name)
+        key = compare.key_of(table)
         # Changed after the check began, or waiting as a dead letter: what is there then need not be what was.
         unsure = frozenset(
-            {row["PUID"] for row in changes if row[tables.COMMIT_TIMESTAMP] > cutoff}
+            {str(row[key]) for row in changes if row[tables.COMMIT_TIMESTAMP] > cutoff}
             | {entry.puid for entry in entries if entry.dead_letter}
         )
-        newest = compare.latest(changes)
+        newest = compare.latest(table, changes)
         present = {puid: row for puid, row in newest.items() if row[tables.MOD_TYPE] != "DELETE"}
         source = _source(connection, table, cutoff)
         findings += compare.compare_state(source, present, masker, payments.PAYMENT_STATES, unsure)
-        if table == tables.PAYMENT_TABLE:
+        if table.kind == "payments":
             # What arrived between the two queries is not in `newest`; and `current` does not show what was deleted.
-            later = f"SELECT PUID FROM `{connection.project}.{tables.changelogs()[table].id}`"
+            later = f"SELECT `{key}` FROM `{connection.project}.{table.id}`"
             moved = {
-                row["PUID"]
+                str(row[key])
                 for row in warehouse.rows(f"{later} WHERE {tables.COMMIT_TIMESTAMP} > @cutoff", cutoff=cutoff)
             }
-            findings += compare.compare_current(current, newest, unsure | moved)
+            findings += compare.compare_current(table, current, newest, unsure | moved)
     return findings
 
 
-def _source(connection: Connection, table: str, moment: datetime) -> SourceTable:
+def _source(connection: Connection, table: WatchedTable, moment: datetime) -> SourceTable:
     """A strong read of a Spanner table as it was at `moment`, its values as they come."""
     from google.protobuf.json_format import MessageToDict
 
@@ -172,26 +179,26 @@ def _source(connection: Connection, table: str, moment: datetime) -> SourceTable
             "SELECT c.COLUMN_NAME, c.SPANNER_TYPE, k.COLUMN_NAME IS NOT NULL FROM INFORMATION_SCHEMA.COLUMNS AS c "
             "LEFT JOIN INFORMATION_SCHEMA.INDEX_COLUMNS AS k ON k.TABLE_NAME = c.TABLE_NAME "
             "AND k.COLUMN_NAME = c.COLUMN_NAME AND k.INDEX_TYPE = 'PRIMARY_KEY' "
-            f"WHERE c.TABLE_SCHEMA = '' AND c.TABLE_NAME = '{table}' AND c.IS_GENERATED = 'NEVER' "
+            f"WHERE c.TABLE_SCHEMA = '' AND c.TABLE_NAME = '{table.name}' AND c.IS_GENERATED = 'NEVER' "
             "ORDER BY c.ORDINAL_POSITION"
         )
         columns = tuple(Column(*row) for row in described)
         names = [column.name for column in columns]
-        read = snapshot.execute_sql(f"SELECT {', '.join(names)} FROM {table}", lazy_decode=True)
+        read = snapshot.execute_sql(f"SELECT {', '.join(names)} FROM {table.name}", lazy_decode=True)
         rows = [dict(zip(names, (MessageToDict(value) for value in row), strict=True)) for row in read]
     emulated = bool(connection.spanner_endpoint)
     return SourceTable(
-        name=table,
+        table=table,
         columns=columns,
         rows=rows,
-        left_out=frozenset({"UpdatedAt"}) if emulated else frozenset(),
+        left_out=frozenset(filter(None, [table.column("changed")])) if emulated else frozenset(),
         whole_seconds=emulated,
     )
 
 
-def _queryable_at(arrivals: Path) -> dict[tuple[str, datetime], datetime]:
+def _queryable_at(watched: WatchedTables, arrivals: Path) -> dict[tuple[str, datetime], datetime]:
     """(source table, stamp) → when its append could be queried; the later one where two appends share a stamp."""
-    sources = {table.id: source for source, table in tables.changelogs().items()}
+    sources = {table.id: table.name for table in watched.tables}
     found: dict[tuple[str, datetime], datetime] = {}
     if not arrivals.exists():
         return found

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from contract import tables, timestamps
 from contract.changes import Change, Column
+from contract.watched import WatchedTable, WatchedTables
 from local.traffic.ledger import Entry
 from pipeline.transforms.cards import find_cards, hide_cards, may_hold_card
 from pipeline.transforms.enrich import enrich
@@ -56,22 +57,27 @@ class Arrivals:
     different: tuple[Finding, ...]
 
 
+def key_of(table: WatchedTable) -> str:
+    """The column that has a row's payment, in Spanner and in the changelog."""
+    return str(tables.named(table, "payment") or next(iter(table.columns)))
+
+
 def compare_changes(
-    entries: Sequence[Entry], rows: Mapping[str, Sequence[Row]], dead: Iterable[tuple[str, str]]
+    watched: WatchedTables, entries: Sequence[Entry], rows: Mapping[str, Sequence[Row]], dead: Iterable[tuple[str, str]]
 ) -> Arrivals:
     """Compares the ledger with the changelogs (source table → rows) and the dead letters (table, commit timestamp)."""
     expected = {_Key(e.table, e.puid, timestamps.to_nanos(e.commit_timestamp)): e for e in entries}
     found: dict[_Key, list[Row]] = defaultdict(list)
     for table, changes in rows.items():
         for row in changes:
-            found[_Key(table, row["PUID"], row[tables.COMMIT_TIMESTAMP_NANOS])].append(row)
+            found[_Key(table, str(row[key_of(watched.of(table))]), row[tables.COMMIT_TIMESTAMP_NANOS])].append(row)
     letters = Counter((table, timestamps.to_nanos(moment)) for table, moment in dead)
     missing, different, kept = [], [], 0
     for key, entry in expected.items():
         if found.get(key):
             if entry.dead_letter:
                 different.append(key.finding("must be a dead letter, and is a row"))
-            elif fault := _fault(entry, found[key][0]):
+            elif fault := _fault(watched.of(key.table), entry, found[key][0]):
                 different.append(key.finding(fault))
         elif letters[key.table, key.commit_nanos] > 0:
             letters[key.table, key.commit_nanos] -= 1
@@ -91,20 +97,23 @@ def compare_changes(
     )
 
 
-def _fault(entry: Entry, row: Row) -> str | None:
+def _fault(table: WatchedTable, entry: Entry, row: Row) -> str | None:
     if row[tables.MOD_TYPE] != entry.mod_type:
         return f"is an {row[tables.MOD_TYPE]}, not an {entry.mod_type}"
-    if row["Status"] != entry.status:
+    status = tables.named(table, "status")
+    if status and row[status] != entry.status:
         return "has another Status"
     return None
 
 
-def latest(rows: Iterable[Row]) -> dict[str, Row]:
-    """The newest row of each PUID, in commit order."""
+def latest(table: WatchedTable, rows: Iterable[Row]) -> dict[str, Row]:
+    """The newest row of each payment, in commit order."""
     newest: dict[str, Row] = {}
+    key = key_of(table)
     for row in rows:
-        if row["PUID"] not in newest or newest[row["PUID"]][tables.CHANGE_ID] < row[tables.CHANGE_ID]:
-            newest[row["PUID"]] = row
+        puid = str(row[key])
+        if puid not in newest or newest[puid][tables.CHANGE_ID] < row[tables.CHANGE_ID]:
+            newest[puid] = row
     return newest
 
 
@@ -112,7 +121,7 @@ def latest(rows: Iterable[Row]) -> dict[str, Row]:
 class SourceTable:
     """A Spanner table as it was read: raw values in Spanner's JSON encoding, as a change record carries them."""
 
-    name: str
+    table: WatchedTable
     columns: tuple[Column, ...]
     rows: Sequence[dict[str, Any]]
     # Columns that the reader cannot compare, and whether times are whole seconds: the emulator's change records.
@@ -123,48 +132,51 @@ class SourceTable:
 def compare_state(
     source: SourceTable, warehouse: Mapping[str, Row], masker: Masker, states: Mapping[str, str], unsure: frozenset[str]
 ) -> list[Finding]:
-    """Compares Spanner's rows, masked and enriched, with the warehouse's newest row of each PUID.
+    """Compares Spanner's rows, masked and enriched, with the warehouse's newest row of each payment.
 
-    PUIDs in `unsure` are left out: they changed meanwhile, or wait as a dead letter.
+    Payments in `unsure` are left out: they changed meanwhile, or wait as a dead letter.
     """
-    findings, seen = [], set()
+    findings, seen, key = [], set(), key_of(source.table)
     for raw in source.rows:
-        puid = raw["PUID"]
+        puid = str(raw[key])
         seen.add(puid)
         if puid in unsure:
             continue
         if puid not in warehouse:
-            findings.append(_Key(source.name, puid, 0).finding("is in Spanner and has no current state"))
+            findings.append(_Key(source.table.name, puid, 0).finding("is in Spanner and has no current state"))
         elif differing := _differing(source, raw, warehouse[puid], masker, states):
             what = f"differs from Spanner in {', '.join(differing)}"
-            findings.append(_Key(source.name, puid, warehouse[puid][tables.COMMIT_TIMESTAMP_NANOS]).finding(what))
+            findings.append(_Key(source.table.name, puid, warehouse[puid][tables.COMMIT_TIMESTAMP_NANOS]).finding(what))
     for puid in warehouse.keys() - seen - unsure:
         findings.append(
-            _Key(source.name, puid, warehouse[puid][tables.COMMIT_TIMESTAMP_NANOS]).finding("is not in Spanner")
+            _Key(source.table.name, puid, warehouse[puid][tables.COMMIT_TIMESTAMP_NANOS]).finding("is not in Spanner")
         )
     return findings
 
 
-def compare_current(current: Iterable[Row], changes: Mapping[str, Row], unsure: frozenset[str]) -> list[Finding]:
+def compare_current(
+    table: WatchedTable, current: Iterable[Row], changes: Mapping[str, Row], unsure: frozenset[str]
+) -> list[Finding]:
     """Compares the view payment_current with the newest change of each payment."""
-    findings = []
+    findings, key = [], key_of(table)
     shown: Counter[str] = Counter()
     for row in current:
-        shown[row["PUID"]] += 1
-        newest = changes.get(row["PUID"], {})
+        puid = str(row[key])
+        shown[puid] += 1
+        newest = changes.get(puid, {})
         # Of a change that is there twice (at-least-once) either row may be shown: they differ in when they arrived.
         compared = row.keys() - {tables.BIG_QUERY_COMMIT_TIMESTAMP}
-        if row["PUID"] not in unsure and any(row[name] != newest.get(name) for name in compared):
-            findings.append(_current(row, "payment_current does not show its newest change"))
+        if puid not in unsure and any(row[name] != newest.get(name) for name in compared):
+            findings.append(_current(table, row, "payment_current does not show its newest change"))
     for puid, row in changes.items():
         wanted = 0 if row[tables.MOD_TYPE] == "DELETE" else 1
         if puid not in unsure and shown[puid] != wanted:
-            findings.append(_current(row, f"payment_current shows it {shown[puid]} times, not {wanted}"))
+            findings.append(_current(table, row, f"payment_current shows it {shown[puid]} times, not {wanted}"))
     return findings
 
 
-def _current(row: Row, what: str) -> Finding:
-    return _Key(tables.PAYMENT_TABLE, row["PUID"], row[tables.COMMIT_TIMESTAMP_NANOS]).finding(what)
+def _current(table: WatchedTable, row: Row, what: str) -> Finding:
+    return _Key(table.name, str(row[key_of(table)]), row[tables.COMMIT_TIMESTAMP_NANOS]).finding(what)
 
 
 def _differing(
@@ -173,15 +185,15 @@ def _differing(
     keys = {c.name: raw[c.name] for c in source.columns if c.is_primary_key}
     new = {name: value for name, value in raw.items() if name not in keys}
     moment = timestamps.from_nanos(row[tables.COMMIT_TIMESTAMP_NANOS])
-    change = Change("", source.name, "INSERT", moment, "", "", 0, True, 1, 1, source.columns, keys, new, {})
+    change = Change("", source.table.name, "INSERT", moment, "", "", 0, True, 1, 1, source.columns, keys, new, {})
     masker.mask(change)
-    enrich(change, states)
+    enrich(change, source.table, states)
     expected = {**change.keys, **change.new}
     differing = [name for name in _COMPARED_ENRICHMENT if change.enriched[name] != row[name]]
     for column in source.columns:
         if column.name in source.left_out:
             continue
-        for field in tables.fields_of(column.name, column.type):
+        for field in tables.fields_of(source.table, column.name, column.type):
             ours, theirs = _value(field.type, expected.get(field.source or field.name)), row.get(field.name)
             if source.whole_seconds and isinstance(ours, datetime) and isinstance(theirs, datetime):
                 ours, theirs = ours.replace(microsecond=0), theirs.replace(microsecond=0)
@@ -210,15 +222,16 @@ def _value(kind: str, value: Any) -> Any:
     return _FROM_SPANNER[kind](value)
 
 
-def unmasked(table: str, rows: Iterable[Row]) -> list[Finding]:
+def unmasked(table: WatchedTable, rows: Iterable[Row]) -> list[Finding]:
     """The rows in which a card number can be read: in any text, number, JSON name or value, now or before."""
-    json_columns = {field.name for field in tables.changelogs()[table].fields if field.type == "JSON"}
+    described = {tables.column_name(table, name) for name, column in table.columns.items() if column.type == "JSON"}
+    json_columns = {*described, tables.OLD_VALUES}
     findings = []
     for row in rows:
         texts = list(_texts({name: value for name, value in row.items() if name not in _NOT_SCANNED}, json_columns))
         # One look at all of it; each text by itself only where that look is not sure.
         if may_hold_card("x".join(texts)) and any(find_cards(text) for text in texts):
-            key = _Key(table, row["PUID"], row[tables.COMMIT_TIMESTAMP_NANOS])
+            key = _Key(table.name, str(row[key_of(table)]), row[tables.COMMIT_TIMESTAMP_NANOS])
             findings.append(key.finding("holds a card number"))
     return findings
 

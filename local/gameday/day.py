@@ -23,14 +23,13 @@ import orjson
 import psutil
 
 from contract.changes import DeadLetter
-from contract.tables import PAYMENT_TABLE
 from local.emulators.launch import spanner_client
 from local.gameday.faults import LETTER, Command, Commits, Fault
 from local.machine.state import State
 from local.monitoring.launch import firing, watched_since
 from local.traffic.commits import Committer
 from local.traffic.ledger import Entry
-from local.traffic.simulator import Mutation, Operation
+from local.traffic.simulator import PAYMENT_TABLE, Mutation, Operation
 from pipeline.sink.dead_letters import DeadLetterQueue
 from support import connection as connections
 

@@ -11,8 +11,7 @@ from typing import Final
 
 from contract import schema, timestamps
 from contract.changes import Coordinates, DeadLetter, Reason
-from contract.tables import PAYMENT_TABLE
-from local.traffic.simulator import COMMIT_TIMESTAMP, Mutation
+from local.traffic.simulator import COMMIT_TIMESTAMP, PAYMENT_TABLE, Mutation
 
 # A command of `audit`, as the runbook prints it.
 Command = tuple[str, ...]

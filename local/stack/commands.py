@@ -67,6 +67,11 @@ def _ports(command: Callable[..., Any]) -> Callable[..., Any]:
 _log_level = click.option(
     "--log-level", type=click.Choice(LOG_LEVELS), help="Of the pipeline's log.  [default: the config's, INFO]"
 )
+_tables = click.option(
+    "--tables",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="Description of the watched tables.  [default: the config's, tables.toml]",
+)
 _tidy = click.option("--tidy", is_flag=True, help="Traffic without the changes that must become dead letters.")
 
 
@@ -93,6 +98,7 @@ def _monitoring(command: Callable[..., Any]) -> Callable[..., Any]:
 @_tidy
 @_monitoring
 @_log_level
+@_tables
 @_ports
 @_state
 def up(folder: Path, detach: bool, **options: Any) -> None:
@@ -129,6 +135,7 @@ def down(folder: Path) -> None:
 @_tidy
 @_monitoring
 @_log_level
+@_tables
 @_ports
 @_state
 def run(folder: Path, **options: Any) -> None:

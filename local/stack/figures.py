@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 from contract import tables
 from pipeline.sink.dead_letters import DeadLetterQueue, Kind
 
-_CHANGELOGS: Final = frozenset(table.id for table in tables.changelogs().values())
 _KEPT_SECONDS: Final = 120
 
 
@@ -81,7 +80,7 @@ class Figures:
     def _arrive(self, append: dict[str, Any]) -> None:
         # Append by append, the job's own bookkeeping too; only the changelogs count as arrived changes.
         self.rows[append["table"]] += append["rows"]
-        if append["table"] not in _CHANGELOGS:
+        if append["table"].endswith(f".{tables.RESUME_POSITIONS}"):
             return
         at = _seconds(append["queryable_at"])
         self.arrived += append["rows"]

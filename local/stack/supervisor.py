@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,7 +58,8 @@ Command = Callable[["Provisioned"], list[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to run the stack. Ports None: any that is free. `tps` None: no traffic. `log_level` None: the config's."""
+    """How to run the stack. Ports None: any that is free. `tps` None: no traffic. `log_level` and
+    `tables` None: the config's."""
 
     state: Path
     spanner_port: int | None = None
@@ -72,10 +73,13 @@ class Options:
     design_tps: int | None = None
     past: bool = False
     log_level: str | None = None
+    tables: str | None = None
 
 
-def provision_program(state: State, spanner: SpannerEmulator, bigquery: BigQueryEmulator) -> Provisioned:
-    """Runs `__main__.py`, the program of the cloud, onto the emulators."""
+def provision_program(
+    state: State, spanner: SpannerEmulator, bigquery: BigQueryEmulator, *, config: Mapping[str, Any] | None = None
+) -> Provisioned:
+    """Runs `__main__.py`, the program of the cloud, onto the emulators. `config` overrides the stack's file."""
     from local.provision.engine import provision
     from local.provision.place import LocalEndpoints
 
@@ -84,6 +88,7 @@ def provision_program(state: State, spanner: SpannerEmulator, bigquery: BigQuery
         state=state.root,
         endpoints=LocalEndpoints(spanner=spanner.endpoint, bigquery=bigquery.rest, bigquery_storage=bigquery.grpc),
         on_resource=lambda resource: log.info("%s: %s %s", resource.outcome, resource.type, resource.name),
+        config=config,
     )
 
 
@@ -119,12 +124,13 @@ class Supervisor:
     """One run of the stack. What is provisioned and run are parameters, so that supervision can be tried alone."""
 
     def __init__(
-        self, options: Options, *, provision: Provision = provision_program, command: Command = pipeline_command
+        self, options: Options, *, provision: Provision | None = None, command: Command = pipeline_command
     ) -> None:
         self.options = options
         self.state = State(options.state)
         self.stopped = threading.Event()
-        self._provision, self._command = provision, command
+        config = {"tables": options.tables} if options.tables else {}
+        self._provision, self._command = provision or partial(provision_program, config=config), command
         self._account = Account(self.state)
         self._processes: dict[str, Process] = {}
         # What was stopped on purpose, and how to start it again.
@@ -397,6 +403,7 @@ def main() -> None:
     parser.add_argument("--design-tps", type=int)
     parser.add_argument("--past", action="store_true")
     parser.add_argument("--log-level")
+    parser.add_argument("--tables")
     options = Options(**vars(parser.parse_args()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     supervisor = Supervisor(options)

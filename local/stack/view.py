@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from contract import payments, tables
+from contract.watched import Meaning, WatchedTable, WatchedTables
 from local.emulators import launch as emulators
 from local.machine.state import State, alive, read_json
 from local.stack.figures import Figures, Latency, dead_letters
@@ -28,6 +29,14 @@ _FLOW_COLUMNS: Final[tuple[JustifyMethod, ...]] = ("left", "right", "right", "le
 _RECENT_ROWS: Final = 8
 # A query costs the BigQuery emulator much: the pause after one is this many times what it took.
 _QUERY_PAUSE: Final = 15
+
+
+_SHOWN: Final[tuple[Meaning, ...]] = ("payment", "region", "amount", "currency", "status")
+
+
+def _column(payments: WatchedTable, meaning: Meaning) -> str:
+    name = tables.named(payments, meaning)
+    return f"`{name}`" if name else "NULL"
 
 
 @dataclass
@@ -62,7 +71,9 @@ class Glimpse:
         if position := resume_position(metadata, connection["jobName"]):
             self.lag_seconds = (datetime.datetime.now(datetime.UTC) - position).total_seconds()
         current = f"`{connection['project']}.{tables.VIEWS_DATASET}.payment_current`"
-        recent = f"SELECT PUID, Region, Amount, Currency, Status, payment_state, {tables.COMMIT_TIMESTAMP} AS at"
+        payments = WatchedTables.from_json(connection["watchedTables"]).payments
+        columns = ", ".join(f"{_column(payments, meaning)} AS {meaning}" for meaning in _SHOWN)
+        recent = f"SELECT {columns}, payment_state, {tables.COMMIT_TIMESTAMP} AS at"
         rows = client.query(f"{recent} FROM {current} ORDER BY at DESC LIMIT {_RECENT_ROWS}", timeout=20).result(20)
         self.recent = [dict(row) for row in rows]
         states = f"SELECT COALESCE(payment_state, 'unknown') AS state, COUNT(*) AS n FROM {current} GROUP BY state"
@@ -147,7 +158,7 @@ class View:
         facts.add_row("latency, last 10 s", _latency(figures.latency(now=now)))
         lag = self.glimpse.lag_seconds
         facts.add_row("resume position", f"{lag:.1f} s behind now" if lag is not None else "…")
-        rows = "   ".join(f"{table.id} [bold]{figures.rows[table.id]:,}[/]" for table in tables.changelogs().values())
+        rows = "   ".join(f"{table} [bold]{rows:,}[/]" for table, rows in sorted(figures.rows.items()))
         facts.add_row("rows", rows)
         letters = dead_letters(self.state.dead_letters)
         facts.add_row("dead letters", f"{letters['retry']} to retry, {letters['severe']} set aside")
@@ -164,10 +175,11 @@ class View:
             recent.add_column(column, justify="right" if column == "amount" else "left")
         for row in self.glimpse.recent:
             state = row["payment_state"] or ""
-            amount = f"{row['Amount']:,.2f} {row['Currency'] or ''}" if row["Amount"] is not None else ""
+            amount = f"{row['amount']:,.2f} {row['currency'] or ''}" if row["amount"] is not None else ""
             style = _STATE_STYLES.get(state, "dim")
             at = f"{row['at']:%H:%M:%S}"
-            recent.add_row(row["PUID"], row["Region"] or "", amount, row["Status"] or "", f"[{style}]{state}[/]", at)
+            cells = (str(row["payment"]), row["region"] or "", amount, row["status"] or "", f"[{style}]{state}[/]", at)
+            recent.add_row(*cells)
         return recent
 
     def _pipeline(self) -> str:

@@ -23,6 +23,7 @@ import orjson
 from local.machine.state import DEFAULT, State
 from local.traffic.commits import Attempt, CommitError, Committer, Unanswered
 from local.traffic.ledger import Entry, Ledger, read_ledger
+from local.traffic.shape import Shape, columns_of
 from local.traffic.simulator import Operation, Simulator
 
 DEFAULT_SEED: Final = 1
@@ -63,10 +64,12 @@ def run_traffic(
     seed: int,
     ledger_path: Path,
     tidy: bool = False,
+    shape: Shape | None = None,
     on_progress: Progress | None = None,
     stop: threading.Event,
 ) -> TrafficSummary:
-    """Commits at `tps` a second for `duration` seconds (None: until `stop`). `database` is its full resource name.
+    """Commits at `tps` a second for `duration` seconds (None: until `stop`). `database` is its full resource name,
+    `shape` how the payments are written into tables that are not the shipped ones.
 
     A server that does not answer holds the traffic up; what was not committed meanwhile is not made up for. Raises
     CommitError where Spanner refuses for good.
@@ -74,9 +77,8 @@ def run_traffic(
     committer = Committer(endpoint, database, _Patience(stop, duration))
     try:
         with _alone(ledger_path), Ledger(ledger_path) as ledger:
-            run = _Run(
-                committer, ledger, Simulator(seed, clock=lambda: datetime.now(UTC), tidy=tidy), seed, ledger_path
-            )
+            simulator = Simulator(seed, clock=lambda: datetime.now(UTC), tidy=tidy)
+            run = _Run(committer, ledger, map(shape.fit, simulator) if shape else simulator, seed, ledger_path)
             return run.go(tps, duration, on_progress or (lambda _: None), stop)
     finally:
         committer.close()
@@ -86,7 +88,7 @@ class _Run:
     """One run of the traffic."""
 
     def __init__(
-        self, committer: Committer, ledger: Ledger, simulator: Simulator, seed: int, ledger_path: Path
+        self, committer: Committer, ledger: Ledger, simulator: Iterator[Operation], seed: int, ledger_path: Path
     ) -> None:
         self._committer = committer
         self._ledger = ledger
@@ -233,12 +235,19 @@ def traffic(folder: Path, tps: float, duration: float | None, seed: int, tidy: b
             seed=seed,
             ledger_path=state.ledger,
             tidy=tidy,
+            shape=Shape(stack.watched, columns_of(_database(stack), stack.watched)),
             on_progress=lambda so_far: click.echo(_line(so_far)),
             stop=stop,
         )
     except CommitError as error:
         raise click.ClickException(str(error)) from None
     click.echo(orjson.dumps({**asdict(summary), "rate": round(summary.rate, 1)}).decode())
+
+
+def _database(stack: Any) -> Any:
+    from pipeline.clients import spanner_database
+
+    return spanner_database(stack.spanner_endpoint, stack.project, stack.spanner_instance, stack.spanner_database)
 
 
 def _line(so_far: TrafficSummary) -> str:

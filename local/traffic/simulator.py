@@ -18,7 +18,6 @@ from typing import Any, Final, Literal
 import orjson
 
 from contract.changes import ModType
-from contract.tables import AUDIT_LOG_TABLE, PAYMENT_TABLE
 from local.traffic import sample_data as cast
 from local.traffic.sample_data import Customer
 
@@ -26,6 +25,10 @@ COMMIT_TIMESTAMP: Final = "spanner.commit_timestamp()"
 
 MutationKind = Literal["insert", "update", "insert_or_update", "delete"]
 Clock = Callable[[], datetime]
+
+# The shipped tables: what the simulator makes is in their columns. `shape.py` fits it into others.
+PAYMENT_TABLE: Final = "payment_audit_trail"
+AUDIT_LOG_TABLE: Final = "audit_logs"
 
 # Shares of all payments, or of their steps.
 _STUCK: Final = 0.02
@@ -69,14 +72,17 @@ class Mutation:
     values: dict[str, str | None]
     mod_type: ModType
     dead_letter: bool = False
+    # The columns that have the payment's id and its status.
+    key: str = "PUID"
+    status_column: str | None = "Status"
 
     @property
     def puid(self) -> str:
-        return str(self.values["PUID"])
+        return str(self.values[self.key])
 
     @property
     def status(self) -> str | None:
-        return self.values.get("Status")
+        return self.values.get(self.status_column) if self.status_column else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,13 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import grpc
 from google.api_core.exceptions import GoogleAPICallError, NotFound
 
-from contract import tables, timestamps
+from contract import timestamps
+from contract.watched import WatchedTables, type_problem
 from pipeline import clients
 from pipeline.jobs.settings import StreamSettings
 from pipeline.sink.dead_letters import DeadLetterQueue
@@ -41,7 +43,9 @@ class CheckFailed(Exception):
 def run(settings: StreamSettings) -> list[Finding]:
     """Runs every check."""
     findings: list[Finding] = []
-    for check in (_masking_keys, _change_streams, _start, _metadata_database, _datasets, _dead_letter_directory):
+    for check in (
+        _masking_keys, _change_streams, _columns, _start, _metadata_database, _datasets, _dead_letter_directory,
+    ):  # fmt: skip
         findings += _guarded(check, settings)
     return findings
 
@@ -75,16 +79,20 @@ def _masking_keys(settings: StreamSettings) -> Iterator[Finding]:
     yield Finding(f"masking keys: {len(keys.keys)}, newest {keys.newest}")
 
 
-def _change_streams(settings: StreamSettings) -> Iterator[Finding]:
-    """INFORMATION_SCHEMA shows a database role only the streams that it may read, with their options."""
-    role = settings["spannerDatabaseRole"]
-    database = clients.spanner_database(
+def _database(settings: StreamSettings) -> Any:
+    return clients.spanner_database(
         settings["spannerEndpoint"],
         settings["spannerProjectId"],
         settings["spannerInstanceId"],
         settings["spannerDatabase"],
-        role,
+        settings["spannerDatabaseRole"],
     )
+
+
+def _change_streams(settings: StreamSettings) -> Iterator[Finding]:
+    """INFORMATION_SCHEMA shows a database role only the streams that it may read, with their options."""
+    role = settings["spannerDatabaseRole"]
+    database = _database(settings)
     with database.snapshot() as snapshot:
         rows = snapshot.execute_sql(
             "SELECT s.CHANGE_STREAM_NAME, o.OPTION_NAME, o.OPTION_VALUE FROM INFORMATION_SCHEMA.CHANGE_STREAMS AS s "
@@ -106,6 +114,7 @@ def _change_streams(settings: StreamSettings) -> Iterator[Finding]:
                 tables_of.add(f"{schema}.{table}" if schema else table)
     for name in settings.stream_names:
         yield change_stream(settings["spannerDatabase"], name, role, seen)
+    yield from unwatched(settings.watched, {name: watched[name] for name in settings.stream_names if name in watched})
     yield from watched_twice({name: watched[name] for name in settings.stream_names if name in watched})
 
 
@@ -143,6 +152,56 @@ def change_stream(database: str, name: str, role: str, seen: Mapping[str, Mappin
             f"ALTER CHANGE STREAM {name} SET OPTIONS (value_capture_type = '{CAPTURE_TYPE}').",
         )
     return Finding(f"change stream {name}: {CAPTURE_TYPE}, {PARTITION_MODE}")
+
+
+def unwatched(described: WatchedTables, watched: Mapping[str, Collection[str] | None]) -> Iterator[Finding]:
+    """Described tables that their change stream does not watch. `watched` as for `watched_twice`."""
+    for table in described.tables:
+        if table.change_stream not in watched:
+            yield Finding(
+                table.name,
+                f"{table.name} must be watched by {table.change_stream}, which this job does not read: add it to "
+                "spannerChangeStreamNames, or name another one in tables.toml.",
+            )
+        elif (tables_of := watched[table.change_stream]) is not None and table.name not in tables_of:
+            yield Finding(
+                table.name,
+                f"{table.name} must be watched by {table.change_stream}, which watches "
+                f"{', '.join(sorted(tables_of)) or 'no table'}. Name its change stream in tables.toml, or add a "
+                f"changeset: ALTER CHANGE STREAM {table.change_stream} SET FOR the tables that it shall watch.",
+            )
+
+
+def _columns(settings: StreamSettings) -> Iterator[Finding]:
+    """A database role sees no columns but those of tables that it may read: where it sees none, none is compared."""
+    with _database(settings).snapshot() as snapshot:
+        rows = snapshot.execute_sql(
+            "SELECT TABLE_NAME, COLUMN_NAME, SPANNER_TYPE FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = ''"
+        )
+        found: dict[str, dict[str, str]] = {}
+        for table, column, kind in rows:
+            found.setdefault(table, {})[column] = kind
+    yield from unfit_columns(settings.watched, found)
+
+
+def unfit_columns(described: WatchedTables, found: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
+    """Described columns that a table lacks, or whose type cannot mean what is said. `found`: columns and types."""
+    for table in described.tables:
+        columns = found.get(table.name)
+        if columns is None:
+            continue
+        for name, column in table.columns.items():
+            if name not in columns:
+                problem = f"exist, as tables.toml describes it: {table.name} has {', '.join(sorted(columns))}"
+            elif rule := type_problem(column, columns[name]):
+                problem = f"{rule}, is {columns[name]}"
+            else:
+                continue
+            yield Finding(
+                f"{table.name}.{name}",
+                f"{table.name}.{name} must {problem}. Run the schema's changelog, or correct the line in tables.toml.",
+            )
+        yield Finding(f"columns of {table.name}")
 
 
 def watched_twice(watched: Mapping[str, Collection[str] | None]) -> Iterator[Finding]:
@@ -211,7 +270,7 @@ def _metadata_database(settings: StreamSettings) -> Iterator[Finding]:
 
 def _datasets(settings: StreamSettings) -> Iterator[Finding]:
     client = settings.sink.bigquery()
-    names = {dataset for dataset, _ in tables.CHANGELOGS.values()} | {settings["bigQueryDataset"]}
+    names = {table.dataset for table in settings.watched.tables} | {settings.sink.destinations.dataset}
     for name in sorted(names):
         try:
             client.get_dataset(f"{settings['bigQueryProjectId']}.{name}")

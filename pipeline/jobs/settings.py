@@ -6,17 +6,19 @@ import re
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from contract import payments, tables, timestamps
+from contract import payments, timestamps
 from contract.options import OPTIONS
+from contract.watched import WatchedTables
 from pipeline.clients import Endpoints
 from pipeline.sink.changelogs import Destinations
 from pipeline.sink.config import MetadataDatabase, SinkSettings
 from pipeline.source.partition_threads import Reading
 from pipeline.source.query import ChangeStream
 from pipeline.transforms.filter import Ignored
-from pipeline.transforms.mask import NewColumns
+from pipeline.transforms.settings import TransformSettings
 
 _EXAMPLE = """
 Options that are not listed go to Beam (--runner, --job_name, --region, …).
@@ -83,17 +85,19 @@ class StreamSettings:
             end=timestamps.normalise(end) if end else None,
         )
 
-    @property
-    def new_columns(self) -> NewColumns:
-        return self["newColumns"]  # type: ignore[return-value]
+    @cached_property
+    def watched(self) -> WatchedTables:
+        return WatchedTables.from_json(self["watchedTables"])
 
     @property
-    def payment_states(self) -> dict[str, str]:
-        return payments.parse_states(self["paymentStates"])
-
-    @property
-    def ignored(self) -> Ignored:
-        return Ignored.parse(fields=self["ignoreFields"], tables=self["ignoreTables"])
+    def transforms(self) -> TransformSettings:
+        return TransformSettings(
+            masking_keys=self["maskingKeys"],
+            new_columns=self["newColumns"],  # type: ignore[arg-type]
+            payment_states=payments.parse_states(self["paymentStates"]),
+            ignored=Ignored.parse(fields=self["ignoreFields"], tables=self["ignoreTables"]),
+            watched=self.watched,
+        )
 
     @property
     def sink(self) -> SinkSettings:
@@ -106,9 +110,9 @@ class StreamSettings:
             ),
             destinations=Destinations(
                 project=self["bigQueryProjectId"],
-                dataset=self["bigQueryDataset"],
+                dataset=self["bigQueryDataset"] or self.watched.payments.dataset,
                 name_template=self["bigQueryChangelogTableNameTemplate"],
-                places=tables.CHANGELOGS,
+                watched=self.watched,
             ),
             job_name=self.job_name,
             exactly_once=self["writeMode"] == "exactly-once",

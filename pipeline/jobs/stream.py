@@ -19,14 +19,18 @@ from contract import timestamps
 from contract.logs import Trouble
 from contract.options import NO_EXCEPTION_SAMPLING
 from pipeline import logs
+from pipeline.failures import DEAD, Failures
 from pipeline.jobs import checks
 from pipeline.jobs.settings import SettingsError, StreamSettings, parse
+from pipeline.sink.append import AppendRows
 from pipeline.sink.config import SinkSettings
+from pipeline.sink.dead_letter_writer import WriteDeadLetters
+from pipeline.sink.encode import EncodedRows, EncodeRows
 from pipeline.sink.retry import RetryDeadLetters, RetrySettings
-from pipeline.sink.write import WriteChanges
+from pipeline.sink.track_position import TrackPositions
 from pipeline.source.beam_source import ReadChanges
 from pipeline.source.query import ChangeStream
-from pipeline.steps import DEAD, POSITIONS, Decode, EncodedRows, EncodeRows, Enrich, Filter, Mask, WriteDeadLetters
+from pipeline.steps import POSITIONS, Decode, Enrich, Filter, Mask
 
 # Run as a script its name would be __main__, which no level is set for.
 _LOG = logging.getLogger("pipeline.jobs.stream")
@@ -39,16 +43,15 @@ _NO_PRISM_SPLIT: Final = "prism_disable_sdf_split"
 
 def build(pipeline: Any, settings: StreamSettings, sink: SinkSettings, start: str | Callable[[], str]) -> None:
     """Puts the job together. `start` may be a function that travels: the worker that begins to read asks it."""
+    failures = Failures()
     streams = [pipeline | stream.name >> EncodedChanges(stream, start, settings) for stream in settings.streams]
+    for stream in streams:
+        failures.add(*stream[DEAD])
     rows = tuple(stream[ROWS] for stream in streams) | "Rows" >> beam.Flatten()
     positions = tuple(stream[POSITIONS] for stream in streams) | "Positions" >> beam.Flatten()
-    dead_letters = tuple(step for stream in streams for step in stream[DEAD]) | "DeadLetters" >> beam.Flatten()
-    {"rows": rows, "dead_letters": dead_letters, "positions": positions} | "WriteChanges" >> WriteChanges(
-        sink,
-        batch_millis=int(settings["batchMillis"]),
-        streams=settings.stream_names,
-        dead_letters="WriteDeadLetters" >> beam.ParDo(WriteDeadLetters(settings["deadLetterQueueDirectory"])),
-    )
+    appended = rows | AppendRows(sink, int(settings["batchMillis"])).failures_to(failures)
+    written = failures.all() | "WriteDeadLetters" >> beam.ParDo(WriteDeadLetters(settings["deadLetterQueueDirectory"]))
+    (positions, appended, written) | TrackPositions(sink, settings.stream_names)
     if settings["disableDlqRetries"] == "false":
         positions | "RetryDeadLetters" >> RetryDeadLetters(RetrySettings.of(settings, sink))
 
@@ -67,29 +70,20 @@ class EncodedChanges(beam.PTransform):
         self._settings = settings
 
     def expand(self, pipeline: Any) -> dict[str, Any]:
-        settings = self._settings
+        settings, transforms = self._settings, self._settings.transforms
+        failures = Failures()
+        shards, most_rows = int(settings["numStorageWriteApiStreams"]), int(settings["batchRows"])
         records = pipeline | "Read" >> ReadChanges(self._stream, self._start, settings.reading)
-        decoded = records | "Decode" >> beam.ParDo(Decode()).with_outputs(DEAD, POSITIONS, main="changes")
-        masked = decoded["changes"] | "Mask" >> beam.ParDo(
-            Mask(settings["maskingKeys"], settings.new_columns)
-        ).with_outputs(DEAD, main="changes")
-        enriched = masked["changes"] | "Enrich" >> beam.ParDo(Enrich(settings.payment_states)).with_outputs(
-            DEAD, main="changes"
+        changes, positions = records | Decode().failures_to(failures)
+        rows = (
+            changes
+            | Mask(transforms).failures_to(failures)
+            | Enrich(transforms).failures_to(failures)
+            | "Filter" >> beam.ParDo(Filter(transforms))
+            | EncodeRows(settings.watched, shards, most_rows).failures_to(failures)
+            | "Keyed" >> beam.Map(_same).with_output_types(tuple[str, EncodedRows])
         )
-        encoded = (
-            enriched["changes"]
-            | "Filter" >> beam.ParDo(Filter(settings.ignored))
-            | "EncodeRows"
-            >> beam.ParDo(
-                EncodeRows(int(settings["numStorageWriteApiStreams"]), int(settings["batchRows"]))
-            ).with_outputs(DEAD, main=ROWS)
-        )
-        steps = (decoded, masked, enriched, encoded)
-        return {
-            ROWS: encoded[ROWS] | "Keyed" >> beam.Map(_same).with_output_types(tuple[str, EncodedRows]),
-            DEAD: tuple(step[DEAD] for step in steps),
-            POSITIONS: decoded[POSITIONS],
-        }
+        return {ROWS: rows, DEAD: tuple(failures.parts), POSITIONS: positions}
 
 
 def _same(element: Any) -> Any:

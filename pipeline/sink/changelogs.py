@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from contract import tables
 from contract.changes import Column
+from contract.watched import WatchedTables
 
 _LOG = logging.getLogger(__name__)
 # How long the write path may take to learn of a column. Google says minutes.
@@ -37,17 +38,18 @@ class NotReady(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Destinations:
-    """Where a source table's changelog is. `places` maps source tables to (dataset, table)."""
+    """Where a source table's changelog is: a watched one where its description says, any other in `dataset`."""
 
     project: str
-    dataset: str = tables.PAYMENT_DATASET
+    watched: WatchedTables
+    dataset: str
     name_template: str = "{_metadata_spanner_table_name}_changelog"
-    places: Mapping[str, tuple[str, str]]
 
     def of(self, table: str) -> tuple[str, str]:
         """(dataset, table) of a source table. A named schema's dot becomes an underscore, as BigQuery has none."""
-        if table in self.places:
-            return self.places[table]
+        described = self.watched.of(table)
+        if described.dataset:
+            return described.dataset, described.table
         name = self.name_template.replace("{" + tables.TABLE_NAME + "}", table)
         return self.dataset, name.replace(".", "_")
 
@@ -183,12 +185,13 @@ class Changelogs:
         from google.api_core.exceptions import NotFound
         from google.cloud import bigquery
 
-        dataset, name = self._destinations.of(table)
+        place = self._destinations.of(table)
         columns = tuple(columns)
-        planned = tables.changelog_table(dataset, name, {c.name: c.type for c in columns})
+        watched = self._destinations.watched.of(table)
+        planned = tables.changelog_table(watched, {c.name: c.type for c in columns}, place)
         made = bigquery.Table(self._destinations.id(table), schema=[schema_field(f) for f in planned.fields])
         made.description = planned.description
-        made.time_partitioning = bigquery.TimePartitioning(field=planned.partition_by)
+        made.time_partitioning = bigquery.TimePartitioning(type_=planned.partition, field=planned.partition_by)
         keys = {c.name for c in columns if c.is_primary_key}
         can_sort = {f.name: f.source for f in planned.fields if f.type in _CLUSTERING and f.mode != "REPEATED"}
         wanted = [name for name in planned.cluster_by if name in can_sort]
@@ -199,7 +202,7 @@ class Changelogs:
             return self._client.create_table(made, exists_ok=True)
         except NotFound:
             raise NotReady(
-                f"dataset {dataset} must exist in {self._destinations.project}: run `pulumi up`. Rows wait for it."
+                f"dataset {place[0]} must exist in {self._destinations.project}: run `pulumi up`. Rows wait for it."
             ) from None
 
     def _add(self, table: str, missing: list[tuple[str, tables.Field]]) -> str | None:

@@ -53,10 +53,18 @@ def decode(line: bytes) -> DeadLetter:
     try:
         fields = orjson.loads(line)
         known = {name: fields[name] for name in DeadLetter.__dataclass_fields__ if name in fields}
+        if "payment" not in fields:
+            known["payment"] = _payment_of_version_0_1(fields.get("change") or {})
         return DeadLetter(**{**known, "coordinates": Coordinates(**fields["coordinates"])})
     except (ValueError, TypeError, KeyError):
         # The line can hold anything: it stays out of the message and of the chain.
         raise DeadLetterError("not a dead letter: each line is a JSON object as `encode` writes it.") from None
+
+
+def _payment_of_version_0_1(change: dict[str, Any]) -> str | None:
+    """The payment of a dead letter that does not name it: version 0.1 knew one name for the column."""
+    parts = (change.get(part) or {} for part in ("keys", "row", "new", "old"))
+    return next((str(part["PUID"]) for part in parts if part.get("PUID") is not None), None)
 
 
 def bounded(letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:

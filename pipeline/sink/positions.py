@@ -73,8 +73,8 @@ class PositionLog:
         if self._connection is None:
             from pipeline.clients import write_client
 
-            table = tables.RESUME_POSITIONS
             project = self._settings.destinations.project
+            table = tables.resume_positions(self._settings.destinations.watched)
             stream = f"projects/{project}/datasets/{table.dataset}/tables/{table.name}/streams/_default"
             self._connection = AppendConnection(
                 write_client(self._settings.endpoints.bigquery_storage), stream, _SCHEMA

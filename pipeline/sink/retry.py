@@ -29,8 +29,10 @@ from contract import queries, tables, timestamps
 from contract.changes import Change, Coordinates, DeadLetter, Reason, StepError
 from contract.logs import Trouble
 from pipeline import clients, logs
+from pipeline.failures import dead_letter, trouble_of
 from pipeline.service_errors import Action, code_of, of_code
 from pipeline.sink import rows
+from pipeline.sink.append import rejected_letter
 from pipeline.sink.changelogs import NotReady
 from pipeline.sink.config import SinkSettings
 from pipeline.sink.connection import NoAnswer
@@ -40,12 +42,10 @@ from pipeline.sink.shards import Shard, existing_ids
 from pipeline.source.lookup import read_again
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
 from pipeline.source.records import DataChange
-from pipeline.steps import dead_letter, trouble_of
 from pipeline.transforms import decode
 from pipeline.transforms.enrich import enrich
-from pipeline.transforms.filter import Ignored, keep
-from pipeline.transforms.keys import MaskingKeys
-from pipeline.transforms.mask import Masker, NewColumns
+from pipeline.transforms.filter import keep
+from pipeline.transforms.settings import TransformSettings
 
 _LOG = logging.getLogger(__name__)
 _SHARD = "dead-letters"
@@ -53,15 +53,12 @@ _SHARD = "dead-letters"
 
 @dataclass(frozen=True, kw_only=True)
 class RetrySettings:
-    """What a try needs: where the letters are, the steps' settings, and the sink."""
+    """What a try needs: where the dead letters are, the transforms' settings, and the sink."""
 
     directory: str
     every_seconds: float
     max_retries: int
-    masking_keys: str
-    new_columns: NewColumns
-    payment_states: dict[str, str]
-    ignored: Ignored
+    transforms: TransformSettings
     streams: tuple[ChangeStream, ...]
     sink: SinkSettings
 
@@ -72,10 +69,7 @@ class RetrySettings:
             directory=settings["deadLetterQueueDirectory"],
             every_seconds=float(settings["dlqRetryMinutes"]) * 60,
             max_retries=int(settings["dlqMaxRetries"]),
-            masking_keys=settings["maskingKeys"],
-            new_columns=settings.new_columns,
-            payment_states=settings.payment_states,
-            ignored=settings.ignored,
+            transforms=settings.transforms,
             streams=settings.streams,
             sink=sink,
         )
@@ -165,7 +159,8 @@ class Retrier:
         self._patience = patience
         self._pauses = pauses
         self._queue = DeadLetterQueue(settings.directory)
-        self._masker = Masker(MaskingKeys.load(settings.masking_keys), new_columns=settings.new_columns)
+        self._transforms = settings.transforms
+        self._masker = settings.transforms.masker()
         self._clients = settings.sink.connect()
         self._queries: dict[str, ChangeStreamQuery] = {}
 
@@ -200,8 +195,8 @@ class Retrier:
                 continue
             try:
                 change = self._change(letter)
-                enrich(change, self._settings.payment_states)
-                if keep(change, self._settings.ignored):
+                enrich(change, self._transforms.watched.of(change.table), self._transforms.payment_states)
+                if keep(change, self._transforms.ignored):
                     changes[change.table].append((letter, change))
                 else:
                     resolved.append(letter)
@@ -212,7 +207,7 @@ class Retrier:
                     failed.append(_failed_again(letter, error))
         for table, these in changes.items():
             self._append(table, these, resolved, failed, done)
-        resolved = self._rewound(resolved, changes[tables.PAYMENT_TABLE], done)
+        resolved = self._rewound(resolved, changes[self._transforms.watched.payments.name], done)
         self._queue.resolve([letter.id for letter in resolved])
         done.tried += len(resolved) + len(failed)
         done.resolved += len(resolved)
@@ -258,6 +253,7 @@ class Retrier:
     ) -> None:
         """Appends what the table lacks. Adds to `resolved` what is in it now, and to `failed` the rest."""
         # One batch a set of columns: a dead letter may be older than the table's newest column.
+        watched = self._transforms.watched.of(table)
         by_columns: dict[Any, dict[str, tuple[DeadLetter, Change]]] = defaultdict(dict)
         for letter, change in changes:
             by_columns[change.columns][change.change_id] = letter, change
@@ -265,10 +261,10 @@ class Retrier:
             if table in done.away:
                 done.wait([letter for letter, _ in alike.values()], table)
                 continue
-            batch, unencodable = rows.encode([change for _, change in alike.values()])
+            batch, unencodable = rows.encode([change for _, change in alike.values()], watched)
             for change, error in unencodable:
                 original = alike[change.change_id][0]
-                failed.append(_again(original, dead_letter(change.coordinates, "EncodeRows", error, change)))
+                failed.append(_again(original, dead_letter(change.coordinates, "EncodeRows", error, change, watched)))
             if batch is None:
                 continue
             letters = {i: letter for i, (letter, _) in alike.items()}
@@ -305,9 +301,8 @@ class Retrier:
 
     def _append_batch(self, table: str, batch: pa.Table, columns: Any) -> list[DeadLetter]:
         """Appends the rows that the table lacks. Gives the dead letters of the refused ones."""
-        from pipeline.sink.write import rejected_letter
-
-        self._clients.changelogs.conform(table, columns, rows.fields(columns))
+        watched = self._transforms.watched.of(table)
+        self._clients.changelogs.conform(table, columns, rows.fields(columns, watched))
         there = existing_ids(self._clients.query, self._clients.destinations.id(table), batch)
         missing = batch.filter(pa.array([i not in there for i in batch[tables.CHANGE_ID].to_pylist()]))
         if not missing.num_rows:
@@ -318,7 +313,7 @@ class Retrier:
             _, outcome = shard.append(None, missing, columns)
         finally:
             shard.close()
-        return [rejected_letter(rejected) for rejected in outcome.rejected]
+        return [rejected_letter(rejected, watched) for rejected in outcome.rejected]
 
     def _rewound(
         self, resolved: list[DeadLetter], payments: list[tuple[DeadLetter, Change]], done: _Round
@@ -334,7 +329,7 @@ class Retrier:
         try:
             self._rewind_merge(min(letter.coordinates.commit_timestamp for letter in late))
         except Exception as error:
-            done.wait(late, f"the rewind of {tables.MERGE_PROGRESS.id}", type(error).__name__)
+            done.wait(late, f"the rewind of {tables.merge_progress(self._transforms.watched).id}", type(error).__name__)
             return [letter for letter in resolved if letter.id not in ids]
         return resolved
 
@@ -346,7 +341,7 @@ class Retrier:
         from google.cloud.bigquery import QueryJobConfig, ScalarQueryParameter
 
         parameter = ScalarQueryParameter("commit_timestamp", "TIMESTAMP", timestamps.to_datetime(oldest))
-        rewind = queries.script(queries.REWIND_PAYMENT_STATE, self._clients.destinations.project)
+        rewind = queries.rewind_script(self._clients.destinations.project, self._transforms.watched)
         for pause in (*self._pauses, None):
             try:
                 self._clients.query.query(rewind, job_config=QueryJobConfig(query_parameters=[parameter])).result()

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from contract import tables, timestamps
 from contract.changes import Change, Column, Reason, StepError
+from contract.watched import WatchedTable
 
 Converter = Callable[[Any], Any]
 
@@ -111,10 +112,11 @@ class SourceColumn:
 
 
 @lru_cache(maxsize=256)
-def source_columns(columns: tuple[Column, ...]) -> tuple[SourceColumn, ...]:
+def source_columns(columns: tuple[Column, ...], table: WatchedTable) -> tuple[SourceColumn, ...]:
     """How the columns of a source table are carried."""
     found = []
-    for column, carried in zip(columns, tables.source_fields((c.name, c.type) for c in columns), strict=True):
+    described = tables.source_fields(table, ((c.name, c.type) for c in columns))
+    for column, carried in zip(columns, described, strict=True):
         for field in carried:
             convert = _CONVERTERS[field.type]
             repeated = field.mode == "REPEATED"
@@ -127,35 +129,37 @@ def source_columns(columns: tuple[Column, ...]) -> tuple[SourceColumn, ...]:
 
 
 @lru_cache(maxsize=256)
-def fields(columns: tuple[Column, ...]) -> tuple[tables.Field, ...]:
+def fields(columns: tuple[Column, ...], table: WatchedTable) -> tuple[tables.Field, ...]:
     """The fields of the changelog of a table with these columns."""
-    return (*(c.field for c in source_columns(columns)), *tables.METADATA_FIELDS, *tables.ENRICHMENT_FIELDS)
+    return (*(c.field for c in source_columns(columns, table)), *tables.METADATA_FIELDS, *tables.ENRICHMENT_FIELDS)
 
 
 # What the making of a row raises where a value is not what its type says.
 _UNFIT = (ValueError, TypeError, ArithmeticError, KeyError, AttributeError, pa.ArrowException)
 
 
-def encode(changes: Sequence[Change]) -> tuple[pa.RecordBatch | None, list[tuple[Change, StepError]]]:
+def encode(
+    changes: Sequence[Change], table: WatchedTable
+) -> tuple[pa.RecordBatch | None, list[tuple[Change, StepError]]]:
     """The rows of changes of one table with the same columns, and the changes that have no row, with the reason."""
     failed: list[tuple[Change, StepError]] = []
     try:
-        return _encode(changes), failed
+        return _encode(changes, table), failed
     except _UNFIT:
         good = []
         for change in changes:
-            if error := _fault(change):
+            if error := _fault(change, table):
                 failed.append((change, error))
             else:
                 good.append(change)
         if len(good) == len(changes):
             raise
-        return (_encode(good) if good else None), failed
+        return (_encode(good, table) if good else None), failed
 
 
-def _encode(changes: Sequence[Change]) -> pa.RecordBatch:
+def _encode(changes: Sequence[Change], table: WatchedTable) -> pa.RecordBatch:
     arrays: dict[str, pa.Array] = {}
-    for column in source_columns(changes[0].columns):
+    for column in source_columns(changes[0].columns, table):
         arrays[column.field.name] = _source_array(column, changes)
     arrays |= _metadata_arrays(changes)
     for field in tables.ENRICHMENT_FIELDS:
@@ -194,8 +198,8 @@ def _metadata_arrays(changes: Sequence[Change]) -> dict[str, pa.Array]:
     }
 
 
-def _fault(change: Change) -> StepError | None:
-    for column in source_columns(change.columns):
+def _fault(change: Change, table: WatchedTable) -> StepError | None:
+    for column in source_columns(change.columns, table):
         try:
             _source_array(column, [change])
         except _UNFIT:
@@ -203,15 +207,15 @@ def _fault(change: Change) -> StepError | None:
             return StepError(
                 Reason.VALUE,
                 f"{change.table}.{field.name} must hold a value that BigQuery's {field.type} can carry. "
-                "Mend the row in Spanner, or leave the column out with ignoreFields; then retry the dead letter.",
+                "Fix the row in Spanner, or leave the column out with ignoreFields; then retry the dead letter.",
             )
     try:
-        _encode([change])
+        _encode([change], table)
     except _UNFIT:
         return StepError(
             Reason.VALUE,
             f"what the pipeline adds to a row of {change.table} (its state and times, the values before it) must be "
-            "what BigQuery can carry, and comes from the row: mend Status and Timestamp in Spanner, then retry the "
+            "what BigQuery can carry, and comes from the row: fix its status and time in Spanner, then retry the "
             "dead letter.",
         )
     return None

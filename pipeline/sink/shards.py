@@ -267,7 +267,11 @@ class Shard:
         None when the piece became others: rows that are there already are left out, and rows with a value in a column
         that the write path may not know yet go after those without one.
         """
-        names = self._clients.changelogs.conform(self._table, run.columns, row_encoding.fields(run.columns))
+        names = self._clients.changelogs.conform(
+            self._table,
+            run.columns,
+            row_encoding.fields(run.columns, self._clients.destinations.watched.of(self._table)),
+        )
         if run.position is None:
             run.position = self._open(run)
         if not run.narrowed:

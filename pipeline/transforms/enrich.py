@@ -23,48 +23,48 @@ from contract.tables import (
     PREVIOUS_PAYMENT_STATE_AT,
     TRANSITION_EXPECTED,
 )
+from contract.watched import WatchedTable
 
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z", re.ASCII)
-_CUSTOMER_NAMES: Final = ("customerId", "customer_id")
-_USER_NAMES: Final = ("actingUser", "user")
 
 
-def enrich(change: Change, states: Mapping[str, str]) -> None:
-    """Fills `change.enriched`. `states` maps a Status to a payment state.
+def enrich(change: Change, table: WatchedTable, states: Mapping[str, str]) -> None:
+    """Fills `change.enriched`. `states` maps a status to a payment state; `table` says which column means what.
 
-    Raises StepError when Status is no text. A Status that is not in `states` has the state None.
+    Raises StepError when the status is no text. A status that is not in `states` has the state None.
     """
     row = change.old if change.mod_type == "DELETE" else change.new
-    metadata: Row | None = None
-    customer = _text(row.get("CustomerId") or change.old.get("CustomerId"))
-    user = _text(row.get("UserId"))
-    if customer is None or user is None:
-        metadata = _metadata(row.get("Metadata") or change.old.get("Metadata"))
-    if customer is None and metadata:
-        customer = _customer(metadata)
-    if user is None and metadata:
-        user = _first(metadata, _USER_NAMES)
+    column = table.meanings.get
+    customer = _text(_value(row, column("customer")) or _value(change.old, column("customer")))
+    user = _text(_value(row, column("acting_user")))
+    if (customer is None or user is None) and table.metadata:
+        members = _members(_value(row, column("metadata")) or _value(change.old, column("metadata")))
+        if customer is None and members:
+            customer = _first(members, table.metadata.customer_in)
+        if user is None and members:
+            user = _first(members, table.metadata.acting_user_in)
     change.enriched = {
         CUSTOMER_ID: customer,
-        ACTING_USER: user or _text(row.get("ServiceName")),
-        **_transition(change, states),
+        ACTING_USER: user or _text(_value(row, column("service"))),
+        **_transition(change, table, states),
     }
 
 
-def _transition(change: Change, states: Mapping[str, str]) -> Row:
+def _transition(change: Change, table: WatchedTable, states: Mapping[str, str]) -> Row:
     new, old = change.new, change.old
+    status, time = table.column("status"), table.column("time")
     state, at, previous, previous_at, expected = None, None, None, None, None
     if change.mod_type == "DELETE":
-        previous, previous_at = _state(old, states), _time(old, change)
+        previous, previous_at = _state(old, status, states), _time(old, status, time, change)
     else:
-        state, at = _state(new, states), _time(new, change)
+        state, at = _state(new, status, states), _time(new, status, time, change)
         if change.mod_type == "INSERT":
             expected = None if state is None else (None, state) in EXPECTED_TRANSITIONS
         elif old:
-            # Status and Timestamp are among the old values when this change touched them.
+            # Status and time are among the old values when this change touched them.
             before = {**new, **old}
-            previous, previous_at = _state(before, states), _time(before, change)
-            first = before.get("Status") is None
+            previous, previous_at = _state(before, status, states), _time(before, status, time, change)
+            first = _value(before, status) is None
             if state is not None and (previous is not None or first):
                 expected = (previous, state) in EXPECTED_TRANSITIONS
     return {
@@ -76,26 +76,29 @@ def _transition(change: Change, states: Mapping[str, str]) -> Row:
     }
 
 
-def _state(row: Row, states: Mapping[str, str]) -> str | None:
-    status = row.get("Status")
+def _state(row: Row, column: str | None, states: Mapping[str, str]) -> str | None:
+    status = _value(row, column)
     if status is None:
         return None
     if not isinstance(status, str):
-        raise StepError(Reason.ENRICHMENT, "Status must be text: payment states are found by it. Report it as a bug.")
+        raise StepError(Reason.ENRICHMENT, f"{column} must be text, to find the payment state by. Report it as a bug.")
     return states.get(status)
 
 
-def _time(row: Row, change: Change) -> str | None:
-    """When the row came into its Status: the row's own time, else the commit's. None for a row without a Status."""
-    if row.get("Status") is None:
+def _time(row: Row, status: str | None, time: str | None, change: Change) -> str | None:
+    """When the row came into its status: the row's own time, else the commit's. None for a row without a status."""
+    if _value(row, status) is None:
         return None
-    # In a table that is not ours, a column of this name may hold anything.
-    own = _text(row.get("Timestamp"))
+    own = _text(_value(row, time))
     return own if own and _TIME.fullmatch(own) else change.commit_timestamp
 
 
-def _metadata(text: Any) -> Row | None:
-    """The members of a Metadata that is a JSON object; None for any other."""
+def _value(row: Row, column: str | None) -> Any:
+    return row.get(column) if column else None
+
+
+def _members(text: Any) -> Row | None:
+    """The members of a metadata that is a JSON object; None for any other."""
     if not isinstance(text, str) or not text.lstrip().startswith("{"):
         return None
     try:
@@ -105,13 +108,16 @@ def _metadata(text: Any) -> Row | None:
     return members
 
 
-def _customer(metadata: Row) -> str | None:
-    customer = metadata.get("customer")
-    return _first(metadata, _CUSTOMER_NAMES) or (_first(customer, ("id",)) if isinstance(customer, dict) else None)
+def _first(members: Row, paths: tuple[str, ...]) -> str | None:
+    return next((text for path in paths if (text := _text(_at(members, path))) is not None), None)
 
 
-def _first(members: Row, names: tuple[str, ...]) -> str | None:
-    return next((text for name in names if (text := _text(members.get(name))) is not None), None)
+def _at(members: Row, path: str) -> Any:
+    """A member by its path, such as `customer.id`; None where there is none."""
+    found: Any = members
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
 
 
 def _text(value: Any) -> str | None:

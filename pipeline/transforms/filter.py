@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from contract.changes import Change
-from contract.tables import TOKEN_SUFFIX, masked_name
+from contract.tables import SOURCE_PREFIX, TOKEN_SUFFIX
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _FIELD = re.compile(rf"(?:({_NAME}(?:\.{_NAME})?)\.)?({_NAME})")
@@ -33,7 +33,10 @@ class Ignored:
             if not match:
                 raise ValueError(f"ignoreFields must be table.column or column, comma separated, got {part!r}.")
             # What masking makes of a column is left out with it. Spanner's names do not differ by case.
-            names = (match[2], match[2] + TOKEN_SUFFIX, masked_name(match[2]))
+            names = [match[2], match[2] + TOKEN_SUFFIX]
+            if match[2].casefold().endswith(TOKEN_SUFFIX):
+                # Where a token goes by that name, a row has the column under another.
+                names.append(SOURCE_PREFIX + match[2])
             columns.setdefault(match[1] and match[1].casefold(), set()).update(name.casefold() for name in names)
         for part in _parts(tables):
             if not _TABLE.fullmatch(part):

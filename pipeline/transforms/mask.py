@@ -1,4 +1,4 @@
-"""Masking of a change, in place, by the policy of each column (contract/tables.py), for keys, new and old values alike.
+"""Masking of a change, in place, by the policy of each column (tables.toml), for keys, new and old values alike.
 
 Most rows hold no card's data outside their card columns. So a quick look goes first (`quick`), and only what it
 suspects is gone through by its type; that reads it in decoded form, and looks again at what leaves (`readable`).
@@ -15,7 +15,8 @@ from typing import Any, Final, Literal
 
 from contract import tables
 from contract.changes import Change, Column, Reason, Row, StepError
-from contract.tables import TOKEN_SUFFIX, Policy
+from contract.tables import TOKEN_SUFFIX
+from contract.watched import Policy, WatchedTable, WatchedTables
 from pipeline.transforms.cards import CARD_TOKEN, SHORTEST, is_card, is_surely_card
 from pipeline.transforms.json_text import masked_json
 from pipeline.transforms.keys import MaskingKeys
@@ -52,6 +53,7 @@ class _Plan:
     scans: dict[str, Scan]  # every scanned column, by its type
     kinds: dict[str, _Kind]  # the same columns: how a quick look goes over them
     drops: tuple[str, ...]
+    holds: tuple[str, ...]
     cards: tuple[tuple[str, bool], ...]  # with whether stars can stand there
     tokens: tuple[str, ...]
     identifiers: frozenset[str]
@@ -62,12 +64,13 @@ class _Plan:
 class Masker:
     """Masks changes. `new_columns` says what becomes of a column without a policy: scanned, or held back as NULL."""
 
-    def __init__(self, keys: MaskingKeys, new_columns: NewColumns = "hold") -> None:
+    def __init__(self, keys: MaskingKeys, watched: WatchedTables, *, new_columns: NewColumns = "hold") -> None:
         if new_columns not in ("scan", "hold"):
             raise ValueError(f"newColumns must be scan or hold, got {new_columns!r}. Set it in Pulumi.<stack>.yaml.")
         self._keys = keys
+        self._watched = watched
         self._hold = new_columns == "hold"
-        self._plans: dict[tuple[Column, ...], _Plan] = {}
+        self._plans: dict[tuple[str, tuple[Column, ...]], _Plan] = {}
         self._quick = QuickLook()
         self._last: dict[str, tuple[tuple[Column, ...], _Plan]] = {}
 
@@ -91,9 +94,9 @@ class Masker:
         last = self._last.get(change.table)
         if last is not None and last[0] is columns:
             return last[1]
-        plan = self._plans.get(columns)
+        plan = self._plans.get((change.table, columns))
         if plan is None:
-            plan = self._plans[columns] = self._plan_for(columns)
+            plan = self._plans[change.table, columns] = self._plan_for(self._watched.of(change.table), columns)
         self._last[change.table] = (columns, plan)
         return plan
 
@@ -116,6 +119,9 @@ class Masker:
             raise StepError(Reason.NOT_MASKABLE, "a value belongs to none of the record's columns. Report it as a bug.")
         for name in plan.drops:
             row.pop(name, None)
+        for name in plan.holds:
+            if name in row:
+                row[name] = None
         for name, is_text in plan.cards:
             if name in row:
                 masked, token = self._card(name, row[name], found, tokens)
@@ -234,27 +240,28 @@ class Masker:
     def _text_token(self, name: str, value: str) -> str:
         return self._keys.token(name, " ".join(value.casefold().split()))
 
-    def _plan_for(self, columns: tuple[Column, ...]) -> _Plan:
-        types = {tables.masked_name(c.name): c.type for c in columns}
-        policies = {name: tables.policy_of(name) for name in types}
+    def _plan_for(self, table: WatchedTable, columns: tuple[Column, ...]) -> _Plan:
+        types = {tables.masked_name(table, c.name): c.type for c in columns}
+        policies = {name: table.policy_of(name) for name in types}
         scanned = {
             name: _base(kind)
             for name, kind in types.items()
             if policies[name] in ("scan", "identifier") or (policies[name] is None and not self._hold)
         }
         cards = {name for name, base in scanned.items() if base in _JSONS and is_card_context(name)}
-        keys = {tables.masked_name(c.name) for c in columns if c.is_primary_key}
+        keys = {tables.masked_name(table, c.name) for c in columns if c.is_primary_key}
 
         def of(wanted: Policy | None) -> tuple[str, ...]:
             return tuple(name for name, policy in policies.items() if policy == wanted)
 
         return _Plan(
             types=types,
-            renamed=tuple((c.name, name) for c in columns if (name := tables.masked_name(c.name)) != c.name),
+            renamed=tuple((c.name, name) for c in columns if (name := tables.masked_name(table, c.name)) != c.name),
             # A JSON column that is a card by its name is gone through whatever it says: `code` in it is the card's.
             scans={name: _card_scan(name) if name in cards else self._scan_for(types[name]) for name in scanned},
             kinds={name: "other" if name in cards else _kind(base) for name, base in scanned.items()},
             drops=of("drop"),
+            holds=of("hold"),
             cards=tuple(
                 (name, _base(types[name]) in ("STRING", "ARRAY<STRING", "ARRAY<STRING>")) for name in of("card")
             ),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from contract.tables import Policy
+from contract.watched import Policy
 from pipeline.transforms.encodings import Edit
 from pipeline.transforms.named import starred
 from pipeline.transforms.names import applies, is_card_context, meaning_of, policy_of

@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final, Literal
 
-from contract.tables import COLUMN_POLICIES, Policy
+from contract.watched import Policy
 
 # `maybe_…`: only where the value looks so, or something beside it is a card's.
 Meaning = Literal["card", "holder", "code", "pin", "track", "expiry", "maybe_expiry", "maybe_code"]
@@ -129,7 +129,7 @@ _LONGEST_NAME: Final = 80
 def meaning_of(name: str, context: str = "") -> Meaning | None:
     """What a name says that its value is; None where that is no card's data. `context` is the name that it is within.
 
-    A column's own policy (contract/tables.py) goes before this: ask `policy_of` for both.
+    A column's own policy (tables.toml) goes before this.
     """
     if len(name) > _LONGEST_NAME:
         name = name[-_LONGEST_NAME:]
@@ -148,15 +148,21 @@ _WHOLES: Final = frozenset({"data", "info", "details", "detail", "source", "obje
 
 
 def policy_of(name: str, context: str = "") -> Policy | None:
-    """The masking policy of a name: that of the column that is named so, or of what it means."""
-    if exact := _COLUMNS.get(re.sub(r"[^a-z0-9]", "", name.lower())):
+    """The masking policy of what a name means; None where that is no card's data."""
+    if exact := _PLAIN.get(re.sub(r"[^a-z0-9]", "", name.lower())):
         return exact
     meaning = meaning_of(name, context)
     return _POLICIES[meaning] if meaning else None
 
 
-_COLUMNS: Final[dict[str, Policy]] = {
-    name.casefold(): policy for name, policy in COLUMN_POLICIES.items() if policy in ("card", "token", "drop")
+# The plain names, which need no look at their words.
+_PLAIN: Final[dict[str, Policy]] = {
+    "cardnumber": "card",
+    "cardholdername": "token",
+    "cardexpiry": "drop",
+    "cvv": "drop",
+    "trackdata": "drop",
+    "pin": "drop",
 }
 # What a month and a year of a card, or both in one, look like.
 _EXPIRY_VALUE = re.compile(

@@ -9,6 +9,7 @@ from typing import Any
 
 from contract import changes, payments, queries, tables
 from support.warehouse import _parameter
+from tests.shipped import AUDIT_LOG_DATASET, AUDIT_LOG_TABLE, PAYMENT_DATASET, PAYMENT_TABLE, WATCHED
 
 # A recent whole second: payment_current reads the last days only.
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
@@ -22,7 +23,7 @@ def row(
     puid: str, mod: str, second: float, status: str | None = None, old: Any = None, **fields: Any
 ) -> dict[str, Any]:
     """A changelog row of `payment_audit_trail` (or, with `table`, of audit_logs), committed `second` after START."""
-    table = fields.pop("table", tables.PAYMENT_TABLE)
+    table = fields.pop("table", PAYMENT_TABLE)
     commit = at(second).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
     before = (old or {}).get("Status", status if mod == "UPDATE" else None)
     return {
@@ -53,43 +54,43 @@ class Changelog:
         """Makes the tables, views and table functions."""
         from google.cloud import bigquery
 
-        for dataset in (tables.PAYMENT_DATASET, tables.AUDIT_LOG_DATASET, tables.VIEWS_DATASET):
+        for dataset in (PAYMENT_DATASET, AUDIT_LOG_DATASET, tables.VIEWS_DATASET):
             self.client.create_dataset(f"{self.project}.{dataset}")
-        for table in tables.all_tables():
+        for table in tables.all_tables(WATCHED):
             fields = [bigquery.SchemaField(f.name, f.type, f.mode) for f in table.fields]
             self.client.create_table(bigquery.Table(f"{self.project}.{table.id}", schema=fields))
         for name in queries.views():
             view = bigquery.Table(f"{self.project}.{tables.VIEWS_DATASET}.{name}")
-            view.view_query = queries.view(name, self.project)
+            view.view_query = queries.view(name, self.project, WATCHED)
             self.client.create_table(view)
 
     def clear(self) -> None:
         """Takes every row out of every table."""
-        for table in tables.all_tables():
+        for table in tables.all_tables(WATCHED):
             self.query(f"DELETE FROM `{self.project}.{table.id}` WHERE TRUE")
 
     def payments(self, *rows: dict[str, Any]) -> None:
-        self._insert(tables.changelogs()[tables.PAYMENT_TABLE].id, rows)
+        self._insert(tables.changelogs(WATCHED)[PAYMENT_TABLE].id, rows)
 
     def audit_logs(self, *rows: dict[str, Any]) -> None:
-        self._insert(tables.changelogs()[tables.AUDIT_LOG_TABLE].id, rows)
+        self._insert(tables.changelogs(WATCHED)[AUDIT_LOG_TABLE].id, rows)
 
     def position(self, second: float, *, job: str = "audit-stream-job") -> None:
         written = {"written_at": datetime.now(UTC).isoformat(), "position": at(second).isoformat()}
-        self._insert(tables.RESUME_POSITIONS.id, [{"job_name": job, "generation": 1, **written}])
+        self._insert(tables.resume_positions(WATCHED).id, [{"job_name": job, "generation": 1, **written}])
 
     def merge(self) -> None:
-        self.client.query(queries.script(queries.MERGE_PAYMENT_STATE, self.project)).result()
+        self.client.query(queries.merge_script(self.project, WATCHED)).result()
 
     def rewind(self, second: float) -> None:
-        self.query(queries.script(queries.REWIND_PAYMENT_STATE, self.project), commit_timestamp=at(second))
+        self.query(queries.rewind_script(self.project, WATCHED), commit_timestamp=at(second))
 
     def query(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
         from google.cloud import bigquery
 
         config = bigquery.QueryJobConfig(
             query_parameters=[_parameter(name, value) for name, value in parameters.items()],
-            default_dataset=f"{self.project}.{tables.PAYMENT_DATASET}",
+            default_dataset=f"{self.project}.{PAYMENT_DATASET}",
         )
         return [dict(found) for found in self.client.query(sql, job_config=config).result()]
 

@@ -22,6 +22,7 @@ from pipeline.transforms.enrich import enrich
 from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.mask import Masker
 from support.connection import load
+from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_TABLE, WATCHED
 
 CARD = "4111111111111111"
 KEY = bytes(32)
@@ -45,7 +46,7 @@ class Stack:
         }  # fmt: skip
         state.connection.write_text(json.dumps(texts | endpoints))
         self.queue = DeadLetterQueue(str(state.dead_letters))
-        self.masker = Masker(MaskingKeys({"v1": KEY}))
+        self.masker = Masker(MaskingKeys({"v1": KEY}), WATCHED)
 
     def commit(self, table: str, mod_type: str, new: dict[str, Any], **ledger: Any) -> Change:
         """Writes to Spanner and to the ledger, and gives the change as the stream would."""
@@ -55,7 +56,7 @@ class Stack:
             if mod_type == "DELETE":
                 batch.delete(table, KeySet(keys=[[new["PUID"]]]))
             else:
-                written = new | ({"UpdatedAt": COMMIT_TIMESTAMP} if table == tables.PAYMENT_TABLE else {})
+                written = new | ({"UpdatedAt": COMMIT_TIMESTAMP} if table == PAYMENT_TABLE else {})
                 batch.insert_or_update(table, list(written), [list(written.values())])
         committed = timestamps.from_datetime(batch.committed)
         entry = Entry(
@@ -75,7 +76,7 @@ class Stack:
     def carry(self, change: Change) -> dict[str, Any]:
         """What the pipeline does with a change."""
         self.masker.mask(change)
-        enrich(change, payments.PAYMENT_STATES)
+        enrich(change, WATCHED.of(change.table), payments.PAYMENT_STATES)
         moment = timestamps.to_datetime(change.commit_timestamp)
         row = {
             **change.keys, **change.new, **change.enriched,
@@ -88,7 +89,7 @@ class Stack:
             tables.CARD_TOKENS: change.card_tokens,
             tables.BIG_QUERY_COMMIT_TIMESTAMP: (moment + timedelta(milliseconds=250)).isoformat(),
         }  # fmt: skip
-        (self.changelog.payments if change.table == tables.PAYMENT_TABLE else self.changelog.audit_logs)(row)
+        (self.changelog.payments if change.table == PAYMENT_TABLE else self.changelog.audit_logs)(row)
         return row
 
     def check(self, **options: Any) -> CheckReport:
@@ -119,11 +120,11 @@ def stack(tmp_path: Path, audit_database: Any, changelog: Changelog, bigquery_em
         },
     )  # fmt: skip
     for table, mod_type, row in (
-        (tables.PAYMENT_TABLE, "INSERT", payment("p1", "INITIATED")),
-        (tables.PAYMENT_TABLE, "UPDATE", payment("p1", "CAPTURED", ErrorDetails=None, UserId="u")),
-        (tables.PAYMENT_TABLE, "INSERT", payment("p2", "INITIATED")),
-        (tables.PAYMENT_TABLE, "DELETE", payment("p2", "INITIATED")),
-        (tables.AUDIT_LOG_TABLE, "INSERT", AUDIT_LOG),
+        (PAYMENT_TABLE, "INSERT", payment("p1", "INITIATED")),
+        (PAYMENT_TABLE, "UPDATE", payment("p1", "CAPTURED", ErrorDetails=None, UserId="u")),
+        (PAYMENT_TABLE, "INSERT", payment("p2", "INITIATED")),
+        (PAYMENT_TABLE, "DELETE", payment("p2", "INITIATED")),
+        (AUDIT_LOG_TABLE, "INSERT", AUDIT_LOG),
     ):
         made.carry(made.commit(table, mod_type, row))
     return made
@@ -180,7 +181,7 @@ def test_what_is_not_right_is_found_and_named(stack: Stack) -> None:
 
 
 def test_a_change_that_must_not_arrive_needs_its_dead_letter(stack: Stack) -> None:
-    change = stack.commit(tables.PAYMENT_TABLE, "INSERT", payment("p4", "PENDING", CustomerId=CARD), dead_letter=True)
+    change = stack.commit(PAYMENT_TABLE, "INSERT", payment("p4", "PENDING", CustomerId=CARD), dead_letter=True)
     assert [finding.what for finding in stack.check().findings] == ["has no dead letter"]
     letter = DeadLetter(
         coordinates=change.coordinates, step="Mask", reason=Reason.CARD_IN_KEY, message="m", attempts=1,
@@ -197,7 +198,7 @@ def test_a_change_that_must_not_arrive_needs_its_dead_letter(stack: Stack) -> No
 
 
 def test_a_dead_letter_that_was_not_expected_is_a_missing_change(stack: Stack) -> None:
-    change = stack.commit(tables.AUDIT_LOG_TABLE, "INSERT", AUDIT_LOG | {"PUID": "p5"})
+    change = stack.commit(AUDIT_LOG_TABLE, "INSERT", AUDIT_LOG | {"PUID": "p5"})
     stack.queue.put(
         [
             DeadLetter(
@@ -211,7 +212,7 @@ def test_a_dead_letter_that_was_not_expected_is_a_missing_change(stack: Stack) -
 
 
 def test_it_waits_for_changes_that_are_on_their_way(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    change = stack.commit(tables.PAYMENT_TABLE, "INSERT", payment("p6", "PENDING"))
+    change = stack.commit(PAYMENT_TABLE, "INSERT", payment("p6", "PENDING"))
     assert not stack.check().ok
     pauses = []
 
@@ -230,8 +231,8 @@ def test_a_payment_that_is_deleted_during_the_check_is_no_finding(
 ) -> None:
     def deleted_meanwhile(warehouse: Any, table: str) -> Any:
         rows = _changelog(warehouse, table)
-        if table == tables.PAYMENT_TABLE:
-            stack.carry(stack.commit(tables.PAYMENT_TABLE, "DELETE", payment("p1", "CAPTURED")))
+        if table == PAYMENT_TABLE:
+            stack.carry(stack.commit(PAYMENT_TABLE, "DELETE", payment("p1", "CAPTURED")))
         return rows
 
     monkeypatch.setattr("local.check.command._changelog", deleted_meanwhile)
@@ -239,7 +240,7 @@ def test_a_payment_that_is_deleted_during_the_check_is_no_finding(
 
 
 def test_latency_ends_when_the_append_could_be_queried(stack: Stack) -> None:
-    change = stack.commit(tables.PAYMENT_TABLE, "INSERT", payment("p7", "PENDING"))
+    change = stack.commit(PAYMENT_TABLE, "INSERT", payment("p7", "PENDING"))
     row = stack.carry(change)
     queryable = datetime.fromisoformat(row[tables.COMMIT_TIMESTAMP]) + timedelta(seconds=2)
     line = {"table": f"payment_audit.{CHANGELOG}", "rows": 1, "queryable_at": queryable.isoformat()}

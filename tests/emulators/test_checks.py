@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 from google.api_core.exceptions import PermissionDenied
 
-from contract import tables, timestamps
+from contract import timestamps
 from pipeline.jobs import checks
 from pipeline.jobs.settings import StreamSettings, parse
 from tests.conftest import AuditDatabase, Warehouse
+from tests.shipped import AUDIT_LOG_DATASET, PAYMENT_DATASET
 
 
 @pytest.fixture
 def options(audit_database: AuditDatabase, empty_warehouse: Warehouse, tmp_path: Path) -> dict[str, str]:
     """Options with which everything is right. The datasets are enough: the job makes its tables."""
-    for dataset in (tables.PAYMENT_DATASET, tables.AUDIT_LOG_DATASET):
+    for dataset in (PAYMENT_DATASET, AUDIT_LOG_DATASET):
         empty_warehouse.client.create_dataset(dataset)
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps({"v1": base64.b64encode(b"k" * 32).decode()}))
@@ -65,7 +66,7 @@ def test_a_dry_run_prints_its_findings_and_writes_nothing(
     )
     assert "change stream PaymentAuditTrailChangeStream" in done.stdout
     assert "failed" not in done.stdout
-    assert not list(empty_warehouse.client.list_tables(f"{empty_warehouse.project}.{tables.PAYMENT_DATASET}"))
+    assert not list(empty_warehouse.client.list_tables(f"{empty_warehouse.project}.{PAYMENT_DATASET}"))
     with audit_database.metadata_database.snapshot() as snapshot:
         assert not list(snapshot.execute_sql("SELECT JobName FROM jobs"))
 

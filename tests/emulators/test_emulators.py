@@ -18,6 +18,7 @@ from local.emulators import launch as emulators
 from local.emulators.launch import EmulatorError
 from local.machine import installed
 from pipeline import clients
+from tests.shipped import AUDIT_LOG_TABLE, WATCHED
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_a_fresh_warehouse_has_the_tables_of_the_contract(warehouse: Any) -> Non
         for dataset in warehouse.client.list_datasets()
         for table in warehouse.client.list_tables(dataset.reference)
     }
-    assert made == {table.id for table in tables.all_tables()}
+    assert made == {table.id for table in tables.all_tables(WATCHED)}
 
 
 def test_a_taken_port_of_the_spanner_emulator_is_an_error_that_names_the_option(taken_port: int, logs: Path) -> None:
@@ -130,7 +131,7 @@ def test_a_frozen_bigquery_emulator_answers_again_once_it_is_thawed(bigquery_emu
 
 def test_an_append_is_recorded_with_its_latency_once_it_can_be_queried(warehouse: Any, bigquery_emulator: Any) -> None:
     committed = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=5)
-    table = tables.changelogs()[tables.AUDIT_LOG_TABLE]
+    table = tables.changelogs(WATCHED)[AUDIT_LOG_TABLE]
     stamp = committed + datetime.timedelta(seconds=1)
     row = {"PUID": "p-1", tables.COMMIT_TIMESTAMP: committed, tables.BIG_QUERY_COMMIT_TIMESTAMP: stamp}
     _append(warehouse, table.id, [row])

@@ -13,10 +13,10 @@ from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 
-from contract.options import OPTIONS
 from local.machine import installed
 from pipeline.jobs.settings import parse
 from pipeline.jobs.stream import beam_options
+from tests.shipped import REQUIRED_OPTIONS
 
 ELEMENTS = 6
 
@@ -43,7 +43,7 @@ class GatherSlowly(beam.DoFn):
 
 
 def test_a_slow_bundle_is_not_split_into_two_of_one_key(tmp_path: Path) -> None:
-    given = {o.name: "file:/keys.json" if o.name == "maskingKeys" else "x" for o in OPTIONS if o.required}
+    given = dict(REQUIRED_OPTIONS)
     runner = ["--runner=PrismRunner", f"--prism_location={installed.prism()}", "--environment_type=LOOPBACK"]
     settings, rest = parse([*(f"--{name}={value}" for name, value in given.items()), *runner])
     out = tmp_path / "gathered"

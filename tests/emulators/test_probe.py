@@ -22,6 +22,7 @@ from probe.measure import Measurement, Pace, Probe
 from probe.state import ProbeError, ProbeStates
 from support.connection import Connection
 from support.stuck import stuck_payments
+from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_TABLE, PAYMENTS, WATCHED
 
 SECOND = timedelta(seconds=1)
 PACE = Pace(window=SECOND, settle=SECOND)
@@ -34,6 +35,7 @@ class Stack:
     def __init__(self, audit: Any, changelog: Changelog, rest: str, letters: Path) -> None:
         self.database, self.changelog = audit.database, changelog
         self.connection = Connection(
+            watched_tables=WATCHED.to_json(),
             project=changelog.project, location="", big_query_endpoint=rest, spanner_endpoint=audit.endpoint,
             spanner_instance=audit.instance, spanner_database=audit.name, metadata_database=audit.metadata,
             masking_keys="", dead_letter_directory=str(letters), job_name="audit-stream-job",
@@ -50,7 +52,7 @@ class Stack:
     def payment(self, puid: str, status: str) -> datetime:
         columns = ["PUID", "Action", "Timestamp", "Status", "UpdatedAt"]
         values = [puid, "X", "2026-11-24T09:00:00Z", status, COMMIT_TIMESTAMP]
-        return self.commit(lambda batch: batch.insert_or_update(tables.PAYMENT_TABLE, columns, [values]))
+        return self.commit(lambda batch: batch.insert_or_update(PAYMENT_TABLE, columns, [values]))
 
     def carry(
         self,
@@ -58,7 +60,7 @@ class Stack:
         committed: datetime,
         seconds: float = 0.5,
         mod: str = "INSERT",
-        table: str = tables.PAYMENT_TABLE,
+        table: str = PAYMENT_TABLE,
     ) -> None:
         """The row of a change, which reaches BigQuery so long after its commit."""
         made = row(
@@ -68,7 +70,7 @@ class Stack:
                 tables.BIG_QUERY_COMMIT_TIMESTAMP: (committed + timedelta(seconds=seconds)).isoformat(),
             },
         )  # fmt: skip
-        (self.changelog.payments if table == tables.PAYMENT_TABLE else self.changelog.audit_logs)(made)
+        (self.changelog.payments if table == PAYMENT_TABLE else self.changelog.audit_logs)(made)
 
     def run(self, after: datetime | None = None, probe: Probe | None = None) -> Measurement:
         """A run once everything that was committed until `after` is in a closed window."""
@@ -77,7 +79,7 @@ class Stack:
         return (probe or self.probe).run(datetime.now(UTC))
 
     def letter(self, committed: datetime) -> DeadLetter:
-        at = Coordinates("S", tables.PAYMENT_TABLE, timestamps.from_datetime(committed), "tx", "0", 0)
+        at = Coordinates("S", PAYMENT_TABLE, timestamps.from_datetime(committed), "tx", "0", 0)
         now = timestamps.now()
         return DeadLetter(
             coordinates=at, step="Mask", reason=Reason.CARD_IN_KEY, message="m", attempts=0, first_failed_at=now,
@@ -102,14 +104,14 @@ def test_a_change_that_is_missing_is_late_at_once_and_gets_its_true_latency_when
     made = stack.payment("p1", "INITIATED")
     stack.carry("p1", made)
     moved = stack.payment("p1", "CAPTURED")
-    deleted = stack.commit(lambda batch: batch.delete(tables.PAYMENT_TABLE, KeySet(keys=[["p1"]])))
+    deleted = stack.commit(lambda batch: batch.delete(PAYMENT_TABLE, KeySet(keys=[["p1"]])))
     stack.carry("p1", deleted, 12, "DELETE")
     logged = stack.commit(
         lambda batch: batch.insert(
-            tables.AUDIT_LOG_TABLE, ["PUID", "Action", "Timestamp"], [["p1", "X", "2026-11-24T09:00:00Z"]]
+            AUDIT_LOG_TABLE, ["PUID", "Action", "Timestamp"], [["p1", "X", "2026-11-24T09:00:00Z"]]
         )
     )
-    stack.carry("p1", logged, 2.5, table=tables.AUDIT_LOG_TABLE)
+    stack.carry("p1", logged, 2.5, table=AUDIT_LOG_TABLE)
     first = stack.run(after=logged)
     assert (first.totals.committed, first.totals.queryable, first.waiting) == (4, 3, 1)
     assert counted(first) == {0.5: 1, 3: 1, 15: 1, float("inf"): 1}
@@ -194,12 +196,15 @@ def test_payments_are_stuck_by_status_and_unmapped_ones_by_the_default(stack: St
     ends = payments.ends(payments.PAYMENT_STATES, limits)
 
     def stuck(hours: float) -> dict[str, int]:
-        return stuck_payments(stack.database, limits, ends, datetime.now(UTC) + timedelta(hours=hours))
+        return stuck_payments(stack.database, PAYMENTS, limits, ends, datetime.now(UTC) + timedelta(hours=hours))
 
     assert stuck(0.5) == {"INITIATED": 0, "PENDING": 0}
     assert stuck(1.5) == {"INITIATED": 0, "PENDING": 2}
     assert stuck(2.5) == {"INITIATED": 0, "PENDING": 2, "ON_HOLD": 1, "???": 1}
-    assert stuck_payments(stack.database, limits, frozenset(), datetime.now(UTC) + timedelta(hours=3))["SETTLED"] == 1
+    assert (
+        stuck_payments(stack.database, PAYMENTS, limits, frozenset(), datetime.now(UTC) + timedelta(hours=3))["SETTLED"]
+        == 1
+    )
 
 
 def test_a_column_that_nobody_classified_is_counted(stack: Stack) -> None:

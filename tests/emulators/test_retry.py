@@ -14,6 +14,7 @@ import pytest
 from contract import payments, tables, timestamps
 from contract.changes import Coordinates, DeadLetter, Reason, StepError
 from pipeline.clients import Endpoints, spanner_channel
+from pipeline.failures import dead_letter
 from pipeline.sink.changelogs import Destinations
 from pipeline.sink.config import MetadataDatabase, SinkSettings
 from pipeline.sink.dead_letters import DeadLetterQueue
@@ -21,12 +22,13 @@ from pipeline.sink.fencing import take_over
 from pipeline.sink.retry import Retrier, RetrySettings
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
 from pipeline.source.records import DataChange
-from pipeline.steps import dead_letter
 from pipeline.transforms import decode
 from pipeline.transforms.filter import Ignored
 from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.mask import Masker
+from pipeline.transforms.settings import TransformSettings
 from tests.conftest import AuditDatabase, Warehouse
+from tests.shipped import PAYMENT_DATASET, WATCHED
 
 STREAM = "PaymentAuditTrailChangeStream"
 CARD = "4111111111111111"
@@ -42,7 +44,7 @@ def settings(audit_database: AuditDatabase, warehouse: Warehouse, tmp_path: Path
         metadata=MetadataDatabase(
             project=audit_database.project, instance=audit_database.instance, database=audit_database.metadata
         ),
-        destinations=Destinations(project=warehouse.project, places=tables.CHANGELOGS),
+        destinations=Destinations(project=warehouse.project, watched=WATCHED, dataset=PAYMENT_DATASET),
         job_name="job",
     )
     # The job has everything of these tests behind it.
@@ -51,10 +53,13 @@ def settings(audit_database: AuditDatabase, warehouse: Warehouse, tmp_path: Path
         directory=str(tmp_path / "dead-letters"),
         every_seconds=600,
         max_retries=2,
-        masking_keys=f"file:{keys}",
-        new_columns="scan",
-        payment_states=payments.PAYMENT_STATES,
-        ignored=Ignored(),
+        transforms=TransformSettings(
+            masking_keys=f"file:{keys}",
+            new_columns="scan",
+            payment_states=payments.PAYMENT_STATES,
+            ignored=Ignored(),
+            watched=WATCHED,
+        ),
         streams=(ChangeStream(name=STREAM, database=audit_database.database.name, endpoint=audit_database.endpoint),),
         sink=replace(sink, generation=taken.generation, fenced_at=taken.fenced_at),
     )
@@ -105,7 +110,7 @@ def test_a_letter_with_its_masked_change_needs_no_second_read(
     settings: RetrySettings, record: Callable[..., DataChange], warehouse: Warehouse
 ) -> None:
     change = decode.decode(record("p1", CardNumber=CARD), 0)
-    Masker(MaskingKeys.load(settings.masking_keys), new_columns="scan").mask(change)
+    Masker(MaskingKeys.load(settings.transforms.masking_keys), WATCHED, new_columns="scan").mask(change)
     queue = DeadLetterQueue(settings.directory)
     queue.put([dead_letter(change.coordinates, "Enrich", StepError(Reason.ENRICHMENT, "mend it"), change)])
     Retrier(replace(settings, streams=())).run()
@@ -171,7 +176,7 @@ def test_a_record_that_the_stream_no_longer_has_says_so(
 def test_a_late_row_rewinds_the_merge_of_the_state(
     settings: RetrySettings, record: Callable[..., DataChange], warehouse: Warehouse
 ) -> None:
-    progress = f"{warehouse.project}.{tables.MERGE_PROGRESS.id}"
+    progress = f"{warehouse.project}.{tables.merge_progress(WATCHED).id}"
     at = decode.coordinates(record("p1"), 0)
     warehouse.client.query(
         f"INSERT INTO `{progress}` (merged_until, merged_at) VALUES ('2099-01-01 00:00:00+00', CURRENT_TIMESTAMP())"

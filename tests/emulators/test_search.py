@@ -16,13 +16,13 @@ import pytest
 from changelog import Changelog, at, row
 from click.testing import CliRunner, Result
 
-from contract import tables
 from pipeline.transforms.keys import MaskingKeys
 from support.cli.main import main
 from support.connection import Connection, load
 from support.search import Payment, Search, SearchError, search
 from support.timeline import Difference, timeline
 from support.warehouse import Warehouse, WarehouseError
+from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_TABLE, WATCHED
 
 CARD = "4111111111111111"
 KEYS = {"v1": bytes(range(32)), "v2": bytes(range(1, 33))}
@@ -133,10 +133,10 @@ def test_the_timeline_tells_a_payments_life_with_old_and_new_values(changelog: C
     changelog.audit_logs(row("a", "INSERT", 2, "OK", table="audit_logs", Action="AUTHORIZE", ErrorDetails="slow"))
     found = timeline(warehouse, "a")
     assert [(event.table, event.mod_type, event.status) for event in found.events] == [
-        (tables.PAYMENT_TABLE, "INSERT", "INITIATED"),
-        (tables.AUDIT_LOG_TABLE, "INSERT", "OK"),
-        (tables.PAYMENT_TABLE, "UPDATE", "CAPTURED"),
-        (tables.PAYMENT_TABLE, "DELETE", None),
+        (PAYMENT_TABLE, "INSERT", "INITIATED"),
+        (AUDIT_LOG_TABLE, "INSERT", "OK"),
+        (PAYMENT_TABLE, "UPDATE", "CAPTURED"),
+        (PAYMENT_TABLE, "DELETE", None),
     ]
     assert Difference(column="Amount", old=None, new="10.5") in found.events[0].differences
     assert Difference(column="Action", old=None, new="AUTHORIZE") in found.events[1].differences
@@ -226,8 +226,9 @@ def test_finding_nothing_is_exit_code_1(payments: Changelog, connection_file: Pa
 def test_a_warehouse_that_does_not_answer_says_what_to_look_at(connection_file: Path) -> None:
     known = load(connection_file)
     nobody = Connection(
+        watched_tables=WATCHED.to_json(),
         **{name: getattr(known, name) for name in known.__dataclass_fields__}
-        | {"big_query_endpoint": "http://127.0.0.1:9"}
+        | {"big_query_endpoint": "http://127.0.0.1:9"},
     )
     with pytest.raises(WarehouseError, match="audit local status"):
         Warehouse(nobody).complete_until()
@@ -236,7 +237,8 @@ def test_a_warehouse_that_does_not_answer_says_what_to_look_at(connection_file: 
 def test_a_project_without_the_views_says_how_to_make_them(connection_file: Path) -> None:
     known = load(connection_file)
     empty = Connection(
-        **{name: getattr(known, name) for name in known.__dataclass_fields__} | {"project": "audit-empty"}
+        watched_tables=WATCHED.to_json(),
+        **{name: getattr(known, name) for name in known.__dataclass_fields__} | {"project": "audit-empty"},
     )
     with pytest.raises(WarehouseError, match="pulumi up"):
         Warehouse(empty).complete_until()

@@ -24,6 +24,7 @@ from pipeline.sink.fencing import take_over
 from pipeline.sink.generations import Fenced
 from pipeline.sink.shards import Shard, StreamPosition
 from tests.conftest import AuditDatabase, Warehouse
+from tests.shipped import PAYMENT_DATASET, WATCHED
 
 TABLE = "payment_audit_trail"
 COLUMNS = (Column("PUID", "STRING", True), Column("Status", "STRING", False), Column("Metadata", "JSON", False))
@@ -50,7 +51,7 @@ def change(puid: str, columns: tuple[Column, ...] = COLUMNS, **new: Any) -> Chan
 
 
 def batch(*changes: Change) -> pa.Table:
-    encoded, failed = rows.encode(changes)
+    encoded, failed = rows.encode(changes, WATCHED.of(changes[0].table))
     assert not failed and encoded is not None
     return pa.Table.from_batches([encoded])
 
@@ -63,7 +64,7 @@ def settings(audit_database: AuditDatabase, warehouse: Warehouse) -> SinkSetting
         metadata=MetadataDatabase(
             project=audit_database.project, instance=audit_database.instance, database=audit_database.metadata
         ),
-        destinations=Destinations(project=warehouse.project, places=tables.CHANGELOGS),
+        destinations=Destinations(project=warehouse.project, watched=WATCHED, dataset=PAYMENT_DATASET),
         job_name="job",
     )
     return next_generation(sink)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from google.api_core import exceptions
 
-from contract import tables, timestamps
+from contract import timestamps
 from local.emulators.launch import INSTANCE
 from pipeline import clients
 from pipeline.clients import Endpoints
@@ -25,6 +25,7 @@ from pipeline.sink.config import MetadataDatabase, SinkSettings
 from pipeline.sink.fencing import TakenOver
 from pipeline.sink.generations import Fenced, Generations
 from tests.conftest import AuditDatabase, Warehouse
+from tests.shipped import AUDIT_LOG_DATASET, PAYMENT_DATASET, WATCHED
 
 JOB = "job"
 START = "2026-11-23T09:00:00.000000000Z"
@@ -61,7 +62,7 @@ def sink(audit_database: AuditDatabase) -> SinkSettings:
         metadata=MetadataDatabase(
             project=audit_database.project, instance=audit_database.instance, database=audit_database.metadata
         ),
-        destinations=Destinations(project="p", places=tables.CHANGELOGS),
+        destinations=Destinations(project="p", watched=WATCHED, dataset=PAYMENT_DATASET),
         job_name=JOB,
     )
 
@@ -312,7 +313,7 @@ def test_at_least_once_after_exactly_once_closes_what_that_one_had_open(
 
 @pytest.fixture
 def arguments(audit_database: AuditDatabase, empty_warehouse: Warehouse, tmp_path: Path) -> dict[str, str]:
-    for dataset in (tables.PAYMENT_DATASET, tables.AUDIT_LOG_DATASET):
+    for dataset in (PAYMENT_DATASET, AUDIT_LOG_DATASET):
         empty_warehouse.client.create_dataset(dataset)
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps({"v1": base64.b64encode(b"k" * 32).decode()}))

@@ -20,7 +20,6 @@ import pytest
 
 from contract.changes import StepError
 from contract.schema import change_streams
-from contract.tables import AUDIT_LOG_TABLE, PAYMENT_TABLE
 from local.traffic.command import TrafficSummary, run_traffic
 from local.traffic.commits import CommitError
 from local.traffic.ledger import Entry, Ledger, read_ledger
@@ -31,6 +30,7 @@ from pipeline.source.records import ChildPartitions, DataChange
 from pipeline.transforms.decode import decode
 from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.mask import Masker
+from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_TABLE, WATCHED
 
 SEED = 11
 
@@ -220,7 +220,7 @@ def test_no_card_number_is_left_in_what_masking_makes_of_the_stream(audit_databa
             stop.set()
 
     summary = run(audit_database, ledger, seed=seed, tps=10_000, duration=None, stop=stop, on_progress=enough)
-    masker = Masker(MaskingKeys({"v1": bytes(32)}))
+    masker = Masker(MaskingKeys({"v1": bytes(32)}), WATCHED)
     dead, texts = set(), []
     for record in records(audit_database, ledger):
         for index in range(len(record.mods)):

@@ -12,6 +12,7 @@ from changelog import Changelog, at, row
 
 from components import views
 from contract import queries, tables
+from tests.shipped import WATCHED
 
 A_LIFE = (
     row("a", "INSERT", 1, "INITIATED"),
@@ -99,9 +100,9 @@ def test_a_rewind_during_a_merge_is_not_lost(changelog: Changelog) -> None:
     changelog.position(5)
     changelog.merge()
     changelog.position(10)
-    before, after = queries.script(queries.MERGE_PAYMENT_STATE, changelog.project).split("UPDATE `")
+    before, after = queries.merge_script(changelog.project, WATCHED).split("UPDATE `")
     # Later than where this merge began, so that the value alone would not show the rewind.
-    rewind = queries.script(queries.REWIND_PAYMENT_STATE, changelog.project).replace(
+    rewind = queries.rewind_script(changelog.project, WATCHED).replace(
         "@commit_timestamp", f"TIMESTAMP '{at(7).isoformat()}'"
     )
     changelog.query(f"{before}{rewind};\nUPDATE `{after}")
@@ -137,7 +138,7 @@ def test_transitions_have_from_to_duration_and_whether_they_were_expected(change
         row("a", "UPDATE", 6, "CAPTURED", {"Status": None}),
         row("a", "DELETE", 7, old={"Status": "CAPTURED"}, payment_state=None, previous_payment_state="processed"),
     )  # fmt: skip
-    found = changelog.query(queries.query("transitions_of_payment", changelog.project), puid="a")
+    found = changelog.query(queries.query("transitions_of_payment", changelog.project, WATCHED), puid="a")
     assert [(each["from_status"], each["to_status"], each["to_state"], each["expected"]) for each in found] == [
         (None, "INITIATED", "initiated", True),
         ("INITIATED", "CAPTURED", "processed", True),
@@ -160,7 +161,7 @@ def test_the_timeline_has_payments_and_audit_logs_in_commit_order(changelog: Cha
     changelog.payments(A_LIFE[1], A_LIFE[0])
     # The same transaction wrote both tables: one change id, two changes.
     changelog.audit_logs(row("a", "INSERT", 2, "OK", table="audit_logs", acting_user="svc", ErrorDetails="slow"))
-    found = changelog.query(queries.query("timeline_of_payment", changelog.project), puid="a")
+    found = changelog.query(queries.query("timeline_of_payment", changelog.project, WATCHED), puid="a")
     assert [(each["source_table"], each["Status"]) for each in found] == [
         ("payment_audit_trail", "INITIATED"),
         ("audit_logs", "OK"),
@@ -185,8 +186,8 @@ def test_every_prebuilt_query_answers(changelog: Changelog) -> None:
         "older_than_seconds": 60, "since": at(-3600), "until": at(3600), "period_seconds": 86_400, "limit": 10,
     }  # fmt: skip
     answers = {}
-    for name in queries.queries():
-        sql = queries.query(name, changelog.project)
+    for name in queries.queries(WATCHED):
+        sql = queries.query(name, changelog.project, WATCHED)
         answers[name] = changelog.query(sql, **{key: value for key, value in given.items() if f"@{key}" in sql})
     puids = {name: [each["PUID"] for each in rows] for name, rows in answers.items() if rows and "PUID" in rows[0]}
     assert puids == {
@@ -228,8 +229,8 @@ def test_a_table_function_answers_as_its_query(changelog: Changelog) -> None:
         "puid": "ok", "customer_id": "C1", "card_tokens": ["v1:abc"], "statuses": ["PENDING"],
         "older_than_seconds": 60, "since": at(-3600), "until": at(3600), "period_seconds": 86_400, "limit": 100,
     }  # fmt: skip
-    for name in queries.queries():
-        function = queries.table_function(name, changelog.project)
+    for name in queries.queries(WATCHED):
+        function = queries.table_function(name, changelog.project, WATCHED)
         place = f"{changelog.project}.{tables.VIEWS_DATASET}.{name}"
         routine = bigquery.Routine(
             place,
@@ -248,7 +249,7 @@ def test_a_table_function_answers_as_its_query(changelog: Changelog) -> None:
         used = {a.name.removeprefix("p_") for a in function.arguments}
         called = f"SELECT * FROM `{place}`({', '.join(f'@{a.name[2:]}' for a in function.arguments)})"
         parameters = {key: value for key, value in given.items() if key in used}
-        query = queries.query(name, changelog.project)
+        query = queries.query(name, changelog.project, WATCHED)
         asked = parameters | ({"limit": 100} if "@limit" in query else {})
         answer, expected = changelog.query(called, **parameters), changelog.query(query, **asked)
         # How long a payment has been in its status goes on counting.
@@ -262,9 +263,9 @@ def _sorted(rows: list[dict[str, object]], *, without: str) -> list[str]:
 
 def test_no_argument_of_a_table_function_is_named_like_a_column() -> None:
     """BigQuery would read the column: every row would match."""
-    columns = {field.name.casefold() for table in tables.all_tables() for field in table.fields}
-    for name in queries.queries():
-        function = queries.table_function(name, "p")
+    columns = {field.name.casefold() for table in tables.all_tables(WATCHED) for field in table.fields}
+    for name in queries.queries(WATCHED):
+        function = queries.table_function(name, "p", WATCHED)
         assert not {argument.name.casefold() for argument in function.arguments} & columns
         assert "@" not in function.body
         assert "LIMIT" not in function.body
@@ -273,8 +274,8 @@ def test_no_argument_of_a_table_function_is_named_like_a_column() -> None:
 def test_a_query_names_its_parameters_in_its_head(changelog: Changelog) -> None:
     import re
 
-    for name in queries.queries():
-        head, _, body = queries.query(name, changelog.project).partition("SELECT")
+    for name in queries.queries(WATCHED):
+        head, _, body = queries.query(name, changelog.project, WATCHED).partition("SELECT")
         used = set(re.findall(r"@(\w+)", body))
         assert set(re.findall(r"@(\w+) (?:STRING|INT64|TIMESTAMP|ARRAY<STRING>)", head)) == used, name
 
@@ -289,4 +290,4 @@ def test_a_change_older_than_the_views_reach_comes_in_with_the_merge(changelog: 
 
 def test_an_unknown_query_names_those_that_there_are() -> None:
     with pytest.raises(queries.QueryError, match="payment_by_id"):
-        queries.query("nope", "p")
+        queries.query("nope", "p", WATCHED)

@@ -98,7 +98,7 @@ def record(draw: random.Random, **values: Any) -> DataChange:
     keys = {"PUID": new.pop("PUID", "payment")}
     return DataChange(
         stream="S",
-        table="t",
+        table="payment_audit_trail",
         mod_type="UPDATE",
         commit_timestamp="2026-11-23T09:15:00.000000000Z",
         server_transaction_id="x",

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contract.changes import Change, StepError
+from pipeline.failures import dead_letter
 from pipeline.sink import rows
-from pipeline.steps import dead_letter
 from pipeline.transforms.decode import decode
 from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.mask import Masker
 from tests.fuzz import harmless, hidden
+from tests.shipped import PAYMENTS, WATCHED
 
 BATCH = 100
 KEYS = MaskingKeys({"v1": bytes(range(32))})
@@ -53,7 +54,7 @@ class Outcome:
 def run_hidden(seeds: Iterable[str]) -> Outcome:
     """Hides something for each seed, and looks whether it can be read in the rows or the dead letters."""
     outcome = Outcome()
-    masker = Masker(KEYS, "scan")
+    masker = Masker(KEYS, WATCHED, new_columns="scan")
     pending: list[tuple[str, hidden.Case, Change]] = []
     for seed in seeds:
         case = hidden.case(seed)
@@ -79,7 +80,7 @@ def run_hidden(seeds: Iterable[str]) -> Outcome:
 def run_harmless(seeds: Iterable[str]) -> Outcome:
     """Counts the harmless values that do not come out as they went in."""
     outcome = Outcome()
-    masker = Masker(KEYS, "scan")
+    masker = Masker(KEYS, WATCHED, new_columns="scan")
     for seed in seeds:
         value = harmless.value(seed)
         outcome.inputs += 1
@@ -101,7 +102,7 @@ def run_harmless(seeds: Iterable[str]) -> Outcome:
 def _encode(pending: list[tuple[str, hidden.Case, Change]], outcome: Outcome) -> None:
     if not pending:
         return
-    batch, failed = rows.encode([change for _, _, change in pending])
+    batch, failed = rows.encode([change for _, _, change in pending], PAYMENTS)
     letters = {id(change): error for change, error in failed}
     sent = iter(batch.to_pylist() if batch is not None else [])
     for seed, case, change in pending:

@@ -14,6 +14,7 @@ from contract import tables
 from contract.tables import Field
 from graph.google import looked_up
 from graph.resources import graph_of
+from tests.shipped import WATCHED
 
 FIELDS = (
     Field("PUID", "STRING"),
@@ -38,7 +39,7 @@ def test_a_new_table_has_the_columns_of_the_contract() -> None:
     assert made[2]["defaultValueExpression"] == "CURRENT_TIMESTAMP()"
 
 
-@pytest.mark.parametrize("table", tables.all_tables(), ids=lambda table: table.id)
+@pytest.mark.parametrize("table", tables.all_tables(WATCHED), ids=lambda table: table.id)
 def test_a_table_that_is_as_the_contract_says_is_asked_for_as_before(table: tables.Table) -> None:
     """Else every preview would show a change."""
     first = schema(table.fields)
@@ -91,13 +92,13 @@ def _answering(error: str) -> Any:
 )
 def test_a_table_that_is_not_there_has_no_columns(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
     monkeypatch.setattr(bigquery_schema.bigquery, "get_table", _answering(error))
-    assert bigquery_schema.columns_of(None, "p", tables.RESUME_POSITIONS) == []  # type: ignore[arg-type]
+    assert bigquery_schema.columns_of(None, "p", tables.resume_positions(WATCHED)) == []  # type: ignore[arg-type]
 
 
 def test_a_table_that_cannot_be_looked_at_is_not_taken_for_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bigquery_schema.bigquery, "get_table", _answering("googleapi: Error 403: Access Denied"))
     with pytest.raises(SchemaUnknownError, match=r"resume_positions must be known .* roles/bigquery\.metadataViewer"):
-        bigquery_schema.columns_of(None, "p", tables.RESUME_POSITIONS)  # type: ignore[arg-type]
+        bigquery_schema.columns_of(None, "p", tables.resume_positions(WATCHED))  # type: ignore[arg-type]
 
 
 def test_only_what_somebody_else_widens_is_looked_up() -> None:
@@ -110,7 +111,7 @@ def test_only_what_somebody_else_widens_is_looked_up() -> None:
         return {"schema": json.dumps([{"name": "ByTheJob", "type": "STRING", "mode": "NULLABLE"}])}
 
     graph = graph_of("dev", look=look)
-    widened = {t.id for t in tables.changelogs().values()} | {tables.payment_state_table().id}
+    widened = {t.id for t in tables.changelogs(WATCHED).values()} | {tables.payment_state_table(WATCHED).id}
     assert sorted(asked) == sorted(widened)
     for node in graph.of("Table"):
         if node.name in widened:

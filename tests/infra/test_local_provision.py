@@ -24,6 +24,7 @@ from local.provision.engine import Provisioned, Resource, provision
 from local.provision.place import Here, LocalEndpoints, ProviderError
 from local.provision.provider import HANDLERS
 from pipeline import clients
+from tests.shipped import PAYMENT_DATASET, PAYMENT_TABLE, WATCHED
 
 HERE_TYPES = {
     "gcp:spanner/instance:Instance",
@@ -157,7 +158,7 @@ def test_the_job_gets_the_local_parameters(provisioned: tuple[Machine, Provision
 def test_the_tables_are_those_of_the_contract(provisioned: tuple[Machine, Provisioned]) -> None:
     machine, _ = provisioned
     client = machine.bigquery
-    for table in tables.all_tables():
+    for table in tables.all_tables(WATCHED):
         made = client.get_table(table.id)
         columns = [(f.name, f.field_type, f.mode, f.default_value_expression) for f in made.schema]
         wanted = [(f.name, _api_type(f.type), f.mode, f.default) for f in table.fields]
@@ -244,7 +245,7 @@ def test_a_column_of_a_later_changeset_reaches_tables_views_and_merge_of_a_livin
 ) -> None:
     machine.provision()
     client = machine.bigquery
-    changelog, state = f"{tables.PAYMENT_DATASET}.payment_audit_trail_bq", tables.payment_state_table().id
+    changelog, state = f"{PAYMENT_DATASET}.payment_audit_trail_bq", tables.payment_state_table(WATCHED).id
     # Meanwhile the job met a column of somebody else's.
     client.query(f"ALTER TABLE `{machine.project}.{changelog}` ADD COLUMN ByTheJob STRING").result(timeout=60)
     request.getfixturevalue("later_column")
@@ -253,7 +254,7 @@ def test_a_column_of_a_later_changeset_reaches_tables_views_and_merge_of_a_livin
     widened = {changelog, state, f"{tables.VIEWS_DATASET}.{queries.PAYMENT_CURRENT}"}
     assert widened <= {r.name for r in provisioned.resources if r.outcome == "updated"}
     row = {"PUID": "p", "Channel": "web", "ByTheJob": "x", tables.MOD_TYPE: "INSERT", tables.CHANGE_ID: "1"}
-    row |= {tables.COMMIT_TIMESTAMP: datetime.now(UTC).isoformat(), tables.TABLE_NAME: tables.PAYMENT_TABLE}
+    row |= {tables.COMMIT_TIMESTAMP: datetime.now(UTC).isoformat(), tables.TABLE_NAME: PAYMENT_TABLE}
     assert client.insert_rows_json(client.get_table(f"{machine.project}.{changelog}"), [row]) == []
     for view in (queries.PAYMENT_CURRENT, queries.PAYMENT_TIMELINE):
         [shown] = client.query(f"SELECT Channel FROM `{tables.VIEWS_DATASET}.{view}`").result(timeout=60)
@@ -283,7 +284,7 @@ def test_a_changed_earlier_changeset_is_refused(machine: Machine, monkeypatch: p
 def test_a_missing_column_is_added_and_an_extra_one_stays(machine: Machine) -> None:
     machine.provision()
     client = machine.bigquery
-    table = tables.RESUME_POSITIONS
+    table = tables.resume_positions(WATCHED)
     made = client.get_table(table.id)
     kept = [field for field in made.schema if field.name != "written_at"]
     client.delete_table(table.id)
@@ -307,7 +308,9 @@ def test_a_changed_view_is_made_again(machine: Machine) -> None:
     machine.bigquery.create_table(old)
     provisioned = machine.provision()
     assert [r.name for r in provisioned.resources if r.outcome == "updated"] == ["payment_views.payment_current"]
-    assert machine.bigquery.get_table(name).view_query == queries.view(queries.PAYMENT_CURRENT, machine.project)
+    assert machine.bigquery.get_table(name).view_query == queries.view(
+        queries.PAYMENT_CURRENT, machine.project, WATCHED
+    )
 
 
 def test_every_handler_takes_away_what_it_made(machine: Machine) -> None:

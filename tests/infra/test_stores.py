@@ -14,8 +14,9 @@ from components.outputs import looker_studio
 from contract import queries, schema, tables
 from graph.resources import IMAGE, Graph, graph_of
 from pipeline.image import template
+from tests.shipped import AUDIT_LOG_DATASET, PAYMENT_DATASET, PAYMENT_TABLE, WATCHED
 
-DATASETS = {tables.PAYMENT_DATASET, tables.AUDIT_LOG_DATASET}
+DATASETS = {PAYMENT_DATASET, AUDIT_LOG_DATASET}
 SUPPORT = "group:support-staff@example.com"
 LEADS = "group:support-leads@example.com"
 
@@ -64,14 +65,14 @@ def test_the_views_dataset_holds_views_and_every_prebuilt_query_as_a_function(gr
     assert {node.inputs["tableId"] for node in there} == set(queries.views())
     assert all(node.inputs.get("view") for node in there)
     functions = {node.inputs["routineId"]: node.inputs for node in graph.of("Routine")}
-    assert set(functions) == set(queries.queries())
+    assert set(functions) == set(queries.queries(WATCHED))
     assert functions["payments_by_card"]["arguments"] == [
         {"name": "p_card_tokens", "dataType": '{"typeKind": "ARRAY", "arrayElementType": {"typeKind": "STRING"}}'}
     ]
 
 
 def test_views_wait_for_the_tables_and_functions_for_the_views(graph: Graph) -> None:
-    changelog = tables.changelogs()[tables.PAYMENT_TABLE].id
+    changelog = tables.changelogs(WATCHED)[PAYMENT_TABLE].id
     [view] = [node for node in graph.of("Table") if node.name == f"{tables.VIEWS_DATASET}.payment_current"]
     assert any(urn.endswith(f"::{changelog}") for urn in view.options.dependencies)
     for function in graph.of("Routine"):
@@ -80,7 +81,7 @@ def test_views_wait_for_the_tables_and_functions_for_the_views(graph: Graph) -> 
 
 def test_the_merge_waits_for_the_tables_that_it_widens_to(graph: Graph) -> None:
     merge = graph.one("DataTransferConfig")
-    for table in (tables.payment_state_table().id, tables.changelogs()[tables.PAYMENT_TABLE].id):
+    for table in (tables.payment_state_table(WATCHED).id, tables.changelogs(WATCHED)[PAYMENT_TABLE].id):
         assert any(urn.endswith(f"::{table}") for urn in merge.options.dependencies)
 
 
@@ -99,10 +100,10 @@ def test_changes_expire_only_where_config_says_so() -> None:
         partitioning = graph.one("Table", table).inputs["timePartitioning"]
         return partitioning["expirationMs"] / 86_400_000 if "expirationMs" in partitioning else None
 
-    changelog = tables.changelogs()[tables.PAYMENT_TABLE].id
+    changelog = tables.changelogs(WATCHED)[PAYMENT_TABLE].id
     assert days(graph_of("dev"), changelog) is None
     kept = graph_of("dev", {"partitionExpirationDays": 400})
-    assert (days(kept, changelog), days(kept, tables.RESUME_POSITIONS.id)) == (400, 30)
+    assert (days(kept, changelog), days(kept, tables.resume_positions(WATCHED).id)) == (400, 30)
 
 
 def test_accounts_have_what_their_work_takes(graph: Graph) -> None:
@@ -129,7 +130,7 @@ def test_personal_columns_are_tagged_in_every_table_and_open_to_the_chosen(prod:
         for column in json.loads(node.inputs["schema"])
         if "policyTags" in column
     }
-    columns = {field.name for table in tables.all_tables() for field in table.fields}
+    columns = {field.name for table in tables.all_tables(WATCHED) for field in table.fields}
     assert tagged == tables.PERSONAL_COLUMNS & columns
     readers = [n.inputs["member"] for n in prod.of("PolicyTagIamMember")]
     assert set(readers) == {LEADS, account(prod, "merge-sa"), account(prod, "validation-sa")}

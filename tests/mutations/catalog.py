@@ -37,7 +37,7 @@ _SHARDS: Final = "pipeline/sink/shards.py"
 _FAILURES: Final = "pipeline/service_errors.py"
 _ROWS: Final = "pipeline/sink/rows.py"
 _CHANGELOGS: Final = "pipeline/sink/changelogs.py"
-_WRITE: Final = "pipeline/sink/write.py"
+_WRITE: Final = "pipeline/sink/append.py"
 _FENCING: Final = "pipeline/sink/fencing.py"
 _GENERATIONS: Final = "pipeline/sink/generations.py"
 _DEAD_LETTERS: Final = "pipeline/sink/dead_letters.py"
@@ -429,14 +429,14 @@ _SINK: Final = (
     _broken(
         "a source column takes the place of one of ours",
         _TABLES,
-        "return SOURCE_PREFIX + cleaned if _is_taken(cleaned) else cleaned",
+        "return SOURCE_PREFIX + cleaned if _is_taken(table, cleaned) else cleaned",
         "return cleaned",
         "tests/unit/test_column_names.py::test_a_source_column_with_a_name_of_ours_arrives_under_another",
     ),
     _broken(
         "a source column and a token share one name in a masked row",
         _TABLES,
-        "return column_name(name) if is_token_name(own) else name",
+        "return column_name(table, name) if is_token_name(table, own) else name",
         "return name",
         "tests/unit/test_column_names.py::"
         "test_the_value_and_the_token_both_arrive_where_a_column_is_called_as_the_token_would_be",
@@ -481,7 +481,7 @@ _SINK: Final = (
 _JOBS: Final = (
     _broken(
         "a metadata database that is away ends the job",
-        _WRITE,
+        "pipeline/sink/track_position.py",
         'wait_out("Writing the resume position", lambda: self._generations.advance(generation, position))',
         "self._generations.advance(generation, position)",
         "tests/unit/test_fencing.py::test_a_metadata_database_that_is_away_does_not_end_the_job",
@@ -531,8 +531,8 @@ _JOBS: Final = (
     _broken(
         "a step between source and mask keeps unmasked records",
         _STREAM,
-        'masked = decoded["changes"] | "Mask"',
-        'masked = (decoded["changes"],) | "Together" >> beam.Flatten() | "Mask"',
+        "            | Mask(transforms)",
+        '            | "Twice" >> beam.Reshuffle()\n            | Mask(transforms)',
         "tests/unit/test_graph.py::test_between_a_source_and_its_encoded_rows_are_plain_steps_with_one_consumer",
     ),
     _broken(
@@ -576,7 +576,7 @@ _JOBS: Final = (
 _LETTERS: Final = (
     _broken(
         "dead letters of a bundle are not durable at its end",
-        _STEPS,
+        "pipeline/sink/dead_letter_writer.py",
         "        self._queue.put(self._letters)\n",
         "",
         "tests/unit/test_steps.py::test_dead_letters_are_durable_when_the_bundle_ends",
@@ -619,10 +619,10 @@ _LETTERS: Final = (
     _broken(
         "a dead letter is resolved before the merge is rewound",
         _RETRY,
-        "        resolved = self._rewound(resolved, changes[tables.PAYMENT_TABLE], done)\n"
+        "        resolved = self._rewound(resolved, changes[self._transforms.watched.payments.name], done)\n"
         "        self._queue.resolve([letter.id for letter in resolved])\n",
         "        self._queue.resolve([letter.id for letter in resolved])\n"
-        "        resolved = self._rewound(resolved, changes[tables.PAYMENT_TABLE], done)\n",
+        "        resolved = self._rewound(resolved, changes[self._transforms.watched.payments.name], done)\n",
         f"{_ROUNDS}::test_a_payment_is_not_resolved_before_its_rewind",
     ),
     _broken(

@@ -28,6 +28,7 @@ from support.timeline import timeline
 from support.warehouse import Warehouse
 from tests import documents
 from tests.documents import Transcript
+from tests.shipped import WATCHED
 
 AUDIT = Path(sys.executable).with_name("audit")
 SEED = 11
@@ -178,7 +179,7 @@ def test_a_column_that_is_added_while_it_runs_arrives(service: Service) -> None:
     commit(service, "column-1", Status="INITIATED", Channel="mobile")
 
     def channel() -> Any:
-        table = tables.changelogs()["payment_audit_trail"].id
+        table = tables.changelogs(WATCHED)["payment_audit_trail"].id
         project = service.warehouse.connection.project
         columns = service.warehouse.rows(f"SELECT * FROM `{project}.{table}` WHERE PUID = 'column-1'")
         return columns and columns[0].get("Channel")
@@ -283,7 +284,7 @@ def test_the_probe_counts_every_change_once_and_every_row_and_prometheus_knows(s
         project = service.warehouse.connection.project
         arrived = sum(
             service.warehouse.rows(rows.format(f"{project}.{table.id}"))[0]["n"]
-            for table in tables.changelogs().values()
+            for table in tables.changelogs(WATCHED).values()
         )
         listed = audit("--connection", service.state.connection, "dead-letters", "list", check=False).stdout
         letters = len(json.loads(listed))

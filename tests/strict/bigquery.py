@@ -49,6 +49,7 @@ import pyarrow.compute as pc
 from google.cloud.bigquery_storage_v1 import types
 from grpc import StatusCode
 
+from tests.shipped import WATCHED
 from tests.strict.bigquery_faults import Attempt, Fault, Faults, Rows, When
 from tests.strict.bigquery_rest import Cut, HttpServer, Passing, Rest, call_of
 from tests.strict.bigquery_store import Chunk, Lags, RestError, Store, Table, as_arrow, table_rows
@@ -188,7 +189,7 @@ class StrictBigQuery:
         """The datasets and tables of the contract, as infrastructure makes them."""
         from contract import tables
 
-        for table in tables.all_tables():
+        for table in tables.all_tables(WATCHED):
             fields: list[dict[str, Any]] = [
                 {"name": f.name, "type": f.type, "mode": f.mode, "description": f.description}
                 | ({"defaultValueExpression": f.default} if f.default else {})

@@ -18,9 +18,10 @@ from typing import Any, Final
 
 from contract import tables
 from contract.changes import change_id
+from tests.shipped import PAYMENTS
 
 _REWRITTEN: Final = frozenset(
-    name for name, policy in tables.COLUMN_POLICIES.items() if policy in ("card", "token", "drop")
+    name for name, column in PAYMENTS.columns.items() if column.policy in ("card", "token", "drop")
 )
 
 

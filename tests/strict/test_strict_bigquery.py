@@ -20,7 +20,7 @@ from google.api_core import exceptions
 from google.cloud import bigquery
 from google.cloud.bigquery_storage_v1 import types
 
-from contract import tables, timestamps
+from contract import timestamps
 from contract.changes import Change, Column
 from local.emulators.launch import BigQueryEmulator
 from pipeline import clients
@@ -28,6 +28,7 @@ from pipeline.sink import rows
 from pipeline.sink.changelogs import Changelogs, Destinations
 from pipeline.sink.shards import Shard, SinkClients
 from tests.conftest import Warehouse
+from tests.shipped import PAYMENT_DATASET, WATCHED
 from tests.strict.bigquery import StrictBigQuery, StrictBigQueryProcess
 from tests.strict.generations import InMemoryGenerations
 
@@ -774,7 +775,7 @@ def change(puid: str, **new: Any) -> Change:
 
 
 def batch_of(*changes: Change) -> pa.Table:
-    encoded, failed = rows.encode(changes)
+    encoded, failed = rows.encode(changes, WATCHED.of(changes[0].table))
     assert not failed and encoded is not None
     return pa.Table.from_batches([encoded])
 
@@ -783,7 +784,7 @@ def shard_of(bq: Any, generations: InMemoryGenerations | None = None) -> tuple[S
     generations = generations or InMemoryGenerations()
     taken = generations.take_over("run", timestamps.now())
     query = clients.bigquery_client(bq.rest, PROJECT)
-    destinations = Destinations(project=PROJECT, places=tables.CHANGELOGS)
+    destinations = Destinations(project=PROJECT, watched=WATCHED, dataset=PAYMENT_DATASET)
     made = SinkClients(
         write=clients.write_client(bq.grpc),
         query=query,

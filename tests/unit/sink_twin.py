@@ -28,6 +28,7 @@ from contract.changes import Change, Column
 from pipeline.sink import rows
 from pipeline.sink.changelogs import Changelogs, Destinations
 from pipeline.sink.shards import Shard, SinkClients
+from tests.shipped import PAYMENT_DATASET, WATCHED
 
 TABLE = "payment_audit_trail"
 TABLE_ID = "p.payment_audit.payment_audit_trail_bq"
@@ -59,7 +60,7 @@ def change(puid: str, columns: tuple[Column, ...] = COLUMNS, *, at: float = STAR
 
 
 def batch(*changes: Change) -> pa.Table:
-    encoded, failed = rows.encode(changes)
+    encoded, failed = rows.encode(changes, WATCHED.of(changes[0].table))
     assert not failed and encoded is not None
     return pa.Table.from_batches([encoded])
 
@@ -122,7 +123,7 @@ class Twin:
         return Shard(self.clients(fenced_at=fenced_at), table, number)
 
     def clients(self, *, fenced_at: str | None = None) -> SinkClients:
-        destinations = Destinations(project="p", places=tables.CHANGELOGS)
+        destinations = Destinations(project="p", watched=WATCHED, dataset=PAYMENT_DATASET)
         return SinkClients(
             write=self,
             query=self,

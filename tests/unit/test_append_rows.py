@@ -8,9 +8,11 @@ import pytest
 from apache_beam.pvalue import TaggedOutput
 
 from contract.changes import Change, Column, DeadLetter, Reason
-from pipeline.sink import rows, write
-from pipeline.sink.write import AppendRows
-from pipeline.steps import EncodedRows, EncodeRows
+from pipeline.sink import append as write
+from pipeline.sink import rows
+from pipeline.sink.append import AppendRows
+from pipeline.sink.encode import EncodedRows, EncodeRows
+from tests.shipped import PAYMENTS, WATCHED
 from tests.unit.sink_twin import COLUMNS, START, TABLE, Refusal, Twin, batch, change
 
 KEY = f"{TABLE}|0"
@@ -91,7 +93,7 @@ def _letters(outputs: Any) -> list[DeadLetter]:
 
 def encode(*changes: Change) -> list[EncodedRows]:
     """As EncodeRows gives them: a batch for each set of columns."""
-    step = EncodeRows(shards=1, most_rows=1000)
+    step = EncodeRows(WATCHED, shards=1, most_rows=1000)
     step.start_bundle()
     outputs = [o for c in changes for o in step.process(c)] + list(step.finish_bundle())
     return [o.value[1] for o in outputs]
@@ -263,18 +265,18 @@ def encoded(step: EncodeRows, *changes: Change) -> list[int]:
 
 
 def test_large_rows_leave_in_batches_of_bounded_bytes() -> None:
-    step = EncodeRows(shards=1, most_rows=500, most_bytes=4_000_000)
+    step = EncodeRows(WATCHED, shards=1, most_rows=500, most_bytes=4_000_000)
     assert encoded(step, *(change(f"p{i}", Metadata="x" * 1_500_000) for i in range(6))) == [2, 2, 2]
 
 
 def test_a_giant_row_leaves_alone() -> None:
-    step = EncodeRows(shards=1, most_rows=500, most_bytes=4_000_000)
+    step = EncodeRows(WATCHED, shards=1, most_rows=500, most_bytes=4_000_000)
     giant = change("giant", Metadata="x" * 10_000_000)
     assert encoded(step, change("p1"), giant, change("p2"), change("p3")) == [1, 1, 2]
 
 
 def test_the_values_before_a_change_weigh_too() -> None:
-    step = EncodeRows(shards=1, most_rows=500, most_bytes=4_000_000)
+    step = EncodeRows(WATCHED, shards=1, most_rows=500, most_bytes=4_000_000)
     changes = [change(f"p{i}") for i in range(4)]
     for each in changes:
         each.old = {"Metadata": "x" * 2_500_000}
@@ -282,14 +284,14 @@ def test_the_values_before_a_change_weigh_too() -> None:
 
 
 def test_small_rows_are_still_bounded_by_their_number() -> None:
-    step = EncodeRows(shards=1, most_rows=3)
+    step = EncodeRows(WATCHED, shards=1, most_rows=3)
     assert encoded(step, *(change(f"p{i}") for i in range(7))) == [3, 3, 1]
 
 
 def test_a_time_that_the_pipeline_cannot_read_fails_its_own_change_alone() -> None:
     bad = change("bad")
     bad.enriched = {"payment_state_at": "yesterday"}
-    made, [(culprit, error)] = rows.encode([change("p1"), bad])
+    made, [(culprit, error)] = rows.encode([change("p1"), bad], PAYMENTS)
     assert made is not None and made.num_rows == 1
     assert (culprit, error.reason) == (bad, Reason.VALUE)
     assert "yesterday" not in error.message

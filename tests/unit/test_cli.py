@@ -28,6 +28,7 @@ from support.cli import search as search_command
 from support.cli.main import COMMANDS, main
 from support.connection import Connection, ConnectionFileError, load
 from support.search import Found, Payment
+from tests.shipped import WATCHED
 
 TEXTS = dict.fromkeys(
     (
@@ -35,7 +36,7 @@ TEXTS = dict.fromkeys(
         "metadataDatabase", "maskingKeys", "deadLetterDirectory", "jobName",
     ),
     "x",
-)  # fmt: skip
+) | {"watchedTables": WATCHED.to_json()}  # fmt: skip
 
 
 @pytest.fixture
@@ -64,6 +65,7 @@ def letter(second: int, puid: str = "p1") -> DeadLetter:
         attempts=5,
         first_failed_at="2026-11-23T09:13:00Z",
         last_failed_at="2026-11-23T10:13:00Z",
+        payment=puid,
         change={"keys": {"PUID": puid}, "new": {}, "old": {}},
     )
 
@@ -169,7 +171,7 @@ def test_a_connection_file_names_exactly_what_support_needs(connection_file: Pat
     optional = {name for name in Connection.__dataclass_fields__ if hasattr(Connection, name)}
     assert load(connection_file) == Connection(
         **dict.fromkeys(Connection.__dataclass_fields__.keys() - optional, "x")
-        | {"dead_letter_directory": str(connection_file.parent / "dead-letters")}
+        | {"watched_tables": WATCHED.to_json(), "dead_letter_directory": str(connection_file.parent / "dead-letters")},
     )
 
 
@@ -230,12 +232,12 @@ def test_every_dead_letter_shows_its_payment_and_its_remedy(connection_file: Pat
     queue.put(
         [
             letter(1),
-            replace(letter(2), reason=Reason.CARD_IN_KEY, change=None),
-            replace(letter(3), reason=Reason.REJECTED, change={"row": row}),
-            replace(letter(4), reason="of_a_newer_version", change={"keys": {}, "new": {"PUID": "p4"}, "old": {}}),
+            replace(letter(2), reason=Reason.CARD_IN_KEY, payment=None, change=None),
+            replace(letter(3, "p3"), reason=Reason.REJECTED, change={"row": row}),
+            replace(letter(4, "p4"), reason="of_a_newer_version"),
         ]
     )
-    queue.set_aside([replace(letter(2), reason=Reason.CARD_IN_KEY, change=None)])
+    queue.set_aside([replace(letter(2), reason=Reason.CARD_IN_KEY, payment=None, change=None)])
     listed = json.loads(audit(connection_file, "dead-letters", "list").stdout)
     assert [(each["puid"], each["retry"]) for each in listed] == [
         ("p1", "after_fix"),
@@ -253,7 +255,7 @@ def test_a_dead_letter_on_a_terminal_says_why_its_payment_is_not_shown(
 ) -> None:
     monkeypatch.setattr("support.cli.dead_letters.wants_json", lambda _: False)
     monkeypatch.setenv("COLUMNS", "500")
-    queue.put([replace(letter(2), reason=Reason.CARD_IN_KEY, change=None)])
+    queue.put([replace(letter(2), reason=Reason.CARD_IN_KEY, payment=None, change=None)])
     shown = audit(connection_file, "dead-letters", "list").output
     assert "not readable before it is masked" in shown
     assert "correct it in Spanner" in shown

@@ -13,6 +13,7 @@ from pipeline.sink.changelogs import names_in
 from pipeline.transforms.filter import Ignored, keep
 from pipeline.transforms.keys import KEY_BYTES, MaskingKeys
 from pipeline.transforms.mask import Masker
+from tests.shipped import PAYMENTS, WATCHED
 from tests.unit.sink_twin import COLUMNS, TABLE, TABLE_ID, Twin, batch, change, column
 
 OURS = [f.name for f in (*tables.METADATA_FIELDS, *tables.ENRICHMENT_FIELDS)]
@@ -55,11 +56,11 @@ def test_columns_that_differ_in_case_alone_both_arrive() -> None:
 def test_a_column_that_is_called_as_a_token_would_be_arrives_beside_the_token() -> None:
     for name in ("CardNumber_token", "cardnumber_TOKEN", "CardholderName_token"):
         columns = (Column("CardNumber", "STRING", False), Column(name, "STRING", False))
-        made = rows.fields(columns)
+        made = rows.fields(columns, PAYMENTS)
         names = [f.name.casefold() for f in made]
         assert len(set(names)) == len(names)
         theirs = next(f for f in made if f.name == f"source_{name}")
-        assert theirs.source == tables.masked_name(name) == f"source_{name}"
+        assert theirs.source == tables.masked_name(PAYMENTS, name) == f"source_{name}"
 
 
 def test_the_value_and_the_token_both_arrive_where_a_column_is_called_as_the_token_would_be() -> None:
@@ -70,7 +71,7 @@ def test_the_value_and_the_token_both_arrive_where_a_column_is_called_as_the_tok
         Column("source_CardNumber_token", "STRING", False),
     )
     sent = change("p1", columns, CardNumber="4111111111111111", CardNumber_token="a", source_CardNumber_token="b")
-    Masker(MaskingKeys({"v1": bytes(KEY_BYTES)}), new_columns="scan").mask(sent)
+    Masker(MaskingKeys({"v1": bytes(KEY_BYTES)}), WATCHED, new_columns="scan").mask(sent)
     twin = Twin()
     twin.shard().append(None, batch(sent), columns)
     [row] = twin.tables[TABLE_ID].rows
@@ -81,7 +82,7 @@ def test_the_value_and_the_token_both_arrive_where_a_column_is_called_as_the_tok
 
 def test_an_ignored_column_that_is_called_as_a_token_is_left_out_with_its_value() -> None:
     sent = change("p1", CardNumber_token="a")
-    sent.new[tables.masked_name("CardNumber_token")] = sent.new.pop("CardNumber_token")
+    sent.new[tables.masked_name(PAYMENTS, "CardNumber_token")] = sent.new.pop("CardNumber_token")
     assert keep(sent, Ignored.parse("CardNumber_token"))
     assert sent.new == {"Status": "INITIATED"}
 
@@ -90,7 +91,7 @@ def test_an_ignored_column_that_is_called_as_a_token_is_left_out_with_its_value(
 def test_a_policy_counts_whatever_the_case_from_masking_to_the_table(name: str) -> None:
     columns = (*COLUMNS, Column(name, "STRING", False), Column("cvv", "STRING", False))
     sent = change("p1", columns, **{name: "JANE DOE", "cvv": "123"})
-    Masker(MaskingKeys({"v1": bytes(KEY_BYTES)}), new_columns="scan").mask(sent)
+    Masker(MaskingKeys({"v1": bytes(KEY_BYTES)}), WATCHED, new_columns="scan").mask(sent)
     twin = Twin()
     twin.shard().append(None, batch(sent), columns)
     [row] = twin.tables[TABLE_ID].rows
@@ -106,11 +107,11 @@ def test_a_policy_counts_whatever_the_case_from_masking_to_the_table(name: str) 
     ],
 )
 def test_a_name_that_bigquery_does_not_take_is_carried_under_one_that_it_takes(name: str) -> None:
-    carried = tables.column_name(name)
+    carried = tables.column_name(PAYMENTS, name)
     assert carried.isascii() and carried.replace("_", "a").isalnum() and len(carried) <= 300
     assert not carried.casefold().startswith(("_table_", "_file_", "_partition", "_row_timestamp", "__root__"))
     assert not carried[0].isdigit()
-    assert tables.column_name(carried) != carried or carried[0] != "_"
+    assert tables.column_name(PAYMENTS, carried) != carried or carried[0] != "_"
     [value] = [v for v in arrived(Column(name, "STRING", False), **{name: "theirs"}).values() if v == "theirs"]
     assert value == "theirs"
 
@@ -118,25 +119,25 @@ def test_a_name_that_bigquery_does_not_take_is_carried_under_one_that_it_takes(n
 def test_no_two_names_are_carried_under_one() -> None:
     names = [*OURS, *(f"source_{n}" for n in OURS), *(f"source_source_{n}" for n in OURS), "CardNumber_token"]
     names += ["source_CardNumber_token", "a b", "a_b", "a-b", "x" * 399, "x" * 400, "_TABLE_", "source__TABLE_"]
-    carried = [tables.column_name(n).casefold() for n in names]
+    carried = [tables.column_name(PAYMENTS, n).casefold() for n in names]
     assert len(set(carried)) == len(names)
     assert not set(carried) & {n.casefold() for n in OURS}
 
 
 def test_an_ordinary_name_stays_as_it_is() -> None:
     for name in ("PUID", "CVV_token", "source", "source_system", "created_at_json", "_x"):
-        assert tables.column_name(name) == tables.masked_name(name) == name
+        assert tables.column_name(PAYMENTS, name) == tables.masked_name(PAYMENTS, name) == name
 
 
 def test_policies_are_found_whatever_the_case() -> None:
-    assert tables.fields_of("cvv", "STRING") == ()
-    assert [f.name for f in tables.fields_of("CARDNUMBER", "STRING")] == ["CARDNUMBER", "CARDNUMBER_token"]
+    assert tables.fields_of(PAYMENTS, "CARDEXPIRY", "STRING") == ()
+    assert [f.name for f in tables.fields_of(PAYMENTS, "CARDNUMBER", "STRING")] == ["CARDNUMBER", "CARDNUMBER_token"]
 
 
 def test_the_created_table_has_the_names_that_rows_are_sent_under() -> None:
     columns = (Column("customer_id", "STRING", True), Column("x", "STRING", False), Column("X", "INT64", False))
-    made = tables.changelog_table("d", "t", {c.name: c.type for c in columns})
-    assert [f.name for f in made.fields] == [f.name for f in rows.fields(columns)]
+    made = tables.changelog_table(PAYMENTS, {c.name: c.type for c in columns})
+    assert [f.name for f in made.fields] == [f.name for f in rows.fields(columns, PAYMENTS)]
 
 
 # ---------------------------------------------------------------------- two types of one name
@@ -190,6 +191,6 @@ def test_a_table_whose_key_cannot_cluster_is_made_all_the_same() -> None:
     create = twin.create_table
     twin.create_table = lambda table, exists_ok: made.append(table) or create(table, exists_ok)  # type: ignore[method-assign]
     columns = (Column("Id", "BYTES", True), Column("customer_id", "STRING", True), Column("F", "FLOAT64", True))
-    twin.clients().changelogs.conform("refunds", columns, rows.fields(columns))
+    twin.clients().changelogs.conform("refunds", columns, rows.fields(columns, PAYMENTS))
     assert made[0].clustering_fields == ["source_customer_id"]
     assert TABLE != "refunds"

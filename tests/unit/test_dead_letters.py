@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -314,5 +315,13 @@ def test_a_letter_of_a_version_without_the_newer_fields_is_read() -> None:
         (None, None),
     ],
 )
-def test_the_payment_of_a_letter_is_found_whatever_it_holds(change: Any, payment: str | None) -> None:
-    assert letter(1, change=change).payment == payment
+def test_the_payment_of_a_dead_letter_of_version_0_1_is_found_whatever_it_holds(
+    change: Any, payment: str | None
+) -> None:
+    line = json.loads(encode(letter(1, change=change)))
+    del line["payment"]
+    assert decode(json.dumps(line).encode()).payment == payment
+
+
+def test_a_dead_letter_keeps_its_payment() -> None:
+    assert decode(encode(replace(letter(1), payment="p1"))).payment == "p1"

@@ -10,6 +10,7 @@ from contract.changes import Change, ModType, Reason, Row, StepError
 from contract.payments import PAYMENT_STATES
 from contract.tables import ENRICHMENT_FIELDS
 from pipeline.transforms.enrich import enrich
+from tests.shipped import PAYMENT_TABLE, WATCHED
 
 COMMIT = "2026-11-23T09:15:00.000000001Z"
 THEN, NOW = "2026-11-23T09:00:00Z", "2026-11-23T09:14:59Z"
@@ -18,7 +19,7 @@ THEN, NOW = "2026-11-23T09:00:00Z", "2026-11-23T09:14:59Z"
 def enriched(mod_type: ModType, new: Row | None = None, old: Row | None = None) -> dict[str, Any]:
     change = Change(
         stream="S",
-        table="audit_logs",
+        table=PAYMENT_TABLE,
         mod_type=mod_type,
         commit_timestamp=COMMIT,
         server_transaction_id="1",
@@ -32,7 +33,7 @@ def enriched(mod_type: ModType, new: Row | None = None, old: Row | None = None) 
         new=new or {},
         old=old or {},
     )
-    enrich(change, PAYMENT_STATES)
+    enrich(change, WATCHED.of(change.table), PAYMENT_STATES)
     assert list(change.enriched) == [field.name for field in ENRICHMENT_FIELDS]
     return change.enriched
 

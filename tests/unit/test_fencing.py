@@ -12,14 +12,14 @@ import pytest
 from google.api_core import exceptions
 from google.auth.exceptions import RefreshError, TransportError
 
-from contract import tables
 from pipeline.clients import Endpoints
 from pipeline.sink.changelogs import Destinations
 from pipeline.sink.config import MetadataDatabase, SinkSettings
 from pipeline.sink.fencing import wait_out
 from pipeline.sink.generations import Fenced, run_id
 from pipeline.sink.positions import PositionLog
-from pipeline.sink.write import TrackPosition
+from pipeline.sink.track_position import TrackPosition
+from tests.shipped import PAYMENT_DATASET, WATCHED
 
 POSITION = "2026-11-23T09:00:00.000000000Z"
 
@@ -122,7 +122,7 @@ def tracking(database: Database, log: Log, *, exactly_once: bool = True) -> Trac
     settings = SinkSettings(
         endpoints=Endpoints(),
         metadata=MetadataDatabase(project="p", instance="i", database="d"),
-        destinations=Destinations(project="p", places=tables.CHANGELOGS),
+        destinations=Destinations(project="p", watched=WATCHED, dataset=PAYMENT_DATASET),
         job_name="job",
         exactly_once=exactly_once,
         generation=3,

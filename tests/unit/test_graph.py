@@ -22,26 +22,26 @@ from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from apache_beam.runners.portability.fn_api_runner import translations
 from apache_beam.runners.portability.portable_runner import PortableRunner
 
-from contract.options import OPTIONS
 from pipeline.jobs import stream
 from pipeline.jobs.settings import parse
+from tests.shipped import REQUIRED_OPTIONS
 
 STREAMS = ("PaymentAuditTrailChangeStream", "AuditLogChangeStream")
 # In this order; what they hand on inside is not masked, or not yet known to be.
 CHAIN = (
     "Read/ReadFromUnboundedSource/ReadUnbounded",
-    "Decode/ParDo(Decode)",
-    "Mask/ParDo(Mask)",
-    "Enrich/ParDo(Enrich)",
+    "Decode/ParDo(Decode)/ParDo(Decode)",
+    "Mask/ParDo(Mask)/ParDo(Mask)",
+    "Enrich/ParDo(Enrich)/ParDo(Enrich)",
     "Filter",
-    "EncodeRows/ParDo(EncodeRows)",
+    "EncodeRows/ParDo(EncodeRows)/ParDo(EncodeRows)",
     "Keyed",
 )
 PARDO = common_urns.primitives.PAR_DO.urn
 
 
 def built(*beam_args: str) -> Any:
-    given = {o.name: "file:/keys.json" if o.name == "maskingKeys" else "x" for o in OPTIONS if o.required}
+    given = dict(REQUIRED_OPTIONS)
     given["spannerChangeStreamNames"] = ",".join(STREAMS)
     settings, rest = parse([*(f"--{name}={value}" for name, value in given.items()), *beam_args])
     pipeline = beam.Pipeline(options=stream.beam_options(settings, rest))
@@ -125,11 +125,11 @@ def test_what_leaves_a_chain_is_masked_or_holds_no_values(translate: Translate) 
             if collection not in inside
         }
         assert leaving == {
-            "Decode/ParDo(Decode).positions",
-            "Decode/ParDo(Decode).dead_letters",
-            "Mask/ParDo(Mask).dead_letters",
-            "Enrich/ParDo(Enrich).dead_letters",
-            "EncodeRows/ParDo(EncodeRows).dead_letters",
+            "Decode/ParDo(Decode)/ParDo(Decode).positions",
+            "Decode/ParDo(Decode)/ParDo(Decode).dead_letters",
+            "Mask/ParDo(Mask)/ParDo(Mask).dead_letters",
+            "Enrich/ParDo(Enrich)/ParDo(Enrich).dead_letters",
+            "EncodeRows/ParDo(EncodeRows)/ParDo(EncodeRows).dead_letters",
             "Keyed.None",
         }
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from alerts.catalog import alerts
 from alerts.thresholds import Thresholds, Watched
 from components.config import stack_config
-from contract import payments, tables
+from contract import payments
 from local.gameday import faults
 from local.gameday.command import gameday
 from local.gameday.day import Day, GameDayError, Result, stack
@@ -25,6 +25,7 @@ from local.machine.state import State
 from local.monitoring.launch import Firing
 from pipeline.sink.dead_letters import DeadLetterQueue
 from support.cli.main import main
+from tests.shipped import PAYMENT_TABLE
 
 ROOT = Path(__file__).parents[2]
 CATALOG = {alert.name: alert for alert in alerts(Thresholds(), Watched())}
@@ -81,7 +82,7 @@ def test_the_stuck_payment_s_status_has_its_limit_in_the_local_stack_only() -> N
 def test_the_changes_of_a_fault_are_payments_and_poison_is_known_to_be() -> None:
     for fault in FAULTS:
         made = [mutation for commit in (fault.commits() if fault.commits else ()) for mutation in commit]
-        assert all(mutation.table == tables.PAYMENT_TABLE for mutation in made)
+        assert all(mutation.table == PAYMENT_TABLE for mutation in made)
         assert all(mutation.dead_letter for mutation in made) == (fault.name == "poison-records" or not made)
         for commit in fault.mend(made) if fault.mend else ():
             assert [mutation.puid for mutation in commit] <= [mutation.puid for mutation in made]

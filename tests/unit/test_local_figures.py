@@ -134,11 +134,11 @@ def test_on_a_terminal_the_view_is_a_picture(tmp_path: Path) -> None:
     view = View(State(tmp_path), Console(file=out, force_terminal=True, width=120))
     view.glimpse.recent = [
         {
-            "PUID": "p-1",
-            "Region": "EU",
-            "Amount": None,
-            "Currency": None,
-            "Status": "X",
+            "payment": "p-1",
+            "region": "EU",
+            "amount": None,
+            "currency": None,
+            "status": "X",
             "payment_state": None,
             "at": _time(),
         }

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -26,18 +27,21 @@ from contract.changes import Change, Coordinates, Reason, StepError
 from contract.logs import Trouble
 from contract.options import LOG_LEVELS
 from pipeline import logs
+from pipeline.failures import dead_letter
 from pipeline.jobs import checks, stream
 from pipeline.jobs.settings import parse
 from pipeline.jobs.stream import main
 from pipeline.sink import rows, shards
+from pipeline.sink.append import AppendRows
+from pipeline.sink.dead_letter_writer import WriteDeadLetters
+from pipeline.sink.encode import EncodeRows
 from pipeline.sink.retry import tell
-from pipeline.sink.write import AppendRows
-from pipeline.steps import EncodeRows, WriteDeadLetters, dead_letter
+from tests.shipped import PAYMENTS, WATCHED
 from tests.unit.test_rows import change
 from tests.unit.test_stream_settings import given
 
 CARD = "4111111111111111"
-AT = Coordinates("S", "things", "2026-11-23T09:00:00.000000000Z", "6329047911", "00000000", 0)
+AT = Coordinates("S", "payment_audit_trail", "2026-11-23T09:00:00.000000000Z", "6329047911", "00000000", 0)
 
 
 @pytest.fixture
@@ -90,7 +94,7 @@ def test_no_card_number_is_in_a_line_wherever_it_was(lines: Any) -> None:
 def test_a_change_s_id_stays_whole_though_its_digits_look_like_a_card(lines: Any) -> None:
     change_id = "2026-11-23T09:00:00.000000000Z/411111111111/1111/000000"
     assert logs._hidden(change_id) != change_id
-    logging.getLogger("pipeline.x").warning("told", extra=logs.fields(changes=[logs.traced(change_id, {"PUID": "p1"})]))
+    logging.getLogger("pipeline.x").warning("told", extra=logs.fields(changes=[logs.traced(change_id, "p1")]))
     assert lines()[0]["changes"] == [{"change_id": change_id, "PUID": "p1"}]
 
 
@@ -256,7 +260,9 @@ def mixed() -> list[Any]:
     return [
         dead_letter(AT._replace(mod_index=0), "Mask", unmaskable),
         dead_letter(AT._replace(mod_index=1), "Mask", unmaskable),
-        dead_letter(AT._replace(mod_index=2), "Enrich", StepError(Reason.ENRICHMENT, "mend it"), change("p3")),
+        dead_letter(
+            AT._replace(mod_index=2), "Enrich", StepError(Reason.ENRICHMENT, "mend it"), change("p3"), PAYMENTS
+        ),
     ]
 
 
@@ -281,7 +287,7 @@ def test_a_line_about_many_dead_letters_is_cut(lines: Any, tmp_path: Path) -> No
 
 
 def encoded(changes: int) -> list[Any]:
-    step = EncodeRows(shards=1, most_rows=1000)
+    step = EncodeRows(WATCHED, shards=1, most_rows=1000)
     step.start_bundle()
     made = [change(f"p{i}") for i in range(changes)]
     for index, each in enumerate(made):
@@ -301,8 +307,8 @@ def test_debug_names_each_change_and_its_payment_a_hundred_a_line(lines: Any) ->
     first, second = lines()
     assert (first["severity"], first["message"], first["table"]) == (
         "DEBUG",
-        "Encoded 100 changes of things.",
-        "things",
+        "Encoded 100 changes of payment_audit_trail.",
+        "payment_audit_trail",
     )
     assert [c["PUID"] for c in first["changes"] + second["changes"]] == [f"p{i}" for i in range(101)]
     assert first["changes"][0]["change_id"] == change("p0").change_id
@@ -313,7 +319,7 @@ def test_a_line_names_nothing_of_a_payment_but_its_id(lines: Any, tmp_path: Path
     lines("DEBUG")
     told: Change = change("p1")
     told.new["Name"] = "Ada Lovelace"
-    written(tmp_path, dead_letter(told.coordinates, "Enrich", StepError(Reason.ENRICHMENT, "mend it"), told))
+    written(tmp_path, dead_letter(told.coordinates, "Enrich", StepError(Reason.ENRICHMENT, "mend it"), told, PAYMENTS))
     assert "p1" in json.dumps(lines())
     assert "Lovelace" not in json.dumps(lines())
 
@@ -414,9 +420,10 @@ class Answering:
 def flushed(*outcomes: shards.Outcome) -> None:
     """One bundle with an append for each outcome, each of a shard of its own."""
     step = AppendRows(settings=None, batch_millis=0)  # type: ignore[arg-type]
+    step._clients = SimpleNamespace(destinations=SimpleNamespace(watched=WATCHED))
     step.start_bundle()
     [out] = encoded(2)
-    step._shards = {f"things|{i}": Answering(outcome) for i, outcome in enumerate(outcomes)}  # type: ignore[misc]
+    step._shards = {f"payment_audit_trail|{i}": Answering(outcome) for i, outcome in enumerate(outcomes)}  # type: ignore[misc]
     for key in step._shards:
         list(step.flush(key, Held(), Held([out.value[1]]), Held()))
     step.finish_bundle()
@@ -428,8 +435,8 @@ def test_appends_that_went_well_have_no_line_and_doubtful_ones_of_a_bundle_have_
     flushed(shards.Outcome(appended=1, already_there=1), shards.Outcome(appended=2), shards.Outcome(retries=3))
     [line] = lines()
     assert line["severity"] == "INFO"
-    assert line["shards"].keys() == {"things|0", "things|2"}
-    assert line["shards"]["things|0"] == {"appended": 1, "already_there": 1, "rejected": 0, "retries": 0}
+    assert line["shards"].keys() == {"payment_audit_trail|0", "payment_audit_trail|2"}
+    assert line["shards"]["payment_audit_trail|0"] == {"appended": 1, "already_there": 1, "rejected": 0, "retries": 0}
 
 
 def test_debug_names_what_is_in_bigquery_and_not_what_it_refused(lines: Any) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from contract import schema
 from contract.changes import Change, Column, Reason, Row, StepError
-from contract.tables import PAYMENT_TABLE
 from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.mask import Masker, NewColumns
+from tests.shipped import PAYMENT_TABLE, WATCHED
 
 CARD = "4111111111111111"
 OTHER_CARD = "378282246310005"
@@ -33,7 +33,7 @@ def change(
 ) -> Change:
     return Change(
         stream="S",
-        table="t",
+        table=PAYMENT_TABLE,
         mod_type="UPDATE",
         commit_timestamp="2026-11-23T09:15:00.000000000Z",
         server_transaction_id="1",
@@ -51,7 +51,7 @@ def change(
 
 def masked(new: Row, *, new_columns: NewColumns = "hold", **more: Any) -> Change:
     result = change(new, **more)
-    Masker(KEYS, new_columns).mask(result)
+    Masker(KEYS, WATCHED, new_columns=new_columns).mask(result)
     return result
 
 
@@ -250,13 +250,13 @@ NEW_COLUMNS = (Column("PUID", "STRING", True), Column("Nickname", "STRING", Fals
 
 def test_a_new_column_is_held_back_until_it_is_classified() -> None:
     result = change({"Nickname": "jd", "Note": None}, columns=NEW_COLUMNS)
-    assert Masker(KEYS, "hold").mask(result) == ("Nickname",)
+    assert Masker(KEYS, WATCHED, new_columns="hold").mask(result) == ("Nickname",)
     assert result.new == {"Nickname": None, "Note": None}
 
 
 def test_a_new_column_is_scanned_where_the_stack_says_so() -> None:
     result = change({"Nickname": f"jd {CARD}"}, columns=NEW_COLUMNS)
-    assert Masker(KEYS, "scan").mask(result) == ("Nickname",)
+    assert Masker(KEYS, WATCHED, new_columns="scan").mask(result) == ("Nickname",)
     assert result.new == {"Nickname": f"jd {SHORT}"}
 
 
@@ -383,16 +383,16 @@ def test_a_policy_holds_at_every_level_and_in_every_form(kind: str, text: str) -
 
 
 def test_a_row_of_known_columns_has_nothing_unclassified() -> None:
-    assert Masker(KEYS).mask(change({"Status": "SETTLED"})) == ()
+    assert Masker(KEYS, WATCHED).mask(change({"Status": "SETTLED"})) == ()
 
 
 def test_an_unknown_setting_is_refused_with_the_way_out() -> None:
     with pytest.raises(ValueError, match="newColumns must be scan or hold"):
-        Masker(KEYS, "keep")  # type: ignore[arg-type]
+        Masker(KEYS, WATCHED, new_columns="keep")  # type: ignore[arg-type]
 
 
 def test_two_versions_of_a_table_are_masked_side_by_side() -> None:
-    masker = Masker(KEYS, "scan")
+    masker = Masker(KEYS, WATCHED, new_columns="scan")
     wider = change({"Nickname": CARD}, columns=NEW_COLUMNS)
     narrow = change({"ErrorDetails": CARD})
     for one in (wider, narrow, change({"Nickname": CARD}, columns=NEW_COLUMNS)):
@@ -484,7 +484,7 @@ def test_bytes_of_no_encoding_are_masked_without_an_error() -> None:
 )
 def test_a_document_that_comes_again_is_masked_again(document: Row) -> None:
     """What held nothing is remembered; what held something is not."""
-    masker, text = Masker(KEYS), json.dumps(document)
+    masker, text = Masker(KEYS, WATCHED), json.dumps(document)
     changes = [change({"Metadata": text}, old={"Metadata": text}) for _ in range(2)]
     for each in changes:
         masker.mask(each)

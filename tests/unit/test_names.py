@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from contract.tables import COLUMN_POLICIES
 from pipeline.transforms.names import HINTS, applies, meaning_of, policy_of
+from tests.shipped import PAYMENTS
 
 SENSITIVE = {
     "code": (
@@ -69,6 +69,6 @@ def test_an_expiry_alone_is_a_card_s_only_where_its_value_looks_so() -> None:
 
 
 def test_the_policy_of_a_column_goes_before_what_its_name_means() -> None:
-    assert COLUMN_POLICIES["CardholderName"] == policy_of("cardholder_name") == "token"
+    assert PAYMENTS.policy_of("CardholderName") == policy_of("cardholder_name") == "token"
     assert policy_of("Track-Data") == policy_of("cvv2") == "drop"
     assert policy_of("PaymentMethod") is None

@@ -24,6 +24,7 @@ from probe.committed import Commit, Window, changes_before, count
 from probe.measure import Measurement, arrivals_query
 from probe.state import Span, Totals, Waiting, WaitingWindow, look_again, open_window
 from support.connection import Connection
+from tests.shipped import WATCHED
 
 START = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 SPAN = Span(START, START + timedelta(minutes=1))
@@ -31,6 +32,7 @@ FIRST = int(START.timestamp()) * 1_000_000
 A = Commit("payment_audit_trail", FIRST + 1)
 B = Commit("audit_logs", FIRST + 2_000_000)
 CONNECTION = Connection(
+    watched_tables=WATCHED.to_json(),
     project="p", location="", big_query_endpoint="", spanner_endpoint="", spanner_instance="i", spanner_database="d",
     metadata_database="m", masking_keys="", dead_letter_directory="", job_name="audit-stream-job", region="r",
 )  # fmt: skip
@@ -123,7 +125,7 @@ def test_a_window_that_waits_survives_its_encoding() -> None:
 def test_one_query_asks_for_days_by_constants_and_leaves_replays_out() -> None:
     later = Span(START + timedelta(days=1), START + timedelta(days=1, minutes=1))
     second = Span(SPAN.end, SPAN.end + timedelta(minutes=1))
-    sql, parameters = arrivals_query("p", [later, second, SPAN])
+    sql, parameters = arrivals_query("p", WATCHED, [later, second, SPAN])
     assert parameters == {"start0": START, "end0": second.end, "start1": later.start, "end1": later.end}
     assert sql.count("_metadata_spanner_mod_type IN ('INSERT', 'UPDATE', 'DELETE')") == 2
     assert sql.count("_metadata_spanner_commit_timestamp >= @start1") == 2
@@ -220,7 +222,7 @@ def test_ends_of_payments_are_counted_when_they_are_reached() -> None:
         change(6, kind="DELETE", old={"Status": "FAILED"}),
         change(7, table="audit_logs", new={"Status": "FAILED"}, kind="INSERT", mods=2),
     ]
-    count(window, iter(records), Ignored(), payments.PAYMENT_STATES)
+    count(window, iter(records), WATCHED, Ignored(), payments.PAYMENT_STATES)
     assert window.outcomes == {"processed": 1, "failed": 1}
     assert sum(window.commits.values()) == 8
 
@@ -232,14 +234,14 @@ def test_what_the_pipeline_leaves_out_is_not_missed() -> None:
         change(2, new={"Status": "S", "RetryCount": "2"}, old={"RetryCount": "1"}),
         change(3, new={"Status": "S", "RetryCount": "2"}, old={"Status": "R", "RetryCount": "1"}),
     ]
-    count(window, iter(records), Ignored.parse("RetryCount", "audit_logs"), payments.PAYMENT_STATES)
+    count(window, iter(records), WATCHED, Ignored.parse("RetryCount", "audit_logs"), payments.PAYMENT_STATES)
     assert dict(+window.commits) == {Commit("payment_audit_trail", FIRST + 3_000_000): 1}
 
 
 def test_a_change_that_cannot_be_read_counts_as_committed() -> None:
     window = Window()
     broken = change(1)._replace(mods=(Mod("[]", "", ""),))
-    count(window, iter([broken]), Ignored(), payments.PAYMENT_STATES)
+    count(window, iter([broken]), WATCHED, Ignored(), payments.PAYMENT_STATES)
     assert sum(window.commits.values()) == 1
 
 

@@ -21,6 +21,7 @@ from google.api_core import exceptions
 
 from contract import payments, queries, tables, timestamps
 from contract.changes import REASONS, Change, Column, DeadLetter, Reason, StepError
+from pipeline.failures import dead_letter
 from pipeline.sink import retry
 from pipeline.sink.changelogs import Destinations, NotReady
 from pipeline.sink.dead_letters import DeadLetterQueue
@@ -29,13 +30,14 @@ from pipeline.sink.retry import Retrier, RetrySettings
 from pipeline.sink.shards import Outcome, Rejected, SinkClients
 from pipeline.source.query import ChangeStream
 from pipeline.source.records import DataChange, Mod
-from pipeline.steps import dead_letter
 from pipeline.transforms.filter import Ignored
+from pipeline.transforms.settings import TransformSettings
+from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_DATASET, PAYMENT_TABLE, PAYMENTS, WATCHED
 from tests.strict.generations import InMemoryGenerations
 
 STREAM = "PaymentAuditTrailChangeStream"
 CARD = "4111111111111111"
-PAYMENT, LOG = tables.PAYMENT_TABLE, tables.AUDIT_LOG_TABLE
+PAYMENT, LOG = PAYMENT_TABLE, AUDIT_LOG_TABLE
 COLUMNS = (Column("PUID", "STRING", True), Column("Action", "STRING", False), Column("Status", "STRING", False))
 
 
@@ -67,10 +69,10 @@ class Services:
         if "payment_state_progress" in sql:
             if self.rewind:
                 raise self.rewind.pop(0)
-            assert sql == queries.script(queries.REWIND_PAYMENT_STATE, "p")
+            assert sql == queries.rewind_script("p", WATCHED)
             self.rewinds.append({p.name: p.value for p in job_config.query_parameters})
             return SimpleNamespace(result=list)
-        table = next(source for source, place in tables.CHANGELOGS.items() if f"{place[0]}.{place[1]}" in sql)
+        table = next(table.name for table in WATCHED.tables if table.id in sql)
         if self.lookup.get(table):
             raise self.lookup[table].pop(0)
         return SimpleNamespace(result=lambda: [(i,) for i in self.there])
@@ -116,7 +118,7 @@ def settings(services: Services, tmp_path: Path) -> RetrySettings:
         write=None,
         query=services,
         changelogs=services,  # type: ignore[arg-type]
-        destinations=Destinations(project="p", places=tables.CHANGELOGS),
+        destinations=Destinations(project="p", watched=WATCHED, dataset=PAYMENT_DATASET),
         generations=None,
         generation=0,
     )
@@ -124,10 +126,13 @@ def settings(services: Services, tmp_path: Path) -> RetrySettings:
         directory=str(tmp_path / "dead-letters"),
         every_seconds=600,
         max_retries=3,
-        masking_keys=f"file:{keys}",
-        new_columns="scan",
-        payment_states=payments.PAYMENT_STATES,
-        ignored=Ignored(),
+        transforms=TransformSettings(
+            masking_keys=f"file:{keys}",
+            new_columns="scan",
+            payment_states=payments.PAYMENT_STATES,
+            ignored=Ignored(),
+            watched=WATCHED,
+        ),
         streams=(ChangeStream(name=STREAM, database="projects/p/instances/i/databases/d", endpoint="127.0.0.1:1"),),
         sink=SimpleNamespace(connect=lambda: connected, generations=lambda: services.generations),  # type: ignore[arg-type]
     )
@@ -150,7 +155,7 @@ def change(second: int, table: str = PAYMENT) -> Change:
 
 def letter(second: int, reason: str = Reason.UNEXPECTED, table: str = PAYMENT, *, masked: bool = True) -> DeadLetter:
     made = change(second, table)
-    return dead_letter(made.coordinates, "Mask", StepError(reason, "fix it"), made if masked else None)
+    return dead_letter(made.coordinates, "Mask", StepError(reason, "fix it"), made if masked else None, PAYMENTS)
 
 
 def record(second: int, **new: str) -> DataChange:

@@ -11,6 +11,7 @@ import pytest
 from contract import tables
 from contract.changes import Change, Column, Reason
 from pipeline.sink import rows
+from tests.shipped import PAYMENTS
 
 TYPES = {
     "PUID": "STRING",
@@ -43,7 +44,7 @@ NEW: dict[str, Any] = {
 def change(puid: str = "p1", **values: Any) -> Change:
     return Change(
         stream="S",
-        table="things",
+        table="payment_audit_trail",
         mod_type="INSERT",
         commit_timestamp="2026-11-23T09:00:01.000000123Z",
         server_transaction_id="42",
@@ -60,7 +61,7 @@ def change(puid: str = "p1", **values: Any) -> Change:
 
 
 def encoded(*changes: Change) -> list[dict[str, Any]]:
-    batch, failed = rows.encode(changes)
+    batch, failed = rows.encode(changes, PAYMENTS)
     assert not failed
     assert batch is not None
     found: list[dict[str, Any]] = batch.to_pylist()
@@ -84,7 +85,7 @@ def test_every_type_keeps_its_value() -> None:
 def test_a_type_without_a_counterpart_is_carried_as_text() -> None:
     (row,) = encoded(change())
     assert row["Shape"] == "CgJ4"
-    (field,) = tables.fields_of("Shape", "PROTO")
+    (field,) = tables.fields_of(PAYMENTS, "Shape", "PROTO")
     assert (field.type, field.description) == ("STRING", "Spanner PROTO, carried as text")
 
 
@@ -118,13 +119,13 @@ def test_old_values_are_kept_whole() -> None:
 
 def test_one_bad_value_fails_its_own_change_alone() -> None:
     bad = change("p2", Count="not a number")
-    batch, failed = rows.encode([change("p1"), bad, change("p3")])
+    batch, failed = rows.encode([change("p1"), bad, change("p3")], PAYMENTS)
     assert batch is not None
     assert [r["PUID"] for r in batch.to_pylist()] == ["p1", "p3"]
     ((culprit, error),) = failed
     assert culprit is bad
     assert error.reason == Reason.VALUE
-    assert "things.Count" in error.message
+    assert "payment_audit_trail.Count" in error.message
     assert "not a number" not in error.message
 
 
@@ -139,16 +140,16 @@ def test_every_kind_of_bad_value_is_named() -> None:
         "Raw": "%%",
         "Ratio": {},
     }.items():
-        batch, failed = rows.encode([change(**{column: value})])
+        batch, failed = rows.encode([change(**{column: value})], PAYMENTS)
         assert batch is None, column
-        assert f"things.{column}" in failed[0][1].message
+        assert f"payment_audit_trail.{column}" in failed[0][1].message
 
 
 def test_batches_with_different_columns_merge() -> None:
-    narrow, _ = rows.encode([change("p1")])
+    narrow, _ = rows.encode([change("p1")], PAYMENTS)
     wide = change("p2", Colour="red")
     wide.columns = (*COLUMNS, Column("Colour", "STRING", False))
-    wider, _ = rows.encode([wide])
+    wider, _ = rows.encode([wide], PAYMENTS)
     assert narrow is not None and wider is not None
     merged = rows.merge([rows.to_bytes(narrow), rows.to_bytes(wider)])
     assert merged.num_rows == 2
@@ -176,5 +177,5 @@ def test_masked_columns_come_as_masking_left_them() -> None:
 
 @pytest.mark.parametrize("value", ["abc", {"a": 1}, 5])
 def test_what_is_no_array_is_a_dead_letter_and_not_an_array_of_its_letters(value: Any) -> None:
-    batch, [(_, error)] = rows.encode([change("p1", Tags=value)])
+    batch, [(_, error)] = rows.encode([change("p1", Tags=value)], PAYMENTS)
     assert batch is None and error.reason == Reason.VALUE

@@ -18,11 +18,12 @@ from contract import tables
 from contract.changes import Column, Reason
 from pipeline import service_errors as failures
 from pipeline.service_errors import Action
+from pipeline.sink.append import rejected_letter
 from pipeline.sink.changelogs import LAG_SECONDS, NotReady
 from pipeline.sink.connection import REQUEST_BYTES
 from pipeline.sink.dead_letters import decode, encode
 from pipeline.sink.shards import Rejected
-from pipeline.sink.write import rejected_letter
+from tests.shipped import PAYMENTS
 from tests.unit.sink_twin import COLUMNS, START, TABLE, TABLE_ID, Lag, Refusal, StorageCode, Twin, batch, change, column
 
 WIDER = (*COLUMNS, Column("Colour", "STRING", False))
@@ -519,7 +520,7 @@ def test_a_row_whose_column_is_not_known_yet_is_no_dead_letter_beside_a_bad_one(
 def test_a_transaction_id_with_a_slash_makes_a_dead_letter_as_any_other() -> None:
     one = change("p1")
     one.server_transaction_id = "a/b=="
-    letter = rejected_letter(Rejected(row=batch(one).to_pylist()[0], message="m"))
+    letter = rejected_letter(Rejected(row=batch(one).to_pylist()[0], message="m"), PAYMENTS)
     assert letter.coordinates == one.coordinates
 
 
@@ -563,7 +564,7 @@ def test_a_refused_row_with_arrays_of_any_type_can_be_written_as_a_dead_letter()
     }
     columns = (*COLUMNS, *(Column(f"X{kind}", f"ARRAY<{kind}>", False) for kind in values))
     one = change("p1", columns, **{f"X{kind}": value for kind, value in values.items()})
-    letter = rejected_letter(Rejected(row=batch(one).to_pylist()[0], message="m"))
+    letter = rejected_letter(Rejected(row=batch(one).to_pylist()[0], message="m"), PAYMENTS)
     assert decode(encode(letter)).coordinates == one.coordinates
 
 

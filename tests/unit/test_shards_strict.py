@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
-from contract import tables, timestamps
+from contract import timestamps
 from contract.changes import Column, Reason
 from pipeline import clients
 from pipeline.sink.changelogs import LAG_SECONDS, Changelogs, Destinations
 from pipeline.sink.shards import Shard, SinkClients
+from tests.shipped import PAYMENT_DATASET, WATCHED
 from tests.strict.bigquery import StrictBigQuery
 from tests.strict.generations import InMemoryGenerations, Ledger
 from tests.unit.sink_twin import COLUMNS, TABLE, batch, change
 
 PROJECT = "audit-tests"
-TABLE_ID = ".".join(tables.CHANGELOGS[TABLE])
+TABLE_ID = WATCHED.of(TABLE).id
 WIDER = (*COLUMNS, Column("Colour", "STRING", False))
 
 
@@ -44,7 +45,7 @@ def clock() -> Clock:
 @pytest.fixture
 def bq(clock: Clock) -> Iterator[StrictBigQuery]:
     with StrictBigQuery(PROJECT, clock=clock.time) as strict:
-        strict.create_dataset(tables.PAYMENT_DATASET)
+        strict.create_dataset(PAYMENT_DATASET)
         yield strict
 
 
@@ -60,7 +61,7 @@ class Sink:
         self.made: list[Shard] = []
 
     def shard(self, number: str = "0", fenced_at: str | None = None) -> Shard:
-        destinations = Destinations(project=PROJECT, places=tables.CHANGELOGS)
+        destinations = Destinations(project=PROJECT, watched=WATCHED, dataset=PAYMENT_DATASET)
         shard = Shard(
             SinkClients(
                 write=self.write,

@@ -10,10 +10,10 @@ from stdnum import luhn
 
 from contract.payments import EXPECTED_TRANSITIONS, PAYMENT_STATES
 from contract.schema import tables
-from contract.tables import AUDIT_LOG_TABLE, PAYMENT_TABLE
 from local.traffic.sample_data import DEVICES, spellings
 from local.traffic.simulator import Mutation, Operation, Simulator, cards_made
 from pipeline.transforms.cards import find_cards, is_card
+from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_TABLE
 
 SEED = 7
 OPERATIONS = list(islice(Simulator(SEED), 8000))

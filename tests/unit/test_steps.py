@@ -11,13 +11,19 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from contract.changes import Change, Coordinates, DeadLetter, Reason, StepError
 from contract.payments import PAYMENT_STATES
+from pipeline.failures import dead_letter
+from pipeline.sink.dead_letter_writer import WriteDeadLetters
 from pipeline.sink.dead_letters import DeadLetterQueue
+from pipeline.sink.encode import EncodeRows
 from pipeline.source.records import DataChange, Mod, ReadPosition
-from pipeline.steps import POSITIONS, Decode, EncodeRows, Enrich, Mask, WriteDeadLetters, dead_letter
+from pipeline.steps import POSITIONS, Decode, Enrich, Mask
+from pipeline.transforms.filter import Ignored
+from pipeline.transforms.settings import TransformSettings
+from tests.shipped import PAYMENT_TABLE, WATCHED
 from tests.unit.test_rows import change
 
 SECRET = "4111111111111111"
-AT = Coordinates("S", "things", "2026-11-23T09:00:00.000000000Z", "1", "00000000", 0)
+AT = Coordinates("S", "payment_audit_trail", "2026-11-23T09:00:00.000000000Z", "1", "00000000", 0)
 
 
 def record(*mods: Mod) -> DataChange:
@@ -28,7 +34,7 @@ def record(*mods: Mod) -> DataChange:
         record_sequence="00000000",
         server_transaction_id="42",
         is_last_record_in_transaction_in_partition=True,
-        table="things",
+        table=PAYMENT_TABLE,
         columns=some.columns,
         mods=mods,
         mod_type="INSERT",
@@ -44,11 +50,21 @@ def letters(outputs: Any) -> list[DeadLetter]:
     return [o.value for o in outputs if isinstance(o, TaggedOutput) and isinstance(o.value, DeadLetter)]
 
 
+def settings(keys: str = "") -> TransformSettings:
+    return TransformSettings(
+        masking_keys=keys,
+        new_columns="scan",
+        payment_states=PAYMENT_STATES,
+        ignored=Ignored(),
+        watched=WATCHED,
+    )
+
+
 @pytest.fixture
 def mask(tmp_path: Path) -> Mask:
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps({"v1": base64.b64encode(b"k" * 32).decode()}))
-    step = Mask(f"file:{keys}", "scan")
+    step = Mask(settings(f"file:{keys}"))
     step.setup()
     return step
 
@@ -89,32 +105,32 @@ def test_an_unexpected_error_says_where_and_never_quotes(mask: Mask, monkeypatch
 def test_a_failure_after_masking_keeps_the_masked_change() -> None:
     broken = change()
     broken.new = None  # type: ignore[assignment]
-    [letter] = letters(list(Enrich(PAYMENT_STATES).process(broken)))
+    [letter] = letters(list(Enrich(settings()).process(broken)))
     assert letter.change is not None
     assert letter.change["keys"] == {"PUID": "p1"}
 
 
 def test_rows_of_a_bundle_leave_as_one_batch_a_shard_at_the_time_of_the_earliest() -> None:
-    step = EncodeRows(shards=1, most_rows=100)
+    step = EncodeRows(WATCHED, shards=1, most_rows=100)
     step.start_bundle()
     late, early = change("p1"), change("p2")
     early.commit_timestamp = "2026-11-23T08:00:00.000000000Z"
     assert list(step.process(late)) == list(step.process(early)) == []
     [output] = step.finish_bundle()
     assert isinstance(output, WindowedValue)
-    assert output.value[0] == "things|0"
+    assert output.value[0] == "payment_audit_trail|0"
     assert output.timestamp.to_rfc3339() == "2026-11-23T08:00:00Z"
 
 
 def test_a_full_batch_leaves_before_the_bundle_ends() -> None:
-    step = EncodeRows(shards=1, most_rows=2)
+    step = EncodeRows(WATCHED, shards=1, most_rows=2)
     step.start_bundle()
     assert len([o for i in range(4) for o in step.process(change(f"p{i}"))]) == 2
     assert list(step.finish_bundle()) == []
 
 
 def test_a_payments_changes_stay_in_one_shard() -> None:
-    step = EncodeRows(shards=4, most_rows=100)
+    step = EncodeRows(WATCHED, shards=4, most_rows=100)
     assert len({step._key(change("p1")) for _ in range(5)}) == 1
     assert len({step._key(change(f"p{i}")) for i in range(50)}) == 4
 

@@ -6,14 +6,11 @@ from apache_beam.options.pipeline_options import DebugOptions
 from contract.options import OPTIONS
 from pipeline.jobs.settings import SettingsError, parse
 from pipeline.jobs.stream import beam_options, main
-
-REQUIRED = {
-    option.name: "file:/keys.json" if option.name == "maskingKeys" else "x" for option in OPTIONS if option.required
-}
+from tests.shipped import REQUIRED_OPTIONS
 
 
 def given(**values: str) -> list[str]:
-    return [f"--{name}={value}" for name, value in (REQUIRED | values).items()]
+    return [f"--{name}={value}" for name, value in (REQUIRED_OPTIONS | values).items()]
 
 
 def test_required_options_are_enough() -> None:
@@ -27,7 +24,7 @@ def test_every_problem_is_named_at_once() -> None:
     with pytest.raises(SettingsError) as refused:
         parse(["--writeMode=sometimes", "--startTimestamp=yesterday"])
     message = str(refused.value)
-    for name in REQUIRED:
+    for name in REQUIRED_OPTIONS:
         assert f"--{name} is required" in message
     assert "--writeMode must be exactly-once|at-least-once, got 'sometimes'" in message
     assert "--startTimestamp must be a moment that there is" in message

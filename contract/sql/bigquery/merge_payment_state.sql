@@ -32,13 +32,13 @@ USING (
   FROM (
     SELECT
       *,
-      ROW_NUMBER() OVER (PARTITION BY PUID ORDER BY _metadata_change_id DESC) AS newest
-    FROM `${project}.${payment_dataset}.payment_audit_trail_bq`
+      ROW_NUMBER() OVER (PARTITION BY ${payment} ORDER BY _metadata_change_id DESC) AS newest
+    FROM `${project}.${payments}`
     WHERE _metadata_spanner_commit_timestamp >= from_timestamp
   )
   WHERE newest = 1
 ) AS change
-ON state.PUID = change.PUID
+ON state.${payment} = change.${payment}
 WHEN MATCHED AND change._metadata_change_id > state._metadata_change_id THEN UPDATE SET
   ${payment_columns_set}
 WHEN NOT MATCHED THEN INSERT (

@@ -1,20 +1,20 @@
 -- The payments that failed in a period, with the reason that the service gave and how they stand now.
 -- @since TIMESTAMP, @until TIMESTAMP, @limit INT64
 SELECT
-  failure.PUID,
+  failure.${payment},
   failure.customer_id,
-  failure.Region,
+  failure.${region},
   failure.commit_timestamp AS failed_at,
   failure.from_status,
   failure.to_status,
-  failure.ErrorDetails,
-  failure.ServiceName,
+  failure.${error},
+  failure.${service},
   failure.expected,
-  payment.Status AS status_now,
-  payment.payment_state AS state_now,
-  payment.RetryCount
+  payment.${status} AS status_now,
+  payment.${retries},
+  payment.payment_state AS state_now
 FROM `${project}.${views_dataset}.payment_transitions` AS failure
-LEFT JOIN `${project}.${views_dataset}.payment_current` AS payment ON payment.PUID = failure.PUID
+LEFT JOIN `${project}.${views_dataset}.payment_current` AS payment ON payment.${payment} = failure.${payment}
 WHERE
   failure.commit_timestamp >= @since
   AND failure.commit_timestamp < @until

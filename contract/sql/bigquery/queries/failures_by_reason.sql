@@ -1,13 +1,16 @@
 -- Why payments failed in a period: reasons with their number, the most frequent first.
 -- @since TIMESTAMP, @until TIMESTAMP
 SELECT
-  ServiceName,
+  ${service},
+  ${error},
   to_status,
-  ErrorDetails,
   COUNT(*) AS failures,
-  COUNT(DISTINCT PUID) AS payments,
+  COUNT(DISTINCT ${payment}) AS payments,
   MAX(commit_timestamp) AS last_at
 FROM `${project}.${views_dataset}.payment_transitions`
 WHERE commit_timestamp >= @since AND commit_timestamp < @until AND to_state = 'failed'
-GROUP BY ServiceName, to_status, ErrorDetails
+GROUP BY
+  ${service},
+  ${error},
+  to_status
 ORDER BY failures DESC

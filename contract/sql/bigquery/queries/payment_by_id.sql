@@ -1,5 +1,5 @@
 -- The latest state of one payment. A deleted one is not there: see its timeline.
--- @puid STRING
+-- @puid ${payment_type}
 SELECT *
 FROM `${project}.${views_dataset}.payment_current`
-WHERE PUID = @puid
+WHERE ${payment} = @puid

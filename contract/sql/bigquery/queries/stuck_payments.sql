@@ -1,21 +1,21 @@
 -- The payments that have been in one of these statuses for too long, the longest first.
 -- @statuses ARRAY<STRING>, @older_than_seconds INT64, @limit INT64
 SELECT
-  PUID,
+  ${payment},
   customer_id,
-  Region,
-  Status,
+  ${region},
+  ${status},
+  ${retries},
+  ${service},
+  ${error},
   payment_state,
   COALESCE(payment_state_at, _metadata_spanner_commit_timestamp) AS status_since,
   TIMESTAMP_DIFF(
     CURRENT_TIMESTAMP(), COALESCE(payment_state_at, _metadata_spanner_commit_timestamp), SECOND
-  ) AS seconds_in_status,
-  RetryCount,
-  ServiceName,
-  ErrorDetails
+  ) AS seconds_in_status
 FROM `${project}.${views_dataset}.payment_current`
 WHERE
-  Status IN UNNEST(@statuses)
+  ${status} IN UNNEST(@statuses)
   AND COALESCE(payment_state_at, _metadata_spanner_commit_timestamp)
     < TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL @older_than_seconds SECOND)
 ORDER BY status_since

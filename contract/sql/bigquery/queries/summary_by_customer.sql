@@ -2,16 +2,18 @@
 -- @since TIMESTAMP, @until TIMESTAMP, @limit INT64
 SELECT
   customer_id,
-  Currency,
+  ${currency},
   COUNT(*) AS payments,
   COUNTIF(payment_state = 'initiated') AS initiated,
   COUNTIF(payment_state = 'processed') AS processed,
   COUNTIF(payment_state = 'failed') AS failed,
-  COUNTIF(payment_state IS NULL) AS of_unknown_state,
-  SUM(Amount) AS amount,
-  SUM(IF(payment_state = 'processed', Amount, 0)) AS processed_amount
+  SUM(${amount}) AS amount,
+  SUM(IF(payment_state = 'processed', ${amount}, 0)) AS processed_amount,
+  COUNTIF(payment_state IS NULL) AS of_unknown_state
 FROM `${project}.${views_dataset}.payment_current`
 WHERE _metadata_spanner_commit_timestamp >= @since AND _metadata_spanner_commit_timestamp < @until
-GROUP BY customer_id, Currency
+GROUP BY
+  ${currency},
+  customer_id
 ORDER BY payments DESC
 LIMIT @limit

@@ -1,17 +1,20 @@
 -- How the payments of each region stand, of those changed in a period. Amounts of different currencies are never added.
 -- @since TIMESTAMP, @until TIMESTAMP, @limit INT64
+-- requires region
 SELECT
-  Region,
-  Currency,
+  ${region},
+  ${currency},
   COUNT(*) AS payments,
   COUNTIF(payment_state = 'initiated') AS initiated,
   COUNTIF(payment_state = 'processed') AS processed,
   COUNTIF(payment_state = 'failed') AS failed,
-  COUNTIF(payment_state IS NULL) AS of_unknown_state,
-  SUM(Amount) AS amount,
-  SUM(IF(payment_state = 'processed', Amount, 0)) AS processed_amount
+  SUM(${amount}) AS amount,
+  SUM(IF(payment_state = 'processed', ${amount}, 0)) AS processed_amount,
+  COUNTIF(payment_state IS NULL) AS of_unknown_state
 FROM `${project}.${views_dataset}.payment_current`
 WHERE _metadata_spanner_commit_timestamp >= @since AND _metadata_spanner_commit_timestamp < @until
-GROUP BY Region, Currency
+GROUP BY
+  ${currency},
+  ${region}
 ORDER BY payments DESC
 LIMIT @limit

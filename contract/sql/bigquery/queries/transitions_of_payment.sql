@@ -1,6 +1,6 @@
 -- How one payment went from status to status, in commit order.
--- @puid STRING
+-- @puid ${payment_type}
 SELECT *
 FROM `${project}.${views_dataset}.payment_transitions`
-WHERE PUID = @puid
+WHERE ${payment} = @puid
 ORDER BY change_id

@@ -12,7 +12,7 @@ latest AS (
   UNION ALL
   SELECT
   ${payment_columns}
-  FROM `${project}.${payment_dataset}.payment_audit_trail_bq`
+  FROM `${project}.${payments}`
   WHERE
     -- BigQuery leaves partitions unread only for a constant: the interval bounds the cost, the progress the rows.
     -- A change older than the interval (a dead letter of last week) comes in with the next merge.
@@ -25,7 +25,7 @@ SELECT
 FROM (
   SELECT
     *,
-    ROW_NUMBER() OVER (PARTITION BY PUID ORDER BY _metadata_change_id DESC) AS newest
+    ROW_NUMBER() OVER (PARTITION BY ${payment} ORDER BY _metadata_change_id DESC) AS newest
   FROM latest
 )
 WHERE newest = 1 AND _metadata_spanner_mod_type != 'DELETE'

@@ -1,14 +1,14 @@
 -- One row for each change of a payment's status: from what, to what, when, after how long, and whether it was expected.
 -- Its creation comes from nothing (from_* NULL), its deletion goes to nothing (to_* NULL).
 SELECT
-  PUID,
+  ${payment},
   customer_id,
-  Region,
+  ${region},
   _metadata_spanner_commit_timestamp AS commit_timestamp,
   _metadata_change_id AS change_id,
   _metadata_spanner_mod_type AS mod_type,
-  JSON_VALUE(_metadata_spanner_old_values, '$$.Status') AS from_status,
-  Status AS to_status,
+  JSON_VALUE(_metadata_spanner_old_values, '$$.${status_path}') AS from_status,
+  ${status} AS to_status,
   previous_payment_state AS from_state,
   payment_state AS to_state,
   previous_payment_state_at AS from_at,
@@ -17,17 +17,17 @@ SELECT
     COALESCE(payment_state_at, _metadata_spanner_commit_timestamp), previous_payment_state_at, MILLISECOND
   ) / 1000 AS seconds_in_from_state,
   transition_expected AS expected,
-  acting_user,
-  ServiceName,
-  ErrorDetails
-FROM `${project}.${payment_dataset}.payment_audit_trail_bq`
+  ${service},
+  ${error},
+  acting_user
+FROM `${project}.${payments}`
 WHERE
   _metadata_spanner_mod_type != 'UPDATE'
-  OR JSON_VALUE(_metadata_spanner_old_values, '$$.Status') IS NOT NULL
+  OR JSON_VALUE(_metadata_spanner_old_values, '$$.${status_path}') IS NOT NULL
   OR COALESCE(payment_state, '') != COALESCE(previous_payment_state, '')
 -- At-least-once can deliver a change twice. Every column that readers filter by is in the partition: the filter
 -- reaches the table, and its partitions and clusters are pruned.
 QUALIFY ROW_NUMBER() OVER (
-  PARTITION BY PUID, _metadata_spanner_commit_timestamp, _metadata_change_id
+  PARTITION BY ${payment}, _metadata_spanner_commit_timestamp, _metadata_change_id
   ORDER BY _metadata_big_query_commit_timestamp
 ) = 1

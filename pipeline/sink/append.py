@@ -1,4 +1,4 @@
-"""`WriteChanges`: encoded rows → BigQuery, and the position to resume from, measured behind both ways out.
+"""`AppendRows`: encoded rows → BigQuery, exactly once.
 
 Rows of a shard gather in keyed state for `batch_millis`, then one append takes them all; rows that arrive during an
 append wait and go with the next. The batch is not frozen before the append: a retried bundle may bring more rows, and
@@ -17,20 +17,17 @@ from apache_beam.coders import PickleCoder
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
-from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
-from apache_beam.utils.windowed_value import WindowedValue
 
-from contract import metrics, tables, timestamps
-from contract.changes import Coordinates, DeadLetter
-from contract.logs import PAYMENT
+from contract import metrics, tables
+from contract.changes import DeadLetter
+from contract.watched import WatchedTable
 from pipeline import logs
+from pipeline.failures import Step, failed_at_commit, refused_row
 from pipeline.sink import rows
 from pipeline.sink.config import SinkSettings
-from pipeline.sink.fencing import wait_out
+from pipeline.sink.encode import EncodedRows
 from pipeline.sink.shards import Outcome, Rejected, Shard, StreamPosition
-from pipeline.source.records import ReadPosition
-from pipeline.steps import DEAD, EncodedRows
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,7 +38,7 @@ _MOST_PENDING_BYTES: Final = 8_000_000
 _MOST_LATE_SECONDS: Final = 0.5
 
 
-class AppendRows(beam.DoFn):
+class AppendRows(Step):
     """Appends the gathered rows of a shard, exactly once. Rejected rows become dead letters."""
 
     STREAM = ReadModifyWriteStateSpec("stream", PickleCoder())
@@ -105,6 +102,7 @@ class AppendRows(beam.DoFn):
             return
         held.write(tuple(_Held(flushed=time.time())))
         table, _, number = key.partition("|")
+        watched = self._clients.destinations.watched.of(table)
         shard = self._shards.get(key)
         if shard is None:
             shard = self._shards[key] = Shard(self._clients, table, number)
@@ -117,9 +115,9 @@ class AppendRows(beam.DoFn):
             self._measure(batch, outcome, time.monotonic() - started)
             told.add(outcome)
             if _LOG.isEnabledFor(logging.DEBUG):
-                logs.trace(_LOG, "In BigQuery now:", table, _traced(batch, outcome))
+                logs.trace(_LOG, "In BigQuery now:", table, _traced(batch, outcome, watched))
             for rejected in outcome.rejected:
-                yield _at_commit(rejected)
+                yield failed_at_commit(rejected_letter(rejected, watched))
         if position is None:
             stream.clear()
         else:
@@ -155,150 +153,20 @@ class _Held(NamedTuple):
     flushed: float = 0.0
 
 
-def _at_commit(rejected: Rejected) -> Any:
-    """The dead letter at its change's commit timestamp: no position passes that until the letter is durable."""
-    letter = rejected_letter(rejected)
-    at = Timestamp(micros=timestamps.to_micros(letter.coordinates.commit_timestamp))
-    return beam.pvalue.TaggedOutput(DEAD, WindowedValue(letter, at, [GlobalWindow()]))
-
-
 def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items())
 
 
-def _traced(batch: Any, outcome: Outcome) -> list[dict[str, Any]]:
+def _traced(batch: Any, outcome: Outcome, table: WatchedTable) -> list[dict[str, Any]]:
     """The rows that are in the table, by change and payment."""
     ids = batch[tables.CHANGE_ID].to_pylist()
-    payments = batch[PAYMENT].to_pylist() if PAYMENT in batch.column_names else [None] * len(ids)
+    column = tables.named(table, "payment")
+    payments = batch[column].to_pylist() if column in batch.column_names else [None] * len(ids)
     lost = {rejected.row[tables.CHANGE_ID] for rejected in outcome.rejected}
-    return [logs.traced(i, {PAYMENT: payment}) for i, payment in zip(ids, payments, strict=True) if i not in lost]
+    return [logs.traced(i, payment) for i, payment in zip(ids, payments, strict=True) if i not in lost]
 
 
-def rejected_letter(rejected: Rejected) -> DeadLetter:
-    """The dead letter of a row that BigQuery refused: the row as it was sent, and where to read the change again."""
-    row = {name: _json(value) for name, value in rejected.row.items() if name != rows.STREAM}
-    # A transaction's id may be any text, with a / in it too.
-    commit_timestamp, _, rest = row[tables.CHANGE_ID].partition("/")
-    transaction, sequence, mod_index = rest.rsplit("/", 2)
-    now = timestamps.now()
-    return DeadLetter(
-        coordinates=Coordinates(
-            rejected.row[rows.STREAM],
-            row[tables.TABLE_NAME],
-            commit_timestamp,
-            transaction,
-            sequence,
-            int(mod_index),
-        ),
-        step="AppendRows",
-        reason=rejected.reason,
-        message=rejected.message,
-        attempts=0,
-        first_failed_at=now,
-        last_failed_at=now,
-        change={"row": row},
-    )
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_json(item) for item in value]
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
-
-
-class TrackPosition(beam.DoFn):
-    """Writes the resume position: the read position of the slowest stream, once everything before it is out.
-
-    Its input are the read positions. A timer at a read position fires when the watermark behind appends and dead
-    letters has passed it. The next one is set only then: a timer that moves on with each new position would never fire.
-    """
-
-    LATEST = ReadModifyWriteStateSpec("latest", PickleCoder())
-    AWAITED = ReadModifyWriteStateSpec("awaited", PickleCoder())
-    PASSED = TimerSpec("passed", TimeDomain.WATERMARK)
-
-    def __init__(self, settings: SinkSettings, streams: tuple[str, ...], publish_seconds: float = 10.0) -> None:
-        self._settings = settings
-        self._streams = streams
-        self._publish_seconds = publish_seconds
-
-    def setup(self) -> None:
-        from pipeline.sink.positions import PositionLog
-
-        self._settings = self._settings.joined()
-        self._generations = self._settings.generations()
-        self._log = PositionLog(self._settings)
-        self._published = 0.0
-
-    def process(
-        self,
-        element: tuple[bytes, ReadPosition],
-        latest: Any = beam.DoFn.StateParam(LATEST),
-        awaited: Any = beam.DoFn.StateParam(AWAITED),
-        passed: Any = beam.DoFn.TimerParam(PASSED),
-    ) -> None:
-        read = element[1]
-        positions: dict[str, str] = latest.read() or {}
-        positions[read.stream] = max(read.position, positions.get(read.stream, ""))
-        latest.write(positions)
-        if awaited.read() is None and len(positions) == len(self._streams):
-            self._await(min(positions.values()), awaited, passed)
-
-    @on_timer(PASSED)
-    def advance(
-        self,
-        latest: Any = beam.DoFn.StateParam(LATEST),
-        awaited: Any = beam.DoFn.StateParam(AWAITED),
-        passed: Any = beam.DoFn.TimerParam(PASSED),
-    ) -> None:
-        position: str = awaited.read()
-        self._write(position)
-        slowest = min(latest.read().values())
-        if slowest > position:
-            self._await(slowest, awaited, passed)
-        else:
-            awaited.clear()
-
-    @staticmethod
-    def _await(position: str, awaited: Any, passed: Any) -> None:
-        awaited.write(position)
-        # Runners cut timestamps to milliseconds: a change just before the position counts as of that millisecond.
-        passed.set(Timestamp(micros=(timestamps.to_micros(position) // 1000 + 1) * 1000))
-
-    def _write(self, position: str) -> None:
-        generation = self._settings.generation
-        wait_out("Writing the resume position", lambda: self._generations.advance(generation, position))
-        if time.monotonic() - self._published >= self._publish_seconds:
-            self._published = time.monotonic()
-            self._log.publish(position)
-
-
-class WriteChanges(beam.PTransform):
-    """(encoded rows, dead letters of the steps before, read positions) → BigQuery, dead letters, resume position."""
-
-    def __init__(
-        self,
-        settings: SinkSettings,
-        *,
-        batch_millis: int,
-        streams: tuple[str, ...],
-        dead_letters: beam.PTransform,
-    ) -> None:
-        super().__init__()
-        self._settings = settings
-        self._batch_millis = batch_millis
-        self._streams = streams
-        self._dead_letters = dead_letters
-
-    def expand(self, inputs: dict[str, Any]) -> Any:
-        appended = inputs["rows"] | "AppendRows" >> beam.ParDo(
-            AppendRows(self._settings, self._batch_millis)
-        ).with_outputs(DEAD, main="appended")
-        written = (inputs["dead_letters"], appended[DEAD]) | "AllDeadLetters" >> beam.Flatten() | self._dead_letters
-        # Of these two only the watermark matters: no position passes before their elements are out.
-        return (
-            (inputs["positions"], appended["appended"], written)
-            | "BehindTheSink" >> beam.Flatten()
-            | "OneKey" >> beam.WithKeys(b"").with_output_types(tuple[bytes, Any])
-            | "TrackPosition" >> beam.ParDo(TrackPosition(self._settings, self._streams))
-        )
+def rejected_letter(rejected: Rejected, table: WatchedTable) -> DeadLetter:
+    """The dead letter of a row that BigQuery refused."""
+    row = {name: value for name, value in rejected.row.items() if name != rows.STREAM}
+    return refused_row(row, rejected.row[rows.STREAM], rejected.reason, rejected.message, table)

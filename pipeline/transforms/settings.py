@@ -1,0 +1,26 @@
+"""What the transforms are set to, for the job, for the retry of dead letters, and for what measures and checks them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from contract.watched import WatchedTables
+from pipeline.transforms.filter import Ignored
+from pipeline.transforms.keys import MaskingKeys
+from pipeline.transforms.mask import Masker, NewColumns
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformSettings:
+    """`masking_keys` is where the keys are: a secret's name or `file:PATH`. They are loaded where they are used."""
+
+    masking_keys: str
+    new_columns: NewColumns
+    payment_states: Mapping[str, str]
+    ignored: Ignored
+    watched: WatchedTables
+
+    def masker(self) -> Masker:
+        """Loads the keys. Raises MaskingKeyError."""
+        return Masker(MaskingKeys.load(self.masking_keys), self.watched, new_columns=self.new_columns)
