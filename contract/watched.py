@@ -301,11 +301,10 @@ class _Read:
             self._finish()
             raise AssertionError("unreachable")
         tables = tuple(self._table(name, values) for name, values in described.items())
-        self._finish()
         kinds = [table.name for table in tables if table.kind == "payments"]
         if len(kinds) != 1:
             self._refuse("kind", 'be "payments" for one table, whose rows are the payments', kinds)
-        places = [f"{table.dataset}.{table.table}".casefold() for table in tables]
+        places = [table.id.casefold() for table in tables if table.table]
         for place in sorted({place for place in places if places.count(place) > 1}):
             self._refuse("dataset and table", "be another place for each table", place)
         self._finish()

@@ -31,17 +31,19 @@ class _Query:
 
     def add(self, condition: str, limit: datetime) -> None:
         table, index = self.payments, self.payments.status_index
-        hint = f"@{{FORCE_INDEX={index.name}}}" if index else ""
-        shards = f"{index.shard} IN UNNEST(GENERATE_ARRAY(0, {index.shards - 1})) AND " if index and index.shard else ""
+        hint = f"@{{FORCE_INDEX=`{index.name}`}}" if index else ""
+        shards = (
+            f"`{index.shard}` IN UNNEST(GENERATE_ARRAY(0, {index.shards - 1})) AND " if index and index.shard else ""
+        )
         self.arms.append(
-            f"SELECT {self.status} AS status, COUNT(*) FROM (SELECT {self.status} FROM {table.name}{hint} "
-            f"WHERE {shards}{condition} AND {table.column('changed')} < @{self.name(limit)} LIMIT {_COUNTED}) "
+            f"SELECT {self.status} AS status, COUNT(*) FROM (SELECT {self.status} FROM `{table.name}`{hint} "
+            f"WHERE {shards}{condition} AND `{table.column('changed')}` < @{self.name(limit)} LIMIT {_COUNTED}) "
             "GROUP BY status"
         )
 
     @property
     def status(self) -> str:
-        return str(self.payments.column("status"))
+        return f"`{self.payments.column('status')}`"
 
 
 def stuck_payments(

@@ -184,7 +184,9 @@ def _source(connection: Connection, table: WatchedTable, moment: datetime) -> So
         )
         columns = tuple(Column(*row) for row in described)
         names = [column.name for column in columns]
-        read = snapshot.execute_sql(f"SELECT {', '.join(names)} FROM {table.name}", lazy_decode=True)
+        read = snapshot.execute_sql(
+            f"SELECT {', '.join(f'`{name}`' for name in names)} FROM `{table.name}`", lazy_decode=True
+        )
         rows = [dict(zip(names, (MessageToDict(value) for value in row), strict=True)) for row in read]
     emulated = bool(connection.spanner_endpoint)
     return SourceTable(

@@ -165,8 +165,8 @@ def _typed(value: str | None, column: TargetColumn, now: str | None) -> str | No
 
 
 def _whole(value: str) -> str:
-    """A whole number for an amount, in cents, or for an id, the same each time."""
+    """A whole number for an amount, in cents, or for an id, the same each time: too short for a card number."""
     try:
         return str(int(Decimal(value) * 100))
     except ArithmeticError:
-        return str(int.from_bytes(hashlib.sha256(value.encode()).digest()[:7]))
+        return str(int.from_bytes(hashlib.sha256(value.encode()).digest()) % 10**11)

@@ -43,6 +43,7 @@ class Stack:
         texts = {
             "project": changelog.project, "location": "", "maskingKeys": f"file:{keys}", "jobName": "",
             "deadLetterDirectory": str(state.dead_letters), "metadataDatabase": "",
+            "watchedTables": WATCHED.to_json(),
         }  # fmt: skip
         state.connection.write_text(json.dumps(texts | endpoints))
         self.queue = DeadLetterQueue(str(state.dead_letters))

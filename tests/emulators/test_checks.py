@@ -15,7 +15,7 @@ from contract import timestamps
 from pipeline.jobs import checks
 from pipeline.jobs.settings import StreamSettings, parse
 from tests.conftest import AuditDatabase, Warehouse
-from tests.shipped import AUDIT_LOG_DATASET, PAYMENT_DATASET
+from tests.shipped import AUDIT_LOG_DATASET, PAYMENT_DATASET, WATCHED
 
 
 @pytest.fixture
@@ -34,6 +34,7 @@ def options(audit_database: AuditDatabase, empty_warehouse: Warehouse, tmp_path:
         "spannerChangeStreamNames": "PaymentAuditTrailChangeStream,AuditLogChangeStream",
         "spannerEndpoint": audit_database.endpoint,
         "maskingKeys": f"file:{keys}",
+        "watchedTables": WATCHED.to_json(),
         "bigQueryProjectId": empty_warehouse.project,
         "bigQueryEndpoint": empty_warehouse.rest,
         "bigQueryStorageEndpoint": empty_warehouse.grpc,

@@ -29,11 +29,12 @@ from local.stack.status import collect, show
 from support.cli.main import main
 from support.connection import load
 from support.promql import MonitoringError, Prometheus
+from tests.shipped import WATCHED
 
 CONNECTION = {
     "project": "audit-local", "location": "", "bigQueryEndpoint": "", "spannerEndpoint": "127.0.0.1:9",
     "spannerInstance": "i", "spannerDatabase": "d", "metadataDatabase": "m", "maskingKeys": "", "jobName": "j",
-    "deadLetterDirectory": "",
+    "deadLetterDirectory": "", "watchedTables": WATCHED.to_json(),
 }  # fmt: skip
 
 

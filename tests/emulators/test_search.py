@@ -42,6 +42,7 @@ def connection_file(tmp_path: Path, changelog: Changelog, bigquery_emulator: Any
             texts
             | {"project": changelog.project, "bigQueryEndpoint": bigquery_emulator.rest}
             | {"maskingKeys": f"file:{keys}", "deadLetterDirectory": str(tmp_path / "dead-letters"), "other": 1}
+            | {"watchedTables": WATCHED.to_json()}
         )
     )
     return file

@@ -23,6 +23,7 @@ def connection_file(tmp_path: Path, changelog: Changelog, bigquery_emulator: Any
     file.write_text(
         json.dumps(
             dict.fromkeys((*names, "deadLetterDirectory"), "")
+            | {"watchedTables": WATCHED.to_json()}
             | {"project": changelog.project, "bigQueryEndpoint": bigquery_emulator.rest, "jobName": "audit-stream-job"}
         )
     )

@@ -60,6 +60,7 @@ def run(database: AuditDatabase, warehouse: Warehouse, folder: Path) -> None:
         "startTimestamp": start,
         "readMode": "windows",
         "maskingKeys": f"file:{keys}",
+        "watchedTables": WATCHED.to_json(),
         "bigQueryProjectId": warehouse.project,
         "bigQueryEndpoint": warehouse.rest,
         "bigQueryStorageEndpoint": warehouse.grpc,

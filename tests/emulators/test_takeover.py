@@ -326,6 +326,7 @@ def arguments(audit_database: AuditDatabase, empty_warehouse: Warehouse, tmp_pat
         "spannerChangeStreamNames": "PaymentAuditTrailChangeStream,AuditLogChangeStream",
         "spannerEndpoint": audit_database.endpoint,
         "maskingKeys": f"file:{keys}",
+        "watchedTables": WATCHED.to_json(),
         "bigQueryProjectId": empty_warehouse.project,
         "bigQueryEndpoint": empty_warehouse.rest,
         "bigQueryStorageEndpoint": empty_warehouse.grpc,

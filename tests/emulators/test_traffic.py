@@ -253,6 +253,7 @@ def connection_file(place: Any, folder: Path, **more: str) -> None:
         "spannerDatabase": place.name,
         "metadataDatabase": place.metadata,
         "maskingKeys": "file:keys.json",
+        "watchedTables": WATCHED.to_json(),
         "deadLetterDirectory": "dead-letters",
         "jobName": "audit-stream-job",
     }

@@ -69,7 +69,7 @@ def test_a_column_keeps_the_type_and_the_spelling_that_it_has() -> None:
 
 
 def test_personal_columns_carry_the_policy_tag_also_where_they_are_there_already() -> None:
-    fields = (Field("PUID", "STRING"), Field("CustomerId", "STRING"))
+    fields = (Field("PUID", "STRING"), Field("CustomerId", "STRING", personal=True))
     for there in ([], as_answered(schema(fields))):
         made = json.loads(schema(fields, there, personal="taxonomies/1/policyTags/2"))
         assert [column.get("policyTags") for column in made] == [None, {"names": ["taxonomies/1/policyTags/2"]}]

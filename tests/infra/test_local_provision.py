@@ -126,12 +126,14 @@ def test_the_job_gets_the_local_parameters(provisioned: tuple[Machine, Provision
         "bigQueryEndpoint": endpoints.bigquery,
         "bigQueryStorageEndpoint": endpoints.bigquery_storage,
         "maskingKeys": f"file:{folder}/masking-keys.json",
+        "watchedTables": WATCHED.to_json(),
         "deadLetterQueueDirectory": f"{folder}/dead-letters",
         "readMode": "windows",
         "newColumns": "scan",
         "dlqRetryMinutes": "0.5",
     }
     connection = {
+        "watchedTables": WATCHED.to_json(),
         "project": machine.project,
         "location": "us-central1",
         "bigQueryEndpoint": endpoints.bigquery,

@@ -229,6 +229,7 @@ class StrictService:
             "bigQueryEndpoint": self.bigquery.rest,
             "bigQueryStorageEndpoint": self.bigquery.grpc,
             "maskingKeys": f"file:{keys}",
+            "watchedTables": WATCHED.to_json(),
             "newColumns": "scan",
             "deadLetterQueueDirectory": self.dead_letters.directory,
             "startTimestamp": self.spanner.created,
