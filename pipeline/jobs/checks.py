@@ -132,7 +132,7 @@ def change_stream(database: str, name: str, role: str, seen: Mapping[str, Mappin
         return Finding(
             name,
             f"change stream {name} must exist in {database}, which has {names}. "
-            "Set spannerChangeStreamNames, or run the schema's changelog.",
+            "Name another one in tables.toml, or run the schema's changelog.",
         )
     # Spanner's defaults, for an option that is not set.
     capture = seen[name].get("value_capture_type") or "OLD_AND_NEW_VALUES"
@@ -143,7 +143,7 @@ def change_stream(database: str, name: str, role: str, seen: Mapping[str, Mappin
             f"change stream {name} must have partition_mode '{PARTITION_MODE}', has '{mode}', whose records this job "
             "cannot read. A stream's mode cannot be altered: add a changeset that creates a second stream for the same "
             f"tables with OPTIONS (partition_mode = '{PARTITION_MODE}', value_capture_type = '{CAPTURE_TYPE}'), and "
-            "set spannerChangeStreamNames to it.",
+            "name it in tables.toml.",
         )
     if capture != CAPTURE_TYPE:
         return Finding(
@@ -155,15 +155,10 @@ def change_stream(database: str, name: str, role: str, seen: Mapping[str, Mappin
 
 
 def unwatched(described: WatchedTables, watched: Mapping[str, Collection[str] | None]) -> Iterator[Finding]:
-    """Described tables that their change stream does not watch. `watched` as for `watched_twice`."""
+    """Described tables that their change stream, read by this job, does not watch. `watched` as for `watched_twice`."""
     for table in described.tables:
-        if table.change_stream not in watched:
-            yield Finding(
-                table.name,
-                f"{table.name} must be watched by {table.change_stream}, which this job does not read: add it to "
-                "spannerChangeStreamNames, or name another one in tables.toml.",
-            )
-        elif (tables_of := watched[table.change_stream]) is not None and table.name not in tables_of:
+        tables_of = watched.get(table.change_stream)
+        if tables_of is not None and table.name not in tables_of:
             yield Finding(
                 table.name,
                 f"{table.name} must be watched by {table.change_stream}, which watches "

@@ -137,7 +137,7 @@ def test_all_that_arrived_once_masked_and_right_is_fine(stack: Stack) -> None:
     assert (report.committed, report.arrivals.arrived, report.arrivals.dead) == (5, 5, 0)
     assert report.states == 3
     assert report.latency and (report.latency.p50, report.latency.max, report.latency.measured) == (250, 250, 0)
-    assert "UpdatedAt is not compared" in report.notes[0]
+    assert "The time of the last change is not compared" in report.notes[0]
 
 
 BREAKS: list[tuple[str, str, str]] = [

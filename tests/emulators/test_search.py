@@ -227,7 +227,6 @@ def test_finding_nothing_is_exit_code_1(payments: Changelog, connection_file: Pa
 def test_a_warehouse_that_does_not_answer_says_what_to_look_at(connection_file: Path) -> None:
     known = load(connection_file)
     nobody = Connection(
-        watched_tables=WATCHED.to_json(),
         **{name: getattr(known, name) for name in known.__dataclass_fields__}
         | {"big_query_endpoint": "http://127.0.0.1:9"},
     )
@@ -238,7 +237,6 @@ def test_a_warehouse_that_does_not_answer_says_what_to_look_at(connection_file: 
 def test_a_project_without_the_views_says_how_to_make_them(connection_file: Path) -> None:
     known = load(connection_file)
     empty = Connection(
-        watched_tables=WATCHED.to_json(),
         **{name: getattr(known, name) for name in known.__dataclass_fields__} | {"project": "audit-empty"},
     )
     with pytest.raises(WarehouseError, match="pulumi up"):
