@@ -20,10 +20,11 @@ from typing import Any
 
 import psutil
 import yaml
+from graphs import graph_of
 
 from components.config import ROOT
 from delivery import deploy
-from graph.resources import IMAGE, graph_of
+from graph.resources import IMAGE
 from guardrails.iam import STACKS
 from local.machine import installed
 from tests.infra import plugin

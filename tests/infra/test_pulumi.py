@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from clone import BREAKS_A_RULE, EMPTY, Clone, Done, wanted
+from graphs import graph_of
 
-from graph.resources import IMAGE, graph_of
+from graph.resources import IMAGE
 from guardrails.stores import RETAINED, holds_data
 
 TABLE = "gcp:bigquery/table:Table"
