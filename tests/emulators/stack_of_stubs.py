@@ -58,8 +58,8 @@ def pipeline(endpoint: str) -> None:
     row = ("audit-stream-job", 1, now, spanner.COMMIT_TIMESTAMP)
     with database.batch() as batch:
         batch.insert_or_update("jobs", ("JobName", "Generation", "ResumePosition", "UpdatedAt"), [row])
-    subprocess.Popen(["sleep", "600"])
     print("begun", flush=True)
+    subprocess.Popen(["sleep", "600"])
     time.sleep(600)
 
 

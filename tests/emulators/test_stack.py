@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -33,11 +34,11 @@ def _audit_local(*args: str) -> Result:
     return CliRunner().invoke(local, list(args))
 
 
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[tuple[State, Process]]:
+@contextlib.contextmanager
+def _running(folder: Path) -> Iterator[tuple[State, Process]]:
     """A stack that is ready; whatever is left of it afterwards is ended."""
-    state = State(tmp_path / "state")
-    supervisor = Process.start("stack", [sys.executable, STUBS, state.root], log=tmp_path / "stack.log")
+    state = State(folder / "state")
+    supervisor = Process.start("stack", [sys.executable, STUBS, state.root], log=folder / "stack.log")
     try:
         supervisor.await_ready(lambda: state.read().get("phase") == READY, timeout=90)
         yield state, supervisor
@@ -46,41 +47,62 @@ def stack(tmp_path: Path) -> Iterator[tuple[State, Process]]:
         state.end_leftovers()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[State, Process]]:
+    """One for the tests that leave it running: it costs as much as all that they do with it."""
+    with _running(tmp_path_factory.mktemp("shared")) as running:
+        yield running
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[tuple[State, Process]]:
+    """One for a test that ends it."""
+    with _running(tmp_path) as running:
+        yield running
+
+
 def _group(state: State, name: str) -> int:
     return int(state.read()["processes"][name]["pid"])
 
 
-def test_a_killed_pipeline_is_started_again_without_its_old_children(stack: tuple[State, Process]) -> None:
-    state, _ = stack
+def _begun(state: State) -> int:
+    """How many pipelines have begun."""
+    return (state.logs / "pipeline.log").read_text().count("begun")
+
+
+def test_a_killed_pipeline_is_started_again_without_its_old_children(shared: tuple[State, Process]) -> None:
+    state, _ = shared
     old = _group(state, "pipeline")
     _await(lambda: len(group_members(old)) == 2, "the pipeline's child")
+    begun, restarts = _begun(state), state.read()["restarts"]
     os.kill(old, signal.SIGKILL)
     _await(lambda: _group(state, "pipeline") != old, "a new pipeline")
     assert not group_members(old)
-    assert state.read()["restarts"] == 1
-    _await(lambda: (state.logs / "pipeline.log").read_text().count("begun") == 2, "the new pipeline's begin")
+    assert state.read()["restarts"] == restarts + 1
+    _await(lambda: _begun(state) == begun + 1, "the new pipeline's begin")
 
 
-def test_a_pipeline_that_is_stopped_on_purpose_stays_so_until_it_is_started(stack: tuple[State, Process]) -> None:
-    state, _ = stack
+def test_a_pipeline_that_is_stopped_on_purpose_stays_so_until_it_is_started(shared: tuple[State, Process]) -> None:
+    state, _ = shared
     at = f"--state={state.root}"
     old = _group(state, "pipeline")
     _await(lambda: len(group_members(old)) == 2, "the pipeline's child")
+    begun, restarts = _begun(state), state.read()["restarts"]
     assert "is stopped" in _audit_local("stop", "pipeline", at).output
     assert not group_members(old)
     time.sleep(2)
     assert state.read()["processes"]["pipeline"]["pid"] is None
-    assert state.read()["restarts"] == 0
+    assert state.read()["restarts"] == restarts
     assert _audit_local("start", "pipeline", at).output == "The pipeline runs.\n"
     refused = _audit_local("stop", "probe", at)
     assert refused.exit_code == 1
     assert "started without probe" in refused.output
     assert _group(state, "pipeline") != old
-    _await(lambda: (state.logs / "pipeline.log").read_text().count("begun") == 2, "the new pipeline's begin")
+    _await(lambda: _begun(state) == begun + 1, "the new pipeline's begin")
 
 
-def test_a_process_can_be_frozen_and_thawed(stack: tuple[State, Process]) -> None:
-    state, _ = stack
+def test_a_process_can_be_frozen_and_thawed(shared: tuple[State, Process]) -> None:
+    state, _ = shared
     at = f"--state={state.root}"
     _await(lambda: len(group_members(_group(state, "pipeline"))) == 2, "the pipeline's child")
     members = group_members(_group(state, "pipeline"))
@@ -108,8 +130,8 @@ def test_a_dead_emulator_ends_the_stack_with_the_way_out(stack: tuple[State, Pro
     assert "spanner-emulator ended by itself" in shown.output.replace("\n", "")
 
 
-def test_a_second_stack_with_the_same_state_is_refused(stack: tuple[State, Process]) -> None:
-    state, supervisor = stack
+def test_a_second_stack_with_the_same_state_is_refused(shared: tuple[State, Process]) -> None:
+    state, supervisor = shared
     second = subprocess.run(
         [sys.executable, "-m", "local.stack.supervisor", "--state", state.root],
         check=False,

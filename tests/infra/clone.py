@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -19,10 +20,11 @@ from typing import Any
 
 import psutil
 import yaml
+from graphs import graph_of
 
 from components.config import ROOT
 from delivery import deploy
-from graph.resources import IMAGE, graph_of
+from graph.resources import IMAGE
 from guardrails.iam import STACKS
 from local.machine import installed
 from tests.infra import plugin
@@ -30,6 +32,8 @@ from tests.infra.cloud import Cloud
 
 _LONGEST = 240
 _HOST = "python370"
+# Else the CLI writes the whole state for each resource, which is most of what it computes.
+_AT_THE_END = {"PULUMI_SKIP_CHECKPOINTS": "true", "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true"}
 EMPTY = "import pulumi\n"
 # Appended to the program.
 BREAKS_A_RULE = """
@@ -73,6 +77,11 @@ class Clone:
             for stack in () if as_shipped else STACKS:
                 self.configure(stack, image=IMAGE)
 
+    def copy(self, above: Path) -> Clone:
+        """Another like it, with all that it made: they go on apart."""
+        shutil.copytree(self._above, above, symlinks=True, dirs_exist_ok=True)
+        return Clone(above, self.state.name)
+
     def _copy(self) -> None:
         """The files that git tracks or would, as they are now; the Python environment is shared."""
         listed = subprocess.run(
@@ -86,6 +95,10 @@ class Clone:
             if (ROOT / name).is_file():
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.folder / name)
+                compiled = ROOT / importlib.util.cache_from_source(name)
+                if name.endswith(".py") and compiled.is_file():
+                    (self.folder / name).parent.joinpath("__pycache__").mkdir(exist_ok=True)
+                    shutil.copy2(compiled, self.folder / importlib.util.cache_from_source(name))
         (self.folder / ".venv").symlink_to(sys.prefix)
         self._name_the_host()
 
@@ -110,12 +123,16 @@ class Clone:
         program = plugin.install(self._above / "plugin")
         path = [installed.pulumi() / "bin", program.parent, os.environ["PATH"]]
         return {
+            **_AT_THE_END,
             "PATH": os.pathsep.join(map(str, path)),
             "HOME": os.environ["HOME"],
             "PULUMI_HOME": str(self._above / "pulumi"),
             "PULUMI_BACKEND_URL": f"file://{self.state}",
             "PULUMI_CONFIG_PASSPHRASE": "correct horse",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
+            # Its memory is collected when there is much of it, not each time that it has doubled.
+            "GOGC": "off",
+            "GOMEMLIMIT": "500MiB",
             "AUDIT_PLUGIN_CLOUD": str(self.cloud.file),
         }
 
@@ -147,16 +164,18 @@ class Clone:
         first = [self._hosts, Path(sys.prefix) / "bin"]
         return {**self.environment, "PATH": os.pathsep.join([*map(str, first), self.environment["PATH"]])}
 
-    def interrupt(self, *args: str, at: str, with_signal: signal.Signals) -> int:
+    def interrupt(self, *args: str, at: str, with_signal: signal.Signals) -> Done:
         """Starts a deployment, waits until it makes a resource (`before NAME`, `after NAME`), and signals its CLI."""
         self.cloud.holding.write_text(at)
         command = [sys.executable, "-m", "delivery.deploy", *args, "--json"]
+        # What it had made must be in the state: it is all that the next run knows.
+        environment = {key: value for key, value in self.environment.items() if key not in _AT_THE_END}
         process = subprocess.Popen(
-            command, cwd=self.folder, env=dict(self.environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         deadline = time.monotonic() + _LONGEST
         while not self.cloud.held.exists():
-            assert process.poll() is None, process.stdout.read().decode() if process.stdout else ""
+            assert process.poll() is None, process.stdout.read() if process.stdout else ""
             assert time.monotonic() < deadline, f"nobody waits {at}"
             time.sleep(0.05)
         [cli] = [child for child in _children(process.pid) if child.name() == "pulumi"]
@@ -169,14 +188,14 @@ class Clone:
             time.sleep(1)
         else:
             cli.wait(_LONGEST)
+            # It leaves them behind: its provider would make what it was held up at.
+            for plugin_left in plugins:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    plugin_left.kill()
         self.cloud.holding.unlink()
-        process.communicate(timeout=_LONGEST)
-        # A CLI that is killed leaves the process of its policy pack behind.
-        for plugin_left in plugins:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                plugin_left.kill()
+        out, _ = process.communicate(timeout=_LONGEST)
         self.cloud.held.unlink()
-        return process.returncode
+        return Done(code=process.returncode, out=out, err=out)
 
     def _stop_between_writes(self, cli: psutil.Process) -> None:
         """Stops it where all that `file://` keeps is whole: it writes the attributes of a checkpoint in place."""

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
+from graphs import graph_of
 
-from graph.resources import Graph, graph_of
+from graph.resources import Graph
 
 STACKS = ("dev", "staging", "prod")
 
 
-@cache
-def _graph(stack: str) -> Graph:
-    return graph_of(stack)
-
-
 @pytest.fixture(params=STACKS)
 def graph(request: pytest.FixtureRequest) -> Graph:
-    return _graph(request.param)
+    return graph_of(request.param)
 
 
 @pytest.fixture
 def prod() -> Graph:
-    return _graph("prod")
+    return graph_of("prod")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from graphs import graph_of
+
 from components.config import ROOT
-from graph.resources import graph_of
 
 TREE = re.findall(r"^[├└]── (\w+) +(\w+) +(\S.*)$", (ROOT / "ARCHITECTURE.md").read_text(), re.M)
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pulumi_gcp as gcp
 import pytest
 from click.testing import CliRunner, Result
+from graphs import graph_of
 
 from components.config import ROOT
 from delivery.assumptions import Assumptions
 from delivery.cost import CHARGED, FREE, CostError, Estimate, Line, estimate
 from delivery.prices import PriceError, Prices
-from graph.resources import Graph, graph_of
 from support.cli.main import main
 
 GIB = 2**30
@@ -29,12 +28,7 @@ ONE = Assumptions(
 
 
 def of(assumed: Assumptions = ONE, stack: str = "dev", **config: Any) -> Estimate:
-    return estimate(_graph(stack, json.dumps(config)), Prices.load(), assumed)
-
-
-@cache
-def _graph(stack: str, config: str) -> Graph:
-    return graph_of(stack, json.loads(config))
+    return estimate(graph_of(stack, config), Prices.load(), assumed)
 
 
 def line(estimated: Estimate, sku: str, what: str = "") -> Line:

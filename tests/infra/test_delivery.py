@@ -21,11 +21,12 @@ import yaml
 from click.testing import CliRunner
 from google.cloud.devtools import cloudbuild_v1
 from google.protobuf import json_format
+from graphs import graph_of
 
 from components.config import ROOT, stack_config
 from components.settings import Settings, SettingsError
 from graph.resources import IMAGE as STREAM_IMAGE
-from graph.resources import Graph, graph_of
+from graph.resources import Graph
 from guardrails.rules import RULES
 
 FILES = ("delivery/cloudbuild.preview.yaml", "delivery/cloudbuild.yaml")

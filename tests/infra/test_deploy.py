@@ -11,12 +11,13 @@ import pulumi_gcp
 import pytest
 from asked_for import MORE
 from click.testing import CliRunner
+from graphs import graph_of
 from pulumi.automation import events
 
 from delivery import changes, deploy
 from delivery.changes import Run
 from graph.google import IMPORT_IDS, import_id
-from graph.resources import Graph, Node, graph_of
+from graph.resources import Graph, Node
 from guardrails.stores import RETAINED, STORES
 
 DATABASE = "gcp:spanner/database:Database"

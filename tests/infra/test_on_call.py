@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from graphs import graph_of
 
 from bootstrap import roles
 from bootstrap.steps import Stack, steps
-from graph.resources import Graph, Node, graph_of
+from graph.resources import Graph, Node
 from guardrails.rules import OWN_ROLES, RULES
 
 PROD = Stack(name="prod", project="payment-audit-prod", region="us-east4", number="1")

@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from graphs import graph_of
 
 from components.config import ROOT
-from graph.resources import IMAGE, Graph, graph_of
+from graph.resources import IMAGE, Graph
 from support import connection as connections
 
 JOB, SCHEDULE = "gcp:cloudrunv2/job:Job", "gcp:cloudscheduler/job:Job"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pulumi_gcp as gcp
 from asked_for import MORE
+from graphs import graph_of
 
 from components.replacement import BESIDE
 from graph.google import import_id
-from graph.resources import Graph, Node, graph_of
+from graph.resources import Graph, Node
 
 
 def clashing(graph: Graph) -> list[str]:

@@ -11,9 +11,10 @@ import pulumi
 import pulumi_gcp as gcp
 import pytest
 from apache_beam.runners.worker.data_sampler import DataSampler
+from graphs import graph_of
 
 from contract.options import NO_EXCEPTION_SAMPLING
-from graph.resources import Graph, graph_of
+from graph.resources import Graph
 from guardrails import iam, rules
 from guardrails.iam import Grant
 from guardrails.rules import (

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from graphs import graph_of
 
 from components.config import ROOT, StackFileError, stack_config
 from components.settings import LAUNCH_OPTIONS, Settings, SettingsError
 from contract import options
-from graph.resources import IMAGE, graph_of
+from graph.resources import IMAGE
 from pipeline.jobs.settings import SettingsError as LaunchError
 from pipeline.jobs.settings import parse as parse_launch
 

@@ -11,15 +11,17 @@ from typing import Any
 import pulumi
 import pytest
 import yaml
+from graphs import graph_of
 
 from components.config import ROOT, stack_config
 from components.settings import LAUNCH_OPTIONS
 from components.spanner import SchemaOwnerError
 from contract import options, queries, schema, tables
 from delivery import stacks
+from graph import resources
 from graph.google import server_made
 from graph.program import first_cause, run_program
-from graph.resources import IMAGE, Graph, graph_of
+from graph.resources import IMAGE, Graph
 from guardrails.rules import RULES
 from tests.shipped import WATCHED
 
@@ -232,7 +234,7 @@ def test_a_failure_is_told_as_itself_and_not_as_what_waited_for_it() -> None:
 
 
 def test_names_are_the_same_in_every_run(graph: Graph) -> None:
-    again = graph_of(graph.stack)
+    again = resources.graph_of(graph.stack)
     assert {node.id for node in again.nodes} == {node.id for node in graph.nodes}
 
 

@@ -14,6 +14,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,12 @@ def twice(queue: DeadLetterQueue) -> None:
 STARTS = {"in retry": in_retry, "in severe": in_severe, "in both": in_both, "twice": twice}
 
 
+@cache
+def _id(line: bytes) -> str:
+    """Of a stored dead letter. It is asked after each operation, of the same few lines."""
+    return decode(line).id
+
+
 @dataclass
 class Case:
     start: str
@@ -200,7 +207,7 @@ class Case:
             for folder in ("retry", "severe")
             for name in files.list(folder)
             for line in files.read(name)[0].splitlines()
-            if decode(line).id == of.id
+            if _id(line) == of.id
         ]
 
     def _always(self, files: Memory, schedule: Any) -> None:

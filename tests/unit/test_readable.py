@@ -318,13 +318,13 @@ def test_the_number_of_a_parcel_is_left_alone(parcel: str) -> None:
 # ---- linear time
 
 
+_TRIES = 3
+
+
 def _seconds(work: Callable[[str], object], text: str) -> float:
-    best = float("inf")
-    for _ in range(3):
-        began = time.process_time()
-        work(text)
-        best = min(best, time.process_time() - began)
-    return best
+    began = time.process_time()
+    work(text)
+    return time.process_time() - began
 
 
 LONG: dict[str, Callable[[int], str]] = {
@@ -363,7 +363,8 @@ def test_twice_the_text_takes_about_twice_the_time(make: Callable[[int], str]) -
     short, long = make(40_000), make(160_000)
     for work in (lambda text: hide_cards(text, set()), in_json):
         # Four times the text: sixteen times the time would be quadratic. Both have a little in common that is constant.
-        assert _seconds(work, long) < 9 * _seconds(work, short) + 0.02
+        most = 9 * min(_seconds(work, short) for _ in range(_TRIES)) + 0.02
+        assert any(_seconds(work, long) < most for _ in range(_TRIES))
 
 
 def test_json_nested_a_hundred_thousand_deep_is_masked_without_recursion() -> None:
