@@ -11,7 +11,8 @@ from datetime import datetime
 from decimal import Decimal
 
 from contract import queries, tables
-from support.warehouse import Parameter, Row, Warehouse
+from support.bigquery_rest import Parameter, Row
+from support.warehouse import Warehouse
 
 MAX_LIMIT = 10_000
 
@@ -80,9 +81,9 @@ class Found:
 
 def search(warehouse: Warehouse, wanted: Search) -> Found:
     """Runs the search over the views. Raises WarehouseError."""
-    # Asked for first: what is found is then at least as complete as it says.
-    complete_until = warehouse.complete_until()
-    rows = warehouse.rows(_sql(warehouse, wanted), **dict(_parameters(wanted)))
+    complete_until, rows = warehouse.complete_rows(
+        _sql(warehouse, wanted), "changed_at DESC, PUID", **dict(_parameters(wanted))
+    )
     payments = tuple(_payment(row) for row in rows[: wanted.limit])
     return Found(payments=payments, more=len(rows) > wanted.limit, complete_until=complete_until)
 

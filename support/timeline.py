@@ -9,8 +9,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from contract import tables
-from support.warehouse import Row, Warehouse
+from contract import queries, tables
+from support.bigquery_rest import Row
+from support.warehouse import Warehouse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +75,9 @@ class Timeline:
 
 def timeline(warehouse: Warehouse, puid: str) -> Timeline:
     """Reads everything about a payment; without events when there is no such payment. Raises WarehouseError."""
-    # Asked for first: what is found is then at least as complete as it says.
-    complete_until = warehouse.complete_until()
-    events = tuple(_event(row) for row in warehouse.prebuilt("timeline_of_payment", puid=puid))
+    sql = queries.query("timeline_of_payment", warehouse.connection.project)
+    complete_until, rows = warehouse.complete_rows(sql, "change_id, source_table", puid=puid)
+    events = tuple(_event(row) for row in rows)
     found = warehouse.prebuilt("transitions_of_payment", puid=puid) if events else []
     return Timeline(
         puid=puid,
