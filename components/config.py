@@ -5,10 +5,12 @@ from typing import Any, Final
 
 import yaml
 
+from contract.errors import AuditError
+
 ROOT: Final = Path(__file__).parent.parent
 
 
-class StackFileError(ValueError):
+class StackFileError(AuditError, ValueError):
     """A stack's file cannot be used; the message says the rule and the way out."""
 
 

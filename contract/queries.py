@@ -15,6 +15,7 @@ from pathlib import Path
 from string import Template
 
 from contract import tables
+from contract.errors import AuditError
 
 SQL = Path(__file__).parent / "sql" / "bigquery"
 VIEWS = SQL / "views"
@@ -29,7 +30,7 @@ MERGE_PAYMENT_STATE = "merge_payment_state"
 REWIND_PAYMENT_STATE = "rewind_payment_state"
 
 
-class QueryError(LookupError):
+class QueryError(AuditError, LookupError):
     """There is no such view, query or script; the message names those that there are."""
 
 

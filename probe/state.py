@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import orjson
 
 from contract import timestamps
+from contract.errors import AuditError
 from contract.metrics import LATENCY_BUCKETS
 from probe.committed import Commit
 
 
-class ProbeError(RuntimeError):
+class ProbeError(AuditError):
     """The probe cannot measure; the message says why and the way out."""
 
 

@@ -11,6 +11,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from contract.errors import AuditError
+
 DEFAULT_FILE = Path(".audit") / "connection.json"
 IN_ENVIRONMENT = "AUDIT_CONNECTION_JSON"
 
@@ -20,8 +22,10 @@ _WAY_OUT = (
 )
 
 
-class ConnectionFileError(ValueError):
+class ConnectionFileError(AuditError, ValueError):
     """The connection file is missing or says too little; the message gives the rule and the way out."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True, kw_only=True)

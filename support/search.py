@@ -11,14 +11,17 @@ from datetime import datetime
 from decimal import Decimal
 
 from contract import queries, tables
+from contract.errors import AuditError
 from support.bigquery_rest import Parameter, Row
 from support.warehouse import Warehouse
 
 MAX_LIMIT = 10_000
 
 
-class SearchError(ValueError):
+class SearchError(AuditError, ValueError):
     """The search asks for what cannot be; the message gives the rule and the way out."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from contract import queries, tables
+from contract.errors import AuditError
 from support.bigquery_rest import Answer, Parameter, QueryApi, QueryRefusedError, Row
 from support.connection import Connection
 
@@ -17,7 +18,7 @@ _EMULATOR_SECONDS = 20.0
 _GOOGLE_SECONDS = 120.0
 
 
-class WarehouseError(RuntimeError):
+class WarehouseError(AuditError):
     """BigQuery gives no answer; the message says why, as far as it is known, and the way out."""
 
 

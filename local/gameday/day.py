@@ -23,6 +23,7 @@ import orjson
 import psutil
 
 from contract.changes import DeadLetter
+from contract.errors import AuditError
 from contract.tables import PAYMENT_TABLE
 from local.emulators.launch import spanner_client
 from local.gameday.faults import LETTER, Command, Commits, Fault
@@ -50,7 +51,7 @@ _FROZEN_SECONDS: Final = 20
 _THAWED_SECONDS: Final = 8
 
 
-class GameDayError(RuntimeError):
+class GameDayError(AuditError):
     """The game day did not go as it must; the message says what was expected and what happened."""
 
 

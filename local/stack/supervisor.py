@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from contract import timestamps
+from contract.errors import AuditError
 from local.emulators import launch as emulators
-from local.emulators.launch import BigQueryEmulator, EmulatorError, SpannerEmulator
+from local.emulators.launch import BigQueryEmulator, SpannerEmulator
 from local.machine import installed
-from local.machine.processes import Process, ProcessError, started_at
+from local.machine.processes import Process, started_at
 from local.machine.state import FAILED, READY, STOPPED, STOPPING, Account, State, now, write_json
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _GRACE_SECONDS: Final = 4
 _YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
-class StackError(RuntimeError):
+class StackError(AuditError):
     """The stack cannot go on; the message says why and the way out."""
 
 
@@ -152,7 +153,7 @@ class Supervisor:
         except KeyboardInterrupt:
             log.info("asked to end")
             return None
-        except (StackError, ProcessError, EmulatorError, installed.NotInstalled) as error:
+        except AuditError as error:
             log.error(error)
             return str(error)
         except Exception as error:

@@ -14,6 +14,7 @@ import grpc
 from google.api_core.exceptions import GoogleAPICallError, NotFound
 
 from contract import tables, timestamps
+from contract.errors import AuditError
 from pipeline import clients
 from pipeline.jobs.settings import StreamSettings
 from pipeline.sink.dead_letters import DeadLetterQueue
@@ -34,7 +35,7 @@ class Finding:
     problem: str = ""
 
 
-class CheckFailed(Exception):
+class CheckFailed(AuditError):
     """The job cannot start; the message lists every problem."""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract import payments, tables, timestamps
+from contract.errors import AuditError
 from contract.options import OPTIONS
 from pipeline.clients import Endpoints
 from pipeline.sink.changelogs import Destinations
@@ -30,8 +31,10 @@ Example, on one machine:
 _JOB_NAME = r"[a-z]([-a-z0-9]{0,126}[a-z0-9])?"
 
 
-class SettingsError(ValueError):
+class SettingsError(AuditError, ValueError):
     """Options that cannot be run with; the message lists every problem with its way out."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -199,7 +199,7 @@ def test_missing_credentials_say_how_to_get_some(warehouse: Warehouse, monkeypat
         Warehouse(replace(warehouse.connection, big_query_endpoint="")).rows("SELECT 1")
 
 
-HEAVY = ("google.cloud.bigquery", "google.api_core", "google.auth.crypt", "grpc", "pyarrow", "numpy", "apache_beam")
+HEAVY = ("google.cloud.bigquery", "google.api_core", "google.auth.crypt", "grpc", "pyarrow", "numpy", "pipeline")
 
 
 @pytest.mark.parametrize("arguments", [["search", "p1"], ["timeline", "p1"]])
