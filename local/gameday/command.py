@@ -54,7 +54,8 @@ def gameday(names: tuple[str, ...], normal: float | None, as_json: bool, folder:
     chosen = [faults.named(name) for name in names]
     if waiting := [fault for fault in chosen if fault.waits_for]:
         raise click.UsageError("; ".join(f"{fault.name} waits for {fault.waits_for}" for fault in waiting) + ".")
-    from local.gameday.day import Day, stack
+    from local.gameday.day import on_stack, stack
+    from local.gameday.runner import StackRunner
 
     state = State(folder.resolve())
 
@@ -63,8 +64,9 @@ def gameday(names: tuple[str, ...], normal: float | None, as_json: bool, folder:
 
     # Asked to end, it takes its stack down as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with stack(state, say, _options(chosen)):
-        results = [Day(state, say).normal(normal)] if normal else [Day(state, say).run(fault) for fault in chosen]
+    with stack(state, say, _options(chosen), StackRunner(state)):
+        days = [on_stack(state, say).normal(normal)] if normal else []
+        results = days + [on_stack(state, say).run(fault) for fault in chosen]
     if as_json:
         click.echo(json.dumps([asdict(result) for result in results], indent=2))
         return
