@@ -1,7 +1,7 @@
 """All the measurements, one after the other: python -m bench [--quick]
 
-The pipeline alone, then the whole service at 50 and 100 commits a second and with 500 asked for, then ten minutes for
-memory. About 20 minutes; on a quiet machine, or the figures are those of whatever else runs.
+The pipeline alone, how long a search takes, then the whole service at 50 and 100 commits a second and with 500 asked
+for, then ten minutes for memory. About 20 minutes; on a quiet machine, or the figures are those of whatever else runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 
 _RUNS: Final = (
     ("pipeline_only",),
+    ("search",),
     ("live", "--tps=50", "--duration=120"),
     ("live", "--tps=100", "--duration=120"),
     ("live", "--tps=500", "--duration=60"),

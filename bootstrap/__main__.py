@@ -11,14 +11,16 @@ from collections.abc import Iterator
 import click
 
 from bootstrap.steps import Stack, Step, steps
-from components.config import StackFileError, stack_config
+from components.config import stack_config
+from contract.errors import AuditError
+from support.cli.explained import Command
 
 
-class BootstrapError(click.ClickException):
+class BootstrapError(AuditError):
     """gcloud refused a step."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-s", "--stack", "name", required=True, help="The stack; project and region are those of its file.")
 @click.option("--operator", "operators", multiple=True, help="Who may run pulumi as deployer-sa: user:ops@example.com.")
 @click.option("--promotes-to", "later", multiple=True, help="A stack that takes this one's images; bootstrap it first.")
@@ -28,11 +30,8 @@ def main(name: str, operators: tuple[str, ...], later: tuple[str, ...], *, dry_r
 
     Run it as an owner of the project, once. Run again, it makes only what is missing; it changes and deletes nothing.
     """
-    try:
-        config = stack_config(name)
-        promotes_to = tuple(str(stack_config(stack)["project"]) for stack in later)
-    except StackFileError as error:
-        raise BootstrapError(str(error)) from error
+    config = stack_config(name)
+    promotes_to = tuple(str(stack_config(stack)["project"]) for stack in later)
     stack = Stack(
         name=name,
         project=config["project"],

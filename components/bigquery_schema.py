@@ -13,6 +13,7 @@ import pulumi
 from pulumi_gcp import bigquery
 
 from contract import tables
+from contract.errors import AuditError
 
 # No table, no dataset, or a new project in which BigQuery is not even switched on.
 _ABSENT: Final = r"(?i)not ?found|\b404\b|SERVICE_DISABLED|accessNotConfigured|has not been used in project"
@@ -22,7 +23,7 @@ _KINDS: Final = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
 Column = Mapping[str, Any]
 
 
-class SchemaUnknownError(RuntimeError):
+class SchemaUnknownError(AuditError):
     """It could not be told which columns a table has; the message says the way out."""
 
 

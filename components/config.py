@@ -5,12 +5,14 @@ from typing import Any, Final
 
 import yaml
 
+from contract.errors import AuditError
+
 ROOT: Final = Path(__file__).parent.parent
 # A run of the program reads these files eight times, and libyaml takes a tenth of the time that PyYAML alone takes.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class StackFileError(ValueError):
+class StackFileError(AuditError, ValueError):
     """A stack's file cannot be used; the message says the rule and the way out."""
 
 

@@ -13,9 +13,10 @@ from components.identity import Identity
 from components.kms import Keys
 from components.settings import Settings, SpannerSettings
 from contract import schema
+from contract.errors import AuditError
 
 
-class SchemaOwnerError(ValueError):
+class SchemaOwnerError(AuditError, ValueError):
     """The owner of a living stack's schema was changed in its config; the message says the way out."""
 
 

@@ -12,8 +12,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Never
 
+from contract.errors import AuditError
 
-class SchemaError(ValueError):
+
+class SchemaError(AuditError, ValueError):
     """A changelog breaks a rule; the message names the file, the changeset and the remedy."""
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from string import Template
 
 from contract import tables
+from contract.errors import AuditError
 from contract.watched import MEANINGS, WatchedTable, WatchedTables
 
 SQL = Path(__file__).parent / "sql" / "bigquery"
@@ -33,7 +34,7 @@ MERGE_PAYMENT_STATE = "merge_payment_state"
 REWIND_PAYMENT_STATE = "rewind_payment_state"
 
 
-class QueryError(LookupError):
+class QueryError(AuditError, LookupError):
     """There is no such view, query or script; the message names those that there are."""
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from contract import schema
+from contract.errors import AuditError
 
 SHIPPED: Final = Path(__file__).parents[1] / "tables.toml"
 
@@ -71,7 +72,7 @@ Partition = Literal["HOUR", "DAY", "MONTH", "YEAR"]
 Kind = Literal["payments", "events", "other"]
 
 
-class WatchedError(ValueError):
+class WatchedError(AuditError, ValueError):
     """The description of the watched tables breaks rules; the message has one line for each, with its remedy."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from delivery.assumptions import Assumptions
+from support.cli.explained import Command
 from support.cli.output import json_option, print_json, wants_json
 
 if importlib.util.find_spec("pulumi") is None:
@@ -30,7 +31,7 @@ def _assumptions(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("-s", "--stack", required=True, help="Stack, such as prod: the Pulumi.<stack>.yaml of this checkout.")
 @click.option("--prices", type=click.Path(dir_okay=False, path_type=Path), help="YAML file with prices over ours.")
 @_assumptions
@@ -44,16 +45,11 @@ def cost(stack: str, prices: Path | None, as_json: bool, **assumed: float) -> No
       audit cost -s prod --tps 50 --retention-months 24
       audit cost -s prod --prices contract.yaml      prices of your own over the list
     """
-    from components.config import StackFileError
-    from components.settings import SettingsError
-    from delivery.cost import CostError, estimate
-    from delivery.prices import PriceError, Prices
+    from delivery.cost import estimate
+    from delivery.prices import Prices
     from graph.resources import graph_of
 
-    try:
-        found = estimate(graph_of(stack), Prices.load(prices), Assumptions(**assumed))
-    except (CostError, PriceError, SettingsError, StackFileError) as error:
-        raise click.ClickException(str(error)) from error
+    found = estimate(graph_of(stack), Prices.load(prices), Assumptions(**assumed))
     if wants_json(as_json):
         print_json(_plain(found))
     else:

@@ -17,6 +17,7 @@ from typing import Any, Final
 from components import naming
 from components.config import ROOT
 from contract import tables
+from contract.errors import AuditError
 from contract.watched import WatchedTables
 from delivery.assumptions import DAYS, GIB, HOURS, Assumptions
 from delivery.prices import Price, Prices
@@ -33,7 +34,7 @@ _DISK_GIB: Final = 30
 _ACTIVE_MONTHS: Final = 3
 
 
-class CostError(ValueError):
+class CostError(AuditError, ValueError):
     """The estimate cannot be made; the message says why, and the way out."""
 
 

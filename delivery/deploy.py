@@ -30,6 +30,7 @@ from delivery import changes, stacks
 from delivery.changes import Change, Run
 from delivery.program import exit_code
 from delivery.stacks import DeliveryError, Place
+from support.cli.explained import Group
 
 ROOT: Final = Path(__file__).parent.parent
 UNCHANGED, FAILED, CHANGED = 0, 1, 2
@@ -83,7 +84,7 @@ def job_of(stack: str, as_json: bool, backend: str, secrets_provider: str, folde
     return Job(place=place, stack=stack, as_json=as_json, console=Console(stderr=as_json))
 
 
-@click.group(help=__doc__)
+@click.group(cls=Group, help=__doc__)
 def main() -> None:
     pass
 
@@ -294,7 +295,7 @@ def _retained_text(retained: list[Change]) -> str:
 
 def run(args: list[str] | None = None) -> int:
     """The program: its exit code."""
-    return exit_code(main, "delivery.deploy", args, DeliveryError)
+    return exit_code(main, "delivery.deploy", args)
 
 
 if __name__ == "__main__":

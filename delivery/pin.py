@@ -20,18 +20,20 @@ from typing import Any, Final
 import click
 import yaml
 
+from contract.errors import AuditError
 from delivery.program import exit_code
+from support.cli.explained import Group
 
 ROOT: Final = Path(__file__).parent.parent
 KEY: Final = "payment-audit:image"
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-class PinError(RuntimeError):
+class PinError(AuditError):
     """An image cannot be pinned; the message says the way out."""
 
 
-@click.group(help=__doc__)
+@click.group(cls=Group, help=__doc__)
 def main() -> None:
     pass
 
@@ -114,7 +116,7 @@ def _write(file: Path, image: str) -> None:
 
 def run(args: list[str] | None = None) -> int:
     """The program: its exit code, 0 or 1."""
-    return exit_code(main, "delivery.pin", args, PinError)
+    return exit_code(main, "delivery.pin", args)
 
 
 if __name__ == "__main__":

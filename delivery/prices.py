@@ -9,11 +9,13 @@ from typing import Any, Final, Self
 
 import yaml
 
+from contract.errors import AuditError
+
 LIST: Final = Path(__file__).with_name("prices.yaml")
 _KEYS: Final = {"unit", "page", "seen", "seen_at", "free", "places", "everywhere"}
 
 
-class PriceError(LookupError):
+class PriceError(AuditError, LookupError):
     """A price is not known, or the price file is not one; the message says the way out."""
 
 

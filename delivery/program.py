@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import click
 
 
-def exit_code(command: click.Command, name: str, args: Sequence[str] | None, *expected: type[Exception]) -> int:
-    """What the command returns, else 0; 1 for `expected` errors, told without a trace.
+def exit_code(command: click.Command, name: str, args: Sequence[str] | None) -> int:
+    """What the command returns, else 0; 1 for errors.
 
     A usage error is 1 as well, and not click's 2: there 2 says that something changed.
     """
@@ -20,6 +20,4 @@ def exit_code(command: click.Command, name: str, args: Sequence[str] | None, *ex
         error.show()
     except click.Abort:
         click.echo("Aborted.", err=True)
-    except expected as error:
-        click.echo(str(error), err=True)
     return 1

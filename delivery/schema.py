@@ -20,19 +20,21 @@ from typing import Any, Final
 import click
 
 from components import naming
-from components.config import ROOT, StackFileError, stack_config
+from components.config import ROOT, stack_config
+from contract.errors import AuditError
 from contract.watched import WatchedTables
 from delivery.program import exit_code
+from support.cli.explained import Command
 
 POM: Final = Path(__file__).parent / "liquibase" / "pom.xml"
 _NO_CONTEXT: Final = "none"
 
 
-class SchemaError(RuntimeError):
+class LiquibaseError(AuditError):
     """Liquibase did not run, or failed; the message says the way out."""
 
 
-@click.command(help=__doc__)
+@click.command(cls=Command, help=__doc__)
 @click.option("-s", "--stack", required=True, help="dev, staging or prod.")
 @click.option("--dry-run", is_flag=True, help="Print the SQL, change nothing.")
 def main(stack: str, dry_run: bool) -> None:
@@ -44,7 +46,7 @@ def main(stack: str, dry_run: bool) -> None:
     goal = "updateSQL" if dry_run else "update"
     done = subprocess.run(liquibase(goal, changelog, database_of(config), config["schemaContexts"]), check=False)
     if done.returncode:
-        raise SchemaError(
+        raise LiquibaseError(
             f"Liquibase's {goal} failed for {stack}. Changesets before the one that it names have run and stay; mend "
             "that one if it never ran anywhere, else append another, and run this again."
         )
@@ -57,10 +59,10 @@ def database_of(config: dict[str, Any]) -> str:
 
 
 def liquibase(goal: str, changelog: Path, url: str, contexts: Sequence[str]) -> list[str]:
-    """The command that runs Liquibase. Without contexts, only changesets without one run. Raises SchemaError."""
+    """The command that runs Liquibase. Without contexts, only changesets without one run. Raises LiquibaseError."""
     maven = shutil.which("mvn")
     if not maven:
-        raise SchemaError("Maven and a JDK run Liquibase: install both (apt-get install maven), and run this again.")
+        raise LiquibaseError("Maven and a JDK run Liquibase: install both (apt-get install maven), and run this again.")
     return [
         maven,
         "--batch-mode",
@@ -76,7 +78,7 @@ def liquibase(goal: str, changelog: Path, url: str, contexts: Sequence[str]) -> 
 
 def run(args: list[str] | None = None) -> int:
     """The program: its exit code, 0 or 1."""
-    return exit_code(main, "delivery.schema", args, SchemaError, StackFileError)
+    return exit_code(main, "delivery.schema", args)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ import click
 
 from contract import queries
 from delivery.program import exit_code
+from support.cli.explained import Command
 from support.cli.output import print_json, print_table
-from support.connection import Connection, ConnectionFileError, load
+from support.connection import Connection, load
 from support.warehouse import Warehouse, WarehouseError
 
 _PAUSE: Final = 5.0
@@ -39,7 +40,7 @@ class Check:
     found: str
 
 
-@click.command(help=__doc__)
+@click.command(cls=Command, help=__doc__)
 @click.option("--connection", type=click.Path(dir_okay=False, path_type=Path), help="File with the stack's outputs.")
 @click.option("--region", default="us-central1", show_default=True, help="Region of the job.")
 @click.option("--max-lag", type=click.FloatRange(0), default=60, show_default=True, help="Most seconds behind now.")
@@ -121,7 +122,7 @@ def _accepted(name: str, warehouse: Warehouse, sql: str) -> Check:
 def run(args: list[str] | None = None) -> int:
     """The program: its exit code, 0 or 1."""
     try:
-        return exit_code(main, "delivery.smoke", args, ConnectionFileError)
+        return exit_code(main, "delivery.smoke", args)
     except Exception as error:  # A missing permission or a dead network is an answer too, not a trace.
         click.echo(f"{type(error).__name__}: {error}", err=True)
     return 1

@@ -18,14 +18,15 @@ from pulumi import automation
 from pulumi.automation import errors
 from pulumi.runtime.config import set_config
 
-from components.settings import WITHOUT_JOB, SettingsError
+from components.settings import WITHOUT_JOB
+from contract.errors import AuditError
 from graph.google import import_id
 
 PROJECT: Final = "payment-audit"
 GUARDRAILS: Final = "guardrails"
 
 
-class DeliveryError(RuntimeError):
+class DeliveryError(AuditError):
     """A command cannot go on; the message says the rule and the way out."""
 
 
@@ -87,7 +88,7 @@ def program(folder: Path, *, without_job: bool = False) -> Callable[[], Any]:
             set_config(WITHOUT_JOB, "true")
         try:
             runpy.run_path(str(folder / "__main__.py"), run_name="__main__")
-        except SettingsError as error:
+        except AuditError as error:
             raise pulumi.RunError(str(error)) from error
 
     return run

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from components import naming
 from components.config import ROOT
+from contract.errors import AuditError
 from graph.resources import Graph, Node, graph_of
 
 DOCUMENT: Final = ROOT / "docs" / "iam.md"
@@ -28,7 +29,7 @@ class Grant(NamedTuple):
     role: str
 
 
-class UnnamedResource(LookupError):
+class UnnamedResource(AuditError, LookupError):
     """A kind of grant that nobody has said how to name; the message says where to."""
 
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import click
 
-from support.cli.output import current_connection, explains_errors, json_option, print_json, print_table, wants_json
+from support.cli.explained import Command
+from support.cli.output import current_connection, json_option, print_json, print_table, wants_json
 from support.connection import Connection
 
 # A little after the minute: the window that is looked at ended 60 to 90 seconds ago.
@@ -19,14 +20,13 @@ _OFFSET_SECONDS: Final = 5
 _SHOWN_FOR: Final = 2.0
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--once", is_flag=True, help="One run.  [default]")
 @click.option("--every", type=click.FloatRange(1), metavar="SECONDS", help="A run every so many seconds, until Ctrl-C.")
 @click.option("--write", is_flag=True, help="Write the series to Cloud Monitoring.")
 @click.option("--listen", type=click.IntRange(1, 65535), metavar="PORT", help="Show them to a Prometheus here.")
 @json_option
 @click.pass_context
-@explains_errors
 def probe(ctx: click.Context, once: bool, every: float | None, write: bool, listen: int | None, as_json: bool) -> None:
     """Compare what Spanner committed with what BigQuery holds, and measure how late it is.
 
@@ -85,10 +85,8 @@ def _explained(work: Any) -> None:
 
     try:
         work()
-    except ProbeError as error:
-        raise click.ClickException(str(error)) from error
     except (GoogleAPICallError, RetryError) as error:
-        raise click.ClickException(
+        raise ProbeError(
             f"Spanner or Cloud Monitoring does not answer ({type(error).__name__}). In the cloud, look at the roles of "
             "the probe's account; here, at `audit local status`."
         ) from error

@@ -27,6 +27,7 @@ from probe.state import (
     ProbeState,
     ProbeStates,
     Span,
+    StateStore,
     Totals,
     look_again,
     open_window,
@@ -245,7 +246,7 @@ class Probe:
         return self._database(self._connection.spanner_instance, self._connection.spanner_database)
 
     @cached_property
-    def _store(self) -> ProbeStates:
+    def _store(self) -> StateStore:
         stack = self._connection
         database = self._database(stack.metadata_instance or stack.spanner_instance, stack.metadata_database)
         return ProbeStates(database, stack.job_name)

@@ -12,16 +12,17 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from contract import timestamps
+from contract.errors import AuditError
 from contract.metrics import LATENCY_BUCKETS
 from probe.committed import Commit
 
 
-class ProbeError(RuntimeError):
+class ProbeError(AuditError):
     """The probe cannot measure; the message says why and the way out."""
 
 
@@ -162,8 +163,20 @@ class WaitingTotal(NamedTuple):
     oldest_unaudited: datetime | None
 
 
+class StateStore(Protocol):
+    """Where one job's probe keeps its state: `ProbeStates`, or the tests' twin in memory.
+
+    One test holds both to the same behaviour.
+    """
+
+    def load(self) -> ProbeState | None: ...
+    def save(self, state: ProbeState, windows: Iterable[WaitingWindow], checked_at: datetime) -> None: ...
+    def waiting(self, most: int) -> list[WaitingWindow]: ...
+    def total(self) -> WaitingTotal: ...
+
+
 class ProbeStates:
-    """The state of one job's probe in the metadata database."""
+    """A StateStore in the metadata database."""
 
     def __init__(self, database: Any, job: str) -> None:
         self._database = database
@@ -196,10 +209,7 @@ class ProbeStates:
         def work(transaction: Any) -> None:
             stored = list(transaction.read("probes", ["Runs"], KeySet(keys=[[self._job]])))
             if (stored[0][0] if stored else 0) != state.runs:
-                raise ProbeError(
-                    f"another probe of {self._job} ran at the same time, and this run is left out: nothing is counted "
-                    "twice. Run one probe a job."
-                )
+                raise two_at_once(self._job)
             transaction.insert_or_update(
                 "probes",
                 ["JobName", "Runs", "StartedAt", "WindowEnd", "State", "UpdatedAt"],
@@ -250,6 +260,14 @@ class ProbeStates:
         with self._database.snapshot() as snapshot:
             found = snapshot.execute_sql(sql, params={"job": self._job}, param_types={"job": param_types.STRING})
             return list(found)
+
+
+def two_at_once(job: str) -> ProbeError:
+    """What the probe is told that ends second."""
+    return ProbeError(
+        f"another probe of {job} ran at the same time, and this run is left out: nothing is counted twice. "
+        "Run one probe a job."
+    )
 
 
 def _plain(moment: datetime) -> datetime:

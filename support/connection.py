@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from contract.errors import AuditError
 from contract.watched import WatchedError, WatchedTables
 
 DEFAULT_FILE = Path(".audit") / "connection.json"
@@ -23,8 +24,10 @@ _WAY_OUT = (
 )
 
 
-class ConnectionFileError(ValueError):
+class ConnectionFileError(AuditError, ValueError):
     """The connection file is missing or says too little; the message gives the rule and the way out."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True, kw_only=True)

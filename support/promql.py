@@ -11,6 +11,7 @@ from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
+from contract.errors import AuditError
 from support.connection import Connection
 
 _GOOGLE: Final = "https://monitoring.googleapis.com/v1/projects/{project}/location/global/prometheus"
@@ -18,7 +19,7 @@ _SCOPE: Final = "https://www.googleapis.com/auth/monitoring.read"
 _SECONDS: Final = 30
 
 
-class MonitoringError(RuntimeError):
+class MonitoringError(AuditError):
     """There is nobody to ask, or no answer; the message says the way out."""
 
 

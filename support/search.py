@@ -13,14 +13,18 @@ from decimal import Decimal
 from typing import Final
 
 from contract import queries, tables
+from contract.errors import AuditError
 from contract.watched import Meaning, WatchedTable
-from support.warehouse import Parameter, Row, Warehouse
+from support.bigquery_rest import Parameter, Row
+from support.warehouse import Warehouse
 
 MAX_LIMIT = 10_000
 
 
-class SearchError(ValueError):
+class SearchError(AuditError, ValueError):
     """The search asks for what cannot be; the message gives the rule and the way out."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +87,10 @@ class Found:
 
 def search(warehouse: Warehouse, wanted: Search) -> Found:
     """Runs the search over the views. Raises WarehouseError."""
-    # Asked for first: what is found is then at least as complete as it says.
-    complete_until = warehouse.complete_until()
     payments_of = warehouse.connection.watched.payments
-    rows = warehouse.rows(_sql(warehouse, wanted), **dict(_parameters(payments_of, wanted)))
+    complete_until, rows = warehouse.complete_rows(
+        _sql(warehouse, wanted), "changed_at DESC, puid", **dict(_parameters(payments_of, wanted))
+    )
     payments = tuple(_payment(row) for row in rows[: wanted.limit])
     return Found(payments=payments, more=len(rows) > wanted.limit, complete_until=complete_until)
 

@@ -9,10 +9,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from contract import tables
+from contract import queries, tables
 from contract.watched import Meaning, WatchedTable
+from support.bigquery_rest import Row
 from support.search import payment_id
-from support.warehouse import Row, Warehouse
+from support.warehouse import Warehouse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +78,11 @@ class Timeline:
 
 def timeline(warehouse: Warehouse, puid: str) -> Timeline:
     """Reads everything about a payment; without events when there is no such payment. Raises WarehouseError."""
-    # Asked for first: what is found is then at least as complete as it says.
-    complete_until = warehouse.complete_until()
     payments = warehouse.connection.watched.payments
     wanted = payment_id(payments, puid)
-    events = tuple(_event(row, payments) for row in warehouse.prebuilt("timeline_of_payment", puid=wanted))
+    sql = queries.query("timeline_of_payment", warehouse.connection.project, warehouse.connection.watched)
+    complete_until, rows = warehouse.complete_rows(sql, "change_id, source_table", puid=wanted)
+    events = tuple(_event(row, payments) for row in rows)
     found = warehouse.prebuilt("transitions_of_payment", puid=wanted) if events else []
     return Timeline(
         puid=puid,

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TypeVar
 
 from contract import queries, tables
+from contract.errors import AuditError
+from support.bigquery_rest import Answer, Parameter, QueryApi, QueryRefusedError, Row
 from support.connection import Connection
 
-Parameter = str | int | datetime | Sequence[str]
-Row = dict[str, Any]
+T = TypeVar("T")
 
 # People wait for the answer: give up on an emulator soon, on Google after the time a big query may take.
 _EMULATOR_SECONDS = 20.0
 _GOOGLE_SECONDS = 120.0
 
 
-class WarehouseError(RuntimeError):
+class WarehouseError(AuditError):
     """BigQuery gives no answer; the message says why, as far as it is known, and the way out."""
 
 
-class Answer(NamedTuple):
-    """The rows of a query, by column name, and how many bytes it read."""
-
-    rows: list[Row]
-    bytes_read: int
-
-
 class Warehouse:
-    """Runs queries for a Connection. Its client is made with the first query.
+    """Runs queries for a Connection. It connects with the first of them.
 
     `seconds` is how long a query may take; by default, what a person waits.
     """
@@ -37,14 +31,7 @@ class Warehouse:
     def __init__(self, connection: Connection, *, seconds: float | None = None) -> None:
         self.connection = connection
         self._seconds = seconds or (_EMULATOR_SECONDS if connection.big_query_endpoint else _GOOGLE_SECONDS)
-        self._client: Any = None
-
-    @property
-    def client(self) -> Any:
-        """The BigQuery client."""
-        if self._client is None:
-            self._client = _client(self.connection)
-        return self._client
+        self._api: QueryApi | None = None
 
     def view(self, name: str) -> str:
         """A view's name as SQL takes it."""
@@ -60,16 +47,22 @@ class Warehouse:
         found: datetime | None = row["complete_until"]
         return found
 
+    def complete_rows(self, sql: str, order: str, **parameters: Parameter) -> tuple[datetime | None, list[Row]]:
+        """`complete_until`, and the rows of a query in `order`, from one snapshot: they are as complete as it says."""
+        # On Google Cloud a query more is a second more. Both sides have a key: BigQuery wants an equality of two.
+        complete = f"SELECT 1 AS _here, complete_until AS _complete_until FROM {self.view(queries.COMPLETE_UNTIL)}"
+        found = f"SELECT 1 AS _found, * FROM (\n{sql}\n)"
+        rows = self.rows(
+            f"SELECT * FROM ({complete}) LEFT JOIN ({found}) ON _found = _here ORDER BY {order}", **parameters
+        )
+        complete_until: datetime | None = rows[0]["_complete_until"]
+        for row in rows:
+            del row["_here"], row["_complete_until"]
+        return complete_until, [row for row in rows if row.pop("_found")]
+
     def dry_run(self, sql: str) -> int:
         """The bytes that a query would read: BigQuery checks it, and runs nothing. Raises WarehouseError."""
-        from google.cloud import bigquery
-
-        config = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False)
-        try:
-            asked = self.client.query(sql, job_config=config, retry=None, job_retry=None, timeout=self._seconds)
-        except Exception as error:
-            raise _explained(error, self.connection) from error
-        return int(asked.total_bytes_processed or 0)
+        return self._ask(lambda api: api.dry_run(sql))
 
     def rows(self, sql: str, **parameters: Parameter) -> list[Row]:
         """The rows of a query, by column name. Raises WarehouseError."""
@@ -77,73 +70,41 @@ class Warehouse:
 
     def answer(self, sql: str, parameters: Mapping[str, Parameter], *, most_bytes: int | None = None) -> Answer:
         """As `rows`, with the cost. BigQuery refuses to read more than `most_bytes`. Raises WarehouseError."""
-        from google.api_core import exceptions
-        from google.api_core.retry import Retry, if_exception_type
-        from google.cloud import bigquery
+        return self._ask(lambda api: api.answer(sql, parameters, most_bytes))
 
-        transient = if_exception_type(exceptions.ServiceUnavailable, exceptions.TooManyRequests, exceptions.BadGateway)
-        retry = Retry(predicate=transient, initial=0.2, timeout=self._seconds)
-        config = bigquery.QueryJobConfig(query_parameters=[_parameter(k, v) for k, v in parameters.items()])
-        if most_bytes:
-            config.maximum_bytes_billed = most_bytes
+    def _ask(self, question: Callable[[QueryApi], T]) -> T:
         try:
-            job = self.client.query(sql, job_config=config, retry=retry, job_retry=None, timeout=self._seconds)
-            rows = [dict(row) for row in job.result(retry=retry, job_retry=None, timeout=self._seconds)]
-            return Answer(rows, job.total_bytes_processed or 0)
+            if self._api is None:
+                known = self.connection
+                self._api = QueryApi(known.big_query_endpoint, known.project, known.location, self._seconds)
+            return question(self._api)
         except Exception as error:
             raise _explained(error, self.connection) from error
 
 
-def _client(connection: Connection) -> Any:
-    from google.cloud import bigquery
-
-    if not connection.big_query_endpoint:
-        return bigquery.Client(project=connection.project, location=connection.location or None)
-    from google.auth.credentials import AnonymousCredentials
-
-    return bigquery.Client(
-        project=connection.project,
-        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
-        client_options={"api_endpoint": connection.big_query_endpoint},
-    )
-
-
-def _parameter(name: str, value: Parameter) -> Any:
-    from google.cloud.bigquery import ArrayQueryParameter, ScalarQueryParameter
-
-    if isinstance(value, str):
-        return ScalarQueryParameter(name, "STRING", value)
-    if isinstance(value, int):
-        return ScalarQueryParameter(name, "INT64", value)
-    if isinstance(value, datetime):
-        return ScalarQueryParameter(name, "TIMESTAMP", value)
-    return ArrayQueryParameter(name, "STRING", list(value))
-
-
 def _explained(error: Exception, connection: Connection) -> Exception:
-    from google.api_core import exceptions
-    from google.auth.exceptions import DefaultCredentialsError, RefreshError
+    from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
     from requests.exceptions import RequestException
 
     where = connection.big_query_endpoint or "Google Cloud"
-    if isinstance(error, exceptions.NotFound):
+    status, reason = (error.status, error.reason) if isinstance(error, QueryRefusedError) else (0, "")
+    if status == 404:
         return WarehouseError(
             f"project {connection.project} on {where} lacks a view or dataset of the audit service. "
             "Create them with `pulumi up` (`make run` on one machine), or pass the --connection of another stack."
         )
-    if isinstance(error, exceptions.Forbidden):
+    if reason == "accessDenied":
         return WarehouseError(
             f"reading the views of project {connection.project} is not allowed: it takes roles/bigquery.jobUser on the "
             f"project and roles/bigquery.dataViewer on the dataset {tables.VIEWS_DATASET}. Ask for the support group."
         )
-    if isinstance(error, (DefaultCredentialsError, RefreshError)):
+    if status == 401 or isinstance(error, (DefaultCredentialsError, RefreshError)):
         return WarehouseError("no valid Google credentials: run `gcloud auth application-default login`.")
-    if isinstance(error, (RequestException, exceptions.RetryError, exceptions.ServerError, TimeoutError)):
+    if status >= 500 or status == 429 or isinstance(error, (RequestException, TransportError, TimeoutError)):
         return WarehouseError(
             f"BigQuery on {where} does not answer. Look at `audit local status`, start the stack with `make run`, "
             "or pass the --connection of another stack."
         )
-    if isinstance(error, exceptions.GoogleAPICallError):
-        # Its message can quote the query's values.
-        return WarehouseError(f"BigQuery on {where} refused the query ({type(error).__name__}).")
+    if status:
+        return WarehouseError(f"BigQuery on {where} refused the query ({reason}).")
     return error

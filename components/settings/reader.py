@@ -4,8 +4,10 @@ import json
 import re
 from collections.abc import Callable
 
+from contract.errors import AuditError
 
-class SettingsError(ValueError):
+
+class SettingsError(AuditError, ValueError):
     """The stack's config breaks rules; the message has one line for each."""
 
 

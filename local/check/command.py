@@ -18,14 +18,16 @@ import click
 
 from contract import payments, queries, tables, timestamps
 from contract.changes import Column
+from contract.errors import AuditError
 from contract.watched import WatchedTable, WatchedTables
 from local.check import compare
 from local.check.compare import Arrivals, Finding, Latency, Row, SourceTable
 from local.machine.state import DEFAULT, State
 from local.traffic.ledger import Entry, read_ledger
 from support import connection as connections
+from support.cli.explained import Command
 from support.connection import Connection
-from support.warehouse import Warehouse, WarehouseError
+from support.warehouse import Warehouse
 
 _POLL_SECONDS: Final = 1.0
 # Whole tables are read, on a machine that may be busy with the traffic.
@@ -37,7 +39,7 @@ _EMULATOR_NOTES: Final = (
 )
 
 
-class CheckError(RuntimeError):
+class CheckError(AuditError):
     """There is nothing to check, or no way to; the message says the way out."""
 
 
@@ -251,7 +253,7 @@ def _latency_note(wait: Latency | None) -> list[str]:
     ]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--wait", type=float, default=0, metavar="SECONDS", help="Give changes so long to arrive.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
 @click.option(
@@ -292,10 +294,8 @@ def _explained(work: Callable[[], CheckReport]) -> CheckReport:
 
     try:
         return work()
-    except (CheckError, WarehouseError, connections.ConnectionFileError) as error:
-        raise click.ClickException(str(error)) from error
     except (GoogleAPICallError, RetryError) as error:
-        raise click.ClickException(
+        raise CheckError(
             f"Spanner does not answer ({type(error).__name__}). Look at `audit local status`, or start the stack "
             "with `make run`."
         ) from error

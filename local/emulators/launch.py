@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from contract.errors import AuditError
 from local.machine import installed
 from local.machine.processes import Process
 
@@ -19,7 +20,7 @@ _HOST: Final = "127.0.0.1"
 _READY_SECONDS: Final = 90
 
 
-class EmulatorError(RuntimeError):
+class EmulatorError(AuditError):
     """An emulator cannot be started; the message says the rule and the way out."""
 
 

@@ -13,9 +13,10 @@ import click
 from local.gameday import faults
 from local.gameday.faults import Fault
 from local.machine.state import DEFAULT, State
+from support.cli.explained import Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("names", metavar="[FAULT]...", nargs=-1, type=click.Choice(faults.names()))
 @click.option(
     "--normal",
@@ -53,8 +54,8 @@ def gameday(names: tuple[str, ...], normal: float | None, as_json: bool, folder:
     chosen = [faults.named(name) for name in names]
     if waiting := [fault for fault in chosen if fault.waits_for]:
         raise click.UsageError("; ".join(f"{fault.name} waits for {fault.waits_for}" for fault in waiting) + ".")
-    from local.gameday.day import Day, GameDayError, stack
-    from support.connection import ConnectionFileError
+    from local.gameday.day import on_stack, stack
+    from local.gameday.runner import StackRunner
 
     state = State(folder.resolve())
 
@@ -63,12 +64,9 @@ def gameday(names: tuple[str, ...], normal: float | None, as_json: bool, folder:
 
     # Asked to end, it takes its stack down as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        with stack(state, say, _options(chosen)):
-            day = Day(state, say)
-            results = [day.normal(normal)] if normal else [Day(state, say).run(fault) for fault in chosen]
-    except (GameDayError, ConnectionFileError) as error:
-        raise click.ClickException(str(error)) from error
+    with stack(state, say, _options(chosen), StackRunner(state)):
+        days = [on_stack(state, say).normal(normal)] if normal else []
+        results = days + [on_stack(state, say).run(fault) for fault in chosen]
     if as_json:
         click.echo(json.dumps([asdict(result) for result in results], indent=2))
         return

@@ -8,32 +8,23 @@ other, all of them are resolved after the mitigation, and `audit local check` fi
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Final
-
-import orjson
-import psutil
+from typing import Final, Protocol
 
 from contract.changes import DeadLetter
-from local.emulators.launch import spanner_client
+from contract.errors import AuditError
 from local.gameday.faults import LETTER, Command, Commits, Fault
+from local.gameday.runner import Runner, StackRunner
 from local.machine.state import State
-from local.monitoring.launch import firing, watched_since
-from local.traffic.commits import Committer
-from local.traffic.ledger import Entry
-from local.traffic.simulator import PAYMENT_TABLE, Mutation, Operation
-from pipeline.sink.dead_letters import DeadLetterQueue
-from support import connection as connections
+from local.monitoring import launch
+from local.monitoring.launch import Firing
+from local.traffic.simulator import PAYMENT_TABLE, Mutation
 
-AUDIT: Final = Path(sys.executable).with_name("audit")
 # As in an hour of normal traffic: what the emulator costs grows with its stream.
 TPS: Final = 4
 _LOOK_SECONDS: Final = 3.0
@@ -41,7 +32,6 @@ _LOOK_SECONDS: Final = 3.0
 _TELL_SECONDS: Final = 300
 _QUIET_MINUTES: Final = 15
 _ARRIVE_SECONDS: Final = 120
-_DDL_SECONDS: Final = 120
 _BURST_TPS: Final = 20
 _BURST_SECONDS: Final = 30
 # A slow process: what waits for it waits longer than the promise, and gets an answer in the end.
@@ -49,7 +39,44 @@ _FROZEN_SECONDS: Final = 20
 _THAWED_SECONDS: Final = 8
 
 
-class GameDayError(RuntimeError):
+class Alerts(Protocol):
+    """The alerts of one stack."""
+
+    def firing(self) -> list[Firing]:
+        """Those that fire now."""
+
+    def watched_since(self, moment: datetime) -> bool:
+        """Whether every rule was evaluated after `moment`."""
+
+
+class StackAlerts:
+    """As the Prometheus of a state folder tells them."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def firing(self) -> list[Firing]:
+        return launch.firing(self._state)
+
+    def watched_since(self, moment: datetime) -> bool:
+        return launch.watched_since(self._state, moment)
+
+
+class Clock:
+    """Time as it passes."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def wait(self, event: threading.Event, seconds: float) -> None:
+        """Sleeps until the event at most."""
+        event.wait(seconds)
+
+
+class GameDayError(AuditError):
     """The game day did not go as it must; the message says what was expected and what happened."""
 
 
@@ -64,12 +91,14 @@ class Result:
     check: str = ""
 
 
-class Day:
+class GameDay:
     """One game day on a stack that runs."""
 
-    def __init__(self, state: State, say: Callable[[str], None]) -> None:
-        self.state = state
+    def __init__(
+        self, say: Callable[[str], None], *, runner: Runner, alerts: Alerts, clock: Clock | None = None
+    ) -> None:
         self._say = say
+        self._runner, self._alerts, self._clock = runner, alerts, clock or Clock()
         self._made: list[Mutation] = []
         self._letter = ""
 
@@ -78,14 +107,14 @@ class Day:
         result = Result(fault=fault.name, leads=fault.leads)
         self._say(f"\n{fault.name}: {fault.title}")
         self._await(self._quiet(), _QUIET_MINUTES, "no alert to fire before the fault")
-        began = time.monotonic()
+        began = self._clock.monotonic()
         try:
             self._do(fault.inject)
             self._change_schema(fault.schema)
             if fault.commits:
                 self._commit(fault.commits())
             if fault.letter:
-                self._set_aside(fault.letter())
+                self._park(fault.letter())
             with self._slowed(fault.slow):
                 self._await_alerts(fault, result, began)
         except BaseException:
@@ -95,10 +124,10 @@ class Day:
                 self._mend(fault)
             raise
         self._say(f"open {fault.runbook}")
-        mitigated = time.monotonic()
+        mitigated = self._clock.monotonic()
         self._mend(fault)
         self._await(lambda: self._over(fault, result, began), fault.resolves, "every alert to resolve")
-        result.resolved = round(time.monotonic() - mitigated)
+        result.resolved = round(self._clock.monotonic() - mitigated)
         self._say(f"  {result.resolved:>5} s after the mitigation: all resolved")
         result.check = self._check()
         return result
@@ -108,7 +137,7 @@ class Day:
         result = Result(fault="normal", leads="")
         self._say(f"\n{minutes:g} minutes of normal traffic")
         self._await(self._quiet(), _QUIET_MINUTES, "no alert to fire before it")
-        began = time.monotonic()
+        began = self._clock.monotonic()
         column = f"ALTER TABLE {PAYMENT_TABLE} ADD COLUMN NormalDay STRING(20)"
         # When, as a share of the time, and what.
         ahead: list[tuple[float, Callable[[], object]]] = [
@@ -119,16 +148,16 @@ class Day:
             (0.65, self._kill_pipeline),
             (0.80, self._burst),
         ]
-        while (passed := time.monotonic() - began) < 60 * minutes:
+        while (passed := self._clock.monotonic() - began) < 60 * minutes:
             if ahead and passed >= 60 * minutes * ahead[0][0]:
                 ahead.pop(0)[1]()
-            for alert in firing(self.state):
+            for alert in self._alerts.firing():
                 if alert.name not in result.fired:
                     result.fired[alert.name] = round(passed)
                     self._say(f"  {passed:>5.0f} s  {alert.severity:<6} {alert.name}: {alert.title}")
                 if alert.severity == "page":
                     raise GameDayError(f"{alert.name} paged, and nothing was wrong.")
-            time.sleep(_LOOK_SECONDS)
+            self._clock.sleep(_LOOK_SECONDS)
         result.check = self._check()
         return result
 
@@ -142,23 +171,16 @@ class Day:
 
     def _burst(self) -> None:
         self._say(f"  a burst: {_BURST_TPS} a second more, for {_BURST_SECONDS} s")
-        subprocess.Popen(
-            [
-                AUDIT, "local", "traffic", f"--tps={_BURST_TPS}", f"--duration={_BURST_SECONDS}", "--tidy",
-                f"--state={self.state.root}", f"--seed={time.time_ns() % 2**31}",
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        self._runner.burst(_BURST_TPS, _BURST_SECONDS)
 
     def _kill_pipeline(self) -> None:
         self._say("  the pipeline is killed: its stack starts it again")
-        psutil.Process(int(self.state.read()["processes"]["pipeline"]["pid"])).kill()
+        self._runner.kill("pipeline")
 
     def _quiet(self) -> Callable[[], bool]:
         """Whether every rule was looked at from now on, and none fires."""
         now = datetime.now(UTC)
-        return lambda: watched_since(self.state, now) and not firing(self.state)
+        return lambda: self._alerts.watched_since(now) and not self._alerts.firing()
 
     def _await_alerts(self, fault: Fault, result: Result, began: float) -> None:
         def told() -> bool:
@@ -175,8 +197,8 @@ class Day:
 
     def _note(self, fault: Fault, result: Result, began: float) -> None:
         """Notes what fires for the first time. Raises GameDayError for an alert that has no business here."""
-        seconds = round(time.monotonic() - began)
-        for alert in firing(self.state):
+        seconds = round(self._clock.monotonic() - began)
+        for alert in self._alerts.firing():
             if alert.name in result.fired:
                 continue
             self._say(f"  {seconds:>5} s  {alert.severity:<6} {alert.name}: {alert.title}  → {alert.runbook}")
@@ -186,27 +208,27 @@ class Day:
 
     def _over(self, fault: Fault, result: Result, began: float) -> bool:
         self._note(fault, result, began)
-        return not firing(self.state)
+        return not self._alerts.firing()
 
     def _await(self, done: Callable[[], bool], minutes: float, what: str | Callable[[], str]) -> None:
-        began = told = time.monotonic()
+        began = told = self._clock.monotonic()
         while not done():
-            now = time.monotonic()
+            now = self._clock.monotonic()
             left = began + 60 * minutes - now
             if left < 0 or now > told + _TELL_SECONDS:
                 awaited = what if isinstance(what, str) else what()
-                there = ", ".join(alert.name for alert in firing(self.state)) or "none"
+                there = ", ".join(alert.name for alert in self._alerts.firing()) or "none"
                 if left < 0:
                     raise GameDayError(f"waited {minutes} minutes for {awaited}. Firing now: {there}.")
                 told = now
                 self._say(f"  waiting for {awaited}, at most {left:.0f} s more. Firing now: {there}.")
-            time.sleep(_LOOK_SECONDS)
+            self._clock.sleep(_LOOK_SECONDS)
 
     def _do(self, commands: Iterable[Command]) -> None:
         for printed in commands:
             command = [self._letter if word == LETTER else word for word in printed]
             self._say(f"$ ./audit {' '.join(command)}")
-            done = self._audit(*command)
+            done = self._runner.audit(*command)
             self._say(f"  {(done.stdout or done.stderr).strip()}")
             if done.returncode:
                 raise GameDayError(f"`audit {' '.join(command)}` ended with exit code {done.returncode}.")
@@ -221,11 +243,11 @@ class Day:
 
         def stutter() -> None:
             while not over.is_set():
-                self._audit("local", "freeze", process)
-                over.wait(_FROZEN_SECONDS)
-                self._audit("local", "thaw", process)
-                over.wait(_THAWED_SECONDS)
-            self._audit("local", "freeze", process)
+                self._runner.audit("local", "freeze", process)
+                self._clock.wait(over, _FROZEN_SECONDS)
+                self._runner.audit("local", "thaw", process)
+                self._clock.wait(over, _THAWED_SECONDS)
+            self._runner.audit("local", "freeze", process)
 
         self._say(f"  {process} stands still for {_FROZEN_SECONDS} of every {_FROZEN_SECONDS + _THAWED_SECONDS} s")
         thread = threading.Thread(target=stutter, daemon=True)
@@ -237,52 +259,23 @@ class Day:
             thread.join()
 
     def _change_schema(self, statements: Sequence[str]) -> None:
-        """Runs DDL on the source, as a service's release does."""
-        if not statements:
-            return
-        stack = connections.load(self.state.connection)
-        client = spanner_client(stack.spanner_endpoint, stack.project)
-        database = client.instance(stack.spanner_instance).database(stack.spanner_database)
-        for statement in statements:
-            self._say(f"  {statement}")
-        database.update_ddl(list(statements)).result(_DDL_SECONDS)
+        if statements:
+            for statement in statements:
+                self._say(f"  {statement}")
+            self._runner.change_schema(statements)
 
-    def _set_aside(self, letter: DeadLetter) -> None:
-        DeadLetterQueue(connections.load(self.state.connection).dead_letter_directory).set_aside([letter])
+    def _park(self, letter: DeadLetter) -> None:
+        self._runner.park(letter)
         self._letter = letter.id
         self._say(f"  dead letter {letter.id}")
 
-    def _audit(self, *command: str) -> subprocess.CompletedProcess[str]:
-        at = [f"--state={self.state.root}"] if command[0] == "local" else []
-        return subprocess.run(
-            [AUDIT, f"--connection={self.state.connection}", *command, *at],
-            check=False,
-            capture_output=True,
-            text=True,
-            # What a person answers who is asked whether they are sure.
-            input="y\n",
-        )
-
     def _commit(self, commits: Commits) -> None:
-        """Commits to Spanner what a fault needs, and writes it into the ledger, as traffic does."""
-        stack = connections.load(self.state.connection)
-        database = f"projects/{stack.project}/instances/{stack.spanner_instance}/databases/{stack.spanner_database}"
-        committer = Committer(stack.spanner_endpoint, database, lambda: False)
-        made = 0
-        try:
-            for number, mutations in enumerate(commits):
-                at = committer.commit(Operation(number=number, mutations=tuple(mutations)), attempting=lambda _: None)
-                # One write of whole lines: the traffic appends to the same file.
-                with self.state.ledger.open("ab") as ledger:
-                    ledger.write(b"".join(_line(mutation, number, at) for mutation in mutations))
-                self._made += mutations
-                made += len(mutations)
-        finally:
-            committer.close()
-        self._say(f"  {made} change{'s' * (made != 1)} committed to Spanner")
+        made = self._runner.commit(commits)
+        self._made += made
+        self._say(f"  {len(made)} change{'s' * (len(made) != 1)} committed to Spanner")
 
     def _check(self) -> str:
-        done = self._audit("local", "check", f"--wait={_ARRIVE_SECONDS}", "--json")
+        done = self._runner.audit("local", "check", f"--wait={_ARRIVE_SECONDS}", "--json")
         self._say(f"$ ./audit local check --wait {_ARRIVE_SECONDS}")
         if done.returncode not in (0, 1) or not done.stdout:
             raise GameDayError(f"`audit local check` did not answer: {done.stderr.strip()}")
@@ -295,23 +288,8 @@ class Day:
         return line
 
 
-def _line(mutation: Mutation, number: int, at: str) -> bytes:
-    """The ledger's line of a modification. No traffic has its seed."""
-    entry = Entry(
-        seed=-1,
-        operation=number,
-        table=mutation.table,
-        puid=mutation.puid,
-        mod_type=mutation.mod_type,
-        commit_timestamp=at,
-        status=mutation.status,
-        dead_letter=mutation.dead_letter,
-    )
-    return orjson.dumps(asdict(entry)) + b"\n"
-
-
 @contextmanager
-def stack(state: State, say: Callable[[str], None], options: tuple[str, ...]) -> Iterator[None]:
+def stack(state: State, say: Callable[[str], None], options: tuple[str, ...], runner: Runner) -> Iterator[None]:
     """A stack with monitoring and traffic: the one that runs, or one for the game day alone."""
     if state.supervisor():
         if options or "prometheus" not in state.read().get("processes", {}):
@@ -319,14 +297,18 @@ def stack(state: State, say: Callable[[str], None], options: tuple[str, ...]) ->
             raise GameDayError(f"the local stack was started without {what}. Run `audit local down` first.")
         yield
         return
-    at = f"--state={state.root}"
     command = ["local", "up", "--monitoring", "--past", "--tidy", f"--tps={TPS}", *options]
     say(f"$ ./audit {' '.join(command)}")
     # What is ended while it starts is taken down as well.
     try:
-        done = subprocess.run([str(AUDIT), *command, at], check=False, capture_output=True, text=True)
+        done = runner.audit(*command)
         if done.returncode:
             raise GameDayError(f"the local stack did not start: {done.stdout}{done.stderr}")
         yield
     finally:
-        subprocess.run([AUDIT, "local", "down", at], check=False, capture_output=True)
+        runner.audit("local", "down")
+
+
+def on_stack(state: State, say: Callable[[str], None]) -> GameDay:
+    """A game day on the stack of a state folder."""
+    return GameDay(say, runner=StackRunner(state), alerts=StackAlerts(state))

@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from contract.errors import AuditError
+
 ROOT: Final = Path(__file__).parents[2]
 _LOCAL: Final = ROOT / "local"
 _LOCK: Final = _LOCAL / "emulators" / "bigquery.lock"
@@ -16,7 +18,7 @@ _ALERTMANAGER: Final = _LOCAL / "alertmanager" / "go.mod"
 _PULUMI: Final = _LOCAL / "pulumi" / "cli" / "go.mod"
 
 
-class NotInstalled(RuntimeError):
+class NotInstalled(AuditError):
     """A program that the local stack needs is not there; the message says how to get it."""
 
 

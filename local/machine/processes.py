@@ -19,6 +19,8 @@ from typing import IO, Final
 
 import psutil
 
+from contract.errors import AuditError
+
 # Reads "+ GROUP" and "- GROUP" lines; at the end of its input, which is the end of the process that holds the pipe, it
 # kills the groups that are left. A shell, because it starts in a millisecond and works wherever `kill` does.
 _GUARD: Final = """
@@ -34,7 +36,7 @@ for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 _TAIL_LINES: Final = 8
 
 
-class ProcessError(RuntimeError):
+class ProcessError(AuditError):
     """A process did not start, or ended by itself. The message says which, why, and where its log is."""
 
 

@@ -1,6 +1,6 @@
 """The state folder of the local stack: what is in it, and how it is written.
 
-`stack.json` is the supervisor's account of itself; everybody else only reads it. Writes are atomic, so a
+`stack.json` is what the supervisor says of itself; everybody else only reads it. Writes are atomic, so a
 reader sees the old file or the new one.
 """
 
@@ -123,7 +123,7 @@ class State:
                 path.unlink(missing_ok=True)
 
 
-class Account:
+class StatusFile:
     """What a supervisor tells of itself in stack.json. Every change is written at once, from any thread."""
 
     def __init__(self, state: State) -> None:

@@ -15,6 +15,7 @@ from google.cloud.spanner_admin_database_v1.services.database_admin.transports i
 from google.cloud.spanner_admin_instance_v1 import InstanceAdminClient
 from google.cloud.spanner_admin_instance_v1.services.instance_admin.transports import InstanceAdminGrpcTransport
 
+from contract.errors import AuditError
 from pipeline import clients
 
 Inputs = Mapping[str, Any]
@@ -23,7 +24,7 @@ State = dict[str, Any]
 SECONDS: Final = 30  # the longest that one call to an emulator may take
 
 
-class ProviderError(RuntimeError):
+class ProviderError(AuditError):
     """A resource cannot be made here; the message says the rule and the way out."""
 
 

@@ -20,6 +20,7 @@ from contract.options import LOG_LEVELS
 from local.machine import installed
 from local.machine.processes import Process, end_group, freeze_group
 from local.machine.state import DEFAULT, FAILED, READY, State, alive
+from support.cli.explained import Group
 
 # Commands of other modules: looked up when they are called, so that `audit` starts fast.
 _ELSEWHERE: Final = {"traffic": "local.traffic.command", "check": "local.check.command"}
@@ -27,7 +28,7 @@ _QUIET_SECONDS: Final = 30
 _END_SECONDS: Final = 30
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *_ELSEWHERE])
 

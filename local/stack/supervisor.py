@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from contract import timestamps
+from contract.errors import AuditError
 from local.emulators import launch as emulators
-from local.emulators.launch import BigQueryEmulator, EmulatorError, SpannerEmulator
+from local.emulators.launch import BigQueryEmulator, SpannerEmulator
 from local.machine import installed
-from local.machine.processes import Process, ProcessError, started_at
-from local.machine.state import FAILED, READY, STOPPED, STOPPING, Account, State, now, write_json
+from local.machine.processes import Process, started_at
+from local.machine.state import FAILED, READY, STOPPED, STOPPING, State, StatusFile, now, write_json
 
 if TYPE_CHECKING:
     from local.provision.engine import Provisioned
@@ -48,7 +49,7 @@ _GRACE_SECONDS: Final = 4
 _YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
-class StackError(RuntimeError):
+class StackError(AuditError):
     """The stack cannot go on; the message says why and the way out."""
 
 
@@ -131,7 +132,7 @@ class Supervisor:
         self.stopped = threading.Event()
         config = {"tables": options.tables} if options.tables else {}
         self._provision, self._command = provision or partial(provision_program, config=config), command
-        self._account = Account(self.state)
+        self._status = StatusFile(self.state)
         self._processes: dict[str, Process] = {}
         # What was stopped on purpose, and how to start it again.
         self._starts: dict[str, Callable[[], None]] = {PIPELINE: self._start_pipeline}
@@ -144,10 +145,10 @@ class Supervisor:
         with self._alone():
             self.state.end_leftovers()
             self.state.clear()
-            self._account.tell()
+            self._status.tell()
             error = self._run()
             self._end_processes()
-            self._account.tell(phase=FAILED if error else STOPPED, error=error)
+            self._status.tell(phase=FAILED if error else STOPPED, error=error)
             return 1 if error else 0
 
     def _run(self) -> str | None:
@@ -158,7 +159,7 @@ class Supervisor:
         except KeyboardInterrupt:
             log.info("asked to end")
             return None
-        except (StackError, ProcessError, EmulatorError, installed.NotInstalled) as error:
+        except AuditError as error:
             log.error(error)
             return str(error)
         except Exception as error:
@@ -187,22 +188,22 @@ class Supervisor:
     def _start(self) -> None:
         # The program takes seconds to import, and the emulators take seconds to start.
         threading.Thread(target=_import_program, daemon=True).start()
-        with self._account.step("emulators"):
+        with self._status.step("emulators"):
             spanner, bigquery = self._start_emulators()
-        with self._account.step("provision"):
+        with self._status.step("provision"):
             provisioned = self._provision(self.state, spanner, bigquery)
             write_json(self.state.connection, provisioned.outputs)
         resources = [{"type": r.type, "name": r.name, "outcome": r.outcome} for r in provisioned.resources]
-        self._account.tell(resources=resources, job_parameters=provisioned.job_parameters)
-        with self._account.step(PIPELINE):
+        self._status.tell(resources=resources, job_parameters=provisioned.job_parameters)
+        with self._status.step(PIPELINE):
             level = self.options.log_level
             self._pipeline = [*self._command(provisioned), *([f"--logLevel={level}"] if level else [])]
             self._start_pipeline()
             self._await_begun(provisioned.outputs)
         if self.options.monitoring:
             self._start_monitoring(provisioned.outputs)
-        self._account.tell(phase=READY, ready_seconds=self._account.seconds)
-        log.info("ready after %.1f s", self._account.seconds)
+        self._status.tell(phase=READY, ready_seconds=self._status.seconds)
+        log.info("ready after %.1f s", self._status.seconds)
         if self.options.tps:
             self._starts[TRAFFIC] = partial(self._launch, TRAFFIC, traffic_command(self.options))
             self._starts[TRAFFIC]()
@@ -260,7 +261,7 @@ class Supervisor:
             elif name == TRAFFIC:
                 log.info("traffic ended with exit code %s", code)
                 self._processes.pop(name).stop()
-                self._account.tell_process(name, pid=None, exit_code=code)
+                self._status.tell_process(name, pid=None, exit_code=code)
             else:
                 raise StackError(
                     f"The {name} ended by itself (exit code {code}), and the data in it is gone. "
@@ -274,7 +275,7 @@ class Supervisor:
             log.warning("%s is stopped on request", name)
             if process := self._processes.pop(name, None):
                 process.stop(grace=_GRACE_SECONDS)
-            self._account.tell_process(name, pid=None)
+            self._status.tell_process(name, pid=None)
         for name in self._held - wanted:
             log.info("%s is started on request", name)
             self._starts[name]()
@@ -284,7 +285,7 @@ class Supervisor:
         """The probe, and a Prometheus that reads it and evaluates the alerts."""
         from local.monitoring import launch as monitoring
 
-        with self._account.step("monitoring"):
+        with self._status.step("monitoring"):
             design = self.options.design_tps
             local = monitoring.prepare(self.state, {"design_tps": design} if design else None)
             write_json(self.state.connection, {**outputs, "prometheusEndpoint": local.prometheus_url})
@@ -329,7 +330,7 @@ class Supervisor:
             pause,
             dead.log,
         )
-        self._account.tell(restarts=self._restarts)
+        self._status.tell(restarts=self._restarts)
         self.stopped.wait(pause)
         self._start_pipeline()
 
@@ -343,11 +344,11 @@ class Supervisor:
             began = time.monotonic()
             try:
                 client.query(provisioned.merge_sql).result(timeout=every)
-                self._account.tell(merge={"at": now(), "seconds": round(time.monotonic() - began, 2)})
+                self._status.tell(merge={"at": now(), "seconds": round(time.monotonic() - began, 2)})
             except Exception as error:
                 # The next one makes up for it: a merge takes everything since the last that succeeded.
                 log.warning("merge of payment_state failed, next try in %d s: %s", every, error)
-                self._account.tell(merge={"at": now(), "error": str(error)})
+                self._status.tell(merge={"at": now(), "error": str(error)})
 
     def _launch(self, name: str, command: list[str], **where: str) -> None:
         log_file = self.state.logs / f"{name}.log"
@@ -358,13 +359,13 @@ class Supervisor:
     def _keep(self, process: Process, **where: str) -> None:
         self._processes[process.name] = process
         began = started_at(process.pid)
-        self._account.tell_process(process.name, pid=process.pid, started_at=began, log=str(process.log), **where)
+        self._status.tell_process(process.name, pid=process.pid, started_at=began, log=str(process.log), **where)
         log.info("%s started, pid %d", process.name, process.pid)
 
     def _end_processes(self) -> None:
         """Ends all of them, writers first, so that none complains about an emulator that is gone."""
         self.stopped.set()
-        self._account.tell(phase=STOPPING)
+        self._status.tell(phase=STOPPING)
         writers = {TRAFFIC, PIPELINE, *self._starts}
         for name in sorted(self._processes, key=lambda name: name not in writers):
             self._processes.pop(name).stop(grace=_GRACE_SECONDS)

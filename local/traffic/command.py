@@ -25,6 +25,7 @@ from local.traffic.commits import Attempt, CommitError, Committer, Unanswered
 from local.traffic.ledger import Entry, Ledger, read_ledger
 from local.traffic.shape import Shape, columns_of
 from local.traffic.simulator import Operation, Simulator
+from support.cli.explained import Command
 
 DEFAULT_SEED: Final = 1
 _LATE_SECONDS: Final = 1.0
@@ -203,7 +204,7 @@ def _alone(ledger_path: Path) -> Iterator[None]:
         yield
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--state", "folder", type=click.Path(path_type=Path), default=DEFAULT, help="State folder of the stack.")
 @click.option("--tps", type=click.FloatRange(0, 10_000, min_open=True), default=50.0, help="Commits a second.  [50]")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="Seconds.  [until Ctrl-C]")
@@ -217,30 +218,24 @@ def traffic(folder: Path, tps: float, duration: float | None, seed: int, tidy: b
     from support import connection
 
     state = State(folder)
-    try:
-        stack = connection.load(state.connection)
-    except connection.ConnectionFileError as error:
-        raise click.ClickException(str(error)) from None
+    stack = connection.load(state.connection)
     if not stack.spanner_endpoint:
         raise click.ClickException("traffic goes to an emulator only: this stack is in the cloud, with real payments.")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    try:
-        summary = run_traffic(
-            endpoint=stack.spanner_endpoint,
-            database=f"projects/{stack.project}/instances/{stack.spanner_instance}/databases/{stack.spanner_database}",
-            tps=tps,
-            duration=duration,
-            seed=seed,
-            ledger_path=state.ledger,
-            tidy=tidy,
-            shape=Shape(stack.watched, columns_of(_database(stack), stack.watched)),
-            on_progress=lambda so_far: click.echo(_line(so_far)),
-            stop=stop,
-        )
-    except CommitError as error:
-        raise click.ClickException(str(error)) from None
+    summary = run_traffic(
+        endpoint=stack.spanner_endpoint,
+        database=f"projects/{stack.project}/instances/{stack.spanner_instance}/databases/{stack.spanner_database}",
+        tps=tps,
+        duration=duration,
+        seed=seed,
+        ledger_path=state.ledger,
+        tidy=tidy,
+        shape=Shape(stack.watched, columns_of(_database(stack), stack.watched)),
+        on_progress=lambda so_far: click.echo(_line(so_far)),
+        stop=stop,
+    )
     click.echo(orjson.dumps({**asdict(summary), "rate": round(summary.rate, 1)}).decode())
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import grpc
 
 from contract import timestamps
+from contract.errors import AuditError
 from local.traffic.simulator import Mutation, Operation
 
 _SERVICE: Final = "/google.spanner.v1.Spanner/"
@@ -31,7 +32,7 @@ _LOST: Final = frozenset(
 )
 
 
-class CommitError(Exception):
+class CommitError(AuditError):
     """Spanner refuses a commit for good. The message has its code and the way out, no row's data."""
 
 

@@ -15,6 +15,7 @@ import grpc
 from google.api_core.exceptions import GoogleAPICallError, NotFound
 
 from contract import timestamps
+from contract.errors import AuditError
 from contract.watched import WatchedTables, type_problem
 from pipeline import clients
 from pipeline.jobs.settings import StreamSettings
@@ -36,7 +37,7 @@ class Finding:
     problem: str = ""
 
 
-class CheckFailed(Exception):
+class CheckFailed(AuditError):
     """The job cannot start; the message lists every problem."""
 
 

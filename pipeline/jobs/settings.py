@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from contract import payments, timestamps
+from contract.errors import AuditError
 from contract.options import OPTIONS
 from contract.watched import WatchedTables
 from pipeline.clients import Endpoints
@@ -32,8 +33,10 @@ Example, on one machine:
 _JOB_NAME = r"[a-z]([-a-z0-9]{0,126}[a-z0-9])?"
 
 
-class SettingsError(ValueError):
+class SettingsError(AuditError, ValueError):
     """Options that cannot be run with; the message lists every problem with its way out."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PipelineOptions, StandardOptions
 
 from contract import timestamps
+from contract.errors import AuditError
 from contract.logs import Trouble
 from contract.options import NO_EXCEPTION_SAMPLING
 from pipeline import logs
@@ -147,9 +148,9 @@ def main(argv: list[str] | None = None) -> int:
         # Before Beam says anything: who logs first makes the handlers, and only ours mask.
         logs.configure(settings["logLevel"], sys.stderr)
         beam_options(settings, beam_args)
-    except SettingsError as error:
+    except AuditError as error:
         sys.stderr.write(f"{error}\n")
-        return 2
+        return error.exit_code
     # A line for each type hint that it cannot convert, which is not an error.
     logging.getLogger("apache_beam.typehints.native_type_compatibility").setLevel(logging.WARNING)
     if settings["dryRun"] == "true":

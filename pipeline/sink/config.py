@@ -10,7 +10,7 @@ from pipeline import clients
 from pipeline.clients import Endpoints
 from pipeline.sink import fencing
 from pipeline.sink.changelogs import Changelogs, Destinations
-from pipeline.sink.generations import Generations
+from pipeline.sink.generations import Generations, GenerationStore
 from pipeline.sink.shards import SinkClients
 
 
@@ -52,7 +52,7 @@ class SinkSettings:
         """Where the run reads from. Takes over if no worker of the run did. Raises Fenced."""
         return fencing.join(self).position
 
-    def generations(self) -> Generations:
+    def generations(self) -> GenerationStore:
         at = self.metadata
         database = clients.spanner_database(self.endpoints.spanner, at.project, at.instance, at.database)
         return Generations(database, self.job_name)

@@ -26,6 +26,7 @@ from typing import Any, Final, Literal, NamedTuple
 import orjson
 
 from contract.changes import Coordinates, DeadLetter
+from contract.errors import AuditError
 from pipeline.sink.files import Swap, open_files
 
 Kind = Literal["retry", "severe"]
@@ -39,7 +40,7 @@ MOST_BYTES: Final = 16_000_000
 _KEPT_BYTES: Final = 2 * MOST_BYTES
 
 
-class DeadLetterError(ValueError):
+class DeadLetterError(AuditError, ValueError):
     """The queue cannot do what was asked; the message says the rule and the remedy."""
 
 

@@ -23,7 +23,7 @@ from contract.logs import Trouble
 from pipeline import clients, logs
 from pipeline import service_errors as failures
 from pipeline.service_errors import Action
-from pipeline.sink.generations import Generations
+from pipeline.sink.generations import GenerationStore
 
 if TYPE_CHECKING:
     from pipeline.sink.config import SinkSettings
@@ -76,7 +76,7 @@ def _join(sink: SinkSettings) -> TakenOver:
     return TakenOver(run.generation, run.position, fenced_at if run.generation > 1 else None)
 
 
-def _fence(sink: SinkSettings, generations: Generations, generation: int) -> str:
+def _fence(sink: SinkSettings, generations: GenerationStore, generation: int) -> str:
     """Finalizes what older jobs could still append to, and only then sets the fence. To repeat it is harmless."""
     streams = generations.older_streams(generation)
     if streams:

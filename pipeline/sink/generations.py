@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from google.cloud.spanner_v1 import KeySet, param_types
 
@@ -44,8 +44,26 @@ class Takeover(NamedTuple):
     taken: bool
 
 
+class GenerationStore(Protocol):
+    """What the sink asks of one job name's generations: `Generations`, or the tests' twin in memory.
+
+    One test holds both to the same behaviour.
+    """
+
+    def new_run(self) -> str: ...
+    def take_over(self, run: str, start: str) -> Takeover: ...
+    def older_streams(self, generation: int) -> list[str]: ...
+    def fence(self, generation: int) -> str: ...
+    def stream(self, table_id: str, shard: str) -> str | None: ...
+    def record_stream(
+        self, generation: int, table_id: str, shard: str, stream: str, *, replaces: str | None
+    ) -> str | None: ...
+    def advance(self, generation: int, position: str) -> None: ...
+    def position(self) -> str | None: ...
+
+
 class Generations:
-    """The metadata database, as one job name sees it."""
+    """A GenerationStore in the metadata database."""
 
     def __init__(self, database: Any, job_name: str) -> None:
         self._database = database

@@ -45,7 +45,7 @@ from pipeline.service_errors import Action, Failure, failure_of, says_unknown_fi
 from pipeline.sink import rows as row_encoding
 from pipeline.sink.changelogs import Changelogs, Destinations, NotReady
 from pipeline.sink.connection import REQUEST_BYTES, AppendConnection, NoAnswer, TooLarge
-from pipeline.sink.generations import Generations
+from pipeline.sink.generations import GenerationStore
 
 _LOG = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class SinkClients:
     query: Any
     changelogs: Changelogs
     destinations: Destinations
-    generations: Generations | None
+    generations: GenerationStore | None
     generation: int
     # Rows up to this time may have been appended by an older job: they are looked up first.
     fenced_at: str | None = None

@@ -22,6 +22,7 @@ from typing import Any, Final, Literal, NamedTuple
 import grpc
 
 from contract import timestamps
+from contract.errors import AuditError
 from contract.logs import ERROR_CLASS, Trouble
 from pipeline.channels import StreamingCall
 from pipeline.source.query import ChangeStreamQuery
@@ -60,7 +61,7 @@ _REMEDIES: Final = {
 }
 
 
-class QueryRefused(Exception):
+class QueryRefused(AuditError):
     """A change stream query that can never be answered; the message has the remedy."""
 
 

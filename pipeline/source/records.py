@@ -19,6 +19,7 @@ from google.cloud.spanner_v1.types import result_set
 from google.protobuf import struct_pb2
 
 from contract.changes import Column
+from contract.errors import AuditError
 from contract.timestamps import normalise
 
 PartialResultSet = result_set.PartialResultSet.pb()
@@ -101,7 +102,7 @@ class ReadPosition(NamedTuple):
     position: str
 
 
-class UnreadableStream(Exception):
+class UnreadableStream(AuditError):
     """A change stream whose records this job cannot read; the message has the remedy."""
 
     def __init__(self, stream: str, found: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from contract.errors import AuditError
 from pipeline.transforms.encodings import is_escaped, unescaped
 from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.numbers import (
@@ -68,8 +69,10 @@ def hide_cards(text: str, found: set[str]) -> str:
     return Reader(found).text(text) if may_hold(text) else text
 
 
-class CardNumberError(ValueError):
+class CardNumberError(AuditError, ValueError):
     """What was given is not a card number. The message never repeats it."""
+
+    exit_code = 2
 
 
 def card_tokens(number: str, keys: MaskingKeys) -> list[str]:

@@ -17,12 +17,14 @@ from typing import Any, Final, Self
 
 import orjson
 
+from contract.errors import AuditError
+
 KEY_BYTES: Final = 32
 _VERSION = re.compile(r"v[1-9][0-9]*")
 _WAY_OUT: Final = "Set maskingKeys to projects/P/secrets/S or file:PATH."
 
 
-class MaskingKeyError(ValueError):
+class MaskingKeyError(AuditError, ValueError):
     """The masking keys cannot be used; the message gives the rule and the way out, never a key."""
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from support.cli.explained import Group
 from support.cli.output import (
     NothingFound,
     current_connection,
-    explains_errors,
     json_option,
     print_json,
     print_table,
@@ -21,7 +21,7 @@ _OPTIONAL = ["payment", "remedy", "tried again", "table", "tries", "message", "l
 _TRIED_AGAIN = {"automatic": "by itself", "after_fix": "after the fix", "never": "never"}
 
 
-@click.group("dead-letters")
+@click.group("dead-letters", cls=Group)
 def dead_letters() -> None:
     """Lists, shows, retries or discards changes that could not be written.
 
@@ -42,7 +42,6 @@ def dead_letters() -> None:
 @click.option("--severe", is_flag=True, help="Only those parked.")
 @json_option
 @click.pass_context
-@explains_errors
 def list_letters(ctx: click.Context, severe: bool, as_json: bool) -> None:
     """Lists dead letters in commit order."""
     from support import dead_letters as letters
@@ -87,7 +86,6 @@ def list_letters(ctx: click.Context, severe: bool, as_json: bool) -> None:
 @dead_letters.command()
 @click.argument("letter_id", metavar="ID")
 @click.pass_context
-@explains_errors
 def show(ctx: click.Context, letter_id: str) -> None:
     """Shows a dead letter with its remedy and its masked change, as JSON."""
     from support import dead_letters as letters
@@ -103,7 +101,6 @@ def show(ctx: click.Context, letter_id: str) -> None:
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All that are parked.")
 @click.pass_context
-@explains_errors
 def retry(ctx: click.Context, ids: tuple[str, ...], every: bool) -> None:
     """Hands dead letters to the running job, which tries them with its next round as if for the first time."""
     from support import dead_letters as letters
@@ -119,7 +116,6 @@ def retry(ctx: click.Context, ids: tuple[str, ...], every: bool) -> None:
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.confirmation_option(prompt="Their changes will never be in BigQuery. Discard?", help="Do not ask.")
 @click.pass_context
-@explains_errors
 def discard(ctx: click.Context, ids: tuple[str, ...]) -> None:
     """Gives dead letters up for good."""
     from support import dead_letters as letters

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from support.cli.explained import Group
+
 # Command → where it is and its line in the help, which costs no import.
 COMMANDS = {
     "search": ("support.cli.search:search", "Find payments by id, customer, card, state, status or time."),
@@ -22,7 +24,7 @@ COMMANDS = {
 EXTRA_COMMANDS = "audit.commands"
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """The commands of support, and those that other parts add through the entry points `audit.commands`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

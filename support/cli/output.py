@@ -1,24 +1,20 @@
-"""How commands speak: a table on a terminal, JSON elsewhere; errors without a traceback."""
+"""How commands speak: a table on a terminal, JSON elsewhere."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import click
 
 from support import connection as connections
 from support.connection import Connection
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON also on a terminal.")
 
@@ -34,26 +30,6 @@ def current_connection(ctx: click.Context) -> Connection:
     """The connection that `audit --connection` names."""
     path: Path | None = (ctx.obj or {}).get("connection")
     return connections.load(path)
-
-
-def explains_errors(command: Callable[P, T]) -> Callable[P, T]:
-    """An error that says its way out is shown as it is: exit code 2 for a wrong request, 1 where there is no answer."""
-
-    @wraps(command)
-    def called(*args: P.args, **kwargs: P.kwargs) -> T:
-        from pipeline.transforms.cards import CardNumberError
-        from pipeline.transforms.keys import MaskingKeyError
-        from support.search import SearchError
-        from support.warehouse import WarehouseError
-
-        try:
-            return command(*args, **kwargs)
-        except (SearchError, CardNumberError, connections.ConnectionFileError) as error:
-            raise click.UsageError(str(error)) from error
-        except (WarehouseError, MaskingKeyError) as error:
-            raise click.ClickException(str(error)) from error
-
-    return called
 
 
 def wants_json(as_json: bool) -> bool:

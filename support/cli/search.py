@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from support.cli.explained import Command
 from support.cli.output import (
     NothingFound,
     cell,
     complete_line,
     current_connection,
-    explains_errors,
     json_option,
     print_json,
     print_table,
@@ -45,7 +45,7 @@ class When(click.ParamType[datetime]):
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("puid", required=False)
 @click.option("--customer", help="Customer id.")
 @click.option("--card", is_flag=True, help="A card: its number is asked for unseen, or read from standard input.")
@@ -56,7 +56,6 @@ class When(click.ParamType[datetime]):
 @click.option("--limit", type=int, default=50, show_default=True, help="Most payments to show.")
 @json_option
 @click.pass_context
-@explains_errors
 def search(
     ctx: click.Context,
     puid: str | None,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from support.cli.explained import Command
 from support.cli.output import (
     NothingFound,
     current_connection,
-    explains_errors,
     json_option,
     print_json,
     print_table,
@@ -15,10 +15,9 @@ from support.cli.output import (
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 @click.pass_context
-@explains_errors
 def slo(ctx: click.Context, as_json: bool) -> None:
     """Show each objective: what was attained in 30 days, how much of the budget is left, how fast it burns.
 
@@ -32,13 +31,10 @@ def slo(ctx: click.Context, as_json: bool) -> None:
     The local stack needs `--monitoring`; in the cloud it takes roles/monitoring.viewer. Exit code 1: nothing measured.
     """
     from support import slo as objectives
-    from support.promql import MonitoringError, Prometheus
+    from support.promql import Prometheus
 
     connection = current_connection(ctx)
-    try:
-        found = objectives.standings(Prometheus(connection), objectives.goals(connection))
-    except MonitoringError as error:
-        raise click.ClickException(str(error)) from error
+    found = objectives.standings(Prometheus(connection), objectives.goals(connection))
     if wants_json(as_json):
         print_json(found)
     else:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from support.cli.explained import Command
 from support.cli.output import (
     NothingFound,
     complete_line,
     current_connection,
-    explains_errors,
     json_option,
     print_json,
     print_table,
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 _NOISE = frozenset({"UpdatedAt"})
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("puid")
 @json_option
 @click.pass_context
-@explains_errors
 def timeline(ctx: click.Context, puid: str, as_json: bool) -> None:
     """Shows everything that happened to a payment: each change with old and new values, and its transitions.
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from contract import changes, payments, queries, tables
-from support.warehouse import _parameter
 from tests.shipped import AUDIT_LOG_DATASET, AUDIT_LOG_TABLE, PAYMENT_DATASET, PAYMENT_TABLE, WATCHED
 
 # A recent whole second: payment_current reads the last days only.
@@ -102,3 +101,12 @@ class Changelog:
 
     def _insert(self, table: str, rows: Any) -> None:
         assert self.client.insert_rows_json(self.client.get_table(f"{self.project}.{table}"), list(rows)) == []
+
+
+def _parameter(name: str, value: Any) -> Any:
+    from google.cloud.bigquery import ArrayQueryParameter, ScalarQueryParameter
+
+    if isinstance(value, list | tuple):
+        return ArrayQueryParameter(name, "STRING", list(value))
+    kind = {str: "STRING", int: "INT64", datetime: "TIMESTAMP"}[type(value)]
+    return ScalarQueryParameter(name, kind, value)

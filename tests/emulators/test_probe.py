@@ -19,7 +19,7 @@ from local.emulators import launch as emulators
 from local.emulators.launch import INSTANCE, PROJECT
 from pipeline.sink.dead_letters import DeadLetterQueue
 from probe.measure import Measurement, Pace, Probe
-from probe.state import ProbeError, ProbeStates
+from probe.state import ProbeError
 from support.connection import Connection
 from support.stuck import stuck_payments
 from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_TABLE, PAYMENTS, WATCHED
@@ -42,7 +42,6 @@ class Stack:
         )  # fmt: skip
         self.queue = DeadLetterQueue(str(letters))
         self.probe = Probe(self.connection, PACE)
-        self.states = ProbeStates(audit.metadata_database, self.connection.job_name)
 
     def commit(self, write: Callable[[Any], Any]) -> datetime:
         with self.database.batch() as batch:
@@ -178,14 +177,6 @@ def test_dead_letters_are_counted_by_reason_and_are_not_unaudited(stack: Stack) 
     stack.queue.discard([stack.letter(committed).id])
     done = stack.run()
     assert (done.waiting, done.oldest_dead_letter_seconds, done.totals.dead_letters) == (0, 0, 1)
-
-
-def test_of_two_probes_at_once_one_is_refused(stack: Stack) -> None:
-    state = stack.states.load()
-    assert state
-    stack.run(after=stack.payment("p1", "INITIATED"))
-    with pytest.raises(ProbeError, match="another probe of audit-stream-job"):
-        stack.states.save(state, [], datetime.now(UTC))
 
 
 def test_payments_are_stuck_by_status_and_unmapped_ones_by_the_default(stack: Stack) -> None:

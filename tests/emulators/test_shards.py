@@ -23,8 +23,9 @@ from pipeline.sink.config import MetadataDatabase, SinkSettings
 from pipeline.sink.fencing import take_over
 from pipeline.sink.generations import Fenced
 from pipeline.sink.shards import Shard, StreamPosition
-from tests.conftest import AuditDatabase, Warehouse
+from tests.conftest import Warehouse
 from tests.shipped import PAYMENT_DATASET, WATCHED
+from tests.takeover import TwinSink
 
 TABLE = "payment_audit_trail"
 COLUMNS = (Column("PUID", "STRING", True), Column("Status", "STRING", False), Column("Metadata", "JSON", False))
@@ -57,13 +58,11 @@ def batch(*changes: Change) -> pa.Table:
 
 
 @pytest.fixture
-def settings(audit_database: AuditDatabase, warehouse: Warehouse) -> SinkSettings:
+def settings(warehouse: Warehouse) -> SinkSettings:
     """A sink whose job has taken over for the first time."""
-    sink = SinkSettings(
-        endpoints=Endpoints(spanner=audit_database.endpoint, bigquery=warehouse.rest, bigquery_storage=warehouse.grpc),
-        metadata=MetadataDatabase(
-            project=audit_database.project, instance=audit_database.instance, database=audit_database.metadata
-        ),
+    sink = TwinSink(
+        endpoints=Endpoints(bigquery=warehouse.rest, bigquery_storage=warehouse.grpc),
+        metadata=MetadataDatabase(project="p", instance="i", database="d"),
         destinations=Destinations(project=warehouse.project, watched=WATCHED, dataset=PAYMENT_DATASET),
         job_name="job",
     )
@@ -183,29 +182,6 @@ def test_a_new_generation_skips_what_the_old_one_appended(
     _, outcome = shard_of(newer, opened).append(None, batch(*reread, change("p3")), COLUMNS)
     assert there(warehouse) == Counter(["p1", "p2", "p3"])
     assert (outcome.appended, outcome.already_there) == (2, 1)
-
-
-def test_an_old_job_cannot_record_a_position(settings: SinkSettings) -> None:
-    next_generation(settings)
-    with pytest.raises(Fenced):
-        settings.generations().advance(settings.generation, timestamps.now())
-
-
-def test_the_position_never_goes_back(settings: SinkSettings) -> None:
-    generations = settings.generations()
-    later, earlier = timestamps.from_nanos(2_000_000_000_000_000_000), timestamps.from_nanos(1_000_000_000_000_000_000)
-    generations.advance(settings.generation, later)
-    generations.advance(settings.generation, earlier)
-    assert take_over(settings, timestamps.now()).position == later
-
-
-def test_a_first_start_that_died_resumes_from_its_own_start(
-    audit_database: AuditDatabase, settings: SinkSettings
-) -> None:
-    fresh = replace(settings, job_name="another")
-    start = timestamps.now()
-    assert take_over(fresh, start).position == start
-    assert take_over(fresh, timestamps.now()).position == start
 
 
 def test_a_bad_row_is_rejected_alone(settings: SinkSettings, warehouse: Warehouse, opened: list[Shard]) -> None:

@@ -56,7 +56,8 @@ _SET_OF_PARTITIONS: Final = "tests/unit/test_partitions.py"
 _READERS: Final = "tests/unit/test_source_read.py"
 _READINGS: Final = "tests/unit/test_readable.py"
 _EXACTLY_ONCE: Final = "tests/unit/test_shards_exactly_once.py"
-_TAKEOVERS: Final = "tests/emulators/test_takeover.py"
+_TAKEOVERS: Final = "tests/unit/test_takeover.py"
+_STORES: Final = "tests/emulators/test_generations.py"
 _ROUNDS: Final = "tests/unit/test_retry_round.py"
 
 
@@ -512,21 +513,21 @@ _JOBS: Final = (
         _GENERATIONS,
         "            if newest is not None and newest >= run:\n",
         "            if False:\n",
-        f"{_TAKEOVERS}::test_a_run_that_was_launched_before_the_newest_does_not_take_over",
+        f"{_STORES}::test_a_run_launched_before_the_newest_takes_nothing_over",
     ),
     _broken(
         "each worker of a run takes a generation of its own",
         _GENERATIONS,
         "            if newest == run and ran_as == generation:\n",
         "            if False:\n",
-        f"{_TAKEOVERS}::test_workers_that_join_at_once_agree",
+        f"{_STORES}::test_a_run_takes_one_generation_however_often_it_asks",
     ),
     _broken(
         "each worker of a run moves the fence",
         _GENERATIONS,
         '            if _first(transaction.read("jobs", ["FencedAt"], _keys([self._job])))[0] is None:\n',
         "            if True:\n",
-        f"{_TAKEOVERS}::test_a_fence_that_another_worker_set_first_counts",
+        f"{_STORES}::test_the_first_fence_of_a_generation_counts",
     ),
     _broken(
         "a step between source and mask keeps unmasked records",

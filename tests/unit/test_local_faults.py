@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import MISSING, fields
+from datetime import datetime
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -17,14 +20,18 @@ from alerts.catalog import alerts
 from alerts.thresholds import Thresholds, Watched
 from components.config import stack_config
 from contract import payments
+from contract.changes import DeadLetter
 from local.gameday import faults
 from local.gameday.command import gameday
-from local.gameday.day import Day, GameDayError, Result, stack
-from local.gameday.faults import FAULTS, Fault
+from local.gameday.day import Clock, GameDay, GameDayError, Result, stack
+from local.gameday.faults import FAULTS, Commits, Fault
+from local.gameday.runner import StackRunner
 from local.machine.state import State
 from local.monitoring.launch import Firing
+from local.traffic.simulator import Mutation
 from pipeline.sink.dead_letters import DeadLetterQueue
 from support.cli.main import main
+from support.connection import Connection
 from tests.shipped import PAYMENT_TABLE
 
 ROOT = Path(__file__).parents[2]
@@ -88,19 +95,82 @@ def test_the_changes_of_a_fault_are_payments_and_poison_is_known_to_be() -> None
             assert [mutation.puid for mutation in commit] <= [mutation.puid for mutation in made]
 
 
-def test_an_alert_that_has_nothing_to_do_with_the_fault_fails_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fires(*names: str) -> None:
-        alerts = [Firing(name=name, severity="page", title="", since="", runbook="") for name in names]
-        monkeypatch.setattr("local.gameday.day.firing", lambda _: alerts)
+class PaperClock(Clock):
+    """Each look is some seconds after the one before, and nobody waits."""
 
-    said: list[str] = []
-    day = Day(State(Path()), said.append)
+    def __init__(self, step: int) -> None:
+        self._ticks = count(step=step)
+
+    def monotonic(self) -> float:
+        return next(self._ticks)
+
+    def sleep(self, seconds: float) -> None:
+        pass
+
+    def wait(self, event: threading.Event, seconds: float) -> None:
+        event.wait(0.001)
+
+
+class PaperRunner:
+    """A stack that is not there: what would be done to it is written down."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.parked: list[DeadLetter] = []
+
+    def audit(self, *command: str) -> subprocess.CompletedProcess[str]:
+        self.ran.append(" ".join(command))
+        none = json.dumps({"committed": 3, "arrivals": {"missing": [], "doubled": []}})
+        return subprocess.CompletedProcess(command, 0, none if "check" in command else "", "")
+
+    def burst(self, tps: float, seconds: float) -> None:
+        self.ran.append("burst")
+
+    def kill(self, process: str) -> None:
+        self.ran.append(f"kill {process}")
+
+    def change_schema(self, statements: Sequence[str]) -> None:
+        self.ran += [statement.partition(" ")[0] for statement in statements]
+
+    def commit(self, commits: Commits) -> list[Mutation]:
+        raise AssertionError("no fault here commits")
+
+    def park(self, letter: DeadLetter) -> None:
+        self.parked.append(letter)
+
+
+class PaperAlerts:
+    """What fires, look by look; the last again and again. Nothing before something was done to the stack."""
+
+    def __init__(self, *looks: list[Firing], after: PaperRunner | None = None) -> None:
+        self._looks, self._after = list(looks), after
+
+    def firing(self) -> list[Firing]:
+        if self._after and not self._after.ran:
+            return []
+        return self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+
+    def watched_since(self, moment: datetime) -> bool:
+        return True
+
+
+def paper_day(alerts: list[Firing], said: list[str] | None = None) -> tuple[GameDay, PaperRunner]:
+    runner = PaperRunner()
+    say = (lambda _: None) if said is None else said.append
+    return GameDay(say, runner=runner, alerts=PaperAlerts(alerts, after=runner), clock=PaperClock(10)), runner
+
+
+def _pages(*names: str) -> list[Firing]:
+    return [Firing(name=name, severity="page", title="", since="", runbook="") for name in names]
+
+
+def test_an_alert_that_has_nothing_to_do_with_the_fault_fails_the_day() -> None:
     fault = faults.named("payment-stuck")
+    looks = PaperAlerts(_pages(fault.leads), _pages(fault.leads, "AuditRetentionClock"))
+    day = GameDay(lambda _: None, runner=PaperRunner(), alerts=looks)
     result = Result(fault=fault.name, leads=fault.leads)
-    fires(fault.leads)
     day._note(fault, result, 0)
     assert result.fired.keys() == {fault.leads}
-    fires(fault.leads, "AuditRetentionClock")
     with pytest.raises(GameDayError, match="AuditRetentionClock fired, which has nothing to do with it"):
         day._note(fault, result, 0)
 
@@ -113,117 +183,88 @@ def test_an_alert_that_has_nothing_to_do_with_the_fault_fails_the_day(monkeypatc
         ([("AuditPaymentsNotAudited",), ("AuditThroughputBurn", "AuditPaymentsNotAudited")], False),
     ],
 )
-def test_the_alert_that_leads_is_the_first(
-    monkeypatch: pytest.MonkeyPatch, looks: list[tuple[str, ...]], leads: bool
-) -> None:
+def test_the_alert_that_leads_is_the_first(looks: list[tuple[str, ...]], leads: bool) -> None:
     fault = faults.named("pipeline-stopped")
-    seen = iter(looks)
-    # Each look is some seconds after the one before.
-    clock = count(step=5)
-    monkeypatch.setattr(
-        "local.gameday.day.firing",
-        lambda _: [Firing(name=name, severity="page", title="", since="", runbook="") for name in next(seen)],
-    )
-    monkeypatch.setattr("local.gameday.day.time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
-    day, result = Day(State(Path()), lambda _: None), Result(fault=fault.name, leads=fault.leads)
+    seen = PaperAlerts(*(_pages(*names) for names in looks))
+    day = GameDay(lambda _: None, runner=PaperRunner(), alerts=seen, clock=PaperClock(5))
+    result = Result(fault=fault.name, leads=fault.leads)
     with nullcontext() if leads else pytest.raises(GameDayError, match="AuditPaymentsNotAudited fired before"):
         day._await_alerts(fault, result, 0)
-
-
-class DayOnPaper(Day):
-    """A day whose stack is not there: what it would run is written down."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, alerts: list[Firing]) -> None:
-        super().__init__(State(Path()), lambda _: None)
-        self.ran: list[str] = []
-        clock = count(step=10)
-        monkeypatch.setattr(
-            "local.gameday.day.time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None)
-        )
-        monkeypatch.setattr("local.gameday.day.firing", lambda _: alerts if self.ran else [])
-        monkeypatch.setattr("local.gameday.day.watched_since", lambda *_: True)
-
-    def _audit(self, *command: str) -> subprocess.CompletedProcess[str]:
-        self.ran.append(" ".join(command))
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    def _burst(self) -> None:
-        self.ran.append("burst")
-
-    def _kill_pipeline(self) -> None:
-        self.ran.append("kill")
-
-    def _change_schema(self, statements: Sequence[str]) -> None:
-        self.ran += [statement.partition(" ")[0] for statement in statements]
-
-    def _check(self) -> str:
-        return "checked"
 
 
 def _fires(severity: str) -> list[Firing]:
     return [Firing(name="UnclassifiedColumn", severity=severity, title="", since="", runbook="")]
 
 
-def test_a_normal_hour_has_its_bursts_restarts_and_column_and_a_ticket_ends_it_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    day = DayOnPaper(monkeypatch, _fires("ticket"))
+def test_a_normal_hour_has_its_bursts_restarts_and_column_and_a_ticket_ends_it_not() -> None:
+    day, runner = paper_day(_fires("ticket"))
     result = day.normal(60)
-    assert day.ran == ["burst", "kill", "ALTER", "burst", "kill", "burst"]
-    assert (result.fired.keys(), result.check) == ({"UnclassifiedColumn"}, "checked")
+    assert runner.ran[:6] == ["burst", "kill pipeline", "ALTER", "burst", "kill pipeline", "burst"]
+    assert [each.partition(" --")[0] for each in runner.ran[6:]] == ["local check"]
+    assert (result.fired.keys(), result.check) == (
+        {"UnclassifiedColumn"}, "3 changes committed, 0 missing, 0 doubled"
+    )  # fmt: skip
 
 
-def test_a_page_in_a_normal_hour_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    day = DayOnPaper(monkeypatch, _fires("page"))
+def test_a_page_in_a_normal_hour_fails_it() -> None:
+    day, runner = paper_day(_fires("page"))
     with pytest.raises(GameDayError, match="UnclassifiedColumn paged, and nothing was wrong"):
         day.normal(60)
-    assert day.ran == ["burst"]
+    assert runner.ran == ["burst"]
 
 
-def test_a_letter_that_was_forgotten_is_discarded_by_its_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    connection = SimpleNamespace(dead_letter_directory=str(tmp_path))
-    monkeypatch.setattr("local.gameday.day.connections", SimpleNamespace(load=lambda _: connection))
-    day = DayOnPaper(monkeypatch, [])
+def test_a_letter_that_was_forgotten_is_discarded_by_its_id() -> None:
+    day, runner = paper_day([])
     fault = faults.named("letter-forgotten")
     assert fault.letter
-    day._set_aside(fault.letter())
-    [letter] = DeadLetterQueue(str(tmp_path)).letters("severe")
+    day._park(fault.letter())
+    [letter] = runner.parked
     day._do(fault.mitigate)
-    assert day.ran == [f"dead-letters discard {letter.id}"]
+    assert runner.ran == [f"dead-letters discard {letter.id}"]
 
 
-def test_a_day_that_is_ended_while_its_stack_starts_takes_it_down(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    ran: list[str] = []
+def test_a_letter_is_parked_in_the_stack_s_own_queue(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    names = [field.name for field in fields(Connection) if field.default is MISSING]
+    keys = ["".join(part.title() if i else part for i, part in enumerate(name.split("_"))) for name in names]
+    letters = str(tmp_path / "letters")
+    state.connection.write_text(json.dumps(dict.fromkeys(keys, "") | {"deadLetterDirectory": letters}))
+    fault = faults.named("letter-forgotten")
+    assert fault.letter
+    letter = fault.letter()
+    StackRunner(state).park(letter)
+    assert list(DeadLetterQueue(letters).letters("severe")) == [letter]
 
-    def run(command: Sequence[object], **_: object) -> None:
-        ran.append(str(command[2]))
-        if command[2] == "up":
-            raise KeyboardInterrupt
 
-    monkeypatch.setattr("local.gameday.day.subprocess.run", run)
-    with pytest.raises(KeyboardInterrupt), stack(State(tmp_path), lambda _: None, ()):
+def test_a_day_that_is_ended_while_its_stack_starts_takes_it_down(tmp_path: Path) -> None:
+    class Ended(PaperRunner):
+        def audit(self, *command: str) -> subprocess.CompletedProcess[str]:
+            done = super().audit(*command)
+            if command[1] == "up":
+                raise KeyboardInterrupt
+            return done
+
+    runner = Ended()
+    with pytest.raises(KeyboardInterrupt), stack(State(tmp_path), lambda _: None, (), runner):
         pass
-    assert ran == ["up", "down"]
+    assert [each.split()[1] for each in runner.ran] == ["up", "down"]
 
 
 @pytest.mark.parametrize("name", ["pipeline-stopped", "column-added"])
-def test_a_day_that_fails_leaves_no_fault_behind(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_day_that_fails_leaves_no_fault_behind(name: str) -> None:
     fault = faults.named(name)
-    stray = Firing(name="AuditRetentionClock", severity="page", title="", since="", runbook="")
-    day = DayOnPaper(monkeypatch, [stray])
+    day, runner = paper_day(_pages("AuditRetentionClock"))
     with pytest.raises(GameDayError, match="AuditRetentionClock fired"):
         day.run(fault)
     broken = [" ".join(command) for command in fault.inject] or ["ALTER"]
     mended = [" ".join(command) for command in fault.mitigate] or ["ALTER"]
-    assert day.ran == broken + mended
+    assert runner.ran == broken + mended
 
 
-def test_one_who_waits_long_is_told_for_what(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_who_waits_long_is_told_for_what() -> None:
     said: list[str] = []
-    day = DayOnPaper(monkeypatch, _fires("page"))
-    day._say, day.ran = said.append, ["a fault"]
+    day, runner = paper_day(_fires("page"), said)
+    runner.ran = ["a fault"]
     # The clock of a day on paper goes on by ten seconds a look.
     looks = iter(range(70))
     day._await(lambda: next(looks) == 69, 20, "the alert to resolve")
@@ -238,16 +279,14 @@ def test_one_who_waits_long_is_told_for_what(monkeypatch: pytest.MonkeyPatch) ->
     assert (next(looks), len(said)) == (13, 2)
 
 
-def test_a_slow_process_stands_still_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("local.gameday.day._FROZEN_SECONDS", 0.001)
-    monkeypatch.setattr("local.gameday.day._THAWED_SECONDS", 0.001)
-    day = DayOnPaper(monkeypatch, [])
+def test_a_slow_process_stands_still_in_the_end() -> None:
+    day, runner = paper_day([])
     with day._slowed("bigquery-emulator"):
-        while len(day.ran) < 4:
+        while len(runner.ran) < 4:
             pass
-    assert day.ran[:4] == ["local freeze bigquery-emulator", "local thaw bigquery-emulator"] * 2
+    assert runner.ran[:4] == ["local freeze bigquery-emulator", "local thaw bigquery-emulator"] * 2
     # The runbook's mitigation is a thaw: there must be something to mend.
-    assert day.ran[-1] == "local freeze bigquery-emulator"
+    assert runner.ran[-1] == "local freeze bigquery-emulator"
 
 
 def test_the_list_names_every_fault_and_what_waits(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from local.machine.processes import Process, group_members, started_at
-from local.machine.state import READY, Account, State, alive, read_json, write_json
+from local.machine.state import READY, State, StatusFile, alive, read_json, write_json
 
 
 def test_a_process_counts_as_alive_only_with_its_own_start_time() -> None:
@@ -16,12 +16,12 @@ def test_a_process_counts_as_alive_only_with_its_own_start_time() -> None:
     assert alive({}) is None
 
 
-def test_what_an_account_tells_is_read_by_others(tmp_path: Path) -> None:
-    account = Account(State(tmp_path))
-    with account.step("emulators"):
-        account.tell_process("pipeline", pid=1, started_at=2.0)
-        account.tell_process("pipeline", exit_code=3)
-    account.tell(phase=READY)
+def test_what_a_supervisor_says_in_its_status_file_is_read_by_others(tmp_path: Path) -> None:
+    status = StatusFile(State(tmp_path))
+    with status.step("emulators"):
+        status.tell_process("pipeline", pid=1, started_at=2.0)
+        status.tell_process("pipeline", exit_code=3)
+    status.tell(phase=READY)
     told = State(tmp_path).read()
     assert told["phase"] == READY
     assert told["processes"] == {"pipeline": {"pid": 1, "started_at": 2.0, "exit_code": 3}}

@@ -1,0 +1,53 @@
+"""The base of every error whose message is for people, and so of what `audit` and its relatives show without a trace.
+
+A message gives the rule that is broken, the setting, and the remedy; never a value of a payment. Errors that only steer
+the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them with the reason, and holds this tree.
+
+    AuditError
+    ├── exit code 1
+    │   ├── bootstrap.__main__.BootstrapError
+    │   ├── components.bigquery_schema.SchemaUnknownError
+    │   ├── components.config.StackFileError
+    │   ├── components.settings.reader.SettingsError
+    │   ├── components.spanner.SchemaOwnerError
+    │   ├── contract.ddl.SchemaError
+    │   ├── contract.queries.QueryError
+    │   ├── contract.watched.WatchedError
+    │   ├── delivery.cost.CostError
+    │   ├── delivery.pin.PinError
+    │   ├── delivery.prices.PriceError
+    │   ├── delivery.schema.LiquibaseError
+    │   ├── delivery.stacks.DeliveryError
+    │   ├── guardrails.iam.UnnamedResource
+    │   ├── local.check.command.CheckError
+    │   ├── local.emulators.launch.EmulatorError
+    │   ├── local.gameday.day.GameDayError
+    │   ├── local.machine.installed.NotInstalled
+    │   ├── local.machine.processes.ProcessError
+    │   ├── local.provision.place.ProviderError
+    │   ├── local.stack.supervisor.StackError
+    │   ├── local.traffic.commits.CommitError
+    │   ├── pipeline.jobs.checks.CheckFailed
+    │   ├── pipeline.sink.dead_letters.DeadLetterError
+    │   ├── pipeline.source.partition_threads.QueryRefused
+    │   ├── pipeline.source.records.UnreadableStream
+    │   ├── pipeline.transforms.keys.MaskingKeyError
+    │   ├── probe.state.ProbeError
+    │   ├── support.promql.MonitoringError
+    │   ├── support.warehouse.WarehouseError
+    ├── exit code 2
+    │   ├── pipeline.jobs.settings.SettingsError
+    │   ├── pipeline.transforms.cards.CardNumberError
+    │   ├── support.connection.ConnectionFileError
+    │   ├── support.search.SearchError
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AuditError(Exception):
+    """Shown as it is. `exit_code` is that of the program: 1 there is no answer, 2 the request was wrong."""
+
+    exit_code: ClassVar[int] = 1
