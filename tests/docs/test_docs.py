@@ -12,6 +12,9 @@ from tests import documents
 from tests.documents import DOCUMENTS, FENCE, ROOT, TRACKED
 
 FOLDERS = sorted({str(folder) for name in TRACKED for folder in Path(name).parents if str(folder) != "."})
+DECISIONS = sorted(name for name in DOCUMENTS if name.startswith("docs/decisions/"))
+# A map is read in one sitting.
+MOST_LINES = 150
 OPERATORS = sorted(name for name in DOCUMENTS if name.startswith("docs/"))
 COMMANDS = sorted(
     {
@@ -103,11 +106,21 @@ def test_the_map_of_the_architecture_has_every_folder(folder: str) -> None:
     assert f"`{folder}/`" in (ROOT / "ARCHITECTURE.md").read_text()
 
 
-def test_every_decision_says_its_context_its_reason_and_its_cost() -> None:
-    decisions = (ROOT / "ARCHITECTURE.md").read_text().partition("\n## Decisions\n")[2].partition("\n## ")[0]
-    for decision in decisions.split("\n### ")[1:]:
+@pytest.mark.parametrize("page", DECISIONS)
+def test_every_decision_says_its_context_its_reason_and_its_cost(page: str) -> None:
+    decisions = (ROOT / page).read_text().split("\n## ")[1:]
+    assert decisions
+    for decision in decisions:
         parts = re.findall(r"^- \*\*(\w+)\.\*\*", decision, re.M)
         assert parts == ["Context", "Decision", "Why", "Cost"], decision.partition("\n")[0]
+
+
+def test_the_architecture_links_every_decision_and_is_short() -> None:
+    architecture = (ROOT / "ARCHITECTURE.md").read_text()
+    linked = re.findall(r"\[([^\]]+)\]\((docs/decisions/[\w-]+\.md)#", architecture)
+    headings = [(h, page) for page in DECISIONS for h in re.findall(r"^## (.+)$", (ROOT / page).read_text(), re.M)]
+    assert sorted(linked) == sorted(headings)
+    assert len(architecture.splitlines()) <= MOST_LINES
 
 
 def test_every_reason_of_a_dead_letter_has_its_remedy_in_the_operators_table() -> None:
