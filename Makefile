@@ -49,8 +49,9 @@ lint: setup ## Check style, types and the direction of imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-docs: setup ## Write what is generated: docs/iam.md
+docs: setup ## Write what is generated: docs/iam.md, what the runbooks share
 	@$(BIN)/python -m guardrails.iam
+	@$(BIN)/python -m alerts.runbooks
 
 bench: setup ## Measure speed and memory; results in bench/results
 	@$(BIN)/python -m bench $(ARGS)
