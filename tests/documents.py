@@ -141,8 +141,8 @@ def words(command: str) -> list[list[str]]:
 def look(command: str) -> None:
     """AssertionError where a program of the command would not take it."""
     for program, *args in words(command):
-        assert program in _KINDS, f"{program}: say in tests/documents.py how to look at such a command"
-        _KINDS[program](*args)
+        assert program in PROGRAMS, f"{program}: say in tests/documents.py how to look at such a command"
+        PROGRAMS[program](*args)
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -267,7 +267,8 @@ def installed(*args: str) -> None:
     """Programs that a person has: what they do is not ours to test."""
 
 
-_KINDS = {
+# How a command of each program is looked at.
+PROGRAMS = {
     "make": make,
     "./audit": audit,
     "pulumi": pulumi,
@@ -276,4 +277,4 @@ _KINDS = {
     "gcloud": gcloud,
     "bq": bq,
     "docker": docker,
-} | dict.fromkeys(("uv", "date", "grep", "head", "jq", "sort", "tail", "uniq"), installed)
+} | dict.fromkeys(("uv", "date", "grep", "head", "jq", "memray", "sort", "tail", "uniq"), installed)
