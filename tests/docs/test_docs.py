@@ -132,6 +132,16 @@ def test_every_reason_of_a_dead_letter_has_its_remedy_in_the_operators_table() -
     assert re.findall(r"^\| `\w+` \|.*", text, re.M) == rows
 
 
+@pytest.mark.parametrize("page", [name for name in DOCUMENTS if name.startswith(("docs/", "runbooks/"))])
+def test_an_operator_s_page_has_no_note_of_what_is_missing(page: str) -> None:
+    """docs/known-gaps.md has them all."""
+    if not page.startswith(("docs/known-gaps", "docs/decisions/")):
+        note = re.search(
+            r"(?i)not there yet|still to come|later capability|there (?:is|are) no [^.]* yet|TODO", _prose(page)
+        )
+        assert not note, f"{page}: {note[0] if note else ''}"
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
