@@ -2,8 +2,8 @@
 
     python -m alerts.runbooks        fills the pages in (`make docs` runs it)
 
-A page names a block between two comments, `<!-- block: name -->` and `<!-- end: name -->`; what stands between them is
-the file `runbooks/blocks/<name>.md`, which can name other blocks itself. A page's third line and the index's table of
+A page names a block between two comments, `<!-- block: name -->` and `<!-- end: name -->`; the text between them is the
+file `runbooks/blocks/<name>.md`, which can name other blocks itself. A page's third line and the index's table of
 alerts come from the catalog. A test compares what is committed with what this writes.
 """
 
