@@ -8,7 +8,7 @@ import click
 
 
 def exit_code(command: click.Command, name: str, args: Sequence[str] | None, *expected: type[Exception]) -> int:
-    """What the command returns, else 0; 1 for `expected` errors, told without a trace.
+    """What the command returns, else 0; 1 for `expected` errors, reported without a trace.
 
     A usage error is 1 as well, and not click's 2: there 2 says that something changed.
     """

@@ -29,7 +29,7 @@ _NO_CONTEXT: Final = "none"
 
 
 class SchemaError(RuntimeError):
-    """Liquibase did not run, or failed; the message says the way out."""
+    """Liquibase did not run, or failed; the message says the remedy."""
 
 
 @click.command(help=__doc__)
@@ -44,7 +44,7 @@ def main(stack: str, dry_run: bool) -> None:
     done = subprocess.run(liquibase(goal, schema.AUDIT_DB, database_of(config), config["schemaContexts"]), check=False)
     if done.returncode:
         raise SchemaError(
-            f"Liquibase's {goal} failed for {stack}. Changesets before the one that it names have run and stay; mend "
+            f"Liquibase's {goal} failed for {stack}. Changesets before the one that it names have run and stay; fix "
             "that one if it never ran anywhere, else append another, and run this again."
         )
 
