@@ -1,4 +1,4 @@
-"""What a launch looks at first: each thing that can be wrong says the rule and the way out; all are said at once."""
+"""What a launch looks at first: each thing that can be wrong says the rule and the remedy; all are said at once."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def made(*columns: str, after: str = "PRIMARY KEY (Id)") -> str:
     return f"CREATE TABLE more (Id STRING(36) NOT NULL, {', '.join(columns)}, Last INT64) {after}"
 
 
-# Each is tried in a database of its own, after THINGS and OTHERS.
+# Each is tried in its own database, after THINGS and OTHERS.
 FAMILY: list[list[str]] = [
     [made("Amount INT64", "CHECK (Amount > 0)")],
     [made("Amount INT64", "CONSTRAINT positive CHECK (Amount > 0 AND (Amount < 10 OR Id != 'a, b)'))")],

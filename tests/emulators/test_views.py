@@ -251,7 +251,7 @@ def test_a_table_function_answers_as_its_query(changelog: Changelog) -> None:
         query = queries.query(name, changelog.project)
         asked = parameters | ({"limit": 100} if "@limit" in query else {})
         answer, expected = changelog.query(called, **parameters), changelog.query(query, **asked)
-        # How long a payment has been in its status goes on counting.
+        # How long a payment has been in its status keeps counting.
         shown = [_sorted(rows, without="seconds_in_status") for rows in (answer, expected)]
         assert expected and shown[0] == shown[1], name
 

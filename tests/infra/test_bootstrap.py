@@ -113,7 +113,7 @@ def test_what_gcloud_refuses_is_told_with_the_way_on(cloud: Cloud) -> None:
     refused = cloud.bootstrap("--stack", "dev")
     assert refused.returncode == 1
     assert "PERMISSION_DENIED: no" in refused.stderr
-    assert "run bootstrap again: it goes on where it stopped." in refused.stderr
+    assert "run bootstrap again: it continues where it stopped." in refused.stderr
 
 
 def test_a_stack_without_a_file_is_refused(cloud: Cloud) -> None:

@@ -94,7 +94,7 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> No
 
 
 def _drifts_and_is_mended(clone: Clone, bucket: str) -> None:
-    """Drift is seen, told, and mended only when asked."""
+    """Drift is seen, told, and fixed only when asked."""
     clone.cloud.edit(_project("dev"), BUCKET, bucket, publicAccessPrevention="inherited")
     [view] = [id for id in clone.cloud.ids(_project("dev"), TABLE) if id.endswith("payment_current")]
     clone.cloud.lose(_project("dev"), TABLE, view)

@@ -1,4 +1,4 @@
-"""Config is refused with its rule, its value and the way out, everything that is wrong at once."""
+"""Config is refused with its rule, its value and the remedy, everything that is wrong at once."""
 
 from __future__ import annotations
 

@@ -515,7 +515,7 @@ _JOBS: Final = (
         f"{_TAKEOVERS}::test_a_run_that_was_launched_before_the_newest_does_not_take_over",
     ),
     _broken(
-        "each worker of a run takes a generation of its own",
+        "each worker of a run takes its own generation",
         _GENERATIONS,
         "            if newest == run and ran_as == generation:\n",
         "            if False:\n",

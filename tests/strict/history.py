@@ -330,17 +330,17 @@ class History:
         return from_nanos(moment)
 
     def split(self, partition: Partition, *tokens: str, at: int | str | None = None, **how: Any) -> list[Partition]:
-        """Ends a partition; its keys go on in as many children as there are tokens, two without any."""
+        """Ends a partition; its keys continue in as many children as there are tokens, two without any."""
         return self._replace([partition], tokens or ("", ""), at, **how)
 
     def merge(
         self, parents: Sequence[Partition], token: str = "", at: int | str | None = None, **how: Any
     ) -> Partition:
-        """Ends neighbours; their keys go on in one child, which each of them announces."""
+        """Ends neighbours; their keys continue in one child, which each of them announces."""
         return self._replace(parents, (token,), at, **how)[0]
 
     def move(self, partition: Partition, token: str = "", at: int | str | None = None, **how: Any) -> Partition:
-        """Ends a partition; its keys go on in one child, on another server."""
+        """Ends a partition; its keys continue in one child, on another server."""
         return self._replace([partition], (token,), at, **how)[0]
 
     def through(self) -> int:

@@ -500,7 +500,7 @@ class _Query:
 
 
 class StrictSpanner:
-    """Serves a History on 127.0.0.1 until `stop`, in a thread of its own. A context manager.
+    """Serves a History on 127.0.0.1 until `stop`, in its own thread. A context manager.
 
     `emulator`: host:port of a real one, which gets every call that is not about a change stream. `database`: the
     database whose sessions are made here though there is an emulator, `projects/P/instances/I/databases/D`; "" makes
@@ -608,7 +608,7 @@ class StrictSpanner:
         self.fail("OK", where="row", count=count, seconds=seconds, stream=stream, token=token)
 
     def heal(self) -> None:
-        """No fault is left; what was frozen goes on."""
+        """No fault is left; what was frozen continues."""
         self._in_loop(self._faults.clear)
         self.extra_fields(on=False)
         self.unannounced_parents(on=False)
@@ -646,7 +646,7 @@ class StrictSpanner:
         self._in_loop(self._thawed.clear)
 
     def thaw(self) -> None:
-        """What was frozen goes on."""
+        """What was frozen continues."""
         self._in_loop(self._thawed.set)
         self._in_loop(self._wake_all)
 
@@ -1591,7 +1591,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.strict.spanner", description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=100.0, help="transactions a second")
-    parser.add_argument("--commits", type=int, help="stop after so many transactions; serving goes on")
+    parser.add_argument("--commits", type=int, help="stop after so many transactions; serving continues")
     parser.add_argument("--past", type=float, default=0.0, help="seconds of history that are there at the start")
     parser.add_argument("--partitions", type=int, default=4, help="live partitions a stream, at the start")
     parser.add_argument("--churn", type=float, default=5.0, help="seconds between splits, merges and moves; 0: none")
@@ -1611,7 +1611,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="SECONDS:TABLE:COLUMN:TYPE",
-        help="a new column, or another type of one that there is; again and again",
+        help="a new column, or another type of one that there is; repeatedly",
     )
     return parser
 
@@ -1636,7 +1636,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if given.past:
         history.play(given.past)
-    # What is committed stays: to look at all of it again and again would be most of the work.
+    # What is committed stays: to look at all of it repeatedly would be most of the work.
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)
     stopped = threading.Event()

@@ -1,6 +1,6 @@
 """Two that work on the dead letters at once: every order of their reads and writes, and real threads and processes.
 
-An actor stops before each operation on a file; the schedule says who goes on. Of the schedules with two changes of
+An actor stops before each operation on a file; the schedule says who continues. Of the schedules with two changes of
 actor some are run, in the case of the fault all, and random ones. What holds after every single operation: a dead
 letter that nobody resolves or discards is in one of the two folders.
 """

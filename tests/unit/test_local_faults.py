@@ -225,7 +225,7 @@ def test_one_who_waits_long_is_told_for_what(monkeypatch: pytest.MonkeyPatch) ->
     said: list[str] = []
     day = DayOnPaper(monkeypatch, _fires("page"))
     day._say, day.ran = said.append, ["a fault"]
-    # The clock of a day on paper goes on by ten seconds a look.
+    # The clock of a day on paper advances by ten seconds per look.
     looks = iter(range(70))
     day._await(lambda: next(looks) == 69, 20, "the alert to resolve")
     assert said == [
@@ -247,7 +247,7 @@ def test_a_slow_process_stands_still_in_the_end(monkeypatch: pytest.MonkeyPatch)
         while len(day.ran) < 4:
             pass
     assert day.ran[:4] == ["local freeze bigquery-emulator", "local thaw bigquery-emulator"] * 2
-    # The runbook's mitigation is a thaw: there must be something to mend.
+    # The runbook's mitigation is a thaw: there must be something to fix.
     assert day.ran[-1] == "local freeze bigquery-emulator"
 
 

@@ -92,7 +92,7 @@ def test_every_column_of_the_source_is_classified() -> None:
 
 
 def columns(folder: Path, *statements: str, table: str = "things") -> list[tuple[str, str, bool]]:
-    """The columns of a table after the statements, each a changeset of its own."""
+    """The columns of a table after the statements, each its own changeset."""
     body = "".join(f"--changeset a:{n}\n{statement};\n" for n, statement in enumerate(statements))
     found = schema.tables(changelog(folder, f"--liquibase formatted sql\n{body}"))[table]
     return [(c.name, c.type, c.not_null) for c in found.columns]
