@@ -1,6 +1,6 @@
 """What the audit probe knows between two runs: running totals, how far it has looked, and what has not arrived yet.
 
-All of it stands in the metadata database and moves on in one transaction, so a run that was cut short never was, and a
+All of it is in the metadata database and moves on in one transaction, so a run that was cut short never was, and a
 run that was skipped is caught up. Of two probes at once the second to end is refused.
 """
 
@@ -22,7 +22,7 @@ from probe.committed import Commit
 
 
 class ProbeError(RuntimeError):
-    """The probe cannot measure; the message says why and the way out."""
+    """The probe cannot measure; the message says why and the remedy."""
 
 
 @dataclass
@@ -128,8 +128,8 @@ def open_window(
 def look_again(window: WaitingWindow, arrived: Arrived, dead: Mapping[Commit, int], totals: Totals) -> None:
     """Takes out of a window what has arrived by now, and what was a dead letter and is given up.
 
-    A letter is taken away after its row was written, and letters are read before rows: one that is gone while its row
-    is not there was discarded.
+    A dead letter is taken away after its row was written, and dead letters are read before rows: one that is gone while
+    its row is not there was discarded.
     """
     for commit, waiting in list(window.commits.items()):
         there = sorted(arrived.get(commit, ()))[: waiting.committed]
@@ -198,7 +198,7 @@ class ProbeStates:
             if (stored[0][0] if stored else 0) != state.runs:
                 raise ProbeError(
                     f"another probe of {self._job} ran at the same time, and this run is left out: nothing is counted "
-                    "twice. Run one probe a job."
+                    "twice. Run one probe per job."
                 )
             transaction.insert_or_update(
                 "probes",

@@ -1,4 +1,4 @@
-"""What a support command needs to know of a stack: where its warehouse, its source and its dead letters are.
+"""What a support command needs to know about a stack: where its warehouse, its source and its dead letters are.
 
 In the cloud that is what the Pulumi program exports (`pulumi stack output --json`); the local stack writes the same
 keys.
@@ -21,7 +21,7 @@ _WAY_OUT = (
 
 
 class ConnectionFileError(ValueError):
-    """The connection file is missing or says too little; the message gives the rule and the way out."""
+    """The connection file is missing or says too little; the message gives the rule and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)

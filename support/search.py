@@ -1,6 +1,6 @@
-"""Search: the payments that match, the last changed first, as they stand now.
+"""Search: the payments that match, the last changed first, as they are now.
 
-A deleted payment is found too where the search is narrow (by PUID, customer or card), as it stood before its deletion.
+A deleted payment is found too where the search is narrow (by PUID, customer or card), as it was before its deletion.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_LIMIT = 10_000
 
 
 class SearchError(ValueError):
-    """The search asks for what cannot be; the message gives the rule and the way out."""
+    """The search asks for what cannot be; the message gives the rule and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Payment:
-    """A payment as it stands; `deleted_at` says that it is gone, and then the rest is how it stood before."""
+    """A payment as it is now; `deleted_at` says that it is gone, and then the rest is how it was before."""
 
     puid: str
     customer_id: str | None
@@ -125,7 +125,7 @@ def _sql(warehouse: Warehouse, wanted: Search) -> str:
             f" AND PUID NOT IN (SELECT PUID FROM {current})"
             " QUALIFY ROW_NUMBER() OVER (PARTITION BY PUID ORDER BY change_id DESC) = 1"
         )
-    # One more than wanted tells whether there are more.
+    # One more than requested shows whether there are more.
     return f"SELECT * FROM ({union}) ORDER BY changed_at DESC, PUID LIMIT {wanted.limit + 1}"
 
 

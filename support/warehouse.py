@@ -18,7 +18,7 @@ _GOOGLE_SECONDS = 120.0
 
 
 class WarehouseError(RuntimeError):
-    """BigQuery gives no answer; the message says why, as far as it is known, and the way out."""
+    """BigQuery gives no answer; the message says why, as far as it is known, and the remedy."""
 
 
 class Answer(NamedTuple):

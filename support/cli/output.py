@@ -37,7 +37,7 @@ def current_connection(ctx: click.Context) -> Connection:
 
 
 def explains_errors(command: Callable[P, T]) -> Callable[P, T]:
-    """An error that says its way out is shown as it is: exit code 2 for a wrong request, 1 where there is no answer."""
+    """An error that says its remedy is shown as it is: exit code 2 for a wrong request, 1 where there is no answer."""
 
     @wraps(command)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
