@@ -98,7 +98,7 @@ def change_id(commit_timestamp: str, server_transaction_id: str, record_sequence
 class DeadLetter:
     """A change that failed, masked; or, where masking itself failed, only where to read it again (`change` is None).
 
-    `reason` is one of `Reason`; `message` says the rule and the way out, never a value. Times are RFC 3339 in UTC.
+    `reason` is one of `Reason`; `message` says the rule and the remedy, never a value. Times are RFC 3339 in UTC.
     """
 
     coordinates: Coordinates
@@ -119,7 +119,7 @@ class DeadLetter:
 
     @property
     def payment(self) -> str | None:
-        """The masked id of the payment, whatever `change` holds: a change, or the row that BigQuery refused.
+        """The masked id of the payment, from the change or from the row that BigQuery refused.
 
         None where the change could not be masked: then nothing of it is kept but where to read it again.
         """
@@ -170,7 +170,7 @@ REASONS: Final[dict[str, ReasonInfo]] = {
     ),
     Reason.CARD_IN_KEY: ReasonInfo(
         meaning="`PUID` or `CustomerId` holds a card number",
-        remedy="correct it in Spanner, then discard: see below. Retry only where a newer pipeline says that it is none",
+        remedy="correct it in Spanner, then discard: see below. Retry only if a newer pipeline accepts it",
         retry="never",
     ),
     Reason.NOT_MASKABLE: ReasonInfo(
@@ -179,7 +179,7 @@ REASONS: Final[dict[str, ReasonInfo]] = {
         retry="after_fix",
     ),
     Reason.ENRICHMENT: ReasonInfo(
-        meaning="`Status` is no text",
+        meaning="`Status` is not text",
         remedy="fix the writer; retry once the pipeline can read it, or discard",
         retry="after_fix",
     ),
@@ -215,7 +215,7 @@ _OF_A_NEWER_VERSION: Final = ReasonInfo(
 
 
 class StepError(Exception):
-    """A change cannot go on. `message` gives the rule and the way out; it must not contain a value of the change."""
+    """A change cannot continue. `message` gives the rule and the remedy; it must not contain a value of the change."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
 """The SQL of the warehouse: views, prebuilt queries and scripts, as templates in `sql/bigquery/`.
 
 A template names `${project}`, `${payment_dataset}`, `${audit_log_dataset}` and `${views_dataset}`, and the column lists
-below, which come from `contract/tables.py`: two tables are never united by `*`, because their columns need not stand in
+below, which come from `contract/tables.py`: two tables are never united by `*`, because their columns need not be in
 the same order once one was added to a living table.
 """
 
@@ -30,7 +30,7 @@ REWIND_PAYMENT_STATE = "rewind_payment_state"
 
 
 class QueryError(LookupError):
-    """There is no such view, query or script; the message names those that there are."""
+    """There is no such view, query or script; the message names the existing ones."""
 
 
 @dataclass(frozen=True)

@@ -139,8 +139,8 @@ COLUMN_POLICIES: Final[dict[str, Policy]] = {
     "UpdatedAt": "scan",
 }
 
-# Columns that tell of a person, in any table: identifiers, and the JSON that may hold them. Under `personalDataReaders`
-# everybody else reads NULL there.
+# Columns that identify a person, in any table: identifiers, and the JSON that may hold them. Under
+# `personalDataReaders` everybody else reads NULL there.
 PERSONAL_COLUMNS: Final = frozenset(
     {"CustomerId", "UserId", "CardholderName_token", "Metadata", CUSTOMER_ID, ACTING_USER, OLD_VALUES}
 )
@@ -161,9 +161,10 @@ _TYPES: Final[Mapping[str, str]] = {
 }
 
 
-# A source column whose name is one of ours, or none that BigQuery takes, is carried with this in front of its name.
+# A source column whose name is one of our columns, or one that BigQuery does not take, is carried with this in front of
+# its name.
 SOURCE_PREFIX: Final = "source_"
-# Names of the pipeline's own that no source column may have, compared without regard to case, as BigQuery does.
+# The pipeline's names that no source column may have, compared without regard to case, as BigQuery does.
 # `__stream` is in a row until it is appended.
 _OURS: Final = frozenset({f.name.casefold() for f in (*METADATA_FIELDS, *ENRICHMENT_FIELDS)} | {"__stream"})
 # `_metadata_` is ours, the others are BigQuery's (https://cloud.google.com/bigquery/docs/schemas#column_names).
