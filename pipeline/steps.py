@@ -66,7 +66,7 @@ def dead_letter(at: Coordinates, step: str, error: Exception, change: Change | N
 
 
 class Decode(beam.DoFn):
-    """Data change records → changes. Positions go to an output of their own."""
+    """Data change records → changes. Positions go to a separate output."""
 
     def __init__(self) -> None:
         self._read = Metrics.counter(metrics.NAMESPACE, metrics.CHANGES_READ)
@@ -150,12 +150,13 @@ class EncodedRows:
 
 
 # What one batch weighs at most, in bytes of JSON: it is one element in the runner's shuffle. A row that weighs more is
-# a batch of its own.
+# a separate batch.
 _MOST_BATCH_BYTES: Final = 4_000_000
 
 
 class EncodeRows(beam.DoFn):
-    """Changes → encoded rows, one batch a shard and bundle, keyed by `table|shard`; more where rows are many or large.
+    """Changes → encoded rows, one batch per shard and bundle, keyed by `table|shard`; more where rows are many or
+    large.
 
     What crosses the shuffle is a few large elements, and it is masked.
     """

@@ -31,7 +31,7 @@ _JOB_NAME = r"[a-z]([-a-z0-9]{0,126}[a-z0-9])?"
 
 
 class SettingsError(ValueError):
-    """Options that cannot be run with; the message lists every problem with its way out."""
+    """Options that cannot be run with; the message lists every problem with its remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)

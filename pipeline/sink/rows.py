@@ -203,7 +203,7 @@ def _fault(change: Change) -> StepError | None:
             return StepError(
                 Reason.VALUE,
                 f"{change.table}.{field.name} must hold a value that BigQuery's {field.type} can carry. "
-                "Mend the row in Spanner, or leave the column out with ignoreFields; then retry the dead letter.",
+                "Fix the row in Spanner, or leave the column out with ignoreFields; then retry the dead letter.",
             )
     try:
         _encode([change])
@@ -211,7 +211,7 @@ def _fault(change: Change) -> StepError | None:
         return StepError(
             Reason.VALUE,
             f"what the pipeline adds to a row of {change.table} (its state and times, the values before it) must be "
-            "what BigQuery can carry, and comes from the row: mend Status and Timestamp in Spanner, then retry the "
+            "what BigQuery can carry, and comes from the row: fix Status and Timestamp in Spanner, then retry the "
             "dead letter.",
         )
     return None
@@ -233,7 +233,7 @@ def merge(encoded: Sequence[bytes]) -> pa.Table:
 def groups(encoded: Iterable[tuple[tuple[Column, ...], bytes]]) -> list[tuple[tuple[Column, ...], pa.Table]]:
     """Encoded batches with the source columns they were made from, united where columns and schema are the same.
 
-    Rows of before and after a type change or a new column never meet: the types differ, or a NULL would stand where an
+    Rows of before and after a type change or a new column never meet: the types differ, or a NULL would be where an
     ARRAY must be empty. In order of arrival.
     """
     found: dict[Any, list[pa.Table]] = {}

@@ -1,4 +1,4 @@
-"""`WriteChanges`: encoded rows → BigQuery, and the position to resume from, measured behind both ways out.
+"""`WriteChanges`: encoded rows → BigQuery, and the position to resume from, measured behind both outputs.
 
 Rows of a shard gather in keyed state for `batch_millis`, then one append takes them all; rows that arrive during an
 append wait and go with the next. The batch is not frozen before the append: a retried bundle may bring more rows, and
@@ -156,7 +156,7 @@ class _Held(NamedTuple):
 
 
 def _at_commit(rejected: Rejected) -> Any:
-    """The dead letter at its change's commit timestamp: no position passes that until the letter is durable."""
+    """The dead letter at its change's commit timestamp: no position passes that until the dead letter is durable."""
     letter = rejected_letter(rejected)
     at = Timestamp(micros=timestamps.to_micros(letter.coordinates.commit_timestamp))
     return beam.pvalue.TaggedOutput(DEAD, WindowedValue(letter, at, [GlobalWindow()]))

@@ -32,7 +32,7 @@ _USER_NAMES: Final = ("actingUser", "user")
 def enrich(change: Change, states: Mapping[str, str]) -> None:
     """Fills `change.enriched`. `states` maps a Status to a payment state.
 
-    Raises StepError when Status is no text. A Status that is not in `states` has the state None.
+    Raises StepError when Status is not text. A Status that is not in `states` has the state None.
     """
     row = change.old if change.mod_type == "DELETE" else change.new
     metadata: Row | None = None
