@@ -69,7 +69,7 @@ def look(connection: Connection, region: str, max_lag: float) -> Iterator[Check]
 
 
 def _awaited(checks: Callable[[], list[Check]], seconds: float) -> list[Check]:
-    """The checks, once all are well or the time is over: a new job needs minutes before it reads."""
+    """The checks, once all pass or the time is over: a new job needs minutes before it reads."""
     deadline = time.monotonic() + seconds
     while True:
         found = checks()
