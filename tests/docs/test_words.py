@@ -83,6 +83,13 @@ PACKAGES: Final = (
 SOURCES: Final = tuple(
     name for name in TRACKED if name.endswith(".py") and ("/" not in name or name.partition("/")[0] in PACKAGES)
 )
+# Liquibase knows a changeset by its text: what was shipped stays.
+OTHERS: Final = tuple(
+    name
+    for name in TRACKED
+    if re.search(r"\.(?:ya?ml|toml|sh|sql)$|(?:^|/)(?:Makefile|Dockerfile)$", name)
+    and not name.startswith(("contract/sql/spanner/", "contract/sql/metadata/", "tests/"))
+)
 _PATTERNS: Final = {word: re.compile(rf"\b(?:{word})\b") for word in WORDS}
 
 
@@ -96,10 +103,12 @@ def _prose(markdown: str) -> Iterator[tuple[int, str]]:
 
 
 def _said(source: str) -> Iterator[tuple[int, str]]:
-    """Strings of more than one word, and comments, of which lines that follow each other are one."""
+    """Strings of more than one word, titles, and comments, of which lines that follow each other are one."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield node.lineno, node.value
+        elif isinstance(node, ast.keyword) and node.arg in ("title", "help") and isinstance(node.value, ast.Constant):
+            yield node.value.lineno, str(node.value.value)
     comment: list[str] = []
     begin, last = 0, -1
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -110,6 +119,13 @@ def _said(source: str) -> Iterator[tuple[int, str]]:
             comment.append(token.string.lstrip("# "))
             last = token.start[0]
     yield begin, " ".join(comment)
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """The comments, descriptions and help texts of other files, line by line."""
+    for line, content in enumerate(text.splitlines(), 1):
+        if said := re.search(r"(?:#+|--|description:|say \"|fail \") ?(.*\w \w.*)", content):
+            yield line, said[1]
 
 
 def _found(name: str, texts: Iterator[tuple[int, str]]) -> list[str]:
@@ -134,6 +150,11 @@ def test_a_document_has_the_words_of_the_field(document: str) -> None:
 @pytest.mark.parametrize("source", SOURCES)
 def test_what_code_says_has_the_words_of_the_field(source: str) -> None:
     assert _found(source, _said((ROOT / source).read_text())) == []
+
+
+@pytest.mark.parametrize("file", OTHERS)
+def test_what_other_files_say_has_the_words_of_the_field(file: str) -> None:
+    assert _found(file, _lines((ROOT / file).read_text())) == []
 
 
 @pytest.mark.parametrize(
@@ -166,6 +187,6 @@ def test_a_word_of_the_field_is_left_alone(text: str) -> None:
 
 def test_every_exception_is_used() -> None:
     for begin, pattern, reason in EXCEPTIONS:
-        names = [name for name in (*DOCUMENTS, *SOURCES) if name.startswith(begin)]
+        names = [name for name in (*DOCUMENTS, *SOURCES, *OTHERS) if name.startswith(begin)]
         assert reason
         assert any(re.search(rf"\b(?:{pattern})\b", (ROOT / name).read_text()) for name in names), begin
