@@ -92,7 +92,7 @@ def test_a_block_that_is_not_there_is_refused_with_the_remedy(tmp_path: Path) ->
 
 
 def test_every_block_is_shared() -> None:
-    """What one page alone says stands in that page."""
+    """What one page alone says is in that page."""
     texts = [(ROOT / page).read_text() for page in ALL]
     for block in (FOLDER / "blocks").glob("*.md"):
         uses = sum(f"<!-- block: {block.stem} -->" in page for page in texts)

@@ -121,7 +121,7 @@ FAMILY: list[list[str]] = [
 ]
 # Options of a change stream that the emulator lists.
 LISTED = {"retention_period", "value_capture_type"}
-# What Spanner takes and is refused here: rare, and no harm but that another form is asked for.
+# What Spanner takes and is refused here: rare, and harmless: another form is requested.
 REFUSED = ("SYNONYM", "must be written")
 
 
@@ -160,7 +160,7 @@ def judge(instance: Any, statements: list[str]) -> tuple[str, Any]:
 
 
 def _bare(kind: str) -> str:
-    """A vector's length is no part of what a change stream carries."""
+    """A vector's length is not part of what a change stream carries."""
     return re.sub(r"\(vector_length=>\d+\)", "", kind)
 
 

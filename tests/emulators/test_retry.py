@@ -133,7 +133,7 @@ def test_a_letter_that_fails_again_is_parked_and_says_why(
     queue.put([failed(decode.coordinates(record("p2"), 0))])
     for _ in range(settings.max_retries):
         Retrier(settings).run()
-    # The reason now known is one that trying again does not help: one attempt, and no more.
+    # The reason now known is one that trying again does not help: one attempt only.
     assert [puid for puid, _ in there(warehouse)] == ["p2"]
     assert queue.counts() == {"retry": 0, "severe": 1}
     [letter] = queue.letters("severe")

@@ -35,7 +35,7 @@ def _audit_local(*args: str) -> Result:
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[tuple[State, Process]]:
-    """A stack that is ready; whatever is left of it afterwards is ended."""
+    """A stack that is ready; what is left of it afterwards is ended."""
     state = State(tmp_path / "state")
     supervisor = Process.start("stack", [sys.executable, STUBS, state.root], log=tmp_path / "stack.log")
     try:

@@ -41,7 +41,7 @@ def test_changes_after_the_merge_count_and_those_before_it_are_read_from_the_sta
     changelog.payments(*A_LIFE[:2])
     changelog.position(2.5)
     changelog.merge()
-    # Nothing but payment_state can know of it now.
+    # Only payment_state can have it now.
     changelog.query("DELETE FROM payment_audit_trail_bq WHERE TRUE")
     assert changelog.current() == {"a": "AUTHORIZED"}
     changelog.payments(A_LIFE[2])

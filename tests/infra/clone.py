@@ -143,7 +143,7 @@ class Clone:
 
     @cached_property
     def in_a_shell(self) -> dict[str, str]:
-        # The host that is built here does not hear of Pulumi.yaml's virtualenv either.
+        # The host that is built here does not learn of Pulumi.yaml's virtualenv either.
         first = [self._hosts, Path(sys.prefix) / "bin"]
         return {**self.environment, "PATH": os.pathsep.join([*map(str, first), self.environment["PATH"]])}
 

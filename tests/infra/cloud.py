@@ -91,7 +91,7 @@ class Cloud:
             there[_key(project, kind, id)]["inputs"].update(changed)
 
     def lose(self, project: str, kind: str, id: str) -> None:
-        """Takes it away behind Pulumi's back, whatever protects it."""
+        """Takes it away without Pulumi, despite any protection."""
         with self._changed() as there:
             del there[_key(project, kind, id)]
 

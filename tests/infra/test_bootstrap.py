@@ -232,7 +232,7 @@ def test_the_deployer_may_act_as_every_account_that_something_runs_as(graph: Gra
 
 
 def _run_as(value: Any) -> Iterator[str]:
-    """The accounts that a resource is told to run as."""
+    """The accounts that a resource runs as."""
     if isinstance(value, list):
         for item in value:
             yield from _run_as(item)

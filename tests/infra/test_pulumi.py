@@ -56,7 +56,7 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> No
     assert clone.deploy("preview", "-s", "dev").code == 0
     assert clone.state_files() == before
 
-    # A change in place. A column that the job added meanwhile stays: the provider is asked for the living table's.
+    # A change in place. A column that the job added meanwhile stays: the provider gets the living table's.
     widened = [*_columns(clone), {"name": "ByTheJob", "type": "STRING", "mode": "NULLABLE"}]
     clone.cloud.edit(_project("dev"), TABLE, _changelog(clone), schema=json.dumps(widened))
     clone.configure("dev", dlqRetentionDays=8)
@@ -71,7 +71,7 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> No
 
     _drifts_and_is_mended(clone, bucket)
 
-    # Destroyed, each before what it needs; what Google keeps is told.
+    # Destroyed, each before what it needs; what Google keeps is reported.
     state = clone.exported("dev")
     done_before = len(clone.cloud.journal)
     destroyed = clone.deploy("destroy", "-s", "dev")
@@ -94,7 +94,7 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(clone: Clone) -> No
 
 
 def _drifts_and_is_mended(clone: Clone, bucket: str) -> None:
-    """Drift is seen, told, and fixed only when asked."""
+    """Drift is seen, reported, and fixed only on request."""
     clone.cloud.edit(_project("dev"), BUCKET, bucket, publicAccessPrevention="inherited")
     [view] = [id for id in clone.cloud.ids(_project("dev"), TABLE) if id.endswith("payment_current")]
     clone.cloud.lose(_project("dev"), TABLE, view)
@@ -134,7 +134,7 @@ def _of_google(state: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_a_store_without_protection_goes_only_when_it_is_named(clone: Clone) -> None:
-    """In dev the engine would replace it without a word: deploy.py is what refuses."""
+    """In dev the engine would replace it without a warning: deploy.py is what refuses."""
     assert clone.deploy("up", "-s", "dev").code == 2
     done = clone.cloud.journal
     clone.configure("dev", warehouseLocation="US")

@@ -418,7 +418,7 @@ def _code(code: int | str | StatusCode) -> int:
     return int(StatusCode[code].value[0]) if isinstance(code, str) else code
 
 
-# A process of its own
+# As a separate process
 
 
 class Control:

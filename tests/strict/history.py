@@ -1,4 +1,4 @@
-"""What a change stream has to tell: partitions that split, merge and move, and the records that are in them.
+"""What a change stream reports: partitions that split, merge and move, and the records that are in them.
 
 Pure: no gRPC, no Spanner. A `History` is filled by hand (`commit`, `split`, `merge`, `move`) or by `RandomHistory`, in
 the past all at once or live, as its commits happen. Everything stays in memory, so a reader that starts again at an
@@ -363,7 +363,7 @@ class History:
         self._listeners.append(listener)
 
     def announce(self) -> None:
-        """Tells the listeners, and writes what is committed to the ledger file."""
+        """Notifies the listeners, and writes what is committed to the ledger file."""
         with self.lock:
             touched, self._touched = self._touched, []
             if self._file:
@@ -558,7 +558,7 @@ class RandomHistory(History):
         return self
 
     def start(self, *, commits: int | None = None, tick: float = 0.01) -> Self:
-        """Commits in real time, in a thread, until `stop` or until there were so many transactions."""
+        """Commits in real time, in a thread, until `stop` or until there were this many transactions."""
         self._stopped.clear()
         self._thread = threading.Thread(target=self._run, args=(commits, tick), name="history", daemon=True)
         self._thread.start()

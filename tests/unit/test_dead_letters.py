@@ -1,4 +1,4 @@
-"""The dead-letter queue on a real folder: nothing lost, nothing twice, whatever is repeated or interrupted."""
+"""The dead-letter queue on a real folder: nothing lost, nothing twice, after any repeat or interruption."""
 
 from __future__ import annotations
 

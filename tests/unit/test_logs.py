@@ -309,7 +309,7 @@ def test_debug_names_each_change_and_its_payment_a_hundred_a_line(lines: Any) ->
 
 
 def test_a_line_names_nothing_of_a_payment_but_its_id(lines: Any, tmp_path: Path) -> None:
-    """Masked values may stand in dead letters, which few read; a log is read by more."""
+    """Masked values may be in dead letters, which few read; a log is read by more."""
     lines("DEBUG")
     told: Change = change("p1")
     told.new["Name"] = "Ada Lovelace"
@@ -402,7 +402,7 @@ class Held:
 
 
 class Answering:
-    """A shard that appends as it is told; the real one is tried against the emulator."""
+    """A shard that appends on request; the real one is tried against the emulator."""
 
     def __init__(self, outcome: shards.Outcome) -> None:
         self.outcome = outcome

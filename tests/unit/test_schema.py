@@ -451,7 +451,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_only_some_stacks_run_changes_no_table(tmp_path: Path) -> None:
-    """BigQuery's tables are the same in every stack: a column of one context would be lost without a word."""
+    """BigQuery's tables are the same in every stack: a column of one context would be lost silently."""
     later = (
         "--liquibase formatted sql\n--changeset a:2 context:cloud\nALTER TABLE things ADD COLUMN Colour STRING(10);\n"
     )
