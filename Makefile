@@ -3,7 +3,7 @@
 .PHONY: help setup pulumi run down gameday test test-infra soak fuzz mutations lint docs bench
 
 BIN := .venv/bin
-# An image may set it. Then each process of a test compiles Beam and Google's clients anew: 4 seconds of CPU a process.
+# An image may set it. Then each process of a test compiles Beam and Google's clients again: 4 seconds of CPU per process.
 unexport PYTHONDONTWRITEBYTECODE
 # make run DURATION=120 TPS=50 SEED=1 TABLES=tables.toml
 RUN := $(if $(DURATION),--duration $(DURATION)) $(if $(TPS),--tps $(TPS)) $(if $(SEED),--seed $(SEED)) $(if $(TABLES),--tables $(TABLES))
@@ -23,7 +23,7 @@ run: setup ## Run the whole service here, with traffic: make run [DURATION=secon
 down: setup ## End what runs in the background (after audit local up)
 	@$(BIN)/audit local down
 
-gameday: setup ## Break something, see its alert fire, mend it, lose nothing: make gameday [FAULTS="pipeline-stopped"]
+gameday: setup ## Break something, see its alert fire, fix it, lose nothing: make gameday [FAULTS="pipeline-stopped"]
 	@local/setup.sh monitoring
 	@$(BIN)/audit gameday $(or $(FAULTS),pipeline-stopped)
 
@@ -49,8 +49,9 @@ lint: setup ## Check style, types and the direction of imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-docs: setup ## Write what is generated: docs/iam.md
+docs: setup ## Write what is generated: docs/iam.md, what the runbooks share
 	@$(BIN)/python -m guardrails.iam
+	@$(BIN)/python -m alerts.runbooks
 
 bench: setup ## Measure speed and memory; results in bench/results
 	@$(BIN)/python -m bench $(ARGS)

@@ -2,7 +2,7 @@
 
     severity ─► the team's own targets, if it has any ─► else those of every team
 
-Receivers have no integration: on one machine nobody is told, and Alertmanager says who would be.
+Receivers have no integration: on one machine nobody is notified, and Alertmanager shows who would be.
 """
 
 from __future__ import annotations
@@ -44,5 +44,5 @@ def _of_severity(severity: str, routes: Sequence[Route]) -> list[dict[str, Any]]
 
 
 def _all(targets: Iterable[str]) -> list[dict[str, Any]]:
-    """Each of them is told, not only the first that matches."""
+    """Each of them is notified, not only the first that matches."""
     return [{"receiver": target, "continue": True} for target in targets]

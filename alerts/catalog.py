@@ -1,4 +1,4 @@
-"""Every alert: what it watches, when it fires, how loud it is and what the person who is told reads first.
+"""Every alert: what it watches, when it fires, how loud it is and what the person who is notified reads first.
 
 One definition, three uses: `components/monitoring.py` sends the expressions to Cloud Monitoring, `rules` gives them to
 Prometheus, and the dashboards draw the thresholds. A page is for what a person must do now; all else is a ticket.
@@ -102,7 +102,7 @@ def _latency(numbers: Thresholds) -> tuple[Alert, ...]:
     return (
         _latency_burn("AuditLatencyFastBurn", fast, numbers, "Changes are late: a month's budget is gone in two days"),
         _latency_burn("AuditLatencySlowBurn", slow, numbers, "Changes are late: a month's budget is gone in five days"),
-        _latency_burn("AuditLatencyBudgetTicket", budget, numbers, "Changes are late a little more than promised"),
+        _latency_burn("AuditLatencyBudgetTicket", budget, numbers, "Changes are late more often than the SLO allows"),
     )
 
 
@@ -136,7 +136,7 @@ def _burning(share: Callable[[str], str], window: BurnWindow, threshold: float) 
 
 
 def missing_share(numbers: Thresholds, window: str) -> str:
-    """Share of the committed changes that are not queryable; of commits above the design load none is promised."""
+    """Share of the committed changes that are not queryable; commits above the design load are not part of the SLO."""
     committed = increase(SOURCE_COMMITTED, window)
     return f"1 - {increase(QUERYABLE, window)} / clamp_max({committed}, {numbers.design_tps * _seconds(window)})"
 
@@ -152,8 +152,8 @@ def _throughput(numbers: Thresholds) -> tuple[Alert, ...]:
             name="AuditThroughputBurn",
             severity="page",
             title="Changes are missing: the throughput budget burns fast",
-            summary="Up to the design load, fewer of the committed changes became queryable than promised, in the last "
-            "hour and in the last five minutes.",
+            summary="Up to the design load, fewer of the committed changes became queryable than the SLO demands, in "
+            "the last hour and in the last five minutes.",
             chart="missing-share",
             conditions=(
                 *_burning(lambda over: missing_share(numbers, over), fast, fast.factor * (1 - numbers.throughput_goal)),
@@ -196,7 +196,7 @@ def _throughput(numbers: Thresholds) -> tuple[Alert, ...]:
             name="AuditLoadAboveDesign",
             severity="ticket",
             title="More changes than the service was built for",
-            summary="Commits exceed the design load. Latency is promised up to it.",
+            summary="Commits exceed the design load. The latency SLO holds up to it.",
             chart="throughput",
             conditions=(
                 Condition(
@@ -233,7 +233,7 @@ def _payments(numbers: Thresholds) -> tuple[Alert, ...]:
             severity="page",
             team="payments",
             title="Payments are stuck in {{state}}",
-            summary="Payments are in one Status for longer than its limit. Audit works: it is the payments that stand.",
+            summary="Payments are in one Status for longer than its limit. Audit works; the payments do not move.",
             chart="stuck",
             conditions=(Condition(value=f"max by (state) ({select(STUCK_PAYMENTS)})", comparison=">", threshold=0),),
             holds=5 * MINUTE,
@@ -347,7 +347,7 @@ def _correctness() -> tuple[Alert, ...]:
             name="AuditProbeSilent",
             severity="page",
             title="The probe is silent: every other audit alert is blind",
-            summary="For ten minutes nothing was measured. Audit may work or not; nobody would be told.",
+            summary="For ten minutes nothing was measured. Audit may work or not; nobody would be notified.",
             chart="oldest-unaudited",
             conditions=(
                 Condition(value=f"absent_over_time({select(OLDEST_UNAUDITED)}[10m])", comparison="==", threshold=1),
@@ -381,7 +381,7 @@ def _services(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
         Alert(
             name="DataflowWatermarkStalled",
             severity="ticket",
-            title="The streaming job's watermark stands",
+            title="The streaming job's watermark is stalled",
             summary="Some change holds the job's watermark back. A page follows if changes are late.",
             chart="watermark",
             conditions=(
@@ -412,7 +412,7 @@ def _services(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
             name="WorkerOutOfMemory",
             severity="ticket",
             title="A worker ran out of memory",
-            summary="A worker, or a process on it, was ended for want of memory. Its work is done again elsewhere.",
+            summary="A worker, or a process on it, ran out of memory and was ended. Its work is done again elsewhere.",
             chart="out-of-memory",
             conditions=(Condition(value=increase(metrics.OUT_OF_MEMORY.metric, "10m"), comparison=">", threshold=0),),
             holds=5 * MINUTE,

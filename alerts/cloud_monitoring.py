@@ -54,7 +54,7 @@ def _widget(chart: Chart) -> dict[str, Any]:
             "plotType": "LINE",
             "targetAxis": "Y1",
             "timeSeriesQuery": _query(chart, query),
-            # A line that is named by its labels is named so without being told.
+            # A line that is named by its labels gets that name by default.
             **({} if "{{" in query.label else {"legendTemplate": query.label}),
         }
         for query in chart.queries

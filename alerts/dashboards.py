@@ -124,7 +124,7 @@ def _promise(numbers: Thresholds) -> Row:
     period = f"{PERIOD_DAYS}d"
     late, missing = slow_share(COMMIT_TO_QUERYABLE, period), missing_share(numbers, period)
     return Row(
-        title="Promises",
+        title="SLOs",
         charts=(
             _number("in-time", f"{latency.title} ({period})", f"1 - ({late})"),
             _number("budget-latency", "Latency budget left", f"1 - ({late}) / {1 - latency.goal:.6g}"),

@@ -119,7 +119,7 @@ QUERY_TIMES: Final = _google(
 class LogMetric:
     """A counter of log entries. `filter` has a `{job}` where the name of the streaming job goes.
 
-    `extractors` say where the value of each label stands in an entry.
+    `extractors` say where an entry has the value of each label.
     """
 
     name: str
@@ -156,7 +156,7 @@ OUT_OF_MEMORY: Final = _log(
 _LINE: Final = f'\\"{ERROR_CLASS}\\":'
 JOB_TROUBLE: Final = _log(
     "job_trouble",
-    "Lines in which the job tells of trouble; of one with several classes, the most frequent counts.",
+    "Lines in which the job reports an error; of one with several classes, the most frequent counts.",
     _JOB + f'(jsonPayload.message:"{_LINE}" OR textPayload:"{_LINE}")',
     error_class=(
         "reason of a dead letter, what is not reachable, or the type of an exception",

@@ -40,7 +40,7 @@ def delta(metric: Metric, window: str) -> str:
 
 
 def slow_share(metric: Metric, window: str) -> str:
-    """Share of events that took longer than promised. Without the bucket of those in time, all were late."""
+    """Share of events that took longer than the SLO allows. Without the bucket of those in time, all were late."""
     # Google writes the bound as 10, Prometheus clients as 10.0.
     in_time = increase(metric, window, "_bucket", le=f"~{LATENCY_SECONDS}|{LATENCY_SECONDS}.0")
     return f"1 - ({in_time} or vector(0)) / {increase(metric, window, '_count')}"

@@ -1,4 +1,4 @@
-"""Who hears of an alert. A stack's config says it in lines such as `page=projects/p/notificationChannels/1`."""
+"""Who is notified of an alert. A stack's config says it in lines such as `page=projects/p/notificationChannels/1`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RULE: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """Without a team it is for every team that has no route of its own."""
+    """Without a team it is for every team that has no route itself."""
 
     severity: str
     team: str | None
@@ -39,7 +39,7 @@ class Route:
 
 
 def targets(alert: Alert, routes: Iterable[Route], severity: str = "") -> tuple[str, ...]:
-    """Who is told of the alert: its team, or else whoever hears of all alerts of its (or the given) severity."""
+    """Who is notified of the alert: its team, or else the recipients of all alerts of its (or the given) severity."""
     heard = [route for route in routes if route.severity == (severity or alert.severity)]
     own = [route.target for route in heard if route.team == alert.team]
     return tuple(own or (route.target for route in heard if route.team is None))

@@ -1,4 +1,4 @@
-"""Speed, latency and memory, measured: `make bench`. What was found stands in docs/benchmarks.md.
+"""Speed, latency and memory, measured: `make bench`. The results are in docs/benchmarks.md.
 
     record.py         real change records of the simulator's traffic, kept in bench/results
     pipeline_only.py  change record responses → append requests without I/O: CPU a record, stage by stage; a profile

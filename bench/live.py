@@ -2,7 +2,7 @@
 
     python -m bench.live [--tps 50] [--duration 120] [--set batchMillis=100 …]
 
-It has a state folder of its own, so a stack that runs already is not touched. Traffic starts once the stack is ready;
+It has its own state folder, so a stack that runs already is not touched. Traffic starts once the stack is ready;
 then everything must arrive, and `audit local check` compares row by row.
 """
 
@@ -185,7 +185,7 @@ def show(result: dict[str, Any]) -> str:
         f"{asked['tps']:g} commits a second asked for {asked['seconds']:g} s, "
         f"{result['traffic']['commits_a_second']} made; load {result['machine']['load'][0]}",
         f"  {check['committed']:,} changes, {check['arrived']:,} arrived, {check['dead_letters']} expected dead "
-        f"letters, {check['lost']} lost, {check['doubled']} doubled, {check['unmasked']} unmasked",
+        f"dead letters, {check['lost']} lost, {check['doubled']} doubled, {check['unmasked']} unmasked",
         "  commit → queryable: " + ", ".join(f"{name} {latency[name]:,} ms" for name in ("p50", "p95", "p99", "max")),
         *(f"  {name}: {json.dumps(found)}" for name, found in result["stages_ms"].items()),
         f"  CPU seconds: {json.dumps(result['cpu_seconds'])}",

@@ -151,7 +151,7 @@ class Chain:
 
 
 class BigQueryStandIn:
-    """Answers as BigQuery does when all is well, from memory."""
+    """Answers as BigQuery does when nothing fails, from memory."""
 
     def __init__(self) -> None:
         self._bytes = 0

@@ -1,4 +1,4 @@
-"""The local stack with launch options of one's own, for the supervisor's process.
+"""The local stack with chosen launch options, for the supervisor's process.
 
 python -m bench.stack --state DIR [--set batchMillis=100 …]
 """

@@ -87,7 +87,7 @@ def _gcloud(arguments: tuple[str, ...]) -> str:
     if done.returncode:
         raise BootstrapError(
             f"gcloud refused: {shlex.join(['gcloud', *arguments])}\n{done.stderr.strip()}\n"
-            "Mend what it says, and run bootstrap again: it goes on where it stopped."
+            "Fix what it says, and run bootstrap again: it continues where it stopped."
         )
     return done.stdout.strip()
 

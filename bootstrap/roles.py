@@ -12,7 +12,7 @@ from guardrails.rules import OWN_ROLES, PROJECT_ROLES
 
 @dataclass(frozen=True, kw_only=True)
 class CustomRole:
-    """A role of the project's own, for a task whose role of Google's may do more. `id` is the last part of its name."""
+    """A custom role of the project, for a task whose Google role may do more. `id` is the last part of its name."""
 
     id: str
     title: str
@@ -44,7 +44,7 @@ LOOK: Final = CustomRole(
     title="Payment audit: what a preview looks up",
     reason="looks the project, its service agents and the tables' columns up; it reads no data and changes nothing",
     permissions=(
-        # BigQuery wants it of who asks for its service agent. Without a grant on data such a job reads none.
+        # BigQuery requires it of who asks for its service agent. Without a grant on data such a job reads none.
         "bigquery.jobs.create",
         "bigquery.tables.get",
         "logging.cmekSettings.get",

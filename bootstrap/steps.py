@@ -1,4 +1,4 @@
-"""The steps, in order: each looks whether its thing is there, and makes it if not. Nothing is changed or deleted."""
+"""The steps, in order: each checks whether its resource exists, and makes it if not. Nothing is changed or deleted."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def _grant(
     role: str,
     condition: Condition | None = None,
 ) -> Step:
-    # A condition has commas, so gcloud is told another separator. None keeps it from asking which of several is meant.
+    # A condition has commas, so gcloud is given another separator. None keeps it from asking which of several is meant.
     conditional = f"^;^title={condition.title};expression={condition.expression}" if condition else "None"
     asked = (f"--condition={conditional}",) if kind in (_PROJECT, _BUCKET) else ()
     return Step(

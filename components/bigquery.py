@@ -142,7 +142,7 @@ def dataset_of(
         location=settings.warehouse.location,
         default_encryption_configuration={"kms_key_name": key} if key is not None else None,
         delete_contents_on_destroy=not protect,
-        # Authorised datasets stand in the access list too, as resources of their own.
+        # Authorised datasets are in the access list too, as separate resources.
         opts=pulumi.ResourceOptions(parent=parent, protect=protect, ignore_changes=["accesses"]),
     )
 

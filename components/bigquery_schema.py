@@ -1,7 +1,7 @@
 """The schema of a living table: the columns that it has already, and those that the contract has beyond them.
 
 The job adds columns while it runs, so the table knows more than the program, and after a new changeset the program more
-than the table. Asking for the union leaves both in place, and whatever reads the new column waits for it.
+than the table. Asking for the union leaves both in place, and what reads the new column waits for it.
 """
 
 import json
@@ -24,13 +24,13 @@ Column = Mapping[str, Any]
 
 
 class SchemaUnknownError(AuditError):
-    """It could not be told which columns a table has; the message says the way out."""
+    """It could not be found which columns a table has; the message says the remedy."""
 
 
 def schema(fields: Sequence[tables.Field], there: Sequence[Column] = (), *, personal: str = "") -> str:
     """A table's schema in BigQuery's own JSON: the columns that are `there`, in their order, then what they lack.
 
-    `personal` is the policy tag of the columns that tell of a person; empty, they have none.
+    `personal` is the policy tag of the columns that identify a person; empty, they have none.
     """
     wanted = {field.name.casefold(): _column(field, personal) for field in fields}
     kept = [_kept(column, wanted.pop(column["name"].casefold(), {})) for column in there]

@@ -13,7 +13,7 @@ _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class StackFileError(AuditError, ValueError):
-    """A stack's file cannot be used; the message says the rule and the way out."""
+    """A stack's file cannot be used; the message says the rule and the remedy."""
 
 
 def stack_config(stack: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def stack_config(stack: str) -> dict[str, Any]:
         name = key.removeprefix(f"{project['name']}:")
         if name not in declared:
             raise StackFileError(
-                f"{file.name}: {key} is not declared in Pulumi.yaml. Declare it there, or mend its name."
+                f"{file.name}: {key} is not declared in Pulumi.yaml. Declare it there, or fix its name."
             )
         values[name] = value
     return values

@@ -135,7 +135,7 @@ class StreamJob(pulumi.ComponentResource):
         )
 
     def _job(self, worker: projects.IAMMember) -> dataflow.FlexTemplateJob:
-        """The running job. Any change drains it and starts another, which goes on at the resume position."""
+        """The running job. Any change drains it and starts another, which resumes at the resume position."""
         settings, place = self._args.settings, self._args.place
         pipeline, scratch = settings.pipeline, self._args.storage
         return dataflow.FlexTemplateJob(
@@ -186,7 +186,7 @@ def beam_options(pipeline: PipelineSettings, profiles: str) -> list[str]:
 
 
 def _streaming_mode(pipeline: PipelineSettings) -> str:
-    """Streaming Engine promises what the sink promises: less from the one would be lost, more is paid for nothing."""
+    """Streaming Engine guarantees what the sink guarantees: less would lose changes, more costs for nothing."""
     return f"streaming_mode_{pipeline.options['writeMode'].replace('-', '_')}"
 
 
@@ -198,7 +198,7 @@ def launch_parameters(values: Mapping[str, pulumi.Input[str]]) -> dict[str, pulu
     known = {option.name: option for option in options.OPTIONS}
     if unknown := sorted(values.keys() - known.keys()):
         raise LookupError(f"launch options must be in contract/options.py, got {', '.join(unknown)}. Add them there.")
-    # An Output always has a value; it has no truth of its own and equals no default.
+    # An Output always has a value; it has no truth value and equals no default.
     given = {name: value for name, value in values.items() if isinstance(value, pulumi.Output) or value}
     if missing := sorted(name for name, option in known.items() if option.required and name not in given):
         raise LookupError(f"launch options {', '.join(missing)} must have a value. Give them in StreamJob._values.")

@@ -35,7 +35,7 @@ class Delivery(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _pool(self) -> cloudbuild.WorkerPool:
-        """Machines of our own, which a perimeter needs; inside one they have no way to the internet."""
+        """Separate machines, which a perimeter needs; inside one they have no way to the internet."""
         network = self._delivery.network
         return cloudbuild.WorkerPool(
             naming.DELIVERY,

@@ -1,6 +1,6 @@
 """Who acts: one service account a role, and who may act as one from outside.
 
-What each of them may do stands beside the resource that it guards.
+What each of them may do is beside the resource that it guards.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Customer-managed keys: a key a store and place, and the encrypter grant of the service that encrypts with it."""
+"""Customer-managed keys: one key per store and location, and the encrypter grant of the service that uses it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class KeysArgs:
 class Keys(pulumi.ComponentResource):
     """Each attribute is the full name of a store's key, once the store's service may encrypt with it.
 
-    None with customerManagedKeys false: Google's keys then. A multi-region Spanner has `spanner_replicas`, a key a
-    region, in place of `spanner`.
+    None with customerManagedKeys false: Google's keys then. A multi-region Spanner has `spanner_replicas`, one key
+    per region, in place of `spanner`.
     """
 
     spanner: pulumi.Output[str] | None
@@ -93,7 +93,7 @@ class Keys(pulumi.ComponentResource):
     def _agents(self, store: str, ring: kms.KeyRing) -> dict[str, pulumi.Input[str]]:
         """The service agents that encrypt for a store, by the name of their service."""
         project = self._settings.project
-        # An agent is asked for when its API is on, as everything of this component that Pulumi makes is.
+        # An agent is requested when its API is on, as everything of this component that Pulumi makes is.
         look = pulumi.InvokeOutputOptions(parent=self, depends_on=[ring])
         match store:
             case "storage" | "backups":

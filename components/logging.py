@@ -76,7 +76,7 @@ class Logs(pulumi.ComponentResource):
     def _route(self, bucket: logging.ProjectBucketConfig) -> None:
         """Into that bucket, and not into _Default as well, which has Google's key and its own retention.
 
-        A sink into a bucket of its own project writes as the project itself: it needs no grant, and has none.
+        A sink into a bucket of the same project writes as the project itself: it needs no grant, and has none.
         """
         wanted = self._filter()
         sink = logging.ProjectSink(
@@ -98,7 +98,7 @@ class Logs(pulumi.ComponentResource):
     def _job_log(self, bucket: logging.ProjectBucketConfig) -> None:
         """What who is on call reads of the bucket: what the job said, and not who queried what.
 
-        Their other role shows what is in no bucket of ours: admin activity, and what the probe and the merge said.
+        Their other role shows what is in none of our buckets: admin activity, and what the probe and the merge said.
         """
         view = logging.LogView(
             naming.JOB_LOG,

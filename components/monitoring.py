@@ -1,4 +1,5 @@
-"""Monitoring: the metrics of the probe, the promises, the alerts with their runbooks, who is told, the dashboard.
+"""Monitoring: the metrics of the probe, the SLOs, the alerts with their runbooks, the notification channels, the
+dashboard.
 
 All of it is data in `alerts/`; here it becomes resources. Snoozes are made by people, in the console: a snooze in code
 would outlive its reason.
@@ -166,8 +167,8 @@ class Monitoring(pulumi.ComponentResource):
         return said
 
     def _objectives(self) -> None:
-        """The error budgets in the console, and a ticket of their own burn. The series of an SLO are not to be had in
-        PromQL, so it also tells whether both definitions agree."""
+        """The error budgets in the console, and a ticket for their burn. The series of an SLO cannot be read in
+        PromQL, so it also shows whether both definitions agree."""
         service = monitoring.CustomService(
             "payment-audit",
             service_id="payment-audit",

@@ -39,7 +39,7 @@ def account(name: str, project: str) -> str:
 
 
 def role(name: str, project: str) -> str:
-    """A role of the stack's own project, as a grant names it."""
+    """A custom role of the stack's project, as a grant names it."""
     return f"projects/{project}/roles/{name}"
 
 

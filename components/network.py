@@ -1,4 +1,4 @@
-"""Where the job's workers stand: a network of their own without a way in or out, but to Google's APIs."""
+"""Where the job's workers run: a separate network without a route in or out, except to Google's APIs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ class Network(pulumi.ComponentResource):
         return pulumi.Output.concat("regions/", region, "/subnetworks/", subnetwork.name)
 
     def _nat(self, network: compute.Network, subnetwork: compute.Subnetwork) -> None:
-        """A way out to the internet for the workers, and none in."""
+        """A route out to the internet for the workers, and none in."""
         router = compute.Router(
             naming.NETWORK,
             name=naming.NETWORK,

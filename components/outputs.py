@@ -24,7 +24,7 @@ _BIG_QUERY: Final = "https://console.cloud.google.com/bigquery"
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """What the outputs tell of."""
+    """What the outputs describe."""
 
     settings: Settings
     source: SourceDatabase

@@ -84,7 +84,7 @@ def _service(api: str) -> str:
 
 
 def _ingress(title: str, members: Sequence[str], services: Sequence[str]) -> dict[str, Any]:
-    """These members may call these services from anywhere: their identity is what is asked for."""
+    """These members may call these services from anywhere: their identity is what is checked."""
     # Every method: the members' roles say which of them they may use.
     methods = [] if "*" in services else [{"method": "*"}]
     return {

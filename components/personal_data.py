@@ -1,4 +1,4 @@
-"""Who reads personal data: a policy tag on the columns that tell of a person, and NULL there for everybody else.
+"""Who reads personal data: a policy tag on the columns that identify a person, and NULL there for everybody else.
 
 Policy tags, because they hold through views: over authorised views BigQuery asks who runs the query for the tag, and
 nobody for the table. A rule on rows would hide whole payments, and a rule in the views' SQL knows no groups.
@@ -61,7 +61,7 @@ class PersonalData(pulumi.ComponentResource):
             region=settings.warehouse.location.lower(),
             # Unique in the whole organisation.
             display_name=f"{settings.project} personal data",
-            description="Columns of the payment audit that tell of a person.",
+            description="Columns of the payment audit that identify a person.",
             activated_policy_types=["FINE_GRAINED_ACCESS_CONTROL"],
             opts=pulumi.ResourceOptions(parent=self),
         )

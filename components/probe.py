@@ -1,4 +1,4 @@
-"""The probe: a Cloud Run job that measures the audit at the data, started every minute by Cloud Scheduler.
+"""The probe: a Cloud Run job that compares Spanner with BigQuery, started every minute by Cloud Scheduler.
 
 It runs from the streaming job's image, which holds `audit` too, and so is made once there is an image.
 """
@@ -24,7 +24,7 @@ _COMMAND: Final = ["python", "-m", "support.cli.main", "probe", "--once", "--wri
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeArgs:
-    """`connection` is what `audit` has to know of the stack; `needs` what must be there before the first run."""
+    """`connection` is what `audit` has to know about the stack; `needs` what must be there before the first run."""
 
     settings: Settings
     accounts: Identity
@@ -35,7 +35,7 @@ class ProbeArgs:
 
 
 class Probe(pulumi.ComponentResource):
-    """The job `audit-probe` and its schedule. Of two runs at once the second refuses: none is started anew on failure,
+    """The job `audit-probe` and its schedule. Of two runs at once the second refuses: none is restarted on failure,
     the next minute's catches up."""
 
     def __init__(self, name: str, args: ProbeArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -49,7 +49,7 @@ class Probe(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _access(self) -> Sequence[pulumi.Resource]:
-        """What it reads of Spanner and BigQuery stands beside these."""
+        """What it reads of Spanner and BigQuery is granted beside these."""
         member = self._args.accounts.probe.member
         here = pulumi.ResourceOptions(parent=self, depends_on=self._args.needs)
         return (
@@ -141,7 +141,7 @@ class Probe(pulumi.ComponentResource):
         )
 
     def _may_look(self, job: cloudrunv2.Job, person: str) -> None:
-        """Who is on call sees whether it runs and how its runs ended. A schedule has no grant of its own."""
+        """Who is on call sees whether it runs and how its runs ended. A schedule has no separate grant."""
         cloudrunv2.JobIamMember(
             f"probe-{person}",
             location=self._settings.region,

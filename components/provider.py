@@ -1,4 +1,4 @@
-"""The Google Cloud provider of a stack: its project, region, labels and endpoints; and what stands under it."""
+"""The Google Cloud provider of a stack: its project, region, labels and endpoints; and its children."""
 
 import pulumi
 import pulumi_gcp as gcp
@@ -25,5 +25,5 @@ def google(settings: Settings) -> gcp.Provider:
 
 
 def under(provider: gcp.Provider, *needs: pulumi.Resource) -> pulumi.ResourceOptions:
-    """Options of a component, and of all that stands under it. `needs` are there before it."""
+    """Options of a component, and of all its children. `needs` are there before it."""
     return pulumi.ResourceOptions(provider=provider, depends_on=list(needs), transformations=[old_one_first])

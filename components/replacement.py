@@ -17,7 +17,7 @@ BESIDE: Final[Mapping[str, str]] = {
 
 
 def old_one_first(made: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
-    """A transformation for components: Pulumi would make the replacement first, of whatever stands under them."""
+    """A transformation for components: Pulumi would make the replacement first, of their children."""
     if not goes_first(made.type_):
         return None
     options = pulumi.ResourceOptions.merge(made.opts, pulumi.ResourceOptions(delete_before_replace=True))

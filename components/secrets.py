@@ -1,6 +1,6 @@
 """The masking key's secret, and who may read it: the job, replay and validation, and the account that searches by card.
 
-Secret Manager's own rotation is not used: it sends a message on dates that would stand in the program, while a new key
+Secret Manager's own rotation is not used: it sends a message on dates that would be in the program, while a new key
 takes effect when the job starts again. Rotating is adding a version: docs/operations.md.
 """
 
@@ -26,7 +26,7 @@ class MaskingKeysArgs:
 class MaskingKeys(pulumi.ComponentResource):
     """The secret whose versions are the masking keys. `location` is what the job's option maskingKeys takes.
 
-    Its versions are added outside Pulumi, so no key ever stands in a state file; none is destroyed while rows use it.
+    Its versions are added outside Pulumi, so no key is ever in a state file; none is destroyed while rows use it.
     """
 
     location: pulumi.Output[str]

@@ -17,7 +17,7 @@ from contract.errors import AuditError
 
 
 class SchemaOwnerError(AuditError, ValueError):
-    """The owner of a living stack's schema was changed in its config; the message says the way out."""
+    """The owner of a living stack's schema was changed in its config; the message says the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class SourceDatabase(pulumi.ComponentResource):
         return self._spanner_instance(naming.INSTANCE, settings.instance_config, settings.edition, capacity)
 
     def _metadata_instance(self) -> spanner.Instance | None:
-        """An instance of its own, in the job's region: then the stream and its position share no capacity."""
+        """A separate instance, in the job's region: then the stream and its position share no capacity."""
         units = self._settings.spanner.metadata_processing_units
         if not units:
             return None

@@ -14,7 +14,7 @@ from components.settings import Settings
 _DAY: Final = 24 * 3600
 _READ: Final = "roles/storage.objectViewer"
 _WRITE: Final = "roles/storage.objectUser"
-# Which role the job has on which bucket. It adds profiles and cannot read them; backups are none of its business.
+# Which role the job has on which bucket. It adds profiles and cannot read them; it has no access to backups.
 _ROLES: Final = {
     "dead-letters": _WRITE,
     "temp": _WRITE,
@@ -85,7 +85,7 @@ class Storage(pulumi.ComponentResource):
         )
 
     def _location(self, purpose: str) -> str:
-        """BigQuery exports only into buckets of its own location. In a multi-region they outlive a region's loss."""
+        """BigQuery exports only into buckets in its location. In a multi-region they outlive a region's loss."""
         return self._settings.warehouse.location if purpose == "backups" else self._settings.region
 
     def _lifecycle(self, purpose: str) -> Sequence[storage.BucketLifecycleRuleArgsDict]:
@@ -93,7 +93,7 @@ class Storage(pulumi.ComponentResource):
         retention = self._settings.retention
         match purpose:
             case "dead-letters":
-                # Those under retry/ are never deleted by age: a job that stands still must not lose them.
+                # Those under retry/ are never deleted by age: a job that is stalled must not lose them.
                 severe = _delete(age=self._settings.pipeline.dead_letter_days, matches_prefixes=["severe/"])
                 return [severe, _delete(days_since_noncurrent_time=7)]
             case "backups":

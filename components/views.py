@@ -1,4 +1,4 @@
-"""What people read: the views and prebuilt queries, in a dataset of their own that the tables' datasets trust."""
+"""What people read: the views and prebuilt queries, in a separate dataset that the tables' datasets trust."""
 
 import json
 import re

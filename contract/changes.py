@@ -96,7 +96,7 @@ def change_id(commit_timestamp: str, server_transaction_id: str, record_sequence
 class DeadLetter:
     """A change that failed, masked; or, where masking itself failed, only where to read it again (`change` is None).
 
-    `reason` is one of `Reason`; `message` says the rule and the way out, never a value. Times are RFC 3339 in UTC.
+    `reason` is one of `Reason`; `message` says the rule and the remedy, never a value. Times are RFC 3339 in UTC.
     """
 
     coordinates: Coordinates
@@ -168,7 +168,7 @@ REASONS: Final[dict[str, ReasonInfo]] = {
         retry="after_fix",
     ),
     Reason.ENRICHMENT: ReasonInfo(
-        meaning="the status is no text",
+        meaning="the status is not text",
         remedy="fix the writer; retry once the pipeline can read it, or discard",
         retry="after_fix",
     ),
@@ -204,7 +204,7 @@ _OF_A_NEWER_VERSION: Final = ReasonInfo(
 
 
 class StepError(Exception):
-    """A change cannot go on. `message` gives the rule and the way out; it must not contain a value of the change."""
+    """A change cannot continue. `message` gives the rule and the remedy; it must not contain a value of the change."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

@@ -1,6 +1,6 @@
 """Spanner's DDL, as far as a changelog uses it: the tables, columns and change streams that statements leave behind.
 
-What is not understood is refused: a statement that is read wrongly loses columns without a word. A test compares what
+What is not understood is refused: a statement that is read wrongly loses columns silently. A test compares what
 is read here with Spanner's own INFORMATION_SCHEMA.
 Grammar: https://cloud.google.com/spanner/docs/reference/standard-sql/data-definition-language
 """
@@ -84,7 +84,7 @@ def tokens(sql: str) -> Iterator[Token]:
     while (at := _BLANK.match(sql, at).end()) < len(sql):  # type: ignore[union-attr]
         found = _TOKEN.match(sql, at)
         if not found or (sql.startswith("/*", at) and found.lastgroup != "comment"):
-            raise SchemaError(f"what begins with {head(sql[at:])!r} has no end, or is no SQL of Spanner's.")
+            raise SchemaError(f"what begins with {head(sql[at:])!r} has no end, or is not Spanner SQL.")
         kind = str(found.lastgroup)
         yield Token(kind, found[kind], at)
         at = found.end()
@@ -438,7 +438,7 @@ class _Words:
         self._at = 0
 
     def peek(self, *words: str, after: int = 0) -> bool:
-        """Whether these keywords and marks are next, or after so many tokens."""
+        """Whether these keywords and marks are next, or after that many tokens."""
         start = self._at + after
         there = self._tokens[start : start + len(words)]
         return len(there) == len(words) and all(
@@ -510,7 +510,7 @@ class _Words:
 
     def refuse(self, wanted: str) -> Never:
         there = self._tokens[self._at].text if self._at < len(self._tokens) else "the end"
-        raise SchemaError(f"{wanted} must stand where {there!r} does, or it is not understood here.")
+        raise SchemaError(f"{wanted} must be where {there!r} is, or it is not understood here.")
 
     def _next(self, wanted: str, *kinds: str) -> str:
         if self._at >= len(self._tokens) or self._tokens[self._at].kind not in kinds:

@@ -1,7 +1,7 @@
 """Metric names, and the series that the audit probe writes.
 
-Workers report Beam counters and distributions under one namespace. The probe measures at the data, once a minute, and
-is the only writer of its series: its counters are running totals from zero, so that an increase is never a reset.
+Workers report Beam counters and distributions under one namespace. The probe compares the data itself, once a minute,
+and is the only writer of its series: its counters are running totals from zero, so that an increase is never a reset.
 Nothing else names a metric; a Google Cloud name maps to the one that PromQL, and the local Prometheus, know it by.
 """
 
@@ -30,14 +30,15 @@ ValueType = Literal["INT64", "DOUBLE", "DISTRIBUTION"]
 PROBE: Final = "probe/measure.py"
 # The monitored resource that the probe writes to.
 PROBE_RESOURCE: Final = "generic_task"
-# The promise: this share of changes (stack config) is queryable within so many seconds. It must be a bucket's boundary.
+# The latency SLO: this share of changes (stack config) is queryable within this many seconds. It must be a bucket's
+# boundary.
 LATENCY_SECONDS: Final = 10
 LATENCY_BUCKETS: Final = (0.5, 1, 2, 3, 5, 7.5, LATENCY_SECONDS, 15, 30, 60, 120, 300, 900, 3600)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A series as Cloud Monitoring defines it. `writer` is who reports it: a file of ours, or a service.
+    """A series as Cloud Monitoring defines it. `writer` is who reports it: one of our files, or a service.
 
     `labels` are those of the metric, name and description; labels of the monitored resource come beside them.
     """

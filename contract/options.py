@@ -56,8 +56,8 @@ def named(name: str) -> Option:
     raise LookupError(f"launch options must be in contract/options.py, got {name}. Add it there.")
 
 
-# Not an option of ours but an experiment of Dataflow's, which keeps what a failing step was given, cards included, in
-# Cloud Storage unless it is told not to.
+# Not our option but an experiment of Dataflow's, which keeps what a failing step was given, cards included, in
+# Cloud Storage unless that is switched off.
 NO_EXCEPTION_SAMPLING: Final = "disable_always_on_exception_sampling"
 
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -65,7 +65,7 @@ _INT = r"[0-9]+"
 _WHOLE = "a whole number"
 _BOOL = r"true|false"
 _TIME = r"|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z"
-_MOMENT = "a moment that there is, RFC 3339 in UTC such as 2026-11-23T09:00:00Z, or empty"
+_MOMENT = "a valid time, RFC 3339 in UTC such as 2026-11-23T09:00:00Z, or empty"
 # A name of Spanner's or BigQuery's, and lists of them.
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _TABLE = rf"{_NAME}(\.{_NAME})?"
@@ -77,7 +77,7 @@ _HOST = r"([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])"
 
 
 def _listed(one: str) -> Callable[[str], None]:
-    """What raises ValueError for a value that is no list of such names with commas."""
+    """What raises ValueError for a value that is not a list of such names with commas."""
 
     def parse(value: str) -> None:
         if value and not re.fullmatch(f"{one}( *, *{one})*", value):
@@ -87,7 +87,7 @@ def _listed(one: str) -> Callable[[str], None]:
 
 
 def _moment(value: str) -> None:
-    """Raises ValueError for a day or an hour that there is not, or that nothing can be read before or after."""
+    """Raises ValueError for a day or an hour that does not exist, or that nothing can be read before or after."""
     if value:
         nanos = timestamps.to_nanos(timestamps.normalise(value))
         try:
@@ -159,7 +159,7 @@ OPTIONS: Final = (
     Option(name="rpcPriority", help="Priority of Spanner reads.", default="HIGH", regex="HIGH|MEDIUM|LOW"),
     Option(
         name="startTimestamp",
-        help="Where the first job of a name begins, RFC 3339 UTC. Empty: now. Later ones go on at the resume position.",
+        help="Where the first job of a name begins, RFC 3339 UTC. Empty: now. Later ones resume where it stopped.",
         regex=_TIME,
         rule=_MOMENT,
         parse=_moment,
@@ -251,7 +251,7 @@ OPTIONS: Final = (
     ),
     Option(
         name="bigQueryChangelogTableNameTemplate",
-        help="Name of a changelog table that has no place of its own.",
+        help="Name of a changelog table that has no other place.",
         default="{_metadata_spanner_table_name}_changelog",
         regex=rf"[A-Za-z0-9_-]*\{{{tables.TABLE_NAME}\}}[A-Za-z0-9_-]*",
         rule=f"a table's name with {{{tables.TABLE_NAME}}} in it",
@@ -321,7 +321,7 @@ OPTIONS: Final = (
     ),
     Option(
         name="dlqMaxRetries",
-        help="Tries before a letter is set aside in severe/.",
+        help="Tries before a dead letter is parked in severe/.",
         default="5",
         regex=_INT,
         rule=_WHOLE,
@@ -338,7 +338,7 @@ OPTIONS: Final = (
     ),
     Option(
         name="logLevel",
-        help="Least severe line of the log. DEBUG also names every change, so that one payment can be followed.",
+        help="Minimum log level. DEBUG also names every change, so that one payment can be followed.",
         default="INFO",
         regex="|".join(LOG_LEVELS),
     ),

@@ -1,4 +1,4 @@
-"""What the platform knows of payments: how a Status maps to a payment state, which transitions are expected, and how
+"""What the platform knows about payments: how a Status maps to a payment state, which transitions are expected, and how
 long a payment may stay in a Status.
 
 All are tables; stack config can replace the first and change the last: `paymentStates: RECEIVED=initiated,…` and
@@ -86,5 +86,5 @@ def parse_limits(text: str) -> dict[str, int]:
 
 
 def ends(states: dict[str, str], limits: dict[str, int]) -> frozenset[str]:
-    """The Statuses in which a payment may stay for good: those of its ends, unless a limit names them."""
+    """The Statuses in which a payment may stay forever: those of its ends, unless a limit names them."""
     return frozenset(status for status, state in states.items() if state != INITIATED and status not in limits)

@@ -35,7 +35,7 @@ REWIND_PAYMENT_STATE = "rewind_payment_state"
 
 
 class QueryError(AuditError, LookupError):
-    """There is no such view, query or script; the message names those that there are."""
+    """There is no such view, query or script; the message names the existing ones."""
 
 
 @dataclass(frozen=True)

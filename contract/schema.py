@@ -27,7 +27,7 @@ WRITER_ROLE = "audit_writer"
 
 _INCLUDE = re.compile(r"\s*-\s*include:\s*\{\s*file:\s*([^,\s}]+)\s*(,\s*relativeToChangelogFile:\s*true\s*)?\}\s*")
 _CHANGESET = re.compile(r"\s*--\s*changeset[ \t]+(\S+?):(\S+)(.*)", re.I)
-# Comments by which Liquibase leaves out, guards or replaces what stands in a file.
+# Comments by which Liquibase leaves out, guards or replaces what is in a file.
 _DIRECTIVE = re.compile(r"\s*--\s*(changeset|preconditions?|precondition-[\w-]+|property|ignoreLines)\b", re.I)
 # What a changeset may say of itself. The rest would make Liquibase run something else than Pulumi does.
 _ATTRIBUTE = re.compile(
@@ -64,7 +64,7 @@ def is_name(text: str) -> bool:
 
 
 def statements(changelog: Path = AUDIT_DB, *, contexts: frozenset[str] = frozenset()) -> list[str]:
-    """The DDL statements to run, in order. A changeset with a context runs only where that context is asked for."""
+    """The DDL statements to run, in order. A changeset with a context runs only where that context is requested."""
     return [c.statement for c in changesets(changelog) if c.context is None or c.context in contexts]
 
 
@@ -126,7 +126,7 @@ def _included(changelog: Path) -> list[str]:
         if not entry:
             raise SchemaError(
                 f"{changelog.name}: an entry must be `- include: {{file: NAME, relativeToChangelogFile: true}}` on one "
-                f"line, got {line.strip()!r}. What stands there in another form would be left out."
+                f"line, got {line.strip()!r}. An entry in another form would be left out."
             )
         found.append(entry[1].strip("'\""))
     return found
@@ -144,14 +144,14 @@ def _read(name: str, text: str) -> Iterator[Changeset]:
         elif directive := _DIRECTIVE.match(line):
             raise SchemaError(
                 f"{name}: {directive[1]} is not understood, got {line.strip()!r}. Pulumi runs every changeset as it "
-                "stands: write it without."
+                "is: write it without."
             )
         else:
             body += f"{line}\n"
 
 
 def _changeset(name: str, begin: re.Match[str] | None, body: str) -> Iterator[Changeset]:
-    """The changeset below a `--changeset` line; what stands before the first one may be comments alone."""
+    """The changeset below a `--changeset` line; only comments may come before the first one."""
     where = f"{name}: changeset {begin[2]}" if begin else name
     found = _statements(body, where)
     if begin is None:
@@ -161,7 +161,7 @@ def _changeset(name: str, begin: re.Match[str] | None, body: str) -> Iterator[Ch
     if len(found) != 1:
         raise SchemaError(
             f"{where} must hold one DDL statement, got {len(found)}. "
-            "Spanner DDL is not transactional; give each statement a changeset of its own."
+            "Spanner DDL is not transactional; give each statement its own changeset."
         )
     author, change_id = (part.strip('"') for part in begin.groups()[:2])
     yield Changeset(author=author, id=change_id, file=name, context=_context(begin[3], where), statement=found[0])
@@ -174,7 +174,7 @@ def _context(attributes: str, where: str) -> str | None:
         known = _ATTRIBUTE.fullmatch(attribute)
         if not known:
             raise SchemaError(
-                f"{where}: {attribute} is not understood. A changeset may have one context:NAME in small letters."
+                f"{where}: {attribute} is not understood. A changeset may have one context:NAME in lower case."
             )
         context = known[2] or context
     return context
@@ -188,7 +188,7 @@ def _statements(body: str, where: str) -> list[str]:
             if token.kind == "comment":
                 text += body[begin : token.start] + (" " if token.text.startswith("/*") else "")
                 begin = token.start + len(token.text)
-                # A line of its own goes as a whole.
+                # A separate line goes as a whole.
                 if not text or text.endswith("\n"):
                     begin += body.startswith("\n", begin)
             elif (token.kind, token.text) == ("mark", ";"):

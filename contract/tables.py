@@ -124,9 +124,10 @@ _TYPES: Final[Mapping[str, str]] = {
 }
 
 
-# A source column whose name is one of ours, or none that BigQuery takes, is carried with this in front of its name.
+# A source column whose name is one of our columns, or one that BigQuery does not take, is carried with this in front of
+# its name.
 SOURCE_PREFIX: Final = "source_"
-# Names of the pipeline's own that no source column may have, compared without regard to case, as BigQuery does.
+# The pipeline's names that no source column may have, compared without regard to case, as BigQuery does.
 # `__stream` is in a row until it is appended.
 _OURS: Final = frozenset({f.name.casefold() for f in (*METADATA_FIELDS, *ENRICHMENT_FIELDS)} | {"__stream"})
 # `_metadata_` is ours, the others are BigQuery's (https://cloud.google.com/bigquery/docs/schemas#column_names).

@@ -53,7 +53,7 @@ class Run:
     """Gathers a run's events: `hear` takes each. `errors` are what the engine, a provider or a rule said.
 
     `kept` are the names of what Google kept of a stack that was destroyed, and what could therefore not be made. With
-    `drift` the run is a refresh, whose steps tell only at their end what they found.
+    `drift` the run is a refresh, whose steps report only at their end what they found.
     """
 
     drift: bool = False
@@ -83,7 +83,7 @@ class Run:
         return sorted(self.changes.values(), key=lambda change: (ORDER.index(change.op), change.type, change.name))
 
     def _error(self, message: str) -> None:
-        # What was under way when something else failed says no more than that.
+        # What was under way when something else failed says only that.
         if message and message not in self.errors and "context canceled" not in message:
             self.errors.append(message)
 
@@ -106,7 +106,7 @@ def _custom(step: Any) -> bool:
 
 
 def _kind_of(urn: str) -> str:
-    """The resource's own type; before it stand those of its parents."""
+    """The resource's own type; those of its parents come before it."""
     return urn.split("::")[2].rpartition("$")[2]
 
 

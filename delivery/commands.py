@@ -19,7 +19,7 @@ if importlib.util.find_spec("pulumi") is None:
 
 
 def _assumptions(command: Callable[..., Any]) -> Callable[..., Any]:
-    """An option an assumption, with its help and default."""
+    """One option per assumption, with its help and default."""
     for assumption in reversed(fields(Assumptions)):
         command = click.option(
             f"--{assumption.name.replace('_', '-')}",

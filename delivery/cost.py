@@ -35,7 +35,7 @@ _ACTIVE_MONTHS: Final = 3
 
 
 class CostError(AuditError, ValueError):
-    """The estimate cannot be made; the message says why, and the way out."""
+    """The estimate cannot be made; the message says why, and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ class _Charges:
         )
 
     def spanner_database(self, node: Node) -> Iterator[Line]:
-        """The audit database. The metadata database has a row a job and write stream: it is not counted."""
+        """The audit database. The metadata database has one row per job and write stream: it is not counted."""
         if node.name != naming.AUDIT_DATABASE:
             return
         assumed, where = self._assumed, self._spanner(self._instance(node))
@@ -208,7 +208,7 @@ class _Charges:
         yield self._line(where, "storage-standard", node.name, size)
 
     def key(self, node: Node) -> Iterator[Line]:
-        """After a year: a version a rotation is added, and none is destroyed while data needs it."""
+        """After a year: one version per rotation is added, and none is destroyed while data needs it."""
         period = str(node.inputs.get("rotationPeriod", ""))
         versions = 1 + (365 * 86400 / int(period.removesuffix("s")) if period else 0)
         where = _Place(service="Cloud KMS", place=self._region())
@@ -287,7 +287,7 @@ CHARGED: Final[Mapping[str, Callable[[_Charges, Node], Iterator[Line]]]] = {
     "gcp:cloudrunv2/job:Job": _Charges.probe,
     "gcp:cloudscheduler/job:Job": _Charges.schedule,
 }
-# Types without a charge of their own, or with one that NOT_COUNTED names.
+# Types without a separate charge, or with one that NOT_COUNTED names.
 FREE: Final = frozenset(
     {
         "pulumi:index:Stash",

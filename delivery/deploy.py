@@ -107,7 +107,7 @@ def preview(refresh: bool, allow_loss: tuple[str, ...], without_job: bool, **whe
 
 @main.command()
 @common
-@click.option("--refresh", is_flag=True, help="Look at Google Cloud first, so that drift is mended.")
+@click.option("--refresh", is_flag=True, help="Look at Google Cloud first, so that drift is fixed.")
 @click.option(
     "--allow-loss", multiple=True, metavar="NAME", help="Let this store go, where the stack has no protection."
 )
@@ -127,7 +127,7 @@ def up(refresh: bool, allow_loss: tuple[str, ...], without_job: bool, **where: A
 
 @main.command()
 @common
-@click.option("--accept", is_flag=True, help="Take what is there into the state; `up` then mends it.")
+@click.option("--accept", is_flag=True, help="Take what is there into the state; `up` then fixes it.")
 def refresh(accept: bool, **where: Any) -> int:
     """What differs in Google Cloud from what Pulumi made there."""
     job = job_of(**where)
@@ -182,13 +182,13 @@ def _how(job: Job, refresh: bool, without_job: bool) -> dict[str, Any]:
     return {
         "refresh": refresh or None,
         "policy_packs": [str(job.place.folder / stacks.GUARDRAILS)],
-        # Left out, not taken away: a job that runs goes on as it is.
+        # Left out, not taken away: a running job stays as it is.
         "exclude": [f"**::{naming.STREAM_JOB}"] if without_job else None,
     }
 
 
 def _heard(job: Job, start: Callable[[Callable[[Any], None]], Any], *, drift: bool = False) -> Run:
-    """Runs Pulumi, and tells what it does meanwhile."""
+    """Runs Pulumi, and reports what it does meanwhile."""
     run = Run(drift=drift)
     with job.console.status(f"{job.stack} …") as status:
 
@@ -206,7 +206,7 @@ def _heard(job: Job, start: Callable[[Callable[[Any], None]], Any], *, drift: bo
 
 
 def _adopt(job: Job, stack: automation.Stack, how: dict[str, Any], stopped: Run) -> Run:
-    """Goes on where names were taken by what Google kept of a stack that was destroyed: takes it into the state."""
+    """Continues where names were taken by what Google kept of a stack that was destroyed: takes it into the state."""
     job.say(f"Google kept {', '.join(stopped.kept)} of a stack that was destroyed: taking it over.")
     with stacks.adopting(job.place, job.stack) as config_file:
         run = _heard(job, lambda hear: stack.up(on_event=hear, config_file=config_file, **how))
@@ -224,7 +224,7 @@ def _recover(job: Job, stack: automation.Stack) -> None:
     """A run that was ended by force may have made what its state does not have: making it again would be a 409."""
 
     def tell(what: str, name: str) -> None:
-        job.say(f"The last run was ended by force while {what} {name}: looking whether it was done.")
+        job.say(f"The last run was ended by force while {what} {name}: checking whether it was done.")
 
     stacks.recover(stack, stacks.project_of(job.place, job.stack), tell)
 
@@ -247,7 +247,7 @@ def _report(
     refused: list[Change] | None = None,
     retained: list[Change] | None = None,
 ) -> int:
-    """Tells what was or would be done, and gives the exit code."""
+    """Reports what was or would be done, and gives the exit code."""
     found = run.found()
     code = FAILED if run.errors or refused else CHANGED if found else UNCHANGED
     result = "failed" if run.errors else "refused" if refused else "changed" if found else "unchanged"

@@ -5,7 +5,7 @@
     python -m delivery.pin passed -s staging --name NAME --tag staging-COMMIT
 
 A tag moves and a digest does not. `image` asks the registry for a tag's digest and writes `image: NAME@sha256:…` into
-the stack's file of this checkout, which Pulumi then reads. `passed` gives the pinned digest tags of its own, once the
+the stack's file of this checkout, which Pulumi then reads. `passed` gives the pinned digest its own tags, once the
 stack is seen to work with it: `staging-COMMIT`, which prod pins, and `staging-current`. Nothing is built twice.
 """
 
@@ -30,7 +30,7 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class PinError(AuditError):
-    """An image cannot be pinned; the message says the way out."""
+    """An image cannot be pinned; the message says the remedy."""
 
 
 @click.group(cls=Group, help=__doc__)

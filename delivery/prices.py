@@ -16,7 +16,7 @@ _KEYS: Final = {"unit", "page", "seen", "seen_at", "free", "places", "everywhere
 
 
 class PriceError(AuditError, LookupError):
-    """A price is not known, or the price file is not one; the message says the way out."""
+    """A price is not known, or the price file is not one; the message says the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ _NO_CONTEXT: Final = "none"
 
 
 class LiquibaseError(AuditError):
-    """Liquibase did not run, or failed; the message says the way out."""
+    """Liquibase did not run, or failed; the message says the remedy."""
 
 
 @click.command(cls=Command, help=__doc__)
@@ -47,7 +47,7 @@ def main(stack: str, dry_run: bool) -> None:
     done = subprocess.run(liquibase(goal, changelog, database_of(config), config["schemaContexts"]), check=False)
     if done.returncode:
         raise LiquibaseError(
-            f"Liquibase's {goal} failed for {stack}. Changesets before the one that it names have run and stay; mend "
+            f"Liquibase's {goal} failed for {stack}. Changesets before the one that it names have run and stay; fix "
             "that one if it never ran anywhere, else append another, and run this again."
         )
 

@@ -1,4 +1,4 @@
-"""Looks whether a stack works, after a deploy. It writes nothing: an audit store gets no payments that nobody made.
+"""Checks that a stack works, after a deploy. It writes nothing: an audit store gets no payments that nobody made.
 
 \b
     python -m delivery.smoke --connection connection.json --wait 900
@@ -33,7 +33,7 @@ _ANSWER_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that was looked at. `ok` is None where it cannot be seen from here."""
+    """One thing that was checked. `ok` is None where it cannot be seen from here."""
 
     name: str
     ok: bool | None
@@ -45,7 +45,7 @@ class Check:
 @click.option("--region", default="us-central1", show_default=True, help="Region of the job.")
 @click.option("--max-lag", type=click.FloatRange(0), default=60, show_default=True, help="Most seconds behind now.")
 @click.option(
-    "--wait", type=click.FloatRange(0), default=0, show_default=True, help="Seconds to wait until all is well."
+    "--wait", type=click.FloatRange(0), default=0, show_default=True, help="Seconds to wait until all checks pass."
 )
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def main(connection: Path | None, region: str, max_lag: float, wait: float, as_json: bool) -> int:
@@ -70,7 +70,7 @@ def look(connection: Connection, region: str, max_lag: float) -> Iterator[Check]
 
 
 def _awaited(checks: Callable[[], list[Check]], seconds: float) -> list[Check]:
-    """The checks, once all are well or the time is over: a new job needs minutes before it reads."""
+    """The checks, once all pass or the time is over: a new job needs minutes before it reads."""
     deadline = time.monotonic() + seconds
     while True:
         found = checks()

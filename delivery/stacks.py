@@ -27,7 +27,7 @@ GUARDRAILS: Final = "guardrails"
 
 
 class DeliveryError(AuditError):
-    """A command cannot go on; the message says the rule and the way out."""
+    """A command cannot continue; the message says the rule and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +77,14 @@ def open_stack(place: Place, name: str, *, make: bool, without_job: bool = False
 
 
 def program(folder: Path, *, without_job: bool = False) -> Callable[[], Any]:
-    """`__main__.py` as an inline program. What its config breaks is told as it is, without a trace."""
+    """`__main__.py` as an inline program. What its config breaks is reported as it is, without a trace."""
 
-    # Where the engine stops first, the program's next call fails in a thread of gRPC, with a trace that tells nothing.
+    # Where the engine stops first, the program's next call fails in a thread of gRPC, with a trace without information.
     logging.getLogger("grpc").setLevel(logging.CRITICAL)
 
     def run() -> None:
         if without_job:
-            # For this run alone, so it stands in no stack's file.
+            # For this run alone, so it is in no stack's file.
             set_config(WITHOUT_JOB, "true")
         try:
             runpy.run_path(str(folder / "__main__.py"), run_name="__main__")
@@ -150,7 +150,7 @@ def recover(stack: automation.Stack, project: str, tell: Callable[[str, str], No
 
 
 def reason(error: errors.CommandError, stack: str) -> str:
-    """What the CLI said, without its colours and its frame; a lock that a dead run left, with the way out."""
+    """What the CLI said, without its colours and its frame; a lock that a dead run left, with the remedy."""
     text = str(error)
     if isinstance(error, errors.ConcurrentUpdateError):
         return (

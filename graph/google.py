@@ -8,7 +8,7 @@ from typing import Any, Final
 
 PROJECT_NUMBER: Final = "123456789012"
 
-# The ids by which Google's provider imports what has a name of ours, as its documentation writes them.
+# The ids by which Google's provider imports what we named, as its documentation writes them.
 IMPORT_IDS: Final[Mapping[str, str]] = {
     "gcp:accesscontextmanager/servicePerimeter:ServicePerimeter": "{{name}}",
     "gcp:artifactregistry/repository:Repository": (
@@ -126,7 +126,7 @@ def looked_up(function: str) -> dict[str, Any]:
 
 
 def _agent(service: str) -> str:
-    """The e-mail of a service's agent. Those of the oldest services have names of their own."""
+    """The e-mail of a service's agent. Those of the oldest services have other names."""
     named = {
         "dataflow": "dataflow-service-producer-prod",
         "run": "serverless-robot-prod",

@@ -1,7 +1,7 @@
 """Runs `__main__.py` in this process, with Pulumi's mocks in place of its engine.
 
 The program that goes to the cloud is the program that runs: only who makes its resources differs. The rules look at
-what it registers; the local stack makes it on this machine. Each run has a context of its own, so several stacks can be
+what it registers; the local stack makes it on this machine. Each run has its own context, so several stacks can be
 run one after the other.
 """
 
@@ -52,13 +52,13 @@ def run_program(
         except BaseException as error:
             ended.set_exception(first_cause(error))
 
-    # A thread of its own has Pulumi's global state of its own; a daemon, so that Ctrl-C does not wait for an emulator.
+    # A separate thread has its own global state of Pulumi; a daemon, so that Ctrl-C does not wait for an emulator.
     threading.Thread(target=settle, name="pulumi", daemon=True).start()
     return ended.result()
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """What went wrong, where Pulumi tells of a resource that waited for it: which of the two comes first is chance."""
+    """What went wrong, where Pulumi names a resource that waited for it: which of the two comes first is chance."""
     while isinstance(error, ValueError) and str(error).startswith("While processing ") and error.__cause__:
         error = error.__cause__
     return error

@@ -22,7 +22,7 @@ STACKS: Final = ("dev", "staging", "prod")
 
 
 class Grant(NamedTuple):
-    """`principal` is an account's name, `readers`, or what stands in the member; `role` is without `roles/`."""
+    """`principal` is an account's name, `readers`, or what is in the member; `role` is without `roles/`."""
 
     principal: str
     resource: str
@@ -126,7 +126,7 @@ REASONS: Final[Mapping[Grant, str]] = {
         "validation and replay read payments at a timestamp"
     ),
     Grant("validation-sa", "Spanner database audit-metadata", "spanner.databaseUser"): (
-        "validation reads the resume position; who replayed what stands there"
+        "validation reads the resume position; who replayed what is recorded there"
     ),
     Grant("validation-sa", "dataset payment_audit", "bigquery.dataEditor"): (
         "validation compares rows, a replay appends some, and both note what they did"
@@ -174,10 +174,10 @@ REASONS: Final[Mapping[Grant, str]] = {
     ),
     Grant("readers", "project", "bigquery.jobUser"): "a search is a query",
     Grant("on-call", "log view job", "logging.viewAccessor"): (
-        "reads what the job said; who read or wrote data stands in the same bucket, and not in this view"
+        "reads what the job said; who read or wrote data is in the same bucket, and not in this view"
     ),
     Grant("on-call", "project", "logging.viewer"): (
-        "reads admin activity and what probe and merge said, which is in no bucket of ours; no Data Access logs"
+        "reads admin activity and what probe and merge said, which is in none of our buckets; no Data Access logs"
     ),
     Grant("on-call", "project", "dataflow.viewer"): (
         "sees whether the job runs, and how far it is; Google grants it on a project alone"
@@ -198,7 +198,7 @@ REASONS: Final[Mapping[Grant, str]] = {
         "sees resume position, generations and the probe's totals; no payment is there"
     ),
     Grant("drainers", "project", naming.DRAINER): (
-        "drains or cancels the job, and starts none; a role of our own, since Google's smallest starts jobs too"
+        "drains or cancels the job, and starts none; a custom role, since Google's smallest starts jobs too"
     ),
     Grant(
         "deployer-sa", "account dataflow-sa", "iam.serviceAccountUser"
@@ -282,9 +282,9 @@ def document(graphs: Iterable[Graph]) -> str:
         "# Who may do what",
         "",
         "Every grant that the program makes, from the graphs of the three stacks. Written by `make docs` from",
-        "`guardrails/iam.py`, which has the reasons. All of them are on one resource; what stands at `project` is what",
+        "`guardrails/iam.py`, which has the reasons. All of them are on one resource; a grant on `project` is one that",
         "Google grants nowhere else. `readers` are the members that a stack's config names; `on-call` and",
-        "`drainers` too. `auditDrainer` is a role of the project's own, made by bootstrap.",
+        "`drainers` too. `auditDrainer` is a custom role of the project, made by bootstrap.",
         "",
         "| who | on | role | stacks | why |",
         "|---|---|---|---|---|",
@@ -333,7 +333,7 @@ def _resource(graph: Graph, node: Node) -> str:
 
 
 def _short(graph: Graph, value: Any) -> str:
-    """The last part of a full name, without the project that stands before it."""
+    """The last part of a full name, without the project before it."""
     return str(value).rpartition("/")[2].partition("@")[0].removeprefix(f"{graph.config['project']}-")
 
 

@@ -2,7 +2,7 @@
 
 A rule looks at one resource at a time, so it also holds for a graph of one: the policy pack (`guardrails/__main__.py`)
 hands it each resource before Pulumi makes it. Its docstring is what the person reads who broke it: the rule, and the
-way out.
+remedy.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ PROJECT_ROLES: Final[Mapping[str, str]] = {
     "roles/dataflow.developer": "a job belongs to a project",
     "roles/dataflow.viewer": "a job belongs to a project",
     "roles/dataflow.worker": "a worker leases work from the project's Dataflow service",
-    "roles/logging.viewer": "the Logs Explorer, and logs that are in no bucket of ours, belong to a project",
+    "roles/logging.viewer": "the Logs Explorer, and logs that are in none of our buckets, belong to a project",
     "roles/monitoring.metricWriter": "a series belongs to a project",
     "roles/monitoring.viewer": "dashboards, alerts and series belong to a project",
 }
-# Roles of the stack's own project, and why none of Google's does. Bootstrap makes them: whoever can change a role that
-# the deployer may grant could make itself owner by it.
+# Custom roles of the stack's project, and why none of Google's does. Bootstrap makes them: whoever can change a role
+# that the deployer may grant could make itself owner by it.
 OWN_ROLES: Final[Mapping[str, str]] = {
     naming.DRAINER: "ends a job; Google's smallest role for that starts jobs too",
 }
@@ -52,7 +52,7 @@ KEYS: Final[Mapping[str, str]] = {
     "gcp:pubsub/topic:Topic": "kmsKeyName",
     "gcp:cloudrunv2/job:Job": "template",
 }
-# Kinds with such an input that need no key of their own, and why.
+# Kinds with such an input that need no separate key, and why.
 KEYS_ELSEWHERE: Final[Mapping[str, str]] = {
     "gcp:bigquery/table:Table": "a table is encrypted with its dataset's key",
     "gcp:storage/bucketObject:BucketObject": "an object is encrypted with its bucket's key",
@@ -195,7 +195,7 @@ def everything_uses_the_stack_s_provider(graph: Graph) -> Iterator[str]:
 
 
 def everything_is_in_a_component(graph: Graph) -> Iterator[str]:
-    """A resource stands under the component that it belongs to, or nobody finds it in a preview. Set its parent."""
+    """A resource is a child of the component that it belongs to, or nobody finds it in a preview. Set its parent."""
     for node in graph.nodes:
         if node.type.startswith("gcp:") and "payment-audit:components:" not in node.parent:
             yield node.id
@@ -210,7 +210,7 @@ def no_element_is_sampled(graph: Graph) -> Iterator[str]:
         # However it is written: enable_data_sampling, --experiments=…, dataSamplingEnabled.
         letters = [re.sub(r"[^a-z]", "", text.lower()) for text in asked]
         if any(re.search(r"datasampling|enablealwayson", text) for text in letters):
-            yield f"{node.id}: sampling is asked for"
+            yield f"{node.id}: sampling is enabled"
         elif NO_EXCEPTION_SAMPLING not in asked and UNKNOWN not in asked:
             yield f"{node.id}: without {NO_EXCEPTION_SAMPLING}"
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs everything that `make run` needs, and checks what it cannot install. What stands already is left alone: each
+# Installs everything that `make run` needs, and checks what it cannot install. What is there already is left alone: each
 # part has a stamp with the checksum of the file that pins it. What clones can share is in the cache.
 # `setup.sh pulumi` installs the Pulumi CLI as well, which only the tests need.
 # `setup.sh monitoring` adds Prometheus and Alertmanager: the tests and the local stack's monitoring need them.
@@ -89,7 +89,7 @@ install_venv() {
 
 install_emulator() {
   is_done "${emulator_part[@]}" && return
-  say "BigQuery emulator $emulator_version, in an environment of its own …"
+  say "BigQuery emulator $emulator_version, in its own environment …"
   local interpreter
   interpreter=$(python 3.13)
   rm -rf "$emulator_home"
@@ -150,7 +150,7 @@ $(tail -5 "$1")
 Check the network and Go's module proxy (go env GOPROXY), or put Beam's prism binary on PATH."
 }
 
-# build MODULE PACKAGE OUTPUT LOG LDFLAGS: builds a program from a Go module of ours, and tells how far it is.
+# build MODULE PACKAGE OUTPUT LOG LDFLAGS: builds a program from one of our Go modules, and shows its progress.
 build() {
   local builder next=$((SECONDS + 15)) name=${3##*/}
   (cd "$root/local/$1" && CGO_ENABLED=0 nice go build -v -ldflags "$5" -o "$3.part" "$2") >"$4" 2>&1 &
@@ -182,7 +182,7 @@ install_pulumi() {
   say "Pulumi CLI: ready after ${SECONDS} s"
 }
 
-# The Automation API hears of each resource from 3.206 on.
+# The Automation API reports each resource from 3.206 on.
 is_new_enough() { [ "$(printf '%s\n' v3.206.0 "$1" | sort -V | head -1)" = v3.206.0 ]; }
 
 build_pulumi() {
@@ -192,7 +192,7 @@ Install the Pulumi CLI (https://www.pulumi.com/docs/install), or Go from https:/
   local sdk=github.com/pulumi/pulumi/sdk/v3 host
   build pulumi/cli github.com/pulumi/pulumi/pkg/v3/cmd/pulumi "$pulumi_home/bin/pulumi" "$1" \
     "-s -w -X $sdk/go/common/version.Version=v$pulumi_version" || fail_pulumi "$1"
-  # Beside the CLI it would also be asked to run policies, which this version of it cannot: it has a folder of its own.
+  # Beside the CLI it would also be asked to run policies, which this version of it cannot: it has its own folder.
   build pulumi/language "$sdk/python/cmd/pulumi-language-python" "$pulumi_home/language/pulumi-language-python" "$1" '-s -w' ||
     fail_pulumi "$1"
   host=$(cd "$root/local/pulumi/language" && go list -m -f '{{.Dir}}' "$sdk")/python

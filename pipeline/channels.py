@@ -75,10 +75,10 @@ class _Lane:
 
 
 class StreamingChannels:
-    """gRPC channels to one server, each a connection of its own, used as one. Safe for several threads.
+    """gRPC channels to one server, each its own connection, used as one. Safe for several threads.
 
     `connect` opens channel number n. A streaming call goes to the fullest channel that has room for one more; another
-    is opened when none has, and closed when its last call has ended. Unary calls have a channel of their own, where no
+    is opened when none has, and closed when its last call has ended. Unary calls have a separate channel, where no
     stream keeps them waiting.
     """
 

@@ -3,7 +3,7 @@
     {"severity": "WARNING", "time": "…Z", "logger": "pipeline.steps", "message": "…", "error_class": "…", …}
 
 On Dataflow the line is the entry's `jsonPayload.message`, beside the severity, step and worker that Google adds.
-Nothing is written for a single change: a bundle tells at its end, in one line, what was out of the ordinary; at DEBUG
+Nothing is written for a single change: a bundle writes one line at its end if anything was unusual; at DEBUG
 also which changes it carried, so that one payment can be followed.
 """
 
@@ -24,11 +24,11 @@ from pipeline.transforms.cards import hide_cards
 # Imported by every worker before anything else: Beam's way to get at its handler.
 WORKER_PLUGIN: Final = "pipeline.jobs.worker_logs"
 OURS: Final = "pipeline"
-# Some 15 KB. A longer list goes on in the next line at DEBUG, and is cut in a line that tells of trouble.
+# Some 15 KB. A longer list continues in the next line at DEBUG, and is cut in a line that reports an error.
 MOST_CHANGES: Final = 100
-# Characters of one text in a line. Cloud Logging takes 256 KB an entry.
+# Characters of one text in a line. Cloud Logging takes 256 KB per entry.
 LONGEST_TEXT: Final = 20_000
-# What is looked at beyond it, so that a number at the end is never cut into two halves that are none.
+# What is looked at beyond it, so that a number at the end is never cut into two halves that are not found.
 _MARGIN: Final = 1_000
 
 _LOG = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ class Action(Enum):
     """What to do about a failure."""
 
     WAIT = "wait"  # the service, its limits, permissions, a table or schema that is not there yet: the same again later
-    NEW_STREAM = "new stream"  # the write stream takes no more, or holds something else at this offset
+    NEW_STREAM = "new stream"  # the write stream takes no further rows, or holds something else at this offset
     THIS_ROW = "this row"  # the request can never be taken: find the row
     TOO_LARGE = "too large"  # the request is over a limit: send less at once
 

@@ -22,7 +22,7 @@ _SHOWN_FOR: Final = 2.0
 
 @click.command(cls=Command)
 @click.option("--once", is_flag=True, help="One run.  [default]")
-@click.option("--every", type=click.FloatRange(1), metavar="SECONDS", help="A run every so many seconds, until Ctrl-C.")
+@click.option("--every", type=click.FloatRange(1), metavar="SECONDS", help="Seconds between two runs, until Ctrl-C.")
 @click.option("--write", is_flag=True, help="Write the series to Cloud Monitoring.")
 @click.option("--listen", type=click.IntRange(1, 65535), metavar="PORT", help="Show them to a Prometheus here.")
 @json_option
@@ -31,7 +31,7 @@ def probe(ctx: click.Context, once: bool, every: float | None, write: bool, list
     """Compare what Spanner committed with what BigQuery holds, and measure how late it is.
 
     It looks at the minutes that ended at least a minute ago and that no run has looked at, and again at what has not
-    arrived yet. The first run only notes where to begin. Run one probe a stack.
+    arrived yet. The first run only notes where to begin. Run one probe per stack.
 
     \b
     Examples:

@@ -39,7 +39,7 @@ class Window:
 
 
 def changes_before(query: Any, partitions: PartitionSet, end: str) -> Iterator[DataChange]:
-    """The changes from where the set stands to before `end`, a whole second that has passed. Moves the set to `end`.
+    """The changes from the set's position to before `end`, a whole second that has passed. Moves the set to `end`.
 
     A partition is read as it was: no query waits. Raises grpc.RpcError; the set is then worth nothing.
     """

@@ -1,8 +1,8 @@
 """The audit probe: once a minute it compares what Spanner committed with what BigQuery holds.
 
-It measures at the data, from outside the pipeline, so a total outage is seen as one: a change that was committed and
-that no query finds is late. `Probe.run` looks at each minute that ended at least a minute ago, and again at what had
-not arrived; `probe/series.py` turns its Measurement into series of Cloud Monitoring or Prometheus.
+It measures the data itself, from outside the pipeline, so a total outage is seen as one: a change that was committed
+and that no query finds is late. `Probe.run` looks at each minute that ended at least a minute ago, and again at what
+had not arrived; `probe/series.py` turns its Measurement into series of Cloud Monitoring or Prometheus.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Probe:
     def run(self, now: datetime) -> Measurement:
         """One look. Raises ProbeError, and what Spanner's client raises, where nothing can be measured.
 
-        A warehouse that does not answer is no reason: then nothing arrived, for nobody can query it.
+        A warehouse that does not answer is not a reason: then nothing arrived, for nobody can query it.
         """
         state = self._store.load() or self._first(now)
         letters = _Letters.read(self._queue)
@@ -214,7 +214,7 @@ class Probe:
                         f"Spanner does not answer a change stream query: {error.code().name}. Nothing is counted until "
                         "it does; then the windows are caught up. Look at its status and at the probe's roles."
                     ) from None
-                # The records are gone: nobody can count them any more. Counting goes on with the next window.
+                # The records are gone: nobody can count them any more. Counting continues with the next window.
                 until = f"{span.end:%Y-%m-%d %H:%M}"
                 notes.append(f"{stream} no longer keeps the changes before {until}: they are not counted.")
                 partitions = PartitionSet(timestamps.from_datetime(span.end))
@@ -316,7 +316,7 @@ def arrivals_query(project: str, watched: WatchedTables, spans: Iterable[Span]) 
 
 
 def _count_letters(state: ProbeState, letters: _Letters) -> None:
-    """Counts the letters that were not there the last time."""
+    """Counts the dead letters that were not there the last time."""
     new = letters.reason_of.keys() - set(state.letters)
     state.totals.dead_letters += len(new)
     state.totals.cards_in_keys += sum(letters.reason_of[letter] == Reason.CARD_IN_KEY for letter in new)

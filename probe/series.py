@@ -15,7 +15,7 @@ from contract.metrics import LATENCY_BUCKETS, Metric
 from probe.measure import Measurement
 from support.connection import Connection
 
-# Cloud Monitoring takes no more series in one request.
+# Cloud Monitoring takes at most this many series in one request.
 _AT_ONCE: Final = 200
 _NAMESPACE: Final = "payment-audit"
 

@@ -1,6 +1,6 @@
 """What the audit probe knows between two runs: running totals, how far it has looked, and what has not arrived yet.
 
-All of it stands in the metadata database and moves on in one transaction, so a run that was cut short never was, and a
+All of it is in the metadata database and moves on in one transaction, so a run that was cut short never was, and a
 run that was skipped is caught up. Of two probes at once the second to end is refused.
 """
 
@@ -23,7 +23,7 @@ from probe.committed import Commit
 
 
 class ProbeError(AuditError):
-    """The probe cannot measure; the message says why and the way out."""
+    """The probe cannot measure; the message says why and the remedy."""
 
 
 @dataclass
@@ -129,8 +129,8 @@ def open_window(
 def look_again(window: WaitingWindow, arrived: Arrived, dead: Mapping[Commit, int], totals: Totals) -> None:
     """Takes out of a window what has arrived by now, and what was a dead letter and is given up.
 
-    A letter is taken away after its row was written, and letters are read before rows: one that is gone while its row
-    is not there was discarded.
+    A dead letter is taken away after its row was written, and dead letters are read before rows: one that is gone while
+    its row is not there was discarded.
     """
     for commit, waiting in list(window.commits.items()):
         there = sorted(arrived.get(commit, ()))[: waiting.committed]

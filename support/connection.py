@@ -1,4 +1,4 @@
-"""What a support command needs to know of a stack: where its warehouse, its source and its dead letters are.
+"""What a support command needs to know about a stack: where its warehouse, its source and its dead letters are.
 
 In the cloud that is what the Pulumi program exports (`pulumi stack output --json`); the local stack writes the same
 keys.
@@ -25,7 +25,7 @@ _WAY_OUT = (
 
 
 class ConnectionFileError(AuditError, ValueError):
-    """The connection file is missing or says too little; the message gives the rule and the way out."""
+    """The connection file is missing or says too little; the message gives the rule and the remedy."""
 
     exit_code = 2
 

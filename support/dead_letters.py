@@ -48,13 +48,13 @@ def all_letters(letters: DeadLetterQueue, kinds: Iterable[Kind] = BOTH) -> list[
 
 
 def find(letters: DeadLetterQueue, letter_id: str) -> Letter | None:
-    """One letter with its masked change."""
+    """One dead letter with its masked change."""
     found = letters.find(letter_id)
     return _letter(*found) if found else None
 
 
 def retry(letters: DeadLetterQueue, ids: Iterable[str]) -> int:
-    """Hands letters to the running job, which tries them within `dlqRetryMinutes`, as if for the first time.
+    """Hands dead letters to the running job, which tries them within `dlqRetryMinutes`, as if for the first time.
 
     Also those parked, and those that trying again does not help: once. Says how many there were.
     """
@@ -62,7 +62,7 @@ def retry(letters: DeadLetterQueue, ids: Iterable[str]) -> int:
 
 
 def discard(letters: DeadLetterQueue, ids: Iterable[str]) -> int:
-    """Gives letters up for good: their changes will never be in BigQuery. Says how many there were."""
+    """Gives dead letters up permanently: their changes will never be in BigQuery. Says how many there were."""
     return letters.discard(ids)
 
 

@@ -20,11 +20,11 @@ _SECONDS: Final = 30
 
 
 class MonitoringError(AuditError):
-    """There is nobody to ask, or no answer; the message says the way out."""
+    """There is nobody to ask, or no answer; the message says the remedy."""
 
 
 class Prometheus:
-    """Where a stack's series and alerts are asked for."""
+    """Where a stack's series and alerts are queried."""
 
     def __init__(self, connection: Connection) -> None:
         self._url = connection.prometheus_endpoint
@@ -39,7 +39,7 @@ class Prometheus:
             self._url = _GOOGLE.format(project=connection.project)
 
     def value(self, expression: str, at: datetime | None = None) -> float | None:
-        """The one value of an expression, now or at a time; None where there is none or where it is no number.
+        """The one value of an expression, now or at a time; None where there is none or where it is not a number.
 
         Raises MonitoringError.
         """
@@ -49,7 +49,7 @@ class Prometheus:
         return None if value is None or not isfinite(value) else value
 
     def alerts(self) -> list[dict[str, Any]]:
-        """The alerts that are pending or firing, as Prometheus tells them. Raises MonitoringError."""
+        """The alerts that are pending or firing, as Prometheus reports them. Raises MonitoringError."""
         found: list[dict[str, Any]] = self._get("/api/v1/alerts", {})["alerts"]
         return found
 

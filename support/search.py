@@ -1,6 +1,6 @@
-"""Search: the payments that match, the last changed first, as they stand now.
+"""Search: the payments that match, the last changed first, as they are now.
 
-A deleted payment is found too where the search is narrow (by PUID, customer or card), as it stood before its deletion.
+A deleted payment is found too where the search is narrow (by PUID, customer or card), as it was before its deletion.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_LIMIT = 10_000
 
 
 class SearchError(AuditError, ValueError):
-    """The search asks for what cannot be; the message gives the rule and the way out."""
+    """The search asks for what cannot be; the message gives the rule and the remedy."""
 
     exit_code = 2
 
@@ -56,7 +56,7 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Payment:
-    """A payment as it stands; `deleted_at` says that it is gone, and then the rest is how it stood before."""
+    """A payment as it is now; `deleted_at` says that it is gone, and then the rest is how it was before."""
 
     puid: str
     customer_id: str | None
@@ -153,7 +153,7 @@ def _sql(warehouse: Warehouse, wanted: Search) -> str:
             f" AND {key} NOT IN (SELECT {key} FROM {current})"
             f" QUALIFY ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY change_id DESC) = 1"
         )
-    # One more than wanted tells whether there are more.
+    # One more than wanted shows whether there are more.
     return f"SELECT * FROM ({union}) ORDER BY changed_at DESC, puid LIMIT {wanted.limit + 1}"
 
 

@@ -1,4 +1,4 @@
-"""How the stack stands against its objectives: attained, budget left, and how fast the budget burns.
+"""The stack's objectives: attained, budget left, and how fast the budget burns.
 
 The expressions are those of the alerts, over the period and over their windows, so that this and a page never disagree.
 """
@@ -26,7 +26,7 @@ class Burn:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """An objective and how it stands. Shares are of 1; None where nothing was measured. A budget can be overspent."""
+    """An objective and its present state. Shares are of 1; None where nothing was measured. It can be overspent."""
 
     id: str
     title: str
@@ -75,7 +75,7 @@ def _standing(prometheus: Prometheus, objective: Objective, numbers: Thresholds)
 
 
 def _bad(prometheus: Prometheus, objective: Objective, numbers: Thresholds, window: str) -> float | None:
-    """Share of the events that were not as promised."""
+    """Share of the events that missed the objective."""
     expression = slow_share(objective.total, window) if objective.below else missing_share(numbers, window)
     found = prometheus.value(expression)
     # More can become queryable in a window than was committed in it: a backlog that drains owes nothing.

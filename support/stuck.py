@@ -1,4 +1,4 @@
-"""Payments that stand: how many are in a Status for longer than its limit. Asked of Spanner, so it is known while the
+"""Stuck payments: how many are in a Status for longer than its limit. Asked of Spanner, so it is known while the
 audit itself is down."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 from contract import payments
 from contract.watched import WatchedTable
 
-# A count that is higher says no more, and costs.
+# A higher count says nothing else, and costs.
 _COUNTED: Final = 10_000
 
 

@@ -19,7 +19,7 @@ _GOOGLE_SECONDS = 120.0
 
 
 class WarehouseError(AuditError):
-    """BigQuery gives no answer; the message says why, as far as it is known, and the way out."""
+    """BigQuery gives no answer; the message says why, as far as it is known, and the remedy."""
 
 
 class Warehouse:

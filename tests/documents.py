@@ -34,7 +34,7 @@ _PLACEHOLDER = re.compile(r"<([^\s<>][^<>\n]*)>")
 
 
 class Transcript(NamedTuple):
-    """A command and what it prints; `…` stands for whatever is there."""
+    """A command and what it prints; `…` stands for any text."""
 
     command: str
     expected: tuple[str, ...]
@@ -141,8 +141,8 @@ def words(command: str) -> list[list[str]]:
 def look(command: str) -> None:
     """AssertionError where a program of the command would not take it."""
     for program, *args in words(command):
-        assert program in _KINDS, f"{program}: say in tests/documents.py how to look at such a command"
-        _KINDS[program](*args)
+        assert program in PROGRAMS, f"{program}: say in tests/documents.py how to look at such a command"
+        PROGRAMS[program](*args)
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -176,7 +176,7 @@ def make(*args: str) -> None:
     done = run("make", "--dry-run", *args)
     assert done.returncode == 0, done.stderr
     for setting in (arg for arg in args if "=" in arg):
-        assert setting.partition("=")[2] in done.stdout, f"make does not hand on {setting}"
+        assert setting.partition("=")[2] in done.stdout, f"make does not pass on {setting}"
 
 
 def audit(*args: str) -> None:
@@ -195,7 +195,7 @@ def pulumi(*args: str) -> None:
 
 
 def gcloud(*args: str) -> None:
-    """The groups, commands, flags and choices that the installed Google Cloud CLI knows of."""
+    """The groups, commands, flags and choices that the installed Google Cloud CLI has."""
     flags: dict[str, Any] = {}
     node: dict[str, Any] = _gcloud_tree()
     left = list(args)
@@ -243,7 +243,7 @@ def script(*args: str) -> None:
 
 
 def python(*args: str) -> None:
-    """A script of ours, or a module with a command line: its own parser has to take it."""
+    """One of our scripts, or a module with a command line: its own parser has to take it."""
     if args[0] != "-m":
         script(*args)
         return
@@ -267,7 +267,8 @@ def installed(*args: str) -> None:
     """Programs that a person has: what they do is not ours to test."""
 
 
-_KINDS = {
+# How a command of each program is looked at.
+PROGRAMS = {
     "make": make,
     "./audit": audit,
     "pulumi": pulumi,
@@ -276,4 +277,4 @@ _KINDS = {
     "gcloud": gcloud,
     "bq": bq,
     "docker": docker,
-} | dict.fromkeys(("uv", "date", "grep", "head", "jq", "sort", "tail", "uniq"), installed)
+} | dict.fromkeys(("uv", "date", "grep", "head", "jq", "memray", "sort", "tail", "uniq"), installed)

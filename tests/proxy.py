@@ -1,4 +1,4 @@
-"""A TCP proxy that can be cut: the emulator behind it goes on, but nobody reaches it."""
+"""A TCP proxy that can be cut: the emulator behind it continues, but nobody reaches it."""
 
 from __future__ import annotations
 

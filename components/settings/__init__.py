@@ -1,7 +1,7 @@
 """The stack's config, read once into a checked value.
 
-Types and defaults are in `Pulumi.yaml`; ranges, and relations between settings, here: a file a section. `Settings.load`
-refuses everything that is wrong at once, each with its rule, its value and the way out.
+Types and defaults are in `Pulumi.yaml`; ranges, and relations between settings, here: one file per section.
+`Settings.load` refuses everything that is wrong at once, each with its rule, its value and the remedy.
 """
 
 from collections.abc import Callable
@@ -43,14 +43,14 @@ __all__ = [
     "WarehouseSettings",
 ]
 
-# What `delivery.deploy --without-job` tells the program for one run. No stack's file has it: a job that is left out for
-# good would be ended.
+# What `delivery.deploy --without-job` passes to the program for one run. No stack's file has it: a job that is left out
+# permanently would be ended.
 WITHOUT_JOB: Final = "delivery:withoutJob"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that may differ between stacks: a field a section."""
+    """Everything that may differ between stacks: one field per section."""
 
     stack: str
     project: str
@@ -83,7 +83,7 @@ class Settings:
         return settings
 
     def for_audit(self) -> dict[str, str]:
-        """What `audit` has to know of the config: the probe's view of payments, and the goals."""
+        """What `audit` has to know about the config: the probe's view of payments, and the goals."""
         pipeline, numbers = self.pipeline, self.monitoring.thresholds
         return {
             "region": self.region,

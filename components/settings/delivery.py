@@ -17,7 +17,7 @@ _IMAGE: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class DeliverySettings:
-    """Cloud Build's triggers. An empty `repository` is none of them: then nothing else here is needed."""
+    """Cloud Build's triggers. An empty `repository` means none of them: then nothing else here is needed."""
 
     repository: str
     branch: str

@@ -14,7 +14,7 @@ _PEOPLE: Final = (r"(group|user):[^@\s]+@[^@\s]+", "people, such as group:audit-
 class IdentitySettings:
     """`kubernetes_account` is namespace/name; it and `ci_issuer` are empty where nobody comes from there.
 
-    `on_call` only looks; `drainers` may end the job, whose next one goes on where it stopped.
+    `on_call` only looks; `drainers` may end the job, whose next one continues where it stopped.
     """
 
     kubernetes_account: str

@@ -1,4 +1,4 @@
-"""Goals and limits of the alerts, who is told, and where runbooks are read."""
+"""Goals and limits of the alerts, who is notified, and where runbooks are read."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -41,7 +41,7 @@ class MonitoringSettings:
             return
         for severity in ("page", "ticket"):
             if not any(route.severity == severity and route.team is None for route in self.routes):
-                rule = f"one {severity}=target at least in prod, or nobody is told"
+                rule = f"one {severity}=target at least in prod, or nobody is notified"
                 read.refuse("notifications", rule, ", ".join(route.target for route in self.routes))
 
 

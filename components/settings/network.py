@@ -13,7 +13,7 @@ _SHARED: Final = r"https://www\.googleapis\.com/compute/v1/projects/[^/]+/region
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """`subnetwork` is one that is there already, the project's or a shared VPC's; empty makes a network of our own."""
+    """`subnetwork` is one that is there already, the project's or a shared VPC's; empty makes a new network."""
 
     subnetwork: str
     addresses: str
@@ -54,7 +54,7 @@ def _private(addresses: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class PerimeterSettings:
-    """VPC Service Controls. `access_policy` is the organisation's number for it; empty is no perimeter."""
+    """VPC Service Controls. `access_policy` is the organisation's number for it; empty means no perimeter."""
 
     access_policy: str
     enforced: bool

@@ -12,7 +12,7 @@ class SettingsError(AuditError, ValueError):
 
 
 class Reader:
-    """Reads values and gathers the rules they break. A refused one reads as a harmless one, so that reading goes on."""
+    """Reads values and gathers the rules they break. A refused one reads as a harmless one, so reading continues."""
 
     def __init__(self, stack: str, get: Callable[[str], str | None]) -> None:
         self.stack = stack

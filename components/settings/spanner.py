@@ -8,9 +8,9 @@ from components.settings.reader import Reader
 
 @dataclass(frozen=True, kw_only=True)
 class SpannerSettings:
-    """`key_regions`: every region of a multi-region instance config, for each needs a key of its own.
+    """`key_regions`: every region of a multi-region instance config, for each needs its own key.
 
-    `max_processing_units` 0: no autoscaling. `metadata_processing_units` 0: no instance of its own for metadata.
+    `max_processing_units` 0: no autoscaling. `metadata_processing_units` 0: no separate instance for metadata.
     """
 
     instance_config: str

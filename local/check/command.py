@@ -1,6 +1,6 @@
 """`audit local check`: is every change that the traffic committed in BigQuery, once, masked, and is the state right?
 
-Three accounts are compared row by row: the ledger (what was committed), Spanner (how it stands) and BigQuery. What
+Three accounts are compared row by row: the ledger (what was committed), Spanner (the current rows) and BigQuery. What
 cannot be compared on the emulator is said in the report's notes.
 """
 
@@ -40,7 +40,7 @@ _EMULATOR_NOTES: Final = (
 
 
 class CheckError(AuditError):
-    """There is nothing to check, or no way to; the message says the way out."""
+    """There is nothing to check, or no way to; the message says the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +68,12 @@ class CheckReport:
 
 
 def run_check(connection: Connection, ledger: Path, arrivals: Path, *, wait: float = 0) -> CheckReport:
-    """Compares everything committed so far. With `wait`, gives it so many seconds to arrive first.
+    """Compares everything committed so far. With `wait`, gives it that many seconds to arrive first.
 
     Raises CheckError, WarehouseError.
     """
     ends = time.monotonic() + wait
-    # The emulator's clock runs a little ahead of ours: what the ledger has by now counts, whatever the time is.
+    # The emulator's clock runs a little ahead of the local one: what the ledger has by now counts, at any time.
     cutoff = max([datetime.now(UTC), *(timestamps.to_datetime(e.commit_timestamp) for e in read_ledger(ledger))])
     entries = [e for e in read_ledger(ledger) if e.commit_timestamp <= timestamps.from_datetime(cutoff)]
     if not entries:

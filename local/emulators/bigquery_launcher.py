@@ -1,6 +1,6 @@
 """Starts the BigQuery emulator (`local-bigquery`): REST and the Storage Write API, on loopback.
 
-It runs in an environment of its own (Python 3.13, newer Arrow and Protobuf than Beam's) and without a network: the two
+It runs in its own environment (Python 3.13, newer Arrow and Protobuf than Beam's) and without a network: the two
 DuckDB extensions that it would download are loaded from their wheels.
 
     python -m bigquery_launcher --rest 9050 --grpc 9060 --data DIR --project audit-local
@@ -49,7 +49,7 @@ def _extensions_from_wheels(directory: pathlib.Path) -> None:
     def connect_offline(*args: Any, **kwargs: Any) -> Any:
         # With more threads a query takes half as much CPU again: the tables here are small.
         config = {"threads": 1, **(kwargs.pop("config", None) or {})}
-        # DuckDB 1.5 takes the time zone only once the connection stands.
+        # DuckDB 1.5 takes the time zone only once the connection is open.
         time_zone = config.pop("TimeZone", None)
         config["extension_directory"] = str(directory)
         connection = connect(*args, config=config, **kwargs)
@@ -82,7 +82,7 @@ def _append_at_an_offset_atomically() -> None:
 
 
 def _take_requests_of_ten_megabytes() -> None:
-    """gRPC takes messages of 4 MiB unless told otherwise; BigQuery takes requests of 10 MB."""
+    """gRPC takes messages of 4 MiB by default; BigQuery takes requests of 10 MB."""
     from local_bigquery.grpc import server
 
     made = server.grpc.server

@@ -21,7 +21,7 @@ _READY_SECONDS: Final = 90
 
 
 class EmulatorError(AuditError):
-    """An emulator cannot be started; the message says the rule and the way out."""
+    """An emulator cannot be started; the message says the rule and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,11 +37,11 @@ def gameday(names: tuple[str, ...], normal: float | None, as_json: bool, folder:
 
     Without a fault: the list of them. Each takes 8 to 30 minutes, most of it waiting, as a pager does; poison-records
     over an hour, which is as far as one of its pages looks back. The stack is the local one that runs with
-    --monitoring, or one of its own with a little traffic.
+    --monitoring, or a new one with a little traffic.
 
     \b
     Examples:
-      audit gameday                            what there is, and what waits for a later capability
+      audit gameday                            lists the faults, and those that need a later capability
       audit gameday pipeline-stopped
       audit gameday payment-stuck probe-stopped
       audit gameday --normal 60                an hour in which nobody may be paged

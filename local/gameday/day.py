@@ -1,4 +1,4 @@
-"""A game day: a real fault, the alert that tells, the runbook's own mitigation, and nothing lost in the end.
+"""A game day: a real fault, the alert that fires, the runbook's own mitigation, and nothing lost in the end.
 
 The stack is a real one with monitoring, traffic and a healthy past: as with one that has run for a while, a short
 outage must not look like three bad days. A game day passes when every alert that must fire has fired and no
@@ -28,13 +28,13 @@ from local.traffic.simulator import PAYMENT_TABLE, Mutation
 # As in an hour of normal traffic: what the emulator costs grows with its stream.
 TPS: Final = 4
 _LOOK_SECONDS: Final = 3.0
-# How often one who waits is told for what.
+# How often a waiting person is shown for what.
 _TELL_SECONDS: Final = 300
 _QUIET_MINUTES: Final = 15
 _ARRIVE_SECONDS: Final = 120
 _BURST_TPS: Final = 20
 _BURST_SECONDS: Final = 30
-# A slow process: what waits for it waits longer than the promise, and gets an answer in the end.
+# A slow process: what waits for it waits longer than the SLO's limit, and gets an answer in the end.
 _FROZEN_SECONDS: Final = 20
 _THAWED_SECONDS: Final = 8
 
@@ -119,7 +119,7 @@ class GameDay:
                 self._await_alerts(fault, result, began)
         except BaseException:
             # The stack can be somebody's own: a day that fails, or is ended, leaves no fault in it.
-            self._say("  the day ends here; now to mend what it broke")
+            self._say("  the day ends here; now to fix what it broke")
             with suppress(GameDayError):
                 self._mend(fault)
             raise
@@ -235,7 +235,7 @@ class GameDay:
 
     @contextmanager
     def _slowed(self, process: str) -> Iterator[None]:
-        """Meanwhile the process, if any, stands still most of the time, and in the end: the runbook thaws it."""
+        """Meanwhile the process, if any, is frozen most of the time, and in the end: the runbook thaws it."""
         if not process:
             yield
             return
@@ -249,7 +249,7 @@ class GameDay:
                 self._clock.wait(over, _THAWED_SECONDS)
             self._runner.audit("local", "freeze", process)
 
-        self._say(f"  {process} stands still for {_FROZEN_SECONDS} of every {_FROZEN_SECONDS + _THAWED_SECONDS} s")
+        self._say(f"  {process} is frozen for {_FROZEN_SECONDS} of every {_FROZEN_SECONDS + _THAWED_SECONDS} s")
         thread = threading.Thread(target=stutter, daemon=True)
         thread.start()
         try:

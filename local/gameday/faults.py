@@ -1,4 +1,4 @@
-"""The faults of the game days: what is broken, which alerts must tell, and what the runbook does about it."""
+"""The faults of the game days: what is broken, which alerts must fire, and what the runbook does about it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Fault:
 
     `minutes` is how long it may take until all of it fires, `resolves` until none fires. `slow` is a process that
     answers only now and then, until the mitigation; `schema` is DDL of the source, `schema_mend` what takes it back;
-    `letter` is one that was set aside. `waits_for` names the capability without which it cannot be tried. `stack` are
-    options that its stack is started with: it then needs one of its own.
+    `letter` is one that was parked. `waits_for` names the capability without which it cannot be tried. `stack` are
+    options that its stack is started with: it then needs a separate one.
     """
 
     name: str
@@ -100,7 +100,7 @@ def _forgotten() -> DeadLetter:
         coordinates=Coordinates(stream, PAYMENT_TABLE, at, uuid.uuid4().hex, "00000000", 0),
         step="write",
         reason=Reason.REJECTED,
-        message="A game day: nobody has decided on this letter for four days.",
+        message="A game day: nobody has decided on this dead letter for four days.",
         attempts=5,
         first_failed_at=at,
         last_failed_at=at,
@@ -138,7 +138,7 @@ FAULTS: Final = (
         fires=frozenset({"AuditThroughputBurn", "AuditPaymentsNotAudited"}),
         may=_LATE,
         inject=(("local", "freeze", "bigquery-emulator"),),
-        # It is Google's to mend: the pipeline waits and goes on.
+        # Google has to fix it: the pipeline waits and continues.
         mitigate=(("local", "thaw", "bigquery-emulator"),),
     ),
     Fault(
@@ -162,7 +162,7 @@ FAULTS: Final = (
     ),
     Fault(
         name="payment-stuck",
-        title="a payment stands in a Status for too long",
+        title="a payment stays in a Status for too long",
         leads="PaymentsStuckInState",
         fires=frozenset({"PaymentsStuckInState"}),
         commits=_stuck,
@@ -223,7 +223,7 @@ FAULTS: Final = (
     ),
     Fault(
         name="row-missing",
-        title="a change is lost for good, and is repaired by replay",
+        title="a change is lost permanently, and is repaired by replay",
         leads="AuditValidationMismatch",
         fires=frozenset({"AuditValidationMismatch"}),
         waits_for="replay",

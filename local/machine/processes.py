@@ -1,7 +1,8 @@
 """A process that we start, watch and end, together with every child it has.
 
-Each runs in a session of its own, so one signal reaches all of its process group, and Ctrl-C reaches only us. When the
-starting process dies without a word (SIGKILL), a guard ends what it left behind: emulators, pipeline, Prism.
+Each runs in its own session, so one signal reaches all of its process group, and Ctrl-C reaches only us. When the
+starting process dies without a signal to handle (SIGKILL), a guard ends what it left behind: emulators, pipeline,
+Prism.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class ProcessError(AuditError):
 
 
 class _Guard:
-    """Tells the guard which process groups are ours. It is started with the first of them."""
+    """Gives the guard the list of our process groups. It is started with the first of them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -143,7 +144,7 @@ class Process:
         return "\n".join([f"{self.name} {what}. Its log is {self.log}; the end of it:", *(f"  {t}" for t in tail)])
 
     def freeze(self) -> None:
-        """Stops the whole group where it stands: what a server that does not answer looks like."""
+        """Freezes the whole group: what a server that does not answer looks like."""
         freeze_group(self.pid)
 
     def thaw(self) -> None:
@@ -160,7 +161,7 @@ class Process:
 
 
 def freeze_group(group: int) -> None:
-    """Stops every process of a group where it stands, and waits until none of them moves.
+    """Freezes every process of a group, and waits until none of them moves.
 
     The signal alone only asks: on a busy machine a server still answers for a moment.
     """
@@ -218,7 +219,7 @@ def group_members(group: int) -> list[psutil.Process]:
 
 
 def started_at(pid: int) -> float | None:
-    """When process `pid` was started, or None when there is none. With the pid it names a process for good."""
+    """When process `pid` was started, or None when there is none. With the pid it identifies a process for all time."""
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()

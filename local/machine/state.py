@@ -124,7 +124,7 @@ class State:
 
 
 class StatusFile:
-    """What a supervisor tells of itself in stack.json. Every change is written at once, from any thread."""
+    """What a supervisor reports about itself in stack.json. Every change is written at once, from any thread."""
 
     def __init__(self, state: State) -> None:
         self._path = state.stack
@@ -157,7 +157,7 @@ class StatusFile:
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """A part of the start, told with its seconds when it is done."""
+        """A part of the start, reported with its seconds when it is done."""
         began = time.monotonic()
         yield
         seconds = round(time.monotonic() - began, 1)

@@ -19,14 +19,14 @@ from probe.state import Totals
 from support.connection import Connection
 
 _MINUTE = timedelta(minutes=1)
-# Alerts look closely at the last six hours; what lies before is written every so many minutes.
+# Alerts look closely at the last six hours; what lies before is written at this interval of minutes.
 _CLOSELY = 420
 _ELSE = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """Minutes up to `end`: so many changes in each, of which a share was late, and a share did not arrive at all."""
+    """Minutes up to `end`: the number of changes in each, and the shares that were late and that did not arrive."""
 
     end: datetime
     minutes: int

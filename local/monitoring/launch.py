@@ -1,5 +1,5 @@
 """Monitoring on one machine: the probe in a loop, a Prometheus that reads it and evaluates the catalog's alerts, and an
-Alertmanager that knows whom they would tell and which are silenced.
+Alertmanager that knows their recipients and which are silenced.
 
 The rules are those that go to Cloud Monitoring, with the local stack's numbers; what one machine cannot measure is left
 out.
@@ -61,7 +61,7 @@ class Monitoring:
 class Firing:
     """An alert that fires now. `since` is when its condition was first seen.
 
-    `tells` is who would be told; nobody is, on one machine. None where Alertmanager has not heard of it yet.
+    `tells` are the recipients; on one machine nobody is notified. None where Alertmanager has not heard of it yet.
     """
 
     name: str
@@ -96,7 +96,7 @@ def prepare(state: State, numbers: Mapping[str, float] | None = None) -> Monitor
             f"--storage.tsdb.path={data(state)}",
             f"--storage.tsdb.retention.time={_RETENTION_DAYS}d",
             f"--web.listen-address={_HOST}:{server}",
-            # It finds its Alertmanager some seconds after it starts: what fired before is told at the next look.
+            # It finds its Alertmanager some seconds after it starts: what fired before is sent at the next evaluation.
             "--rules.alert.resend-delay=30s",
             "--log.level=warn",
         ],
@@ -173,7 +173,7 @@ def firing(state: State) -> list[Firing]:
 
 
 def _told(state: State) -> dict[_Identity, dict[str, Any]]:
-    """What Alertmanager knows of the alerts that it has heard of. Nothing where it does not answer."""
+    """What Alertmanager knows about the alerts that it has received. Nothing where it does not answer."""
     url = state.read().get("processes", {}).get(ALERTMANAGER, {}).get("url")
     if not url:
         return {}
@@ -196,7 +196,7 @@ def _identity(labels: Mapping[str, str]) -> _Identity:
 
 
 def _routes() -> list[Route]:
-    """Who is told, as the config of the stack `local` says it."""
+    """Who is notified, as the config of the stack `local` says it."""
     return [Route.parse(text) for text in stack_config("local").get("notifications", [])]
 
 

@@ -9,7 +9,7 @@ from google.cloud import bigquery
 
 from local.provision.place import SECONDS, Handler, Here, Inputs, State, found
 
-# The client goes on trying for ten minutes by itself.
+# The client keeps trying for ten minutes by itself.
 _PATIENCE: Final[dict[str, Any]] = {"timeout": SECONDS, "retry": bigquery.DEFAULT_RETRY.with_timeout(SECONDS)}
 
 
@@ -29,7 +29,7 @@ class Dataset(Handler):
 
 
 class Table(Handler):
-    """A table or a view. Columns are only ever added: the job adds some of its own."""
+    """A table or a view. Columns are only ever added: the job adds more."""
 
     def read(self, here: Here, name: str, inputs: Inputs) -> Any:
         return found(here.bigquery.get_table, f"{inputs['datasetId']}.{inputs['tableId']}", **_PATIENCE)
@@ -111,6 +111,6 @@ class TableFunction(Handler):
 
 
 def table_there(here: Here, inputs: Inputs) -> State:
-    """What the program is told of a table that is there: its columns, as the API writes them."""
+    """What the program learns about an existing table: its columns, as the API writes them."""
     table = found(here.bigquery.get_table, f"{inputs['datasetId']}.{inputs['tableId']}", **_PATIENCE)
     return {"schema": json.dumps([field.to_api_repr() for field in table.schema])} if table else {}

@@ -121,5 +121,5 @@ class _Making:
         except Exception as error:
             raise ProviderError(
                 f"{kind} {name} could not be made: {error}. "
-                "Look at the emulator's log in the state folder; `audit local down`, then `up`, begins anew."
+                "Look at the emulator's log in the state folder; `audit local down`, then `up`, begins from scratch."
             ) from error

@@ -25,7 +25,7 @@ SECONDS: Final = 30  # the longest that one call to an emulator may take
 
 
 class ProviderError(AuditError):
-    """A resource cannot be made here; the message says the rule and the way out."""
+    """A resource cannot be made here; the message says the rule and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Handler:
     """How one resource type is really made. `name` is the resource's name in the program, `inputs` what it asks for."""
 
     def read(self, here: Here, name: str, inputs: Inputs) -> Any:
-        """What there is, or None."""
+        """What exists, or None."""
         raise NotImplementedError
 
     def create(self, here: Here, name: str, inputs: Inputs) -> None:
@@ -72,7 +72,7 @@ class Handler:
         raise NotImplementedError
 
     def update(self, here: Here, name: str, inputs: Inputs, there: Any) -> bool:
-        """Makes what there is into what is asked for. Whether anything had to be done."""
+        """Changes what exists into what the program declares. Whether anything had to be done."""
         return False
 
     def delete(self, here: Here, name: str, inputs: Inputs) -> None:

@@ -11,7 +11,7 @@ from google.api_core.retry import Retry, if_exception_type
 
 from local.provision.place import SECONDS, Handler, Here, Inputs, ProviderError, found
 
-# The client goes on trying for an hour by itself.
+# The client keeps trying for an hour by itself.
 _PATIENCE: Final[dict[str, Any]] = {
     "timeout": SECONDS,
     "retry": Retry(predicate=if_exception_type(ServiceUnavailable), timeout=SECONDS),
@@ -66,7 +66,7 @@ class SpannerDatabase(Handler):
         if wanted[: len(run)] != run:
             raise ProviderError(
                 f"{inputs['name']}: an earlier statement of the changelog was changed or removed, or something else "
-                "made the database. A changelog only grows: add a changeset, or begin anew: `audit local down`, `up`."
+                "made the database. A changelog only grows: add a changeset, or start over: `audit local down`, `up`."
             )
         later = wanted[len(run) :]
         if later:

@@ -212,7 +212,7 @@ def status(folder: Path, as_json: bool) -> None:
 
 @local.command()
 @click.argument("name", default="stack")
-@click.option("--follow", "-f", is_flag=True, help="Go on as the log grows.")
+@click.option("--follow", "-f", is_flag=True, help="Continue as the log grows.")
 @click.option("--lines", "-n", default=40, show_default=True, help="How many of the last lines.")
 @click.option("--about", default="", metavar="TEXT", help="Only lines with this in it, such as a PUID.")
 @_state
@@ -254,7 +254,7 @@ def stop(folder: Path, name: str) -> None:
 @click.argument("name", type=click.Choice(_HELD))
 @_state
 def start(folder: Path, name: str) -> None:
-    """Start a process again that was stopped. One that runs goes on."""
+    """Start a process again that was stopped. One that runs continues."""
     state = _known(folder, name)
     state.release(name)
     _until(lambda: _alive(state, name), f"the {name} to start")
@@ -265,18 +265,18 @@ def start(folder: Path, name: str) -> None:
 @_name
 @_state
 def freeze(folder: Path, name: str) -> None:
-    """Stop a process where it stands, as a server that does not answer. `thaw` lets it go on."""
+    """Freeze a process, as a server that does not answer. `thaw` lets it continue."""
     freeze_group(_process(folder, name))
-    click.echo(f"The {name} is frozen. Let it go on: `audit local thaw {name}`.")
+    click.echo(f"The {name} is frozen. Let it continue: `audit local thaw {name}`.")
 
 
 @local.command()
 @_name
 @_state
 def thaw(folder: Path, name: str) -> None:
-    """Let a frozen process go on. One that is not frozen does not mind."""
+    """Let a frozen process continue. One that is not frozen does not mind."""
     os.killpg(_process(folder, name), signal.SIGCONT)
-    click.echo(f"The {name} goes on.")
+    click.echo(f"The {name} continues.")
 
 
 def _running(folder: Path) -> State:
@@ -305,7 +305,7 @@ def _process(folder: Path, name: str) -> int:
     if pid := _alive(state, name):
         return pid
     there = ", ".join(sorted(n for n in state.read().get("processes", {}) if _alive(state, n)))
-    raise click.ClickException(f"No {name!r} runs here. There are: {there}.")
+    raise click.ClickException(f"No {name!r} runs here. Choose one of: {there}.")
 
 
 def _until(done: Callable[[], Any], what: str) -> None:

@@ -125,5 +125,5 @@ def dead_letters(folder: Path) -> dict[Kind, int]:
 
 
 def unreadable(folder: Path) -> int:
-    """How many lines of the queue's files are no dead letter."""
+    """How many lines of the queue's files are not dead letters."""
     return DeadLetterQueue(str(folder)).unreadable()

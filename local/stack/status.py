@@ -1,4 +1,4 @@
-"""What runs on this machine, as `audit local status` tells it."""
+"""What runs on this machine, as `audit local status` shows it."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def _show_pipeline(console: Console, found: dict[str, Any]) -> None:
     if position:
         console.print(f"pipeline: resume position {position['position']}, {position['lag_seconds']} s behind now")
     console.print(f"restarts of the pipeline: {found['restarts']}")
-    console.print(f"dead letters: {letters['retry']} to retry, {letters['severe']} set aside")
+    console.print(f"dead letters: {letters['retry']} to retry, {letters['severe']} parked")
     if lines := found["unreadable_dead_letters"]:
-        console.print(f"{lines} lines among them are no dead letters: see `audit dead-letters list`", style="yellow")
+        console.print(f"{lines} lines among them are not dead letters: see `audit dead-letters list`", style="yellow")
     if merge:
         how = f"failed: {merge['error']}" if "error" in merge else f"took {merge['seconds']} s"
         console.print(f"last merge of payment_state: {merge['at']}, {how}", soft_wrap=True)

@@ -2,7 +2,7 @@
 
     python -m local.stack.supervisor --state DIR        (what `audit local up` starts in the background)
 
-It tells what it does in its log and in stack.json. A pipeline that dies is started again and resumes where it was. An
+It reports what it does in its log and in stack.json. A pipeline that dies is started again and resumes where it was. An
 emulator that dies takes its data with it: then the stack says so and ends. SIGTERM ends everything, children included.
 """
 
@@ -50,7 +50,7 @@ _YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
 class StackError(AuditError):
-    """The stack cannot go on; the message says why and the way out."""
+    """The stack cannot continue; the message says why and the remedy."""
 
 
 Provision = Callable[[State, SpannerEmulator, BigQueryEmulator], "Provisioned"]
@@ -100,7 +100,8 @@ def pipeline_command(provisioned: Provisioned) -> list[str]:
         # The first job reads from here on: what is committed while it starts is not missed. Later ones resume.
         f"--startTimestamp={timestamps.now()}",
         "--runner=PrismRunner",
-        # Beam waits so many seconds for the end of a job, and then ends it: five minutes, if nobody says otherwise.
+        # Beam waits this number of seconds for the end of a job, and then ends it: five minutes, if nobody says
+        # otherwise.
         f"--job_server_timeout={_YEAR_SECONDS}",
         f"--prism_location={installed.prism()}",
         f"--job_name={provisioned.outputs['jobName']}",
@@ -152,7 +153,7 @@ class Supervisor:
             return 1 if error else 0
 
     def _run(self) -> str | None:
-        """Starts and watches. Returns why it cannot go on, or None when it was asked to end."""
+        """Starts and watches. Returns why it cannot continue, or None when it was asked to end."""
         try:
             self._start()
             self._watch()
@@ -163,7 +164,7 @@ class Supervisor:
             log.error(error)
             return str(error)
         except Exception as error:
-            log.exception("The stack cannot go on.")
+            log.exception("The stack cannot continue.")
             return f"{type(error).__name__}: {error}"
         return None
 
@@ -269,7 +270,7 @@ class Supervisor:
                 )
 
     def _obey(self) -> None:
-        """Ends what somebody wants stopped (`audit local stop`), and starts it once nobody does any more."""
+        """Ends what a person stopped (`audit local stop`), and starts it once nobody does any more."""
         wanted = self.state.held() & self._starts.keys()
         for name in wanted - self._held:
             log.warning("%s is stopped on request", name)
@@ -316,7 +317,7 @@ class Supervisor:
         self._launch(PIPELINE, self._pipeline)
 
     def _restart_pipeline(self, dead: Process) -> None:
-        # Prism, or whatever else is left of it, would go on with the old job beside the new one.
+        # Prism, or anything else that is left of it, would continue the old job beside the new one.
         dead.kill()
         lived = time.monotonic() - self._pipeline_began
         self._quick_deaths = 0 if lived > _STEADY_SECONDS else self._quick_deaths + 1
@@ -352,7 +353,7 @@ class Supervisor:
 
     def _launch(self, name: str, command: list[str], **where: str) -> None:
         log_file = self.state.logs / f"{name}.log"
-        # The log of a process that is started again goes on.
+        # The log of a process that is started again continues.
         append = name in self.state.read().get("processes", {})
         self._keep(Process.start(name, command, log=log_file, cwd=installed.ROOT, append=append), **where)
 

@@ -161,7 +161,7 @@ class View:
         rows = "   ".join(f"{table} [bold]{rows:,}[/]" for table, rows in sorted(figures.rows.items()))
         facts.add_row("rows", rows)
         letters = dead_letters(self.state.dead_letters)
-        facts.add_row("dead letters", f"{letters['retry']} to retry, {letters['severe']} set aside")
+        facts.add_row("dead letters", f"{letters['retry']} to retry, {letters['severe']} parked")
         states = "   ".join(
             f"[{_STATE_STYLES.get(state, 'dim')}]{state}[/] {count:,}"
             for state, count in sorted(self.glimpse.payment_states.items())

@@ -1,7 +1,7 @@
 """Payment traffic: commits the simulator's operations at a rate, and keeps the ledger of what really happened.
 
-A second run with the same seed and ledger goes on where the first one ended, even if that was killed in the middle of a
-commit: which commit is under way stands in a file beside the ledger, and is settled first.
+A second run with the same seed and ledger continues where the first one ended, even if that was killed in the middle of
+a commit: which commit is under way is in a file beside the ledger, and is settled first.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def run_traffic(
     `shape` how the payments are written into tables that are not the shipped ones.
 
     A server that does not answer holds the traffic up; what was not committed meanwhile is not made up for. Raises
-    CommitError where Spanner refuses for good.
+    CommitError where Spanner refuses permanently.
     """
     committer = Committer(endpoint, database, _Patience(stop, duration))
     try:
@@ -194,7 +194,7 @@ class _Patience:
 
 @contextmanager
 def _alone(ledger_path: Path) -> Iterator[None]:
-    """One writer a ledger: two of the same seed would commit the same payments."""
+    """One writer per ledger: two of the same seed would commit the same payments."""
     ledger_path.parent.mkdir(parents=True, exist_ok=True)
     with ledger_path.with_suffix(".lock").open("w") as lock:
         try:
@@ -213,7 +213,7 @@ def _alone(ledger_path: Path) -> Iterator[None]:
 def traffic(folder: Path, tps: float, duration: float | None, seed: int, tidy: bool) -> None:
     """Make payment traffic, and keep a ledger of it.
 
-    With the seed of an earlier run it goes on where that one ended.
+    With the seed of an earlier run it continues where that one ended.
     """
     from support import connection
 

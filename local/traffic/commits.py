@@ -33,11 +33,11 @@ _LOST: Final = frozenset(
 
 
 class CommitError(AuditError):
-    """Spanner refuses a commit for good. The message has its code and the way out, no row's data."""
+    """Spanner refuses a commit permanently. The message has its code and the remedy, no row's data."""
 
 
 class Unanswered(Exception):
-    """Told to give up before Spanner answered: whether the commit happened is not known yet."""
+    """Stopped before Spanner answered: whether the commit happened is not known yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class Committer:
         """Commits the operation exactly once and returns the commit timestamp, nine fractional digits.
 
         `attempting` is called before each attempt that can take effect. `earlier` is an attempt whose answer was lost.
-        Raises CommitError where Spanner refuses, Unanswered when told to give up.
+        Raises CommitError where Spanner refuses, Unanswered when stopped before that.
         """
         while True:
             attempt = earlier or self._attempt()
@@ -145,7 +145,7 @@ class Committer:
 def _refused(error: grpc.RpcError, operation: Operation) -> CommitError:
     return CommitError(
         f"Spanner refused operation {operation.number}: {error.code().name}. The database has rows that the ledger "
-        "does not know of, or has lost some: use another --seed, or start anew with `audit local down` and "
+        "does not have, or has lost some: use another --seed, or start from scratch with `audit local down` and "
         "`audit local up`."
     )
 

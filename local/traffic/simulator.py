@@ -117,7 +117,8 @@ class _Payment:
 
 
 class Simulator:
-    """An endless iterator of operations. `clock` gives the times that services write; by default one of its own.
+    """An endless iterator of operations. `clock` gives the times that services write; by default a clock of the
+    simulator.
 
     `tidy` leaves out what must become dead letters: card numbers as identifiers.
     """
@@ -320,7 +321,7 @@ def cards_made(seed: int, operations: int) -> frozenset[str]:
 
 
 def _steady_clock() -> Clock:
-    """A clock that goes on by a millisecond a call, the same in every run."""
+    """A clock that advances by a millisecond per call, the same in every run."""
     moments = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(milliseconds=i) for i in range(10**12))
     return lambda: next(moments)
 

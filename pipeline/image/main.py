@@ -1,4 +1,4 @@
-"""What the template's launcher runs: a script of its own, so that nothing of the job lives in `__main__`."""
+"""What the template's launcher runs: a separate script, so that nothing of the job lives in `__main__`."""
 
 import sys
 

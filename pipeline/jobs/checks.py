@@ -1,6 +1,6 @@
 """What must be right before a job starts: looked at once, at launch, and alone in a dry run. Writes nothing.
 
-Each check says what it looked at; a failed one says the rule and the way out. The first problem hides none of the rest.
+Each check says what it looked at; a failed one says the rule and the remedy. The first problem hides none of the rest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CAPTURE_TYPE = "NEW_ROW_AND_OLD_VALUES"
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's result. `problem` is empty when all is well."""
+    """One check's result. `problem` is empty when the check passed."""
 
     checked: str
     problem: str = ""
@@ -214,7 +214,7 @@ def watched_twice(watched: Mapping[str, Collection[str] | None]) -> Iterator[Fin
                 f"a table must be watched by one change stream of the job, {', '.join(both)} by {one} and {other}: its "
                 "changes would be read twice, and ids of changes are unique in one stream only. Leave one of the two "
                 f"out of spannerChangeStreamNames, or add a changeset: ALTER CHANGE STREAM {other} SET FOR the tables "
-                "that it alone shall watch.",
+                "that it alone should watch.",
             )
 
 
@@ -234,7 +234,7 @@ def _start(settings: StreamSettings) -> Iterator[Finding]:
                 yield Finding(
                     "start",
                     f"startTimestamp must lie after the creation of {stream.name} and inside its retention period, "
-                    f"got {start}. Give a later one, or none to go on from the resume position.",
+                    f"got {start}. Give a later one, or none to resume from the resume position.",
                 )
                 continue
             raise

@@ -34,7 +34,7 @@ _JOB_NAME = r"[a-z]([-a-z0-9]{0,126}[a-z0-9])?"
 
 
 class SettingsError(AuditError, ValueError):
-    """Options that cannot be run with; the message lists every problem with its way out."""
+    """Options that cannot be run with; the message lists every problem with its remedy."""
 
     exit_code = 2
 

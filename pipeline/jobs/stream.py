@@ -60,7 +60,7 @@ def build(pipeline: Any, settings: StreamSettings, sink: SinkSettings, start: st
 class EncodedChanges(beam.PTransform):
     """One change stream → encoded rows, dead letters and read positions: a chain, which every runner fuses.
 
-    Nothing may come between these steps that a runner makes a stage of its own of, and every step has one consumer: a
+    Nothing may come between these steps that a runner makes a separate stage of, and every step has one consumer: a
     Flatten, a shuffle or a side input would hand the runner records with card numbers in them.
     """
 
@@ -99,7 +99,7 @@ def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOpti
     args = [*beam_args, *logs.worker_options(settings["logLevel"]), f"--experiments={NO_EXCEPTION_SAMPLING}"]
     options = PipelineOptions(args, streaming=True, save_main_session=False)
     if "dataflow" not in (options.view_as(StandardOptions).runner or "").lower():
-        # Beam's own runners may use Prism, whatever their name.
+        # Beam's own runners may use Prism, under any name.
         options.view_as(DebugOptions).add_experiment(_NO_PRISM_SPLIT)
     features = [
         *(arg.partition("=")[0].lstrip("-") for arg in beam_args if arg.startswith("-")),
@@ -117,7 +117,7 @@ def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOpti
 def launch(settings: StreamSettings, beam_args: list[str]) -> str:
     """Runs the pipeline to its end, and returns Beam's state of it.
 
-    An older job of the name goes on until a worker of this one runs: only then it is taken over from.
+    An older job of the name continues until a worker of this one runs: only then it is taken over from.
     """
     start = timestamps.normalise(settings["startTimestamp"]) if settings["startTimestamp"] else timestamps.now()
     options = beam_options(settings, beam_args)
@@ -132,7 +132,7 @@ def launch(settings: StreamSettings, beam_args: list[str]) -> str:
     result = pipeline.run()
 
     def cancel(*_: Any) -> None:
-        _LOG.info("Ending on a signal. The next job goes on from the resume position.")
+        _LOG.info("Ending on a signal. The next job resumes from the resume position.")
         result.cancel()
         sys.exit(0)
 

@@ -26,8 +26,8 @@ _LOG = logging.getLogger(__name__)
 LAG_SECONDS: Final = 15 * 60.0
 # From this age on, what a new write stream says of a column is taken for true.
 _SURE_SECONDS: Final = 60.0
-# How long a refused widening is tried again before the caller is told. Most are refused because another worker's came
-# first.
+# How long a refused widening is tried again before the caller is notified. Most are refused because another worker's
+# came first.
 _WIDENING_SECONDS: Final = 30.0
 _PAUSES: Final = (0.2, 10.0)
 
@@ -83,7 +83,7 @@ class Changelogs:
     def conform(self, table: str, columns: Iterable[Column], fields: Iterable[tables.Field]) -> dict[str, str]:
         """Makes BigQuery ready for rows with `fields`, and returns the name that each field has there.
 
-        A field whose type differs from the table's goes to a column of its own, `<name>_<type>`. Raises NotReady when
+        A field whose type differs from the table's goes to a separate column, `<name>_<type>`. Raises NotReady when
         the table can be neither made nor widened at the moment.
         """
         fields, columns = tuple(fields), tuple(columns)
@@ -229,7 +229,7 @@ class Changelogs:
                 "job bigquery.tables.update on the dataset"
             ) from None
         except (BadRequest, Conflict, PreconditionFailed) as error:
-            # Another worker was quicker; the next look at the table tells.
+            # Another worker was quicker; the next look at the table shows it.
             _LOG.info("Adding columns to %s was refused (%s); looking again.", name, error.code)
             return str(int(error.code or 0))
         self._seen.setdefault(table, set()).update(there)

@@ -30,7 +30,7 @@ class TooLarge(Exception):
 class AppendConnection:
     """A connection to one write stream, for rows of one schema. Not for several threads.
 
-    Once the call has ended, for whatever reason, nothing can be sent on it any more: `ended` says so.
+    Once the call has ended, for any reason, nothing can be sent on it any more: `ended` says so.
     """
 
     def __init__(self, client: Any, stream: str, schema: pa.Schema) -> None:
@@ -49,7 +49,7 @@ class AppendConnection:
     def append(self, rows: pa.RecordBatch, offset: int | None, *, timeout: float) -> Any:
         """Sends rows, to land at `offset` (None on a default stream), and waits for the response.
 
-        Raises TooLarge before it sends, NoAnswer after `timeout` seconds, and whatever error ended the connection.
+        Raises TooLarge before it sends, NoAnswer after `timeout` seconds, and the error that ended the connection.
         """
         request = types.AppendRowsRequest()
         if offset is not None:

@@ -3,7 +3,7 @@
 Jobs and people work on it at once, and none of them waits for another: every change of a file is a compare-and-swap
 (`files.py`), decided per dead letter on what is in the file then. Three rules keep each dead letter:
 
-1. It is written to where it goes, in a new file, before it is taken from where it was. Whoever looks for it lists the
+1. It is written to where it goes, in a new file, before it is taken from where it was. A reader lists the
    folders until no new file turns up, and so meets it in one of the two.
 2. Of all that take it from a file (two moves; a move and a removal) one does. A move that comes second takes its copy
    back: so what was resolved meanwhile does not return.
@@ -45,7 +45,7 @@ class DeadLetterError(AuditError, ValueError):
 
 
 def encode(letter: DeadLetter) -> bytes:
-    """One JSON line, without the line's end. `id` stands in it for people; `decode` makes it anew."""
+    """One JSON line, without the line's end. `id` is in it for people; `decode` makes it again."""
     return orjson.dumps({"id": letter.id, **asdict(letter), "coordinates": letter.coordinates._asdict()})
 
 
@@ -129,7 +129,7 @@ class DeadLetterQueue:
         return (letter for _, letter in self.every((kind,)))
 
     def every(self, kinds: tuple[Kind, ...] = BOTH) -> Iterator[tuple[Kind, DeadLetter]]:
-        """The same of both folders, or of those that are asked for, each with where it is."""
+        """The same of both folders, or of the requested one, each with where it is."""
         self._seen.clear()
         kept: OrderedDict[str, _File] = OrderedDict()
         index = self._index(kinds if kinds == SEVERE else BOTH, kept)
@@ -160,7 +160,7 @@ class DeadLetterQueue:
         return len(self._rewrite(BOTH, set(ids), lambda _: None))
 
     def discard(self, ids: Iterable[str]) -> int:
-        """Removes dead letters whose changes shall not come to BigQuery. Says how many there were."""
+        """Removes dead letters whose changes should not come to BigQuery. Says how many there were."""
         return len(self._rewrite(BOTH, set(ids), lambda _: None))
 
     def update(self, letters: Iterable[DeadLetter]) -> list[DeadLetter]:
@@ -232,7 +232,7 @@ class DeadLetterQueue:
         return len(released)
 
     def unreadable(self) -> int:
-        """How many lines are no dead letter. They are kept as they are; somebody has to look at them."""
+        """How many lines are not dead letters. They are kept as they are; somebody has to look at them."""
         return sum(len(file.unreadable) for _, file in self._read(BOTH))
 
     def exists(self) -> bool:
@@ -249,7 +249,7 @@ class DeadLetterQueue:
         removed = self._remove(name, taken)
         late = {x.coordinates: x for x in made if x.coordinates not in removed}
         if late:
-            # Another moved or resolved them, or they are as somebody left them since: this move is no more.
+            # Another moved or resolved them, or they are as somebody left them since: this move is not needed.
             for copy in written:
                 self._remove(copy, late)
         return {x.id for x in taken.values() if x.coordinates in removed}
@@ -280,7 +280,7 @@ class DeadLetterQueue:
         while True:
             file = self._load(name)
             stored = {letter.coordinates: letter for letter in file.letters}
-            # The file can have been rewritten without some of its letters: what is missing is added.
+            # The file can have been rewritten without some of its dead letters: what is missing is added.
             missing = [letter for at, letter in letters.items() if at not in stored]
             if not missing or self._swap(file, sorted([*file.letters, *missing], key=_order)) is Swap.DONE:
                 break

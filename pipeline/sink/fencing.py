@@ -1,6 +1,6 @@
 """Taking over from an older job of the same name: after it, nothing of the older job can reach BigQuery any more.
 
-It happens when a job runs, not when it is launched: whatever can fail before, fails with the older job still running.
+It happens when a job runs, not when it is launched: what can fail before, fails with the older job still running.
 Every process of a run joins before it reads or appends. The first one takes the generation, any of them finalizes and
 sets the fence, all of them get the same answer; one that dies in between has the rest repeated by the next.
 """
@@ -44,7 +44,7 @@ class TakenOver(NamedTuple):
 
 
 def take_over(sink: SinkSettings, start: str) -> TakenOver:
-    """Takes over as a run of its own, as the first worker of a launched job does. `start`: as of `join`."""
+    """Takes over as a new run, as the first worker of a launched job does. `start`: as of `join`."""
     return join(replace(sink, run_id=sink.generations().new_run(), start=start))
 
 
@@ -92,7 +92,7 @@ def _finalize(write: Any, stream: str) -> None:
     except exceptions.GoogleAPICallError as error:
         if failures.of_code(failures.code_of(error)) is Action.WAIT:
             raise
-        _LOG.info("A write stream of an older job takes no more rows (%s).", type(error).__name__)
+        _LOG.info("A write stream of an older job takes no further rows (%s).", type(error).__name__)
 
 
 def wait_out(what: str, work: Callable[[], _T], sleep: Callable[[float], None] = time.sleep) -> _T:

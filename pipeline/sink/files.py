@@ -1,7 +1,7 @@
 """Whole files that several writers replace at once without losing a word: every change is a compare-and-swap.
 
 `read` gives a file's content and its version; `swap` writes or removes it only while that is still its version. Who is
-refused reads again and decides anew on what is there now. A directory, a bucket and a store in memory behave the same.
+refused reads again and decides again on what is there now. A directory, a bucket and a store in memory behave the same.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Fenced(Exception):
     def __init__(self, job_name: str, mine: int | None, newest: int) -> None:
         who = "a run" if mine is None else f"generation {mine}"
         super().__init__(
-            f"{who} of {job_name} was replaced by generation {newest}, which goes on from the resume "
+            f"{who} of {job_name} was replaced by generation {newest}, which resumes from the resume "
             "position. This job must end; nothing is lost. Two jobs of one name must not run at once."
         )
 
@@ -70,9 +70,9 @@ class Generations:
         self._job = job_name
 
     def new_run(self) -> str:
-        """An id for a launch, later than that of the run which has the generation, whatever the clocks say.
+        """An id for a launch, later than that of the run which has the generation, regardless of the clocks.
 
-        Writes nothing: what is launched may still fail, and the running job goes on.
+        Writes nothing: what is launched may still fail, and the running job continues.
         """
         with self._database.snapshot() as snapshot:
             row = _first(snapshot.read("jobs", ["RunId"], _keys([self._job])))

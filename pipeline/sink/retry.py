@@ -4,7 +4,8 @@ A try starts from the masked change that the dead letter keeps, or else reads th
 and goes through the same functions as the first time. It is resolved only once its row is in the table, and the state's
 merge, which has seen more than that row, is rewound.
 
-A dead letter's reason says whether trying again helps (`contract.changes.REASONS`); a service's failure is no attempt.
+A dead letter's reason says whether trying again helps (`contract.changes.REASONS`); a service's failure does not count
+as an attempt.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class _Round:
     away: dict[str, str] = field(default_factory=dict)
 
     def wait(self, letters: Iterable[DeadLetter], what: str, why: str = "") -> None:
-        """A service's failure is no attempt: the dead letters stay as they are."""
+        """A service's failure does not count as an attempt: the dead letters stay as they are."""
         self.away.setdefault(what, why)
         self.waiting[what] += len(list(letters))
 
@@ -169,7 +170,7 @@ class Retrier:
         done = _Round()
         try:
             # What lies behind the resume position is not read again, by this job or a later one. Before that, the
-            # job itself may still append the change, and does not look whether it is there.
+            # job itself may still append the change, and does not check whether it is there.
             passed = self._settings.sink.generations().position() or ""
             behind = (x for x in self._queue.letters("retry") if x.coordinates.commit_timestamp < passed)
             # As many at once as may be in memory.
@@ -252,7 +253,7 @@ class Retrier:
         done: _Round,
     ) -> None:
         """Appends what the table lacks. Adds to `resolved` what is in it now, and to `failed` the rest."""
-        # One batch a set of columns: a dead letter may be older than the table's newest column.
+        # One batch per set of columns: a dead letter may be older than the table's newest column.
         watched = self._transforms.watched.of(table)
         by_columns: dict[Any, dict[str, tuple[DeadLetter, Change]]] = defaultdict(dict)
         for letter, change in changes:
@@ -307,7 +308,7 @@ class Retrier:
         missing = batch.filter(pa.array([i not in there for i in batch[tables.CHANGE_ID].to_pylist()]))
         if not missing.num_rows:
             return []
-        # A stream of its own each time: what an older try left open is finalized and looked through first.
+        # A new stream each time: what an older try left open is finalized and looked through first.
         shard = Shard(replace(self._clients, sleep=_until(self._patience)), table, _SHARD)
         try:
             _, outcome = shard.append(None, missing, columns)
@@ -368,13 +369,13 @@ class Retrier:
 
 
 def tell(tried: int, resolved: int, failed: list[DeadLetter], parked: list[DeadLetter]) -> None:
-    """One line a round: a warning when some were parked, which nobody tries again unasked."""
+    """One line per round: a warning when some were parked, which nobody tries again unasked."""
     if not tried and not parked:
         return
     fields: dict[str, Any] = {"reasons": Counter(letter.reason for letter in failed)} if failed else {}
     aside = ""
     if parked:
-        aside = f" {len(parked)} of them set aside in severe/: see `audit dead-letters list --severe`."
+        aside = f" {len(parked)} of them parked in severe/: see `audit dead-letters list --severe`."
         fields |= trouble_of(parked)
     _LOG.log(
         logging.WARNING if parked else logging.INFO,
@@ -388,12 +389,12 @@ def tell(tried: int, resolved: int, failed: list[DeadLetter], parked: list[DeadL
 
 
 def _tell_waiting(done: _Round, streams: Collection[str]) -> None:
-    """One line a round where a service failed: for what they wait."""
+    """One line per round where a service failed: for what they wait."""
     if not done.away:
         return
     trouble = Trouble.SOURCE if done.away.keys() <= set(streams) else Trouble.SINK
     _LOG.warning(
-        "Dead letters: %d wait for %s. That is no attempt; the next round tries them again.",
+        "Dead letters: %d wait for %s. That does not count as an attempt; the next round tries them again.",
         done.waiting.total(),
         ", ".join(f"{what} ({why})" for what, why in done.away.items()),
         extra=logs.fields(error_class=trouble, waits_for=done.away, waiting=done.waiting),
@@ -401,7 +402,7 @@ def _tell_waiting(done: _Round, streams: Collection[str]) -> None:
 
 
 def _hopeless(letter: DeadLetter) -> bool:
-    """Whether it fails again whatever is done, and no person asked for a try all the same."""
+    """Whether it certainly fails again, and no person asked for a try."""
     return letter.info.retry == "never" and not letter.released
 
 

@@ -237,7 +237,7 @@ def merge(encoded: Sequence[bytes]) -> pa.Table:
 def groups(encoded: Iterable[tuple[tuple[Column, ...], bytes]]) -> list[tuple[tuple[Column, ...], pa.Table]]:
     """Encoded batches with the source columns they were made from, united where columns and schema are the same.
 
-    Rows of before and after a type change or a new column never meet: the types differ, or a NULL would stand where an
+    Rows of before and after a type change or a new column never meet: the types differ, or a NULL would be where an
     ARRAY must be empty. In order of arrival.
     """
     found: dict[Any, list[pa.Table]] = {}

@@ -11,8 +11,8 @@ stream is opened in place of another, the same four steps restore certainty:
    nothing more. What others append meanwhile, or this shard to its new stream, are other rows: it can only be later;
 4. look up which change ids the table has, and append only the missing ones.
 
-The look-up goes on for every row that was committed before the fence and that newest timestamp, not only for those at
-hand: whoever wrote to the old stream may have been further ahead. Any other row cannot be in the table yet.
+The look-up is repeated for every row that was committed before the fence and that newest timestamp, not only for the
+current ones: whoever wrote to the old stream may have been further ahead. Any other row cannot be in the table yet.
 
 What BigQuery refuses is judged by what it says (pipeline/service_errors.py), not by how it says it. What waits, waits
 by time. A row is rejected only where it is the row's own fault: on a stream that takes rows, against the table's newest
@@ -54,15 +54,16 @@ _ANSWER_SECONDS = 30.0
 _MOST_BYTES: Final = 9_000_000
 _PAUSES: Final = (0.2, 10.0)
 _LOG_SECONDS: Final = 30.0
-# A table is read again at most so often while rows wait.
+# A table is read again at this interval at most while rows wait.
 _REREAD_SECONDS: Final = 15.0
-# A stream may be bound to the schema that it was opened with: rows that wait for a column try another one so often.
+# A stream may be bound to the schema that it was opened with: rows that wait for a column try another one at this
+# interval.
 _STREAM_SECONDS: Final = 60.0
 
 _PERMISSION_DENIED: Final = 7
 _TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 
-# What a call to Google can end with. Anything else is a fault of ours, and is raised.
+# What a call to Google can end with. Anything else is our fault, and is raised.
 _FAILURES = (exceptions.GoogleAPIError, GoogleAuthError, grpc.RpcError, NoAnswer, NotReady, OSError)
 
 
@@ -131,7 +132,7 @@ class SinkClients:
     generation: int
     # Rows up to this time may have been appended by an older job: they are looked up first.
     fenced_at: str | None = None
-    # An emulator does not evaluate a column's default: the worker's clock stands in.
+    # An emulator does not evaluate a column's default: the worker's clock is used instead.
     stamp: Callable[[], int] | None = None
     # Seconds, for what waits.
     clock: Callable[[], float] = time.monotonic
@@ -164,7 +165,7 @@ class _Refused(Exception):
 class _Piece:
     """Rows of one request. `lagging`: they wait for a column; `turn`: which of them is tried alone.
 
-    `doubtful`: some may have landed though the request was refused, whatever the fence.
+    `doubtful`: some may have landed though the request was refused, regardless of the fence.
     """
 
     rows: pa.Table
@@ -372,13 +373,13 @@ class Shard:
         try:
             self._clients.write.finalize_write_stream(name=stream)
         except (exceptions.NotFound, exceptions.InvalidArgument, exceptions.FailedPrecondition):
-            # Gone with its table, or finalized already: either way it takes no more rows.
+            # Gone with its table, or finalized already: either way it takes no further rows.
             _LOG.info("Write stream of %s, shard %s, was closed already.", self._id, self._shard)
 
     # ------------------------------------------------------------------ the append, and what came of it
 
     def _send(self, run: _Run, rows: pa.RecordBatch) -> None:
-        """Appends at the position and moves it. Raises TooLarge, or _Refused for whatever is not a success."""
+        """Appends at the position and moves it. Raises TooLarge, or _Refused for anything else."""
         position = run.position
         assert position is not None
         connection = self._connection
@@ -436,11 +437,11 @@ class Shard:
             self._blame(run, piece, rows, refused)
 
     def _blame(self, run: _Run, piece: _Piece, rows: pa.RecordBatch, refused: _Refused) -> None:
-        """Rows are refused for what they are: by name, or else halves tell which."""
+        """Rows are refused for what they are: by name, or else by halving."""
         lagging = self._clients.changelogs.lagging(self._table)
         suspects = [] if run.told else [n for n in rows.schema.names if n.casefold() in lagging]
         if refused.row_errors:
-            # A row of which BigQuery only does not know a column waits: among the others, it is told again.
+            # A row of which BigQuery only does not know a column waits: among the others, the error comes again.
             codes = {
                 error.index: types.RowError.RowErrorCode(error.code).name
                 for error in refused.row_errors
@@ -464,7 +465,7 @@ class Shard:
             self._halve(run, piece, Reason.REJECTED, refused.failure.name)
 
     def _halve(self, run: _Run, piece: _Piece, reason: str, code: str) -> None:
-        """BigQuery refuses the rows and does not say which one it is: halves tell."""
+        """BigQuery refuses the rows and does not say which one it is: halving finds it."""
         batch = piece.rows
         if batch.num_rows == 1:
             run.outcome.rejected.append(_rejected(batch, 0, code, reason))
@@ -494,7 +495,7 @@ class Shard:
                 return
         run.pieces.append(piece)
         if refused.lacks_field and not run.asked and not self._clients.changelogs.lagging(self._table):
-            # Which column it is, a new stream tells: it comes with the schema that the write path knows.
+            # Which column it is, a new stream shows: it comes with the schema that the write path knows.
             run.asked = True
             self._abandon(run)
             return
@@ -563,7 +564,7 @@ def newest_commit(client: Any, table_id: str, oldest: datetime) -> datetime | No
 
 
 def _asked(client: Any, sql: str, *parameters: Any) -> list[Any]:
-    """The rows of a query that asks the table, whatever was answered a moment ago."""
+    """The rows of a query that asks the table, regardless of an earlier answer."""
     from google.cloud.bigquery import QueryJobConfig
 
     config = QueryJobConfig(query_parameters=list(parameters), use_query_cache=False)
@@ -578,14 +579,14 @@ def _rejected(batch: pa.Table, index: int, code: str, reason: str = Reason.REJEC
         )
     else:
         message = (
-            f"BigQuery refused the row ({code}). Compare the row with the table's schema, mend one of them, "
+            f"BigQuery refused the row ({code}). Compare the row with the table's schema, fix one of them, "
             "and retry the dead letter."
         )
     return Rejected(row=batch.slice(index, 1).to_pylist()[0], message=message, reason=reason)
 
 
 def _has_value(column: pa.ChunkedArray) -> Any:
-    """Where a column has a value. An ARRAY without elements is none: BigQuery knows no other."""
+    """Where a column has a value. An ARRAY without elements is not a value: BigQuery knows no other."""
     if pa.types.is_list(column.type):
         return pc.greater(pc.fill_null(pc.list_value_length(column), 0), 0)
     return pc.is_valid(column)

@@ -2,12 +2,12 @@
 
 A thin adapter. Beam 2.77's UnboundedSource is experimental, so what knows it is here, and what knows change streams is
 not: the checkpoint is a PartitionSet, the reading is PartitionReaders. The set of partitions with their positions is
-saved atomically with the records of a bundle; there is no metadata table to run, and a retried bundle gets a reader
-made anew from its own checkpoint.
+saved atomically with the records of a bundle; there is no metadata table to run, and a retried bundle gets a new
+reader from its own checkpoint.
 
 A runner may resume each bundle in another DoFn instance, or another process. A process keeps the queries of one reader
-a source: the reader that is asked. It takes over the running queries of the one before if it resumes exactly where that
-one stood, and closes them if not; a reader that nobody asks closes its own.
+per source: the reader that is asked. It takes over the running queries of the one before if it resumes exactly at that
+one's position, and closes them if not; a reader that nobody asks closes its own.
 """
 
 from __future__ import annotations
@@ -125,14 +125,14 @@ _CURRENT_LOCK = threading.Lock()
 
 @cache
 def _query(stream: ChangeStream) -> ChangeStreamQuery:
-    """One session a process, however many readers are made."""
+    """One session per process, however many readers are made."""
     return ChangeStreamQuery(stream, spanner_channel(stream.endpoint))
 
 
 class ChangeStreamReader(UnboundedReader):
     """Moves the partition set on with every item that the partitions' threads deliver.
 
-    `source` names the source among those of the process; a reader without a name stands alone.
+    `source` names the source among those of the process; a reader without a name shares nothing.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class ChangeStreamReader(UnboundedReader):
         self._orphans_at = 0.0
         # The queries, while they run; None as long as another reader of the source is the one that is asked.
         self._readers: PartitionReaders | None = None
-        # Between two bundles: the checkpoint at which the reader stands.
+        # Between two bundles: the checkpoint at which the reader is.
         self._stands_at: bytes | None = partitions.to_bytes()
         if source:
             with _CURRENT_LOCK:
@@ -212,7 +212,7 @@ class ChangeStreamReader(UnboundedReader):
             self._announced = before._announced if self._readers else ""
 
     def _hand_over(self, stands_at: bytes | None) -> PartitionReaders | None:
-        """The running queries, for a reader that resumes exactly where this one stands. Otherwise closes them."""
+        """The running queries, for a reader that resumes exactly at this one's position. Otherwise closes them."""
         readers, self._readers = self._readers, None
         if readers is None or readers.closed:
             return None

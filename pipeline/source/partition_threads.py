@@ -1,8 +1,8 @@
-"""Reads the live partitions of a change stream, each in a thread of its own, into one queue that is bounded in bytes.
+"""Reads the live partitions of a change stream, each in its own thread, into one queue that is bounded in bytes.
 
-Two ways, one outcome. `tail` keeps one query a partition open and lets Spanner push: right for Google Cloud. `windows`
-asks again and again for [position, now]: right for the emulator, which scans its whole stream for every query and again
-every 100 ms of an open one.
+Two ways, one outcome. `tail` keeps one query per partition open and lets Spanner push: right for Google Cloud.
+`windows` asks repeatedly for [position, now]: right for the emulator, which scans its whole stream for every query and
+again every 100 ms of an open one.
 
 What a thread has read is not yet consumed: positions belong to the PartitionSet, which moves when the consumer takes an
 item from the queue. A thread that fails starts its query again from the last record it delivered.
@@ -117,7 +117,7 @@ class Reading:
 
 
 class Voice:
-    """Says once in a while what goes on all the time."""
+    """Logs at intervals what happens all the time."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -138,7 +138,7 @@ class Voice:
         if tries >= _SAY_FROM_TRY:
             self.warn(
                 error.code().name,
-                "Change stream query: %s, try %d. Nothing is lost; reading goes on from %s once Spanner answers.",
+                "Change stream query: %s, try %d. Nothing is lost; reading continues from %s once Spanner answers.",
                 error.code().name,
                 tries,
                 position,
@@ -196,7 +196,7 @@ class _Queue:
 class PartitionReaders:
     """The threads of one reader and the queue they fill with (partition token, item).
 
-    Closes itself when nobody has asked for `idle_seconds`: a runner may have gone on with another worker process.
+    Closes itself when nobody has asked for `idle_seconds`: a runner may have continued with another worker process.
     """
 
     def __init__(
@@ -265,7 +265,7 @@ class PartitionReaders:
             try:
                 self.watch()
             except Exception:
-                _LOG.exception("The watch over the queries of %s had an error and goes on.", self._query.stream)
+                _LOG.exception("The watch over the queries of %s had an error and continues.", self._query.stream)
 
 
 class _PartitionThread(threading.Thread):

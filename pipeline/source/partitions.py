@@ -46,8 +46,8 @@ class PartitionSet:
         self.start = start
         self.partitions = partitions
         self._ended = ended or {}
-        # One entry a partition, never ahead of its position: only the front is ever corrected. The minimum is asked for
-        # with every record, and there can be thousands of partitions.
+        # One entry per partition, never ahead of its position: only the front is ever corrected. The minimum is needed
+        # for every record, and there can be thousands of partitions.
         self._slowest: list[tuple[str, str]] = []
         self._enqueue((partitions or {}).keys())
         self._reported = start

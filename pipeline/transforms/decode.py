@@ -1,4 +1,4 @@
-"""A data change record → one change a modification."""
+"""A data change record → one change per modification."""
 
 from __future__ import annotations
 

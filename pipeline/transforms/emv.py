@@ -15,7 +15,7 @@ from pipeline.transforms.numbers import is_card, passes_luhn, shorten, was_card
 
 
 class Found(NamedTuple):
-    """What is to change in a text of hex digits, and the card number that stood there, if it was one."""
+    """What is to change in a text of hex digits, and the card number that was there, if it was one."""
 
     edit: Edit
     number: str | None
@@ -153,7 +153,7 @@ def _number(match: re.Match[str], start: int) -> _Piece:
 
 
 def _loose(digits: str) -> list[_Piece]:
-    """PANs and tracks by their tags where the whole is no TLV: cut off, or in the middle of something else."""
+    """PANs and tracks by their tags where the whole is not TLV: cut off, or in the middle of something else."""
     pieces: list[_Piece] = []
     for match in _PAN.finditer(digits):
         end = match.end() + 2 * int(match[1], 16)
@@ -197,7 +197,7 @@ _DECIMALS = re.compile(rb"g?d{6,40}e?")
 _TRACK_NIBBLES = re.compile(r"([0-9]{12,19})d([0-9]{4,})f*")
 _PACKED_BYTES: Final = 10
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
-_MOST_BYTES: Final = 512  # longer values are pictures and the like, in which any digits stand by chance
+_MOST_BYTES: Final = 512  # longer values are pictures and similar data, in which digits occur by chance
 
 
 def _packed(data: bytes, digits: str) -> Iterator[Found]:

@@ -39,7 +39,7 @@ def unescaped(text: str) -> str:
 
 
 def escapes_in(text: str) -> Iterator[tuple[int, int]]:
-    """Where the escapes of a text stand."""
+    """Where the escapes of a text are."""
     return (match.span() for match in _ESCAPES.finditer(text))
 
 

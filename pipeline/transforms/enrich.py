@@ -31,7 +31,7 @@ _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z", re.ASC
 def enrich(change: Change, table: WatchedTable, states: Mapping[str, str]) -> None:
     """Fills `change.enriched`. `states` maps a status to a payment state; `table` says which column means what.
 
-    Raises StepError when the status is no text. A status that is not in `states` has the state None.
+    Raises StepError when the status is not text. A status that is not in `states` has the state None.
     """
     row = change.old if change.mod_type == "DELETE" else change.new
     column = table.meanings.get

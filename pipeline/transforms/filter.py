@@ -25,7 +25,7 @@ class Ignored:
     def parse(cls, fields: str = "", tables: str = "") -> Self:
         """Reads the two options: comma separated `table.column` or `column`, and tables.
 
-        Raises ValueError with the rule when one is no such name.
+        Raises ValueError with the rule when one is not such a name.
         """
         columns: dict[str | None, set[str]] = {}
         for part in _parts(fields):
@@ -52,7 +52,7 @@ class Ignored:
 
 
 def keep(change: Change, ignored: Ignored) -> bool:
-    """Takes the ignored columns out of the change; False when the whole change is to be left out.
+    """Takes the ignored columns out of the change; False when the whole change is left out.
 
     That is a change of an ignored table, and an UPDATE that touches ignored columns only. Keys are never taken out.
     """

@@ -22,7 +22,7 @@ _PASSES = 3
 
 
 def has_exponent(text: str) -> bool:
-    """Whether a number with an exponent stands within a JSON text."""
+    """Whether a number with an exponent occurs within a JSON text."""
     return ("e" in text or "E" in text) and _EXPONENT.search(text) is not None
 
 
@@ -36,8 +36,8 @@ def is_special(text: str) -> bool:
 def mask_json(text: str, found: set[str], mask_card: CardMask, token: Token) -> str:
     """The JSON text with card numbers hidden and classified members masked; JSON that does not parse is taken as text.
 
-    `mask_card` masks a card number that stands alone; `token(name, value)` makes the token of a value. Adds the card
-    numbers that it finds to `found`.
+    `mask_card` masks a card number that is the whole value; `token(name, value)` makes the token of a value. Adds the
+    card numbers that it finds to `found`.
     """
     return masked_json(text, Reader(found, token, mask_card))
 
@@ -53,7 +53,7 @@ def masked_json(text: str, reader: Reader, within: str = "") -> str:
         orjson.loads(text)
     except orjson.JSONDecodeError:
         return reader.text(text)
-    # Members and strings first; then all of it as a text, for what stands in several tokens.
+    # Members and strings first; then all of it as a text, for what is spread over several tokens.
     text = applied(text, json_edits(text, reader, 0, within))
     for _ in range(_PASSES):
         edits = reader.edits(text, 0, as_json=False)

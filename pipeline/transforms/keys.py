@@ -25,7 +25,7 @@ _WAY_OUT: Final = "Set maskingKeys to projects/P/secrets/S or file:PATH."
 
 
 class MaskingKeyError(AuditError, ValueError):
-    """The masking keys cannot be used; the message gives the rule and the way out, never a key."""
+    """The masking keys cannot be used; the message gives the rule and the remedy, never a key."""
 
 
 @dataclass(frozen=True)

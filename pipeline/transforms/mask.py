@@ -1,7 +1,7 @@
 """Masking of a change, in place, by the policy of each column (tables.toml), for keys, new and old values alike.
 
 Most rows hold no card's data outside their card columns. So a quick look goes first (`quick`), and only what it
-suspects is gone through by its type; that reads it in decoded form, and looks again at what leaves (`readable`).
+suspects is gone through by its type; that reads it in decoded form, and scans its output again (`readable`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _JSONS: Final = ("JSON", "PG_JSONB")
 _STRINGS: Final = ("STRING", "UUID", "INTERVAL", "ENUM")
 _WRITTEN: Final = ("TIMESTAMP", "DATE", *_NUMBERS)
 _SMALLEST_CARD: Final = 10 ** (SHORTEST - 1)
-# Between the numbers of a row: digits of two values are no number.
+# Between the numbers of a row: digits of two values are not one number.
 _APART: Final = " x "
 
 
@@ -54,7 +54,7 @@ class _Plan:
     kinds: dict[str, _Kind]  # the same columns: how a quick look goes over them
     drops: tuple[str, ...]
     holds: tuple[str, ...]
-    cards: tuple[tuple[str, bool], ...]  # with whether stars can stand there
+    cards: tuple[tuple[str, bool], ...]  # with whether stars can be there
     tokens: tuple[str, ...]
     identifiers: frozenset[str]
     unclassified: tuple[str, ...]
@@ -199,7 +199,7 @@ class Masker:
         row[name] = masked
 
     def _each(self, value: Any, one: Callable[[Any], tuple[Any, str | None]]) -> tuple[Any, str | None]:
-        """Masks a value, or each element of an ARRAY: the tokens of those stand side by side."""
+        """Masks a value, or each element of an ARRAY: the tokens of those are in a row."""
         if not isinstance(value, list):
             return (None, None) if value is None else one(value)
         pairs = [self._each(element, one) for element in value]
@@ -317,7 +317,7 @@ def _card_scan(name: str) -> Scan:
 
 
 def _number(value: Any, reader: Reader) -> str | None:
-    """An INT64 or NUMERIC, or None where it is a card number: what is left of one is no number."""
+    """An INT64 or NUMERIC, or None where it is a card number: what is left of one is not a number."""
     digits = card_in_number(_string(value))
     if digits is None:
         return str(value)
@@ -359,7 +359,7 @@ def _array(value: Any, reader: Reader, element: Scan, base: str = "") -> list[An
 
 
 def _across(values: list[Any], reader: Reader, base: str) -> list[Any]:
-    """The elements of an array without a card number that stands in several of them."""
+    """The elements of an array without a card number that is spread over several of them."""
     written = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
     text = json.dumps(written, ensure_ascii=False)
     if not may_hold(text):

@@ -2,7 +2,7 @@
 
 Member names, strings and numbers are looked at. A member whose name has a meaning (`cvv`, `cardNumber`, or `number`
 within `card`) gets the policy of it: dropped ones become null, so no security code or expiry is stored. The same where
-name and value are members of their own: `{"name": "cvv", "value": "737"}`.
+name and value are separate members: `{"name": "cvv", "value": "737"}`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def may_be_json(text: str) -> bool:
 
 
 def objects_in(text: str) -> Iterator[tuple[int, int]]:
-    """Where JSON objects and arrays of them stand in a text that is more than that; a few of them."""
+    """Where JSON objects and arrays of them are in a text that is more than that; a few of them."""
     at = 0
     for _ in range(_MOST_OBJECTS):
         begin = _OBJECT.search(text, at)
@@ -207,8 +207,8 @@ class _Members:
             if new is not None:
                 yield Edit(start, end, new)
 
-    def _under(self, name: str, policy: Policy, value: str) -> str | None:  # noqa: PLR0911 - a case a line
-        """A value under a policy; None where it is to be scanned as any other."""
+    def _under(self, name: str, policy: Policy, value: str) -> str | None:  # noqa: PLR0911 - one case per line
+        """A value under a policy; None where it is scanned like any other."""
         if value == "null" or _TOKEN_TEXT.fullmatch(value):
             return value
         if policy == "card":

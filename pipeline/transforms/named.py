@@ -1,4 +1,4 @@
-"""Values in a text that stand beside a name that says what they are: `cvv=987`, `<cvv>737</cvv>`, `exp 12/27`.
+"""Values in a text next to a name that says what they are: `cvv=987`, `<cvv>737</cvv>`, `exp 12/27`.
 
 It needs no grammar, so it also reads what is cut off, or written by hand in a message.
 """
@@ -43,7 +43,7 @@ _PAIRED = re.compile(
 )
 _UNQUOTED = re.compile(r"[^\s&,;<>\"'|)\]}\\{\[(]{1,512}")
 _UNQUOTED_NAME = re.compile(r"[^&,;<>|\"'\n\r={}\[\]()\\:]{1,256}")
-# What must stand behind a name for anything to be its value.
+# What must follow a name for anything to be its value.
 _MAY_FOLLOW = re.compile(
     r"""[^0-9A-Za-z]{0,12}(?:[\d"'\\\])}=:>|,]|[A-Z]|(?:is|was|code|value|number|no|nr|num|of|the|on|date|by|name|entered|given)\b)"""
 )
@@ -91,8 +91,8 @@ def may_be_named(text: str) -> bool:
 
 
 def says_something(text: str, *, is_piece: bool = False) -> bool:
-    """Whether any words of the text name what a card's data may stand behind, there or after a piece of JSON."""
-    if len(text) > _NEAR:  # not worth a look of its own
+    """Whether any words of the text name what a card's data may follow, there or after a piece of JSON."""
+    if len(text) > _NEAR:  # not worth a separate look
         return True
     for phrase, _, _ in _hinted(text):
         if _meaning_of(phrase) is not None:
@@ -105,7 +105,7 @@ def says_something(text: str, *, is_piece: bool = False) -> bool:
 
 
 def _hinted(text: str) -> Iterator[tuple[list[str], int, int]]:
-    """The words with a hint and the few after each: with what stands before them in the phrase, and where."""
+    """The words with a hint and the few after each: with what is before them in the phrase, and where."""
     lower = text.lower()
     if len(lower) != len(text):  # a few letters become two
         lower = _CAPITALS.sub(lambda match: match[0].lower(), text)
@@ -141,7 +141,7 @@ def starred(text: str) -> str:
 def named_in(text: str, token: Token | None, *, beside_card: bool) -> list[Edit]:
     """What is to change in a text so that no named value can be read. A holder's name becomes `token(name, value)`.
 
-    `beside_card`: a card number stands in the same text, so dates beside `expiry` are a card's.
+    `beside_card`: a card number is in the same text, so dates beside `expiry` are a card's.
     """
     if not may_be_named(text):
         return []
@@ -200,7 +200,7 @@ def _group(
 
 
 def _closed(text: str, opened: int) -> int:
-    """Where the bracket at a place is closed; at most so far as is worth a look."""
+    """Where the bracket at a place is closed; only as far as it matters."""
     opener = text[opened]
     depth, closer = 0, _CLOSERS[opener]
     end = min(len(text), opened + _NEAR)
@@ -230,7 +230,7 @@ def _after(
 
 
 def _meaning_of(phrase: list[str]) -> Meaning | None:
-    """What up to four words that stand side by side mean; the last alone goes first."""
+    """What up to four words in a row mean; the last alone goes first."""
     found = meaning_of(phrase[-1])
     for count in range(2, len(phrase) + 1):
         longer = meaning_of(" ".join(phrase[-count:]))

@@ -127,7 +127,7 @@ _LONGEST_NAME: Final = 80
 
 
 def meaning_of(name: str, context: str = "") -> Meaning | None:
-    """What a name says that its value is; None where that is no card's data. `context` is the name that it is within.
+    """What a name says that its value is; None where that is not card data. `context` is the name that it is within.
 
     A column's own policy (tables.toml) goes before this.
     """
@@ -176,7 +176,7 @@ _CODE_VALUE = re.compile(r"\s*[0-9]{3,4}\s*")
 
 
 def applies(meaning: Meaning, value: str, *, beside_card: bool = False) -> bool:
-    """Whether a value is to be masked under a name: always for a sure one, by its shape for a `maybe_`."""
+    """Whether a value must be masked under a name: always for a sure one, by its shape for a `maybe_`."""
     if meaning == "maybe_expiry":
         return bool(_EXPIRY_VALUE.fullmatch(value) or (beside_card and _DATE_VALUE.fullmatch(value)))
     if meaning == "maybe_code":
@@ -185,7 +185,7 @@ def applies(meaning: Meaning, value: str, *, beside_card: bool = False) -> bool:
 
 
 def words_of(name: str) -> tuple[str, ...]:
-    """The words of a name in lower case; those that are written together are told apart where all are known."""
+    """The words of a name in lower case; those that are written together are separated where all are known."""
     if not name.isascii():
         name = "".join(c if c.isascii() else " " for c in name)
     words: list[str] = []

@@ -1,7 +1,7 @@
 """What a card number is, and where a plain text holds one.
 
 A card number is 12 to 19 digits whose first digits belong to a card brand and whose Luhn sum is right. Between its
-digits may stand anything that is no letter (`4111 1111-1111.1111`, zero-width spaces, NULs of UTF-16, `","`); they may
+digits may be anything that is not a letter (`4111 1111-1111.1111`, zero-width spaces, NULs of UTF-16, `","`); they may
 be of any script, and next to letters. To leave other numbers alone:
 
 - a card starts and ends where a group of digits does: not in the middle of a longer number;
@@ -9,8 +9,8 @@ be of any script, and next to letters. To leave other numbers alone:
 - UUIDs, hex digests, IBANs, `+` phone numbers and decimal fractions are not looked into;
 - ranges and lengths that are issued no longer count only where something else says that it is a card.
 
-What cannot be told from a card number (an id of 16 digits that starts with a BIN and passes Luhn) is treated as one,
-but for identifiers: `is_surely_card` knows the few ranges that nearly all of today's cards are of.
+What cannot be distinguished from a card number (an id of 16 digits that starts with a BIN and passes Luhn) is treated
+as one, but for identifiers: `is_surely_card` knows the few ranges that nearly all of today's cards are of.
 """
 
 from __future__ import annotations
@@ -157,13 +157,13 @@ HIDDEN_ALREADY: Final = re.compile(r"[0-9]{0,6}[*xX•#.\s-]{4,}[0-9]{0,4}")
 
 
 class Card(NamedTuple):
-    """A card number in a text: its ASCII digits, and where each of them stands."""
+    """A card number in a text: its ASCII digits, and where each of them is."""
 
     digits: str
     positions: tuple[int, ...]
 
 
-# Between two digits: a few characters that are no letters, or some signs around white space (JSON with indents).
+# Between two digits: a few characters that are not letters, or some signs around white space (JSON with indents).
 _MARK = r"[^0-9A-Za-z\s]"
 _GAP = rf"(?:[^0-9A-Za-z]{{1,6}}|{_MARK}{{0,4}}\s{{1,64}}{_MARK}{{0,4}})"
 _RUN = re.compile(rf"[0-9](?:{_GAP}?[0-9]){{11,}}")
@@ -188,7 +188,7 @@ _IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?
 _HEX_LETTERS: Final = 4  # fewer than this in an id of 24 or more hex digits: it may be a card number and its expiry
 _STRONG = re.compile(r"[\s\0+]*[-._/]*[\s\0+]*")
 _LISTED = re.compile(r"[\s\"'\\,;|:]+")
-_LONGEST_ROW: Final = 16  # commas between digits: more of them, and what they part are numbers of their own
+_LONGEST_ROW: Final = 16  # commas between digits: more of them, and what they part are separate numbers
 _LONGEST_LIST: Final = 40  # groups with one separator: more of them are a list of numbers
 # A number with a fraction of the length that a double has: neither part of it is a card number.
 _INTEGER_PART = re.compile(r"(?<![0-9.])[0-9]{1,3}\Z")
@@ -197,7 +197,7 @@ _AFTER_FRACTION = re.compile(r"[.\-_/ ]?[0-9]++(?!\.[0-9])")
 _DOUBLE = re.compile(r"(?<![0-9.])([1-9])\.([0-9]{11,18})[eE]\+?(1[1-8])(?![0-9])")
 _POINT = re.compile(r"[0-9]\.\Z")
 _LONGEST_FRACTION: Final = 15
-# How a card number is split in a list, where other numbers stand in a row too.
+# How a card number is split in a list, where other numbers are in a row too.
 _ON_CARDS: Final = frozenset(
     {(4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4), (4, 4, 5), (4, 4, 4, 4, 2), (4, 4, 4, 1)}
 )
@@ -335,12 +335,12 @@ def _grouped(plain: str, first: tuple[int, int], end: int) -> Iterator[Card]:
 
 
 def _is_listed(plain: str, start: int, gap: str) -> bool:
-    """Whether a group of digits stands in a list, where other numbers stand in a row too."""
+    """Whether a group of digits is in a list, where other numbers are in a row too."""
     return _LISTED.fullmatch(gap) is not None and _IN_LIST.search(plain, max(0, start - 16), start) is not None
 
 
 def _even(plain: str, match: re.Match[str]) -> Iterator[Card]:
-    """A card number in groups of any size with one separator throughout; other numbers may stand before or after."""
+    """A card number in groups of any size with one separator throughout; other numbers may come before or after."""
     gap = match["gap"]
     if match.end() - match.start() > _LONGEST_LIST * (4 + len(gap)) or gap.count("*") > 1:
         return
@@ -379,7 +379,7 @@ def _is_phone(plain: str, start: int, digits: str) -> bool:
 
 
 def _is_fraction(plain: str, start: int, end: int) -> bool:
-    """Whether digits are what stands behind the point of a decimal number."""
+    """Whether digits are the fraction after the point of a decimal number."""
     if start < 2 or plain[start - 1] != ".":
         return False
     integer = _INTEGER_PART.search(plain, max(0, start - 5), start - 1)
@@ -404,7 +404,7 @@ def _outside(cards: list[Card], spans: list[tuple[int, int]]) -> list[Card]:
 
 
 def _not_cards(plain: str) -> Iterator[tuple[int, int]]:
-    """Where UUIDs, hex digests, parcels and IBANs stand."""
+    """Where UUIDs, hex digests, parcels and IBANs are."""
     for match in _NOT_CARDS.finditer(plain):
         if "-" in match[0] or match[0][:2] in ("1Z", "JJ") or sum(c.isalpha() for c in match[0]) >= _HEX_LETTERS:
             yield match.span()

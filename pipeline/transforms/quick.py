@@ -16,7 +16,8 @@ from pipeline.transforms.named import may_be_named, says_something
 from pipeline.transforms.numbers import numbers_in
 from pipeline.transforms.readable import Harmless, Reader
 
-# Ids that each row has its own of: not remembered, and quick to tell. Their last group has no TLV and no hex of a text.
+# Ids that each row has its own of: not remembered, and quick to check. Their last group has no TLV and no hex of a
+# text.
 _ID = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[:,\[{]{0,4}-?[0-9][0-9.]{0,10}[:,\]}]{0,4}"
 )

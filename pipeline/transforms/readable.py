@@ -1,7 +1,7 @@
 """What can be read in a text, however it is encoded, and the text without it.
 
 `Reader.text` looks at a text as it is written, and in what it decodes to, at most three levels deep: escapes (percent,
-HTML entities, `\\u`), JSON, base64 and hex inside it. It looks again at what it gives back, until nothing is found;
+HTML entities, `\\u`), JSON, base64 and hex inside it. It scans its result again, until nothing is found;
 what still gives something away then leaves as stars. So what is detected and what is masked are the same.
 """
 
@@ -146,7 +146,7 @@ class Reader:
         return _apart(text, [edit for edit in edits if edit.new != text[edit.start : edit.end]])
 
     def _in_json(self, text: str, depth: int) -> list[Edit]:
-        """The text as JSON, or what JSON stands in it."""
+        """The text as JSON, or the JSON that is in it."""
         text = text.replace("\u00a0", " ")
         if may_be_json(text):
             return json_edits(text, self, depth)

@@ -77,7 +77,7 @@ def list_letters(ctx: click.Context, severe: bool, as_json: bool) -> None:
         click.echo(f"{len(found) or 'No'} dead letter{'' if len(found) == 1 else 's'}.")
     if unreadable := queue.unreadable():
         click.echo(
-            f"{unreadable} lines are no dead letters and are kept as they are; look at {queue.directory}.", err=True
+            f"{unreadable} lines are not dead letters and are kept as they are; look at {queue.directory}.", err=True
         )
     if not found:
         raise NothingFound
@@ -117,7 +117,7 @@ def retry(ctx: click.Context, ids: tuple[str, ...], every: bool) -> None:
 @click.confirmation_option(prompt="Their changes will never be in BigQuery. Discard?", help="Do not ask.")
 @click.pass_context
 def discard(ctx: click.Context, ids: tuple[str, ...]) -> None:
-    """Gives dead letters up for good."""
+    """Gives dead letters up permanently."""
     from support import dead_letters as letters
 
     _report(letters.discard(letters.queue(current_connection(ctx)), ids), len(set(ids)), "discarded")

@@ -80,7 +80,7 @@ def main(ctx: click.Context, connection: Path | None) -> None:
     Examples:
       audit search 7d0f…                          a payment by its id
       audit search --customer C-1042 --state failed
-      audit search --card                         asks for the number, unseen
+      audit search --card                         prompts for the number, hidden
       audit timeline 7d0f…                        everything that happened to it
       audit dead-letters list                     what could not be written, and why
       pulumi stack output --json > prod.json; audit --connection prod.json search …

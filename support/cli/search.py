@@ -40,7 +40,7 @@ class When(click.ParamType[datetime]):
             moment = datetime.fromisoformat(value)
         except ValueError:
             self.fail(
-                f"{value!r} is no time: write 2026-11-23, 2026-11-23T09:00:00Z, or so long ago: 90s, 15m, 2h, 7d."
+                f"{value!r} is not a time: write 2026-11-23, 2026-11-23T09:00:00Z, or so long ago: 90s, 15m, 2h, 7d."
             )
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -48,7 +48,7 @@ class When(click.ParamType[datetime]):
 @click.command(cls=Command)
 @click.argument("puid", required=False)
 @click.option("--customer", help="Customer id.")
-@click.option("--card", is_flag=True, help="A card: its number is asked for unseen, or read from standard input.")
+@click.option("--card", is_flag=True, help="A card: prompts for its number, hidden, or reads it from standard input.")
 @click.option("--state", type=click.Choice(["initiated", "processed", "failed"]), help="Payment state.")
 @click.option("--status", help="Status as the services write it, such as PENDING.")
 @click.option("--since", type=When(), help="Last changed at or after: a UTC time, or so long ago (15m, 2h, 7d).")

@@ -1,4 +1,4 @@
-"""docs/faults.md: every fault names tests that there are."""
+"""docs/faults.md: every fault names existing tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make`: what it lists, and what it hands on."""
+"""`make`: what it lists, and what it passes on."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from alerts import runbooks
 from components import naming
 from tests import documents
 from tests.documents import ROOT
@@ -63,9 +64,40 @@ def test_a_how_to_says_when_how_what_it_may_lose_and_how_to_see_that_it_worked(p
 
 @pytest.mark.parametrize("page", [*PAGES, *(f"how-to/{name}" for name in HOW_TOS)])
 def test_a_page_is_two_screens_at_most(page: str) -> None:
-    lines = text(page).splitlines()
+    lines = [line for line in text(page).splitlines() if not line.startswith("<!-- ")]
     assert len(lines) <= MOST_LINES
     assert [line for line in lines if len(line) > MOST_COLUMNS and not line.startswith("|")] == []
+
+
+def test_what_the_pages_share_is_what_its_source_says() -> None:
+    changed = [str(path.relative_to(ROOT)) for path, should in runbooks.written().items() if path.read_text() != should]
+    assert changed == [], "edit runbooks/blocks/ or the catalog, then run: make docs"
+
+
+def test_a_block_is_written_into_every_page_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "blocks").mkdir()
+    (tmp_path / "blocks" / "inner.md").write_text("see [it](../A.md)\n")
+    (tmp_path / "blocks" / "outer.md").write_text("first\n<!-- block: inner -->\nold\n<!-- end: inner -->\n")
+    (tmp_path / "A.md").write_text("# A\n<!-- block: outer -->\nchanged by hand\n<!-- end: outer -->\nits own\n")
+    written = runbooks.written(tmp_path)
+    filled = "first\nsee [it](A.md)\n"
+    assert written[tmp_path / "A.md"] == f"# A\n<!-- block: outer -->\n{filled}<!-- end: outer -->\nits own\n"
+    assert "see [it](../A.md)\n" in written[tmp_path / "blocks" / "outer.md"]
+
+
+def test_a_block_that_is_not_there_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "A.md").write_text("<!-- block: inner -->\n<!-- end: inner -->\n")
+    with pytest.raises(runbooks.UnknownBlock, match=r"write runbooks/blocks/inner\.md"):
+        runbooks.written(tmp_path)
+
+
+def test_every_block_is_shared() -> None:
+    """What one page alone says is in that page."""
+    texts = [(ROOT / page).read_text() for page in ALL]
+    for block in (FOLDER / "blocks").glob("*.md"):
+        uses = sum(f"<!-- block: {block.stem} -->" in page for page in texts)
+        inner = sum(f"<!-- block: {block.stem} -->" in other.read_text() for other in (FOLDER / "blocks").glob("*.md"))
+        assert uses + inner > 1, block.stem
 
 
 @pytest.mark.parametrize("page", PAGES)

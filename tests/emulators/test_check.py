@@ -33,7 +33,7 @@ AUDIT_LOG = {"PUID": "p1", "Action": "x", "Timestamp": "2026-11-23T09:12:54Z", "
 
 
 class Stack:
-    """Spanner, BigQuery, ledger and dead letters of one test, and a pipeline that carries a change when told."""
+    """Spanner, BigQuery, ledger and dead letters of one test, and a pipeline that carries a change on request."""
 
     def __init__(self, state: State, database: Any, changelog: Changelog, endpoints: dict[str, str]) -> None:
         self.state, self.database, self.changelog = state, database, changelog

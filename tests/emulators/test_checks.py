@@ -1,4 +1,4 @@
-"""What a launch looks at first: each thing that can be wrong says the rule and the way out; all are said at once."""
+"""What a launch looks at first: each thing that can be wrong says the rule and the remedy; all are said at once."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_metadata_database_of_an_earlier_release_is_refused(
 def test_a_metadata_database_that_the_job_may_not_write_to_is_refused(
     options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The emulator knows no permissions: what Spanner answers a reader's transaction with stands in."""
+    """The emulator knows no permissions: what Spanner answers a reader's transaction with is used instead."""
 
     def forbidden(*_: object, **__: object) -> None:
         raise PermissionDenied("spanner.databases.write")
@@ -154,5 +154,5 @@ def test_a_launch_with_a_problem_ends_with_the_message_and_exit_code_1(options: 
     assert done.returncode == 1
     assert "change stream Missing must exist" in done.stderr
     assert "Traceback" not in done.stderr
-    # Whatever was said first: our handler, which masks, is there before anybody else can make one.
+    # After any first message, our handler, which masks, is there before anybody else can make one.
     assert all(line.startswith('{"severity"') for line in done.stderr.splitlines() if line)

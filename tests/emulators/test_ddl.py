@@ -43,7 +43,7 @@ def made(*columns: str, after: str = "PRIMARY KEY (Id)") -> str:
     return f"CREATE TABLE more (Id STRING(36) NOT NULL, {', '.join(columns)}, Last INT64) {after}"
 
 
-# Each is tried in a database of its own, after THINGS and OTHERS.
+# Each is tried in its own database, after THINGS and OTHERS.
 FAMILY: list[list[str]] = [
     [made("Amount INT64", "CHECK (Amount > 0)")],
     [made("Amount INT64", "CONSTRAINT positive CHECK (Amount > 0 AND (Amount < 10 OR Id != 'a, b)'))")],
@@ -121,7 +121,7 @@ FAMILY: list[list[str]] = [
 ]
 # Options of a change stream that the emulator lists.
 LISTED = {"retention_period", "value_capture_type"}
-# What Spanner takes and is refused here: rare, and no harm but that another form is asked for.
+# What Spanner takes and is refused here: rare, and harmless: another form is requested.
 REFUSED = ("SYNONYM", "must be written")
 
 
@@ -160,7 +160,7 @@ def judge(instance: Any, statements: list[str]) -> tuple[str, Any]:
 
 
 def _bare(kind: str) -> str:
-    """A vector's length is no part of what a change stream carries."""
+    """A vector's length is not part of what a change stream carries."""
     return re.sub(r"\(vector_length=>\d+\)", "", kind)
 
 

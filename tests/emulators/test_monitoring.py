@@ -55,7 +55,7 @@ def prometheus(folder: Path, **of_the_past: Any) -> Iterator[State]:
         ExitStack() as stack,
         Process.start("alertmanager", made.alertmanager, log=folder / "alertmanager.log") as manager,
     ):
-        # An alert that it could not hear of is told again after a minute or two.
+        # An alert that it could not receive is sent again after a minute or two.
         manager.await_ready(lambda: monitoring.measured(f"{made.alertmanager_url}/-/ready"), timeout=30)
         process = stack.enter_context(Process.start("prometheus", made.prometheus, log=folder / "prometheus.log"))
         process.await_ready(lambda: _answers(state), timeout=30)
@@ -108,7 +108,7 @@ def test_hours_of_lateness_fire_the_slow_burn_and_show_in_the_budget_and_the_sta
         def told() -> Any:
             return next(alert.tells for alert in fires())
 
-        assert await_(told, "Alertmanager to hear of it", seconds=200) == ("on-call@example.com",)
+        assert await_(told, "Alertmanager to receive it", seconds=200) == ("on-call@example.com",)
         _silence(state, "AuditLatencySlowBurn")
         await_(lambda: fires()[0].silenced, "the silence to show")
         show({**collect(state), "phase": "ready", "monitoring": True, "alerts": [asdict(alert) for alert in fires()]})

@@ -44,7 +44,7 @@ def test_changes_of_a_time_without_spanner_arrive_afterwards(audit_database: Aud
     time.sleep(3)
     proxy.restore()
     insert(audit_database, "after")
-    # The same reader goes on: its threads waited.
+    # The same reader continues: its threads waited.
     while len(found) < 3:
         if reader.advance() and hasattr(current := reader.get_current(), "mods"):
             found.update(json.loads(mod.keys)["PUID"] for mod in current.mods)

@@ -26,7 +26,7 @@ PROJECT = f"audit-{uuid.uuid4().hex[:8]}"
 
 @pytest.fixture
 def provider(spanner_emulator: str, bigquery_emulator: BigQueryEmulator, tmp_path: Path) -> Iterator[Any]:
-    """The plugin as a process of its own, as the CLI starts it, and the engine's side of the connection."""
+    """The plugin as its own process, as the CLI starts it, and the engine's side of the connection."""
     environment = {
         **os.environ,
         "AUDIT_PLUGIN_CLOUD": str(tmp_path / "cloud.json"),

@@ -206,7 +206,7 @@ def test_a_column_that_nobody_classified_is_counted(stack: Stack) -> None:
 
 @pytest.fixture
 def restless(tmp_path: Path) -> Iterator[str]:
-    """An emulator of its own whose partitions live one or two seconds."""
+    """A separate emulator whose partitions live one or two seconds."""
     emulator = emulators.launch_spanner(logs=tmp_path, partition_seconds=1)
     with emulator.process:
         emulators.await_spanner(emulator)

@@ -1,4 +1,4 @@
-"""Dead letters are tried again on real emulators: resolved once their rows are in the table, set aside when not."""
+"""Dead letters are tried again on real emulators: resolved once their rows are in the table, parked when not."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def record(audit_database: AuditDatabase) -> Callable[..., DataChange]:
 
 
 def failed(at: Coordinates) -> DeadLetter:
-    return dead_letter(at, "Mask", StepError(Reason.NOT_MASKABLE, "mend it"))
+    return dead_letter(at, "Mask", StepError(Reason.NOT_MASKABLE, "fix it"))
 
 
 def there(warehouse: Warehouse) -> list[Any]:
@@ -112,7 +112,7 @@ def test_a_letter_with_its_masked_change_needs_no_second_read(
     change = decode.decode(record("p1", CardNumber=CARD), 0)
     Masker(MaskingKeys.load(settings.transforms.masking_keys), WATCHED, new_columns="scan").mask(change)
     queue = DeadLetterQueue(settings.directory)
-    queue.put([dead_letter(change.coordinates, "Enrich", StepError(Reason.ENRICHMENT, "mend it"), change)])
+    queue.put([dead_letter(change.coordinates, "Enrich", StepError(Reason.ENRICHMENT, "fix it"), change)])
     Retrier(replace(settings, streams=())).run()
     assert there(warehouse) == [("p1", "411111******1111")]
     assert queue.counts() == {"retry": 0, "severe": 0}
@@ -138,7 +138,7 @@ def test_a_letter_that_fails_again_is_parked_and_says_why(
     queue.put([failed(decode.coordinates(record("p2"), 0))])
     for _ in range(settings.max_retries):
         Retrier(settings).run()
-    # The reason now known is one that trying again does not help: one attempt, and no more.
+    # The reason now known is one that trying again does not help: one attempt only.
     assert [puid for puid, _ in there(warehouse)] == ["p2"]
     assert queue.counts() == {"retry": 0, "severe": 1}
     [letter] = queue.letters("severe")

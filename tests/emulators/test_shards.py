@@ -144,7 +144,7 @@ def test_a_lost_state_neither_loses_nor_doubles(
 def test_two_workers_on_one_shard_take_turns_and_lose_nothing(
     settings: SinkSettings, warehouse: Warehouse, opened: list[Shard]
 ) -> None:
-    """A worker that was given up goes on for a while beside its replacement, with the same rows."""
+    """A worker that was given up continues for a while beside its replacement, with the same rows."""
     everything = [batch(*(change(f"p{i}-{j}") for j in range(3))) for i in range(6)]
 
     def work() -> None:

@@ -108,11 +108,11 @@ def test_a_process_can_be_frozen_and_thawed(shared: tuple[State, Process]) -> No
     members = group_members(_group(state, "pipeline"))
     assert "is frozen" in _audit_local("freeze", "pipeline", at).output
     assert {member.status() for member in members} == {psutil.STATUS_STOPPED}
-    assert "goes on" in _audit_local("thaw", "pipeline", at).output
-    _await(lambda: psutil.STATUS_STOPPED not in {member.status() for member in members}, "all of it to go on")
+    assert "continues" in _audit_local("thaw", "pipeline", at).output
+    _await(lambda: psutil.STATUS_STOPPED not in {member.status() for member in members}, "all of it to continue")
     refused = _audit_local("freeze", "nobody", at)
     assert refused.exit_code == 1
-    assert "There are: bigquery-emulator, pipeline, spanner-emulator." in refused.output
+    assert "Choose one of: bigquery-emulator, pipeline, spanner-emulator." in refused.output
 
 
 def test_a_dead_emulator_ends_the_stack_with_the_way_out(stack: tuple[State, Process]) -> None:

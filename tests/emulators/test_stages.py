@@ -112,6 +112,6 @@ def test_no_unmasked_record_is_handed_to_prism(
 
 
 def unique(stages: Iterable[dict[str, list[str]]]) -> list[dict[str, list[str]]]:
-    """A stage is made anew for each thread that runs it."""
+    """A stage is made again for each thread that runs it."""
     kept = {json.dumps({key: sorted(value) for key, value in stage.items()}) for stage in stages}
     return [json.loads(stage) for stage in kept]

@@ -42,7 +42,7 @@ def test_changes_after_the_merge_count_and_those_before_it_are_read_from_the_sta
     changelog.payments(*A_LIFE[:2])
     changelog.position(2.5)
     changelog.merge()
-    # Nothing but payment_state can know of it now.
+    # Only payment_state can have it now.
     changelog.query("DELETE FROM payment_audit_trail_bq WHERE TRUE")
     assert changelog.current() == {"a": "AUTHORIZED"}
     changelog.payments(A_LIFE[2])
@@ -252,7 +252,7 @@ def test_a_table_function_answers_as_its_query(changelog: Changelog) -> None:
         query = queries.query(name, changelog.project, WATCHED)
         asked = parameters | ({"limit": 100} if "@limit" in query else {})
         answer, expected = changelog.query(called, **parameters), changelog.query(query, **asked)
-        # How long a payment has been in its status goes on counting.
+        # How long a payment has been in its status keeps counting.
         shown = [_sorted(rows, without="seconds_in_status") for rows in (answer, expected)]
         assert expected and shown[0] == shown[1], name
 

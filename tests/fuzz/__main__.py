@@ -39,7 +39,7 @@ def run(what: str, count: int, seed: int, jobs: int) -> Outcome:
 
 
 def most_changed(count: int) -> int:
-    """How many of so many harmless values may be changed: more, in proportion, of a few."""
+    """How many of this many harmless values may be changed: more, in proportion, of a few."""
     expected = count * harmless.MOST_CHANGED_A_MILLION / 1e6
     return round(expected + 3 * expected**0.5)
 

@@ -1,4 +1,4 @@
-"""Values that payment systems are full of and that are no card data: they must come out byte for byte."""
+"""Values that payment systems are full of and that are not card data: they must come out byte for byte."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fuzz.hidden import record
 
 @dataclass(frozen=True)
 class Value:
-    """A record with a harmless value, and where that stands in it."""
+    """A record with a harmless value, and where it is."""
 
     kind: str
     record: DataChange
@@ -231,6 +231,7 @@ KINDS: dict[str, Callable[[random.Random], Any]] = {
 }
 _TYPED = {"integer": "Total", "numeric": "Exact", "double": "Ratio", "bytes": "Raw", "numbers": "Counts"}
 
-# At most so many of a million values of all kinds may come out changed. Each could be a card number or what hides one:
-# digits of an id that are 16 in a row with a brand's first ones and a right check digit, or bytes that decode to them.
+# At most this many of a million values of all kinds may come out changed. Each could be a card number or what hides
+# one: digits of an id that are 16 in a row with a brand's first ones and a right check digit, or bytes that decode to
+# them.
 MOST_CHANGED_A_MILLION = 300

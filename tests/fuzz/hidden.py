@@ -1,6 +1,6 @@
 """Hides a card number, a security code, an expiry, a holder's name or track data in a change record.
 
-What it hid it looks for in what comes out, with decoders of its own: never with the product's.
+What it hid it looks for in what comes out, with its own decoders: never with the product's.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ LEVELS = 3
 
 
 def encoded(draw: random.Random, text: str, most: int = LEVELS) -> tuple[str, list[str]]:
-    """A text encoded up to so many times, and how."""
+    """A text encoded up to this many times, and how."""
     ways = [draw.choice(list(ENCODERS)) for _ in range(draw.choice([0, 1, 1, 2, 3][: most + 2]))][:most]
     for way in ways:
         text = ENCODERS[way](draw, text)

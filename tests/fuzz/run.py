@@ -52,7 +52,7 @@ class Outcome:
 
 
 def run_hidden(seeds: Iterable[str]) -> Outcome:
-    """Hides something for each seed, and looks whether it can be read in the rows or the dead letters."""
+    """Hides something for each seed, and checks whether it can be read in the rows or the dead letters."""
     outcome = Outcome()
     masker = Masker(KEYS, WATCHED, new_columns="scan")
     pending: list[tuple[str, hidden.Case, Change]] = []

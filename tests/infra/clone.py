@@ -1,4 +1,4 @@
-"""A clone of the working tree with a state of its own, under the real Pulumi CLI, and a cloud that is a file."""
+"""A clone of the working tree with its own state, under the real Pulumi CLI, and a cloud that is a file."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Clone:
         return Done(code=code, out=out.getvalue(), err=err.getvalue())
 
     def pulumi(self, *args: str, input: str | None = None) -> Done:
-        """The CLI in a shell, with the language host that runs the program in a process of its own."""
+        """The CLI in a shell, with the language host that runs the program in its own process."""
         done = subprocess.run(
             ["pulumi", *args, "--non-interactive"],
             cwd=self.folder,
@@ -160,7 +160,7 @@ class Clone:
 
     @cached_property
     def in_a_shell(self) -> dict[str, str]:
-        # The host that is built here does not hear of Pulumi.yaml's virtualenv either.
+        # The host that is built here does not learn of Pulumi.yaml's virtualenv either.
         first = [self._hosts, Path(sys.prefix) / "bin"]
         return {**self.environment, "PATH": os.pathsep.join([*map(str, first), self.environment["PATH"]])}
 

@@ -63,7 +63,7 @@ class Cloud:
             self._note("update", kind, id)
 
     def delete(self, project: str, kind: str, id: str) -> None:
-        """Takes it away. Raises Refused while it is protected by a switch of its own."""
+        """Takes it away. Raises Refused while it is protected by its own switch."""
         with self._changed() as there:
             key = _key(project, kind, id)
             if key not in there:
@@ -91,7 +91,7 @@ class Cloud:
             there[_key(project, kind, id)]["inputs"].update(changed)
 
     def lose(self, project: str, kind: str, id: str) -> None:
-        """Takes it away behind Pulumi's back, whatever protects it."""
+        """Takes it away without Pulumi, despite any protection."""
         with self._changed() as there:
             del there[_key(project, kind, id)]
 

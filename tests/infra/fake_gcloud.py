@@ -3,7 +3,7 @@
 
 It stands in since tests have no Google Cloud project, and bootstrap's promises are about a project's state: what is
 there is left alone, and a thing is made after what it needs. It knows bootstrap's commands, and fails at others.
-Its file is in $FAKE_GCLOUD: `things` by name, `policies` by name, `changes` as they were asked for.
+Its file is in $FAKE_GCLOUD: `things` by name, `policies` by name, `changes` as they were requested.
 """
 
 import json

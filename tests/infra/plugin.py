@@ -159,7 +159,7 @@ class Emulators:
             return LOOKUPS[function](self._here(project), inputs)
 
     def make(self, project: str, kind: str, name: str, inputs: Mapping[str, Any]) -> None:
-        """Creates it, or makes of what is there what is asked for."""
+        """Creates it, or changes what is there into what is declared."""
         for handler, here in self._handlers(project, kind):
             there = handler.read(here, name, inputs)
             if there is None:
@@ -209,7 +209,7 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], replaces: Any) -
 
 
 def _kind(urn: str) -> str:
-    """The resource's own type; before it stand those of its parents."""
+    """The resource's own type; those of its parents come before it."""
     return urn.split("::")[2].rpartition("$")[2]
 
 

@@ -62,7 +62,7 @@ def test_what_the_job_added_stays() -> None:
 
 
 def test_a_column_keeps_the_type_and_the_spelling_that_it_has() -> None:
-    """Another type would mean another table; the sink writes such values to a column of their own."""
+    """Another type would mean another table; the sink writes such values to their own column."""
     there = [{"name": "puid", "type": "STRING"}, {"name": "Retries", "type": "STRING"}]
     assert columns(schema(FIELDS[:2], there)) == [("puid", "STRING"), ("Retries", "STRING")]
     assert json.loads(schema(FIELDS[:2], there))[1]["description"] == "Tries"

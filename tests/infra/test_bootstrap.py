@@ -114,7 +114,7 @@ def test_what_gcloud_refuses_is_told_with_the_way_on(cloud: Cloud) -> None:
     refused = cloud.bootstrap("--stack", "dev")
     assert refused.returncode == 1
     assert "PERMISSION_DENIED: no" in refused.stderr
-    assert "run bootstrap again: it goes on where it stopped." in refused.stderr
+    assert "run bootstrap again: it continues where it stopped." in refused.stderr
 
 
 def test_a_stack_without_a_file_is_refused(cloud: Cloud) -> None:
@@ -233,7 +233,7 @@ def test_the_deployer_may_act_as_every_account_that_something_runs_as(graph: Gra
 
 
 def _run_as(value: Any) -> Iterator[str]:
-    """The accounts that a resource is told to run as."""
+    """The accounts that a resource runs as."""
     if isinstance(value, list):
         for item in value:
             yield from _run_as(item)

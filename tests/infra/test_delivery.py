@@ -282,7 +282,7 @@ class Delivery:
         return found
 
 
-# What the scripts ask of docker and gcloud, and no more: anything else ends with an error.
+# What the scripts ask of docker and gcloud, and nothing else: anything else ends with an error.
 REGISTRY = """
 import hashlib, json, os, sys
 file, words = os.environ["REGISTRY"], sys.argv[1:]

@@ -1,4 +1,4 @@
-"""What deploy.py tells and refuses, from events alone; the same with the real CLI is in test_pulumi.py."""
+"""What deploy.py reports and refuses, from events alone; the same with the real CLI is in test_pulumi.py."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_an_import_id_is_made_of_the_inputs() -> None:
     assert import_id("p", "gcp:monitoring/alertPolicy:AlertPolicy", {}) is None
 
 
-# What has a name of ours and is not found by it, and what becomes of it when an `up` is killed.
+# What we named and is not found by it, and what becomes of it when an `up` is killed.
 NOT_FOUND_AGAIN = {
     "gcp:cloudbuild/trigger:Trigger": "Google gives it a number; the second of a name is refused until it is deleted",
     "gcp:dataflow/flexTemplateJob:FlexTemplateJob": "Google gives each run an id; the second of a name is refused",

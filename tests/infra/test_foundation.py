@@ -1,4 +1,4 @@
-"""What every store stands on: APIs, accounts, network, perimeter, keys, buckets, logs."""
+"""What every store needs: APIs, accounts, network, perimeter, keys, buckets, logs."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_a_multi_region_spanner_has_a_key_in_each_region(prod: Graph) -> None:
 
 
 def _keys_of(node: Node) -> set[str]:
-    """The keys that a resource is told to use."""
+    """The keys that a resource uses."""
     if node.type.startswith("gcp:kms/"):
         return set()
     return set(re.findall(r"/keyRings/audit/cryptoKeys/([\w-]+)", str(dict(node.inputs))))

@@ -96,7 +96,7 @@ def test_a_changeset_that_fails_stops_the_delivery(
     _owned_by_liquibase(monkeypatch)
     asked.with_name("fail").touch()
     assert delivery.run(["-s", "prod"]) == 1
-    assert "mend that one if it never ran anywhere, else append another" in capsys.readouterr().err
+    assert "fix that one if it never ran anywhere, else append another" in capsys.readouterr().err
 
 
 def test_delivery_without_maven_says_what_to_install(

@@ -40,7 +40,7 @@ HERE_TYPES = {
 
 
 class Machine:
-    """A project of its own on the emulators, with a state folder of its own."""
+    """A separate project on the emulators, with a separate state folder."""
 
     def __init__(self, endpoints: LocalEndpoints, folder: Path) -> None:
         self.project = f"audit-{uuid.uuid4().hex[:8]}"

@@ -64,7 +64,7 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(made: tuple[Clone, 
     assert clone.deploy("preview", "-s", "dev").code == 0
     assert clone.state_files() == before
 
-    # A change in place. A column that the job added meanwhile stays: the provider is asked for the living table's.
+    # A change in place. A column that the job added meanwhile stays: the provider gets the living table's.
     widened = [*_columns(clone), {"name": "ByTheJob", "type": "STRING", "mode": "NULLABLE"}]
     clone.cloud.edit(_project("dev"), TABLE, _changelog(clone), schema=json.dumps(widened))
     clone.configure("dev", dlqRetentionDays=8)
@@ -79,7 +79,7 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(made: tuple[Clone, 
 
     _drifts_and_is_mended(clone, bucket)
 
-    # Destroyed, each before what it needs; what Google keeps is told.
+    # Destroyed, each before what it needs; what Google keeps is reported.
     state = clone.exported("dev")
     done_before = len(clone.cloud.journal)
     destroyed = clone.deploy("destroy", "-s", "dev")
@@ -102,7 +102,7 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(made: tuple[Clone, 
 
 
 def _drifts_and_is_mended(clone: Clone, bucket: str) -> None:
-    """Drift is seen, told, and mended only when asked."""
+    """Drift is seen, reported, and fixed only on request."""
     clone.cloud.edit(_project("dev"), BUCKET, bucket, publicAccessPrevention="inherited")
     [view] = [id for id in clone.cloud.ids(_project("dev"), TABLE) if id.endswith("payment_current")]
     clone.cloud.lose(_project("dev"), TABLE, view)

@@ -53,7 +53,7 @@ def test_prod_refuses_to_lose_what_it_holds(clone: Clone) -> None:
 
 
 def test_staging_by_pulumi_in_a_shell(clone: Clone) -> None:
-    """Bare `pulumi`: the language host runs the program in a process of its own, as it does for a person."""
+    """Bare `pulumi`: the language host runs the program in its own process, as it does for a person."""
     assert clone.pulumi("stack", "init", "staging").code == 0
     # With the policy pack, as a person gives it: a stack that keeps the rules passes, one that breaks a rule does not.
     guarded = ("preview", "--stack", "staging", "--policy-pack", "guardrails")

@@ -1,4 +1,4 @@
-"""What has a name of ours goes before its replacement comes. With the real CLI: test_pulumi.py replaces datasets."""
+"""What we named goes before its replacement comes. With the real CLI: test_pulumi.py replaces datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Config is refused with its rule, its value and the way out, everything that is wrong at once."""
+"""Config is refused with its rule, its value and the remedy, everything that is wrong at once."""
 
 from __future__ import annotations
 
@@ -397,7 +397,7 @@ def test_the_job_needs_an_image_unless_it_has_a_template_or_somebody_else_launch
 
 def test_a_page_that_reaches_nobody_is_refused_in_prod() -> None:
     assert refusal("prod", notifications=["ticket=a@example.com", "page/payments=b@example.com"]) == [
-        "notifications must be one page=target at least in prod, or nobody is told, "
+        "notifications must be one page=target at least in prod, or nobody is notified, "
         "got 'a@example.com, b@example.com'. Set it in Pulumi.prod.yaml."
     ]
 

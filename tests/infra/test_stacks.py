@@ -1,4 +1,4 @@
-"""The graphs of dev, staging and prod: what is in them, and what the parts of the program promise each other."""
+"""The graphs of dev, staging and prod: what is in them, and what the parts of the program guarantee each other."""
 
 from __future__ import annotations
 

@@ -103,8 +103,8 @@ def _fast_burn() -> list[Scenario]:
             {30: FIRES, 41: QUIET, 46: QUIET},
             "boundary",
         ),
-        _scenario(name, "14.3 % late, for ever", latency((15, FULL, 0.143)), {14: QUIET}, "boundary"),
-        _scenario(name, "14.6 % late, for ever", latency((15, FULL, 0.146)), {14: FIRES}, "boundary"),
+        _scenario(name, "14.3 % late, forever", latency((15, FULL, 0.143)), {14: QUIET}, "boundary"),
+        _scenario(name, "14.6 % late, forever", latency((15, FULL, 0.146)), {14: FIRES}, "boundary"),
         _scenario(name, "990 events an hour, all late", latency((65, 16.5, 1)), {64: QUIET}, "low traffic", "boundary"),
         _scenario(name, "1,020 an hour, all late", two(latency((65, 17, 1))), {64: FIRES}, "low traffic", "boundary"),
         _scenario(
@@ -340,7 +340,7 @@ def _throughput() -> list[Scenario]:
 def _gauge_alert(
     name: str, metric: Metric, quiet: float, loud: float, *, holds: int, labels: Firing = FIRES, **of: str
 ) -> list[Scenario]:
-    """An alert on a gauge: at `quiet` it is silent for ever, at `loud` it fires after `holds` minutes."""
+    """An alert on a gauge: at `quiet` it is silent forever, at `loud` it fires after `holds` minutes."""
     one, other = series(metric, **of), series(metric, task_id="b", **of)
     return [
         _scenario(

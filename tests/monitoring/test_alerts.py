@@ -13,7 +13,7 @@ from contract.metrics import OLDEST_UNAUDITED
 
 NAMES = tuple(CATALOG)
 SHOWN = ("fires", "quiet", "boundary", "recovers", "no data", "low traffic")
-# Gauges of single things and counts of faults: however few payments there are, one is one.
+# Gauges of single things and counts of faults: with few payments, too, one is one.
 NO_TRAFFIC = {
     "AuditPaymentsNotAudited",
     "PaymentsStuckInState",
@@ -54,7 +54,7 @@ def test_a_scenario_that_goes_otherwise_is_told(tmp_path: Path) -> None:
     assert "AuditPaymentsNotAudited: late" in run(tmp_path, scenario_files([(alert, [wrong])]))
 
 
-# What monitoring promises in words: minutes from the fault until the alert, on series of 500 a second.
+# What monitoring guarantees in words: minutes from the fault until the alert, on series of 500 a second.
 # A total outage that only counted what arrived would never fire; a change that is missing counts as late.
 TIMES = (
     ("AuditLatencyFastBurn", "all are late", latency((60, FULL, 0), (60, FULL, 1)), 60, 9),

@@ -11,7 +11,7 @@ from mutants import Mutant, mutants
 from promtool import Scenario, failed, mutant_files, run
 from scenarios import SCENARIOS
 
-# Mutants that are the same alert to whoever is told: `alert: what was done`, and why.
+# Mutants that are the same alert to its recipients: `alert: what was done`, and why.
 EQUIVALENT = {
     r"\w+: condition \d: equality of an increase": "what is extrapolated over a window meets a number by chance only",
     r"\w+: condition \d: threshold x 0\.[18] of a count": "a count of things is whole: above 0 is at least 1",

@@ -27,7 +27,7 @@ from tests.mutations.catalog import MUTATIONS, Mutation
 ROOT: Final = Path(__file__).parents[2]
 _NOT_COPIED: Final = shutil.ignore_patterns(".git", ".venv", ".audit", "__pycache__", ".*_cache", "build", "results")
 _SECONDS: Final = 900
-# A mutation that makes a fake clock tick for ever is noticed by its test's time limit.
+# A mutation that makes a fake clock tick forever is noticed by its test's time limit.
 _SECONDS_EACH: Final = 120
 # All the tests together, as they are.
 _SECONDS_BEFORE: Final = 1800

@@ -516,7 +516,7 @@ _JOBS: Final = (
         f"{_STORES}::test_a_run_launched_before_the_newest_takes_nothing_over",
     ),
     _broken(
-        "each worker of a run takes a generation of its own",
+        "each worker of a run takes its own generation",
         _GENERATIONS,
         "            if newest == run and ran_as == generation:\n",
         "            if False:\n",

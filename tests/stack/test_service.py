@@ -44,7 +44,7 @@ def audit(*args: str | Path, check: bool = True) -> subprocess.CompletedProcess[
 
 
 class Service:
-    """A running stack of its own."""
+    """A separate running stack."""
 
     def __init__(self, folder: Path) -> None:
         self.state = State(folder)

@@ -9,7 +9,7 @@ In a test:
         …
         assert bq.rows("payment_audit.audit_logs")
 
-As a process of its own, which lives on when its clients die:
+As its own process, which lives on when its clients die:
 
     python -m tests.strict.bigquery --port-file FILE [--arrivals FILE] …
 
@@ -419,7 +419,7 @@ def _code(code: int | str | StatusCode) -> int:
     return int(StatusCode[code].value[0]) if isinstance(code, str) else code
 
 
-# A process of its own
+# As a separate process
 
 
 class Control:

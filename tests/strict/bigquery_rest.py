@@ -360,7 +360,7 @@ class HttpServer:
             allow_reuse_port = False
 
             def handle_error(self, *_: Any) -> None:
-                """A client that went away is no event here."""
+                """A client that went away is not an event here."""
 
         self._server = Server(("127.0.0.1", port), Handler)
         self.port: int = self._server.server_address[1]

@@ -112,7 +112,7 @@ class Table:
         return self.versions[-1].fields
 
     def written_as(self, now: float) -> Version | None:
-        """What the write path knows; None while it does not know of the table."""
+        """What the write path knows; None while it does not know the table."""
         return next((version for version in reversed(self.versions) if version.known_at <= now), None)
 
     @property
@@ -146,7 +146,7 @@ class Lags:
 
 
 class Store:
-    """Datasets and tables, and who is told of rows that arrived. For several threads."""
+    """Datasets and tables, and who is notified of rows that arrived. For several threads."""
 
     def __init__(self, lags: Lags, clock: Callable[[], float] = time.monotonic) -> None:
         self.lags = lags

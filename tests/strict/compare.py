@@ -74,7 +74,7 @@ class Committed:
 def compare(
     committed: Iterable[Committed], rows: Iterable[Mapping[str, Any]], dead: Iterable[str] = (), *, doubles: bool = True
 ) -> Comparison:
-    """Compares changes with rows and the ids of dead letters. `doubles` False: doubled rows are no fault."""
+    """Compares changes with rows and the ids of dead letters. `doubles` False: doubled rows are not a fault."""
     found = Comparison()
     by_id: dict[str, Mapping[str, Any]] = {}
     times: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What a change stream has to tell: partitions that split, merge and move, and the records that are in them.
+"""What a change stream reports: partitions that split, merge and move, and the records that are in them.
 
 Pure: no gRPC, no Spanner. A `History` is filled by hand (`commit`, `split`, `merge`, `move`) or by `RandomHistory`, in
 the past all at once or live, as its commits happen. Everything stays in memory, so a reader that starts again at an
@@ -330,17 +330,17 @@ class History:
         return from_nanos(moment)
 
     def split(self, partition: Partition, *tokens: str, at: int | str | None = None, **how: Any) -> list[Partition]:
-        """Ends a partition; its keys go on in as many children as there are tokens, two without any."""
+        """Ends a partition; its keys continue in as many children as there are tokens, two without any."""
         return self._replace([partition], tokens or ("", ""), at, **how)
 
     def merge(
         self, parents: Sequence[Partition], token: str = "", at: int | str | None = None, **how: Any
     ) -> Partition:
-        """Ends neighbours; their keys go on in one child, which each of them announces."""
+        """Ends neighbours; their keys continue in one child, which each of them announces."""
         return self._replace(parents, (token,), at, **how)[0]
 
     def move(self, partition: Partition, token: str = "", at: int | str | None = None, **how: Any) -> Partition:
-        """Ends a partition; its keys go on in one child, on another server."""
+        """Ends a partition; its keys continue in one child, on another server."""
         return self._replace([partition], (token,), at, **how)[0]
 
     def through(self) -> int:
@@ -363,7 +363,7 @@ class History:
         self._listeners.append(listener)
 
     def announce(self) -> None:
-        """Tells the listeners, and writes what is committed to the ledger file."""
+        """Notifies the listeners, and writes what is committed to the ledger file."""
         with self.lock:
             touched, self._touched = self._touched, []
             if self._file:
@@ -558,7 +558,7 @@ class RandomHistory(History):
         return self
 
     def start(self, *, commits: int | None = None, tick: float = 0.01) -> Self:
-        """Commits in real time, in a thread, until `stop` or until there were so many transactions."""
+        """Commits in real time, in a thread, until `stop` or until there were this many transactions."""
         self._stopped.clear()
         self._thread = threading.Thread(target=self._run, args=(commits, tick), name="history", daemon=True)
         self._thread.start()

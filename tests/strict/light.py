@@ -1,4 +1,4 @@
-"""Lets the strict BigQuery start in under a second as a process of its own.
+"""Lets the strict BigQuery start in under a second as its own process.
 
 Its message types are in a package whose `__init__` imports Google's clients (0.5 CPU s), which a server never needs:
 here the package is entered without it. In any other process nothing happens.

@@ -60,7 +60,7 @@ class PlainQuery:
         ]
 
     def forget_session(self) -> None:
-        """The next query makes a session anew."""
+        """The next query makes a session again."""
         self.session = ""
 
     def request(self, start: str, token: str | None, end: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""Kills and cuts the job again and again while a random history runs, then compares every change with what arrived.
+"""Kills and cuts the job repeatedly while a random history runs, then compares every change with what arrived.
 
     python -m tests.strict.soak [--kills 20] [--duration 120] [--rate 50] [--seed 1] [--at-least-once]
 

@@ -500,12 +500,12 @@ class _Query:
 
 
 class StrictSpanner:
-    """Serves a History on 127.0.0.1 until `stop`, in a thread of its own. A context manager.
+    """Serves a History on 127.0.0.1 until `stop`, in its own thread. A context manager.
 
     `emulator`: host:port of a real one, which gets every call that is not about a change stream. `database`: the
     database whose sessions are made here though there is an emulator, `projects/P/instances/I/databases/D`; "" makes
     every session there. Without an emulator they are all made here, and any other database is not found.
-    `max_streams`: HTTP/2 streams a connection; a client's further calls wait in the client without a word.
+    `max_streams`: HTTP/2 streams a connection; a client's further calls wait in the client silently.
     `max_readers`: concurrent queries of one partition.
     `cut`: the share of responses in which a row is cut. `max_response_bytes`: rows longer than this are cut always.
     `life_code`: the answer to a start outside of a partition's life. `boundary_children`: whether a query whose end or
@@ -608,14 +608,14 @@ class StrictSpanner:
         self.fail("OK", where="row", count=count, seconds=seconds, stream=stream, token=token)
 
     def heal(self) -> None:
-        """No fault is left; what was frozen goes on."""
+        """No fault is left; what was frozen continues."""
         self._in_loop(self._faults.clear)
         self.extra_fields(on=False)
         self.unannounced_parents(on=False)
         self.thaw()
 
     def end_sessions(self, *, everywhere: bool = False) -> None:
-        """The sessions that have read a change stream exist no more.
+        """The sessions that have read a change stream no longer exist.
 
         "The Spanner database service may delete a session if the session is more than 28 days old. Attempts to use a
         deleted session result in NOT_FOUND" [sessions]. Open queries end with it as well (assumed).
@@ -646,7 +646,7 @@ class StrictSpanner:
         self._in_loop(self._thawed.clear)
 
     def thaw(self) -> None:
-        """What was frozen goes on."""
+        """What was frozen continues."""
         self._in_loop(self._thawed.set)
         self._in_loop(self._wake_all)
 
@@ -1222,7 +1222,7 @@ class _QueryRun:
             )
 
     def _reaches(self, ended: int, last: int) -> bool:
-        """Whether the partition's end belongs to what is asked for.
+        """Whether the partition's end belongs to what is requested.
 
         "The timestamp always falls between the query's specified start_timestamp and end_timestamp" [details]. A query
         that starts at the very end gets nothing from [emulator], children included: `boundary_children`.
@@ -1591,7 +1591,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.strict.spanner", description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=100.0, help="transactions a second")
-    parser.add_argument("--commits", type=int, help="stop after so many transactions; serving goes on")
+    parser.add_argument("--commits", type=int, help="stop after this many transactions; serving continues")
     parser.add_argument("--past", type=float, default=0.0, help="seconds of history that are there at the start")
     parser.add_argument("--partitions", type=int, default=4, help="live partitions a stream, at the start")
     parser.add_argument("--churn", type=float, default=5.0, help="seconds between splits, merges and moves; 0: none")
@@ -1611,7 +1611,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="SECONDS:TABLE:COLUMN:TYPE",
-        help="a new column, or another type of one that there is; again and again",
+        help="a new column, or another type of one that there is; repeatedly",
     )
     return parser
 
@@ -1636,7 +1636,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if given.past:
         history.play(given.past)
-    # What is committed stays: to look at all of it again and again would be most of the work.
+    # What is committed stays: to look at all of it repeatedly would be most of the work.
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)
     stopped = threading.Event()

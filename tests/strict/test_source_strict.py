@@ -177,7 +177,7 @@ def test_a_query_that_is_frozen_is_asked_again(
 
 
 def test_a_thousand_partitions_are_read_in_one_reader(readers: list[ChangeStreamReader], tmp_path: Path) -> None:
-    """Spanner is a process of its own: in this one its thousand queries and ours would wait for each other's lock."""
+    """Spanner is its own process: in this one its thousand queries and ours would wait for each other's lock."""
     ledger = tmp_path / "ledger.jsonl"
     spanner = StrictSpannerProcess(
         tmp_path, ["--partitions=1000", "--churn=0", "--rate=500", "--past=60", "--paused", f"--ledger={ledger}"]
@@ -335,7 +335,7 @@ def test_partitions_that_cannot_be_asked_for_are_asked_for_again(
         collected = Collected()
         with caplog.at_level(logging.WARNING):
             collected.until(reader, lambda: collected.found.total() == 1)
-    assert f"UNAVAILABLE, try 3. Nothing is lost; reading goes on from {start}" in caplog.text
+    assert f"UNAVAILABLE, try 3. Nothing is lost; reading continues from {start}" in caplog.text
 
 
 def test_a_database_that_is_gone_is_waited_for(

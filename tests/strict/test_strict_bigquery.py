@@ -49,7 +49,7 @@ RETRY = {"retry": None, "timeout": 20}
 
 
 class Clock:
-    """Seconds that pass only when told."""
+    """Seconds that pass only on request."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -343,7 +343,7 @@ def test_nothing_is_committed_any_more_in_a_time_that_a_query_has_answered_for(c
     with StrictSpanner(history) as spanner:
         query, end = query_of(spanner, channel(spanner), "S"), timestamps.from_nanos(moment)
         assert values(query.run(timestamps.from_nanos(history.created), token="a", end=end)) == []
-        # The clock stands still, and yet the commit is later than what has been read.
+        # The clock is stalled, and yet the commit is later than what has been read.
         at = history.commit([Change("T", "INSERT", {"K": "k"}, {"V": "1"}, {}, root)])
         assert at > end
         with pytest.raises(ValueError, match="has been read"):

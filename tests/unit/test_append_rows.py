@@ -191,7 +191,7 @@ def test_gathered_rows_of_many_bytes_do_not_wait_for_the_timer(monkeypatch: pyte
     step = Step(monkeypatch)
     for i in range(5):
         step.put(change(f"p{i}", Metadata="x" * 2_000_000))
-    # The fifth starts gathering anew: the other four are eight million bytes and what goes with them.
+    # The fifth starts gathering again: the other four are eight million bytes and what goes with them.
     assert set(step.twin.there()) == {"p0", "p1", "p2", "p3"}
     assert len(step.pending.read()) == 1
     step.fire()

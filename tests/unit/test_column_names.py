@@ -1,4 +1,4 @@
-"""Names collide nowhere: every value of a source column arrives, under a name of its own."""
+"""Names collide nowhere: every value of a source column arrives, under its own name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dead-letter queue on a real folder: nothing lost, nothing twice, whatever is repeated or interrupted."""
+"""The dead-letter queue on a real folder: nothing lost, nothing twice, after any repeat or interruption."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ def test_a_listing_keeps_few_files_and_reads_them_twice_at_most(
     queue: DeadLetterQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_letters, "_KEPT_BYTES", 20_000)
-    # Two writers, whose letters alternate; a file a minute would be read again for each.
+    # Two writers, whose dead letters alternate; a file a minute would be read again for each.
     for start in range(2):
         for at in range(start, 60, 10):
             queue.put([letter(second) for second in range(at, at + 10, 2) if second < 60])

@@ -1,6 +1,6 @@
 """Two that work on the dead letters at once: every order of their reads and writes, and real threads and processes.
 
-An actor stops before each operation on a file; the schedule says who goes on. Of the schedules with two changes of
+An actor stops before each operation on a file; the schedule says who continues. Of the schedules with two changes of
 actor some are run, in the case of the fault all, and random ones. What holds after every single operation: a dead
 letter that nobody resolves or discards is in one of the two folders.
 """
@@ -24,7 +24,7 @@ from contract.changes import Coordinates, DeadLetter, Reason
 from pipeline.sink.dead_letters import DeadLetterQueue, decode
 from pipeline.sink.files import Folder, Memory, Swap
 
-# Of each kind, in each case. All of them take four minutes, and found no more.
+# Of each kind, in each case. All of them take four minutes, and found nothing else.
 _SCHEDULES = 20
 
 
@@ -320,7 +320,7 @@ def test_processes_that_park_release_and_resolve_at_once_lose_none(tmp_path: Pat
 
 
 def test_threads_that_swap_one_file_take_turns(tmp_path: Path) -> None:
-    """The store's own promise, on a directory: of those that read one version, one writes."""
+    """The store's own guarantee, on a directory: of those that read one version, one writes."""
 
     def count(files: Folder) -> None:
         for _ in range(20):

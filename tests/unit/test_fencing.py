@@ -1,4 +1,4 @@
-"""What waits for a service waits by time and says so; what is no fault of a service is raised."""
+"""What waits for a service waits by time and says so; what is not a service's fault is raised."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from pipeline.jobs.settings import parse
 from tests.shipped import REQUIRED_OPTIONS
 
 STREAMS = ("PaymentAuditTrailChangeStream", "AuditLogChangeStream")
-# In this order; what they hand on inside is not masked, or not yet known to be.
+# In this order; what they pass on inside is not masked, or not yet known to be.
 CHAIN = (
     "Read/ReadFromUnboundedSource/ReadUnbounded",
     "Decode/ParDo(Decode)/ParDo(Decode)",

@@ -260,9 +260,7 @@ def mixed() -> list[Any]:
     return [
         dead_letter(AT._replace(mod_index=0), "Mask", unmaskable),
         dead_letter(AT._replace(mod_index=1), "Mask", unmaskable),
-        dead_letter(
-            AT._replace(mod_index=2), "Enrich", StepError(Reason.ENRICHMENT, "mend it"), change("p3"), PAYMENTS
-        ),
+        dead_letter(AT._replace(mod_index=2), "Enrich", StepError(Reason.ENRICHMENT, "fix it"), change("p3"), PAYMENTS),
     ]
 
 
@@ -279,7 +277,7 @@ def test_dead_letters_of_a_bundle_are_one_line_with_their_classes_and_changes(li
 
 
 def test_a_line_about_many_dead_letters_is_cut(lines: Any, tmp_path: Path) -> None:
-    error = StepError(Reason.NOT_MASKABLE, "mend it")
+    error = StepError(Reason.NOT_MASKABLE, "fix it")
     written(tmp_path, *(dead_letter(AT._replace(mod_index=i), "Mask", error) for i in range(logs.MOST_CHANGES + 1)))
     [line] = lines()
     assert line["message"].startswith("101 dead letters written")
@@ -315,11 +313,11 @@ def test_debug_names_each_change_and_its_payment_a_hundred_a_line(lines: Any) ->
 
 
 def test_a_line_names_nothing_of_a_payment_but_its_id(lines: Any, tmp_path: Path) -> None:
-    """Masked values may stand in dead letters, which few read; a log is read by more."""
+    """Masked values may be in dead letters, which few read; a log is read by more."""
     lines("DEBUG")
     told: Change = change("p1")
     told.new["Name"] = "Ada Lovelace"
-    written(tmp_path, dead_letter(told.coordinates, "Enrich", StepError(Reason.ENRICHMENT, "mend it"), told, PAYMENTS))
+    written(tmp_path, dead_letter(told.coordinates, "Enrich", StepError(Reason.ENRICHMENT, "fix it"), told, PAYMENTS))
     assert "p1" in json.dumps(lines())
     assert "Lovelace" not in json.dumps(lines())
 
@@ -408,7 +406,7 @@ class Held:
 
 
 class Answering:
-    """A shard that appends as it is told; the real one is tried against the emulator."""
+    """A shard that appends on request; the real one is tried against the emulator."""
 
     def __init__(self, outcome: shards.Outcome) -> None:
         self.outcome = outcome
@@ -418,7 +416,7 @@ class Answering:
 
 
 def flushed(*outcomes: shards.Outcome) -> None:
-    """One bundle with an append for each outcome, each of a shard of its own."""
+    """One bundle with an append for each outcome, each of its own shard."""
     step = AppendRows(settings=None, batch_millis=0)  # type: ignore[arg-type]
     step._clients = SimpleNamespace(destinations=SimpleNamespace(watched=WATCHED))
     step.start_bundle()

@@ -54,7 +54,7 @@ def test_a_window_is_counted_and_what_is_missing_is_late_at_once() -> None:
     totals = Totals()
     window = open_window(SPAN, {A: 2, B: 1}, {A: [after(A, 10), after(A, 10.1)]}, {}, totals)
     assert (totals.committed, totals.queryable) == (3, 2)
-    # Ten seconds is in time: the promise includes it.
+    # Ten seconds is in time: the SLO includes it.
     assert counted(totals) == {10: 1, 15: 1, float("inf"): 1}
     assert list(window.commits) == [B]
     assert window.oldest_unaudited == START + timedelta(seconds=2)

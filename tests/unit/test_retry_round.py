@@ -398,7 +398,7 @@ def test_a_card_number_in_a_key_that_a_person_releases_is_tried_once(
     assert len(services.reads) == 1
     [left] = queue.letters("severe")
     assert (left.reason, left.attempts, left.change) == (Reason.CARD_IN_KEY, 1, None)
-    # A newer pipeline says that it is none.
+    # A newer pipeline accepts it.
     services.read = lambda query, at: record(1)
     queue.release([left.id])
     rounds(settings)

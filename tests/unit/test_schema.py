@@ -93,7 +93,7 @@ def test_every_column_of_the_source_is_classified() -> None:
 
 
 def columns(folder: Path, *statements: str, table: str = "things") -> list[tuple[str, str, bool]]:
-    """The columns of a table after the statements, each a changeset of its own."""
+    """The columns of a table after the statements, each its own changeset."""
     body = "".join(f"--changeset a:{n}\n{statement};\n" for n, statement in enumerate(statements))
     found = schema.tables(changelog(folder, f"--liquibase formatted sql\n{body}"))[table]
     return [(c.name, c.type, c.not_null) for c in found.columns]
@@ -452,7 +452,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_only_some_stacks_run_changes_no_table(tmp_path: Path) -> None:
-    """BigQuery's tables are the same in every stack: a column of one context would be lost without a word."""
+    """BigQuery's tables are the same in every stack: a column of one context would be lost silently."""
     later = (
         "--liquibase formatted sql\n--changeset a:2 context:cloud\nALTER TABLE things ADD COLUMN Colour STRING(10);\n"
     )

@@ -152,7 +152,7 @@ def test_a_row_that_is_finer_than_the_table_keeps_is_looked_up() -> None:
 
 
 def test_an_empty_table_is_asked_once_and_older_rows_are_still_looked_up() -> None:
-    """Nothing is there from the oldest row at hand on; an older one, which comes later, may be."""
+    """Nothing is there from the oldest current row on; an older one, which comes later, may be."""
     twin = Twin()
     older, newer = change("older", at=START), change("newer", at=START + 100)
     twin.shard("7").append(None, batch(older), COLUMNS)
@@ -225,7 +225,7 @@ def test_no_look_up_is_answered_from_the_query_cache(kind: str) -> None:
 
 
 def test_a_request_whose_rows_are_refused_by_name_is_looked_up_before_the_rest_is_sent() -> None:
-    """The emulator takes the good rows of such a request all the same."""
+    """The emulator still takes the good rows of such a request."""
     twin = Twin()
     append = twin._append
 

@@ -568,7 +568,7 @@ def test_a_refused_row_with_arrays_of_any_type_can_be_written_as_a_dead_letter()
 
 
 def test_rows_are_rejected_only_against_the_table_as_it_is_now() -> None:
-    """Between two requests somebody makes a column anew with another type: what no longer fits goes into one beside."""
+    """Between two requests somebody creates a column with another type: what no longer fits goes into one beside."""
     twin = Twin()
     large = "x" * 6_000_000
     requests: list[str] = []

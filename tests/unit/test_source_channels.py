@@ -13,7 +13,7 @@ from pipeline.channels import StreamingCall, StreamingChannels
 
 
 class FakeCall:
-    """A call that answers what it is told to, and ends then."""
+    """A call that answers what the test says, and ends then."""
 
     def __init__(self, answers: list[str]) -> None:
         self._answers = answers

@@ -54,7 +54,7 @@ def test_a_checkpoint_is_resumed_without_asking_for_a_start() -> None:
 
 
 class FakeSpanner:
-    """Partitions with their records, which can be asked for any number of times. Stands where a query does."""
+    """Partitions with their records, which can be asked for any number of times. It takes a query's place."""
 
     stream = "S"
     heartbeat_seconds = 1.0
@@ -140,7 +140,7 @@ def bundle(reader: ChangeStreamReader, most: int = 10_000) -> list[Any]:
 
 
 def read_until(reader: ChangeStreamReader, done: Callable[[list[Any]], Any], most: int = 10_000) -> list[Any]:
-    """Bundles of at most so many items until what came is enough; fails when a hundred of them do not bring it."""
+    """Bundles of at most this many items until what came is enough; fails when a hundred of them do not bring it."""
     found: list[Any] = []
     for _ in range(100):
         found += bundle(reader, most)

@@ -1,4 +1,4 @@
-"""What becomes of failures: a dead letter each, without a value, and the rest goes on."""
+"""What becomes of failures: a dead letter each, without a value, and the rest continues."""
 
 import base64
 import json
@@ -139,6 +139,6 @@ def test_dead_letters_are_durable_when_the_bundle_ends(tmp_path: Path) -> None:
     step = WriteDeadLetters(str(tmp_path))
     step.setup()
     step.start_bundle()
-    step.process(dead_letter(AT, "Mask", StepError(Reason.NOT_MASKABLE, "mend it")))
+    step.process(dead_letter(AT, "Mask", StepError(Reason.NOT_MASKABLE, "fix it")))
     step.finish_bundle()
     assert [x.coordinates for x in DeadLetterQueue(str(tmp_path)).letters()] == [AT]

@@ -1,4 +1,4 @@
--- The payments that failed in a period, with the reason that the service gave and how they stand now.
+-- The payments that failed in a period, with the reason that the service gave and their present state.
 -- @since TIMESTAMP, @until TIMESTAMP, @limit INT64
 SELECT
   failure.${payment},

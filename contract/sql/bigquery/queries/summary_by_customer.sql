@@ -1,4 +1,4 @@
--- How the payments of each customer stand, of those changed in a period. Amounts of different currencies are never added.
+-- The states of each customer's payments, of those changed in a period. Amounts of different currencies are never added.
 -- @since TIMESTAMP, @until TIMESTAMP, @limit INT64
 SELECT
   customer_id,

@@ -1,4 +1,4 @@
--- How the payments of each region stand, of those changed in a period. Amounts of different currencies are never added.
+-- The states of each region's payments, of those changed in a period. Amounts of different currencies are never added.
 -- @since TIMESTAMP, @until TIMESTAMP, @limit INT64
 -- requires region
 SELECT

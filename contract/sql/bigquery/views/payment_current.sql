@@ -1,5 +1,5 @@
--- The latest state of each payment, by commit order whatever the order of arrival. A deleted payment is absent.
--- It reads payment_state (one row a payment) and the changes that the last merge may not have seen.
+-- The latest state of each payment, by commit order, in any order of arrival. A deleted payment is absent.
+-- It reads payment_state (one row per payment) and the changes that the last merge may not have seen.
 WITH
 progress AS (
   SELECT MIN(merged_until) AS merged_until
