@@ -159,7 +159,7 @@ REASONS: Final[dict[str, ReasonInfo]] = {
     ),
     Reason.CARD_IN_KEY: ReasonInfo(
         meaning="an `identifier` of tables.toml holds a card number",
-        remedy="correct it in Spanner, then discard: see below. Retry only where a newer pipeline says that it is none",
+        remedy="correct it in Spanner, then discard: see below. Retry only if a newer pipeline accepts it",
         retry="never",
     ),
     Reason.NOT_MASKABLE: ReasonInfo(

@@ -2,10 +2,10 @@
 
 A template names the places (`${project}`, `${payment_dataset}`, `${views_dataset}`, `${payments}`: the changelog of the
 payments), the columns by what they mean (`${status}`, `${region}`), and lists of columns: two tables are never united
-by `*`, because their columns need not stand in the same order once one was added to a living table.
+by `*`, because their columns need not be in the same order once one was added to a living table.
 
 A line with a meaning that no column of the payments has is left out, and so is a query that says `-- requires MEANING`
-of one: write such columns each on a line of its own, and none last in its list.
+of one: write such columns one per line, and none last in its list.
 """
 
 from __future__ import annotations

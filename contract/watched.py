@@ -417,7 +417,7 @@ class _Read:
     def _named(self, values: Mapping[str, Any], what: str, key: str) -> str:
         value = values.get(key)
         if not isinstance(value, str) or not schema.is_name(value):
-            self._refuse(f"{what}.{key}", "be a name of letters, digits and underscores", value)
+            self._refuse(f"{what}.{key}", "be a name: A-Z, a-z, 0-9 and underscores", value)
             return ""
         return value
 
@@ -431,7 +431,7 @@ class _Read:
     # ------------------------------------------------------------------ against the database
 
     def fits(self, watched: WatchedTables, changelog: Path) -> None:
-        """Compares the description with what the changelog makes. Raises WatchedError, and SchemaError of its own."""
+        """Compares the description with what the changelog makes. Raises WatchedError, and SchemaError."""
         made, streams = schema.tables(changelog), schema.change_streams(changelog)
         for table in watched.tables:
             if table.name not in made:

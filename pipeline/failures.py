@@ -42,7 +42,7 @@ class Failures:
 
 
 class Step(beam.DoFn):
-    """A step of the job. What fails in it leaves by an output of its own, as a dead letter.
+    """A step of the job. What fails in it leaves by a separate output, as a dead letter.
 
     `OUTPUTS` are further outputs: a step with some gives a tuple, the main one first.
     """

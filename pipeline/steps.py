@@ -28,7 +28,7 @@ POSITIONS: Final = "positions"
 
 
 class Decode(Step):
-    """Data change records → changes. Read positions go to an output of their own."""
+    """Data change records → changes. Read positions go to a separate output."""
 
     OUTPUTS: ClassVar = (POSITIONS,)
 

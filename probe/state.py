@@ -263,10 +263,10 @@ class ProbeStates:
 
 
 def two_at_once(job: str) -> ProbeError:
-    """What the probe is told that ends second."""
+    """The error of the probe that ends second."""
     return ProbeError(
         f"another probe of {job} ran at the same time, and this run is left out: nothing is counted twice. "
-        "Run one probe a job."
+        "Run one probe per job."
     )
 
 

@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 _GOOGLE: Final = "https://bigquery.googleapis.com"
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
-# BigQuery holds an answer back for so long at most, if told so; then it is asked again.
+# How long BigQuery may hold an answer back; then it is asked again.
 _HELD_SECONDS: Final = 10.0
 _MICROS: Final = {"formatOptions.useInt64Timestamp": "true"}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -115,7 +115,7 @@ def _session(*, authorized: bool) -> requests.Session:
 
         credentials, _ = google.auth.default(scopes=[_SCOPE])
         session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
-    # An overloaded server gets 12 s; where nobody listens, a person is told at once.
+    # An overloaded server gets 12 s; where nobody listens, a person sees it at once.
     retry = Retry(
         total=None, connect=0, read=0, other=0, status=6, status_forcelist=(429, 502, 503), allowed_methods=None,
         backoff_factor=0.2, raise_on_status=False,

@@ -95,7 +95,7 @@ def search(warehouse: Warehouse, wanted: Search) -> Found:
     return Found(payments=payments, more=len(rows) > wanted.limit, complete_until=complete_until)
 
 
-# A payment's columns that are found by what they mean, and the type of those that are no text.
+# A payment's columns that are found by what they mean, and the type of those that are not text.
 _MEANT: Final[Mapping[Meaning, str]] = {
     "status": "STRING",
     "amount": "NUMERIC",
@@ -153,7 +153,7 @@ def _sql(warehouse: Warehouse, wanted: Search) -> str:
             f" AND {key} NOT IN (SELECT {key} FROM {current})"
             f" QUALIFY ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY change_id DESC) = 1"
         )
-    # One more than wanted shows whether there are more.
+    # One more than requested shows whether there are more.
     return f"SELECT * FROM ({union}) ORDER BY changed_at DESC, puid LIMIT {wanted.limit + 1}"
 
 

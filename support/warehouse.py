@@ -49,7 +49,7 @@ class Warehouse:
 
     def complete_rows(self, sql: str, order: str, **parameters: Parameter) -> tuple[datetime | None, list[Row]]:
         """`complete_until`, and the rows of a query in `order`, from one snapshot: they are as complete as it says."""
-        # On Google Cloud a query more is a second more. Both sides have a key: BigQuery wants an equality of two.
+        # On Google Cloud a query more is a second more. Both sides have a key: BigQuery needs an equality of two.
         complete = f"SELECT 1 AS _here, complete_until AS _complete_until FROM {self.view(queries.COMPLETE_UNTIL)}"
         found = f"SELECT 1 AS _found, * FROM (\n{sql}\n)"
         rows = self.rows(

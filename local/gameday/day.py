@@ -50,7 +50,7 @@ class Alerts(Protocol):
 
 
 class StackAlerts:
-    """As the Prometheus of a state folder tells them."""
+    """As the Prometheus of a state folder reports them."""
 
     def __init__(self, state: State) -> None:
         self._state = state

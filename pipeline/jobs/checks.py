@@ -164,7 +164,7 @@ def unwatched(described: WatchedTables, watched: Mapping[str, Collection[str] | 
                 table.name,
                 f"{table.name} must be watched by {table.change_stream}, which watches "
                 f"{', '.join(sorted(tables_of)) or 'no table'}. Name its change stream in tables.toml, or add a "
-                f"changeset: ALTER CHANGE STREAM {table.change_stream} SET FOR the tables that it shall watch.",
+                f"changeset: ALTER CHANGE STREAM {table.change_stream} SET FOR the tables that it must watch.",
             )
 
 

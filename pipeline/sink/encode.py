@@ -34,12 +34,12 @@ class EncodedRows:
 
 
 # What one batch weighs at most, in bytes of JSON: it is one element in the runner's shuffle. A row that weighs more is
-# a batch of its own.
+# a separate batch.
 _MOST_BATCH_BYTES: Final = 4_000_000
 
 
 class EncodeRows(Step):
-    """Changes → encoded rows, one batch a shard and bundle, keyed by `table|shard`; more where rows are many or large.
+    """Changes → encoded rows, one batch per shard and bundle, keyed by `table|shard`; more where rows are many or large.
 
     What crosses the shuffle is a few large elements, and it is masked.
     """

@@ -1,6 +1,6 @@
 """`TrackPosition`: the read positions → the resume position, once everything before it is out.
 
-A position may be passed only behind both ways out: appended rows, and durable dead letters.
+A position may be passed only behind both outputs: appended rows, and durable dead letters.
 """
 
 from __future__ import annotations

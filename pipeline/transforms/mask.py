@@ -257,7 +257,7 @@ class Masker:
         return _Plan(
             types=types,
             renamed=tuple((c.name, name) for c in columns if (name := tables.masked_name(table, c.name)) != c.name),
-            # A JSON column that is a card by its name is gone through whatever it says: `code` in it is the card's.
+            # A JSON column that is a card by its name is always gone through: `code` in it is the card's.
             scans={name: _card_scan(name) if name in cards else self._scan_for(types[name]) for name in scanned},
             kinds={name: "other" if name in cards else _kind(base) for name, base in scanned.items()},
             drops=of("drop"),

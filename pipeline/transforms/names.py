@@ -148,7 +148,7 @@ _WHOLES: Final = frozenset({"data", "info", "details", "detail", "source", "obje
 
 
 def policy_of(name: str, context: str = "") -> Policy | None:
-    """The masking policy of what a name means; None where that is no card's data."""
+    """The masking policy of what a name means; None where that is not a card's data."""
     if exact := _PLAIN.get(re.sub(r"[^a-z0-9]", "", name.lower())):
         return exact
     meaning = meaning_of(name, context)
