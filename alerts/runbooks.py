@@ -16,6 +16,7 @@ from typing import Final
 
 from alerts.catalog import Alert, alerts
 from alerts.thresholds import Thresholds, Watched
+from contract.errors import AuditError
 
 FOLDER: Final = Path(__file__).parents[1] / "runbooks"
 INDEX: Final = "README.md"
@@ -24,7 +25,7 @@ _BLOCK: Final = re.compile(r"^(<!-- block: ([\w-]+) -->\n).*?^(<!-- end: \2 -->)
 _MARKER: Final = re.compile(r"^<!-- (?:block|end): [\w-]+ -->\n", re.M)
 
 
-class UnknownBlock(LookupError):
+class UnknownBlock(AuditError, LookupError):
     """A page names a block that has no file; the message says which and where."""
 
 

@@ -5,6 +5,7 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
 
     AuditError
     ├── exit code 1
+    │   ├── alerts.runbooks.UnknownBlock
     │   ├── bootstrap.__main__.BootstrapError
     │   ├── components.bigquery_schema.SchemaUnknownError
     │   ├── components.config.StackFileError

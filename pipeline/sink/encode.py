@@ -39,7 +39,7 @@ _MOST_BATCH_BYTES: Final = 4_000_000
 
 
 class EncodeRows(Step):
-    """Changes → encoded rows, one batch per shard and bundle, keyed by `table|shard`; more where rows are many or large.
+    """Changes → encoded rows, keyed by `table|shard`: one batch per shard and bundle, or more where rows are large.
 
     What crosses the shuffle is a few large elements, and it is masked.
     """
