@@ -30,6 +30,8 @@ class Option:
     low: float | None = None
     high: float | None = None
     parse: Callable[[str], object] = str
+    # Set by a stack's config, under this name. Resources give the others, or a person who launches a job by hand.
+    stack: bool = False
 
     @property
     def required(self) -> bool:
@@ -156,9 +158,10 @@ OPTIONS: Final = (
         parse=watched.WatchedTables.from_json,
         rule="what `python -m contract.watched tables.toml` prints",
     ),
-    Option(name="rpcPriority", help="Priority of Spanner reads.", default="HIGH", regex="HIGH|MEDIUM|LOW"),
+    Option(name="rpcPriority", help="Priority of Spanner reads.", default="HIGH", regex="HIGH|MEDIUM|LOW", stack=True),
     Option(
         name="startTimestamp",
+        stack=True,
         help="Where the first job of a name begins, RFC 3339 UTC. Empty: now. Later ones resume where it stopped.",
         regex=_TIME,
         rule=_MOMENT,
@@ -173,6 +176,7 @@ OPTIONS: Final = (
     ),
     Option(
         name="readMode",
+        stack=True,
         help="tail: one long query a partition, which pushes (Google Cloud). "
         "windows: short bounded queries (the emulator scans its whole stream for every query).",
         default="tail",
@@ -180,6 +184,7 @@ OPTIONS: Final = (
     ),
     Option(
         name="heartbeatMillis",
+        stack=True,
         help="Heartbeat of a change stream query.",
         default="1000",
         regex=_INT,
@@ -189,6 +194,7 @@ OPTIONS: Final = (
     ),
     Option(
         name="windowMillis",
+        stack=True,
         help="Shortest window of readMode=windows.",
         default="200",
         regex=_INT,
@@ -212,12 +218,14 @@ OPTIONS: Final = (
     ),
     Option(
         name="newColumns",
+        stack=True,
         help="A column nobody has classified: scan passes it through the card scanner, hold keeps it NULL.",
         default="hold",
         regex="scan|hold",
     ),
     Option(
         name="paymentStates",
+        stack=True,
         help="STATUS=state pairs; states are initiated, processed and failed.",
         default=payments.format_states(payments.PAYMENT_STATES),
         parse=payments.parse_states,
@@ -225,12 +233,14 @@ OPTIONS: Final = (
     ),
     Option(
         name="ignoreFields",
+        stack=True,
         help="Columns to leave out, comma separated, as table.column or column.",
         parse=_listed(_FIELD),
         rule="table.column or column, comma separated",
     ),
     Option(
         name="ignoreTables",
+        stack=True,
         help="Tables to leave out, comma separated.",
         parse=_listed(_TABLE),
         rule="tables, comma separated",
@@ -245,12 +255,14 @@ OPTIONS: Final = (
     ),
     Option(
         name="bigQueryDataset",
+        stack=True,
         help="Dataset of tables that are not described. Empty: that of the payments.",
         regex=r"[A-Za-z0-9_]*",
         rule="empty or the name of a dataset",
     ),
     Option(
         name="bigQueryChangelogTableNameTemplate",
+        stack=True,
         help="Name of a changelog table that has no other place.",
         default="{_metadata_spanner_table_name}_changelog",
         regex=rf"[A-Za-z0-9_-]*\{{{tables.TABLE_NAME}\}}[A-Za-z0-9_-]*",
@@ -270,6 +282,7 @@ OPTIONS: Final = (
     ),
     Option(
         name="writeMode",
+        stack=True,
         help="exactly-once, or at-least-once (cheaper; after a kill, rows between resume position and kill can be "
         "there twice).",
         default="exactly-once",
@@ -277,6 +290,7 @@ OPTIONS: Final = (
     ),
     Option(
         name="numStorageWriteApiStreams",
+        stack=True,
         help="Write streams a table.",
         default="1",
         regex="[1-9][0-9]*",
@@ -286,6 +300,7 @@ OPTIONS: Final = (
     ),
     Option(
         name="batchMillis",
+        stack=True,
         help="How long rows are gathered before an append.",
         default="200",
         regex=_INT,
@@ -295,6 +310,7 @@ OPTIONS: Final = (
     ),
     Option(
         name="batchRows",
+        stack=True,
         help="Most rows in one append.",
         default="500",
         regex="[1-9][0-9]*",
@@ -312,6 +328,7 @@ OPTIONS: Final = (
     ),
     Option(
         name="dlqRetryMinutes",
+        stack=True,
         help="Minutes between two tries of the dead letters.",
         default="10",
         regex=r"[0-9]+(\.[0-9]+)?",
@@ -321,6 +338,7 @@ OPTIONS: Final = (
     ),
     Option(
         name="dlqMaxRetries",
+        stack=True,
         help="Tries before a dead letter is parked in severe/.",
         default="5",
         regex=_INT,
@@ -328,7 +346,7 @@ OPTIONS: Final = (
         low=0,
         high=1_000,
     ),
-    Option(name="disableDlqRetries", help="Do not retry dead letters.", default="false", regex=_BOOL),
+    Option(name="disableDlqRetries", help="Do not retry dead letters.", default="false", regex=_BOOL, stack=True),
     # Job
     Option(
         name="dryRun",
@@ -338,8 +356,12 @@ OPTIONS: Final = (
     ),
     Option(
         name="logLevel",
+        stack=True,
         help="Minimum log level. DEBUG also names every change, so that one payment can be followed.",
         default="INFO",
         regex="|".join(LOG_LEVELS),
     ),
 )
+
+# Launch options that a stack's config sets.
+STACK_OPTIONS: Final = tuple(option.name for option in OPTIONS if option.stack)

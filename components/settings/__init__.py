@@ -17,7 +17,7 @@ from components.settings.identity import IdentitySettings
 from components.settings.keys import KeySettings
 from components.settings.monitoring import MonitoringSettings
 from components.settings.network import NetworkSettings, PerimeterSettings
-from components.settings.pipeline import LAUNCH_OPTIONS, PipelineSettings
+from components.settings.pipeline import PipelineSettings
 from components.settings.reader import Reader, SettingsError
 from components.settings.retention import RetentionSettings
 from components.settings.spanner import SpannerSettings
@@ -26,7 +26,6 @@ from components.settings.warehouse import WarehouseSettings
 from contract.watched import WatchedTables
 
 __all__ = [
-    "LAUNCH_OPTIONS",
     "WITHOUT_JOB",
     "DeliverySettings",
     "Endpoints",

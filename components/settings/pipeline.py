@@ -8,37 +8,13 @@ from components.settings.reader import Reader
 from contract import options, payments
 from contract.watched import WatchedTables
 
-# Launch options that a stack's config sets, under their own names. Resources give the rest; endTimestamp and dryRun are
-# for a person who launches a job by hand.
-LAUNCH_OPTIONS: Final = (
-    "rpcPriority",
-    "startTimestamp",
-    "readMode",
-    "heartbeatMillis",
-    "windowMillis",
-    "newColumns",
-    "paymentStates",
-    "ignoreFields",
-    "ignoreTables",
-    "bigQueryDataset",
-    "bigQueryChangelogTableNameTemplate",
-    "writeMode",
-    "numStorageWriteApiStreams",
-    "batchMillis",
-    "batchRows",
-    "dlqRetryMinutes",
-    "dlqMaxRetries",
-    "disableDlqRetries",
-    "logLevel",
-)
-
 # By digest: a tag can be moved under a running job.
 _IMAGE: Final = r"|[a-z0-9-]+-docker\.pkg\.dev/[^/@:]+/[^/@:]+/[^@:]+@sha256:[0-9a-f]{64}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineSettings:
-    """`options` holds the launch options of LAUNCH_OPTIONS that config gives a value."""
+    """`options` holds the launch options that config gives a value."""
 
     owner: str
     template: str
@@ -69,7 +45,7 @@ class PipelineSettings:
             profile_memory=read.boolean("profileMemory"),
             dead_letter_days=read.integer("dlqRetentionDays", 7, 3650),
             stuck_limits=_checked(read, payments.parse_limits, read.text("stuckLimits", ".*", "text")),
-            options={name: value for name in LAUNCH_OPTIONS if (value := _option(read, name))},
+            options={name: value for name in options.STACK_OPTIONS if (value := _option(read, name))},
         )
 
     def relations(self, read: Reader, without_job: bool, watched: WatchedTables) -> None:

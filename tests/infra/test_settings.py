@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ import yaml
 from graphs import graph_of
 
 from components.config import ROOT, StackFileError, stack_config
-from components.settings import LAUNCH_OPTIONS, Settings, SettingsError
+from components.settings import Settings, SettingsError
 from contract import options
+from contract.options import STACK_OPTIONS
 from graph.resources import IMAGE
 from pipeline.jobs.settings import SettingsError as LaunchError
 from pipeline.jobs.settings import parse as parse_launch
+from tests.shipped import REQUIRED_OPTIONS
 
 STACKS = ("dev", "staging", "prod", "local")
 DECLARED = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
@@ -184,7 +187,7 @@ BAD_OPTIONS: dict[str, tuple[Any, ...]] = {
         "a\nb",
     ),
     "ignoreTables": ("Error Details", "a.b.c", "a;b", "a,,b", "a,", "*", "`a`", "a\tb"),
-    "bigQueryDataset": ("", "nowhere", "payment-audit", "p.payment_audit"),
+    "bigQueryDataset": ("nowhere", "payment-audit", "p.payment_audit"),
     "bigQueryChangelogTableNameTemplate": (
         "",
         "changes",
@@ -210,17 +213,26 @@ def test_a_launch_option_that_the_job_cannot_take_is_refused_in_the_preview(name
     assert problem.endswith("Set it in Pulumi.dev.yaml.")
 
 
-def test_every_launch_option_of_a_stack_has_been_seen_refused() -> None:
-    assert set(BAD_OPTIONS) == set(LAUNCH_OPTIONS)
+@pytest.mark.parametrize("name", STACK_OPTIONS)
+def test_a_launch_option_is_refused_outside_its_bounds_and_for_what_is_none_of_its_values(name: str) -> None:
+    option = options.named(name)
+    wrong = [f"{option.default}\x7f"]
+    if option.low is not None and option.high is not None:
+        wrong += [f"{option.low - 1:.15g}", f"{option.high + 1:.15g}", "", "x"]
+    if option.regex and re.fullmatch(r"[\w-]+(\|[\w-]+)+", option.regex):
+        wrong += ["", option.regex, f"{option.default} "]
+    assert wrong
+    for value in wrong:
+        [problem] = refusal(**{name: value})
+        assert problem.startswith(f"{name} must be ")
 
 
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in BAD_OPTIONS.items() for v in values])
 def test_what_the_job_refuses_at_its_launch_the_preview_has_refused(name: str, value: Any) -> None:
     """Not the other way round: a person who launches a job by hand may go further than a stack."""
     text = value if isinstance(value, str) else json.dumps(value)
-    required = {o.name: "file:/k" if o.name == "maskingKeys" else "x" for o in options.OPTIONS if o.required}
     with contextlib.suppress(LaunchError):
-        parse_launch([f"--{n}={v}" for n, v in (required | {name: text}).items()])
+        parse_launch([f"--{n}={v}" for n, v in (REQUIRED_OPTIONS | {name: text}).items()])
         return
     assert options.named(name).broken(text)
 
@@ -276,8 +288,8 @@ BY_HAND = {"endTimestamp", "dryRun"}
 
 def test_a_stack_can_set_every_launch_option_or_its_resources_give_it() -> None:
     """An option that nothing can set is dead: whoever reads of it waits for what it never does."""
-    assert {*LAUNCH_OPTIONS, *DERIVED, *BY_HAND} == {option.name for option in options.OPTIONS}
-    assert len(LAUNCH_OPTIONS) + len(DERIVED) + len(BY_HAND) == len(options.OPTIONS)
+    assert {*STACK_OPTIONS, *DERIVED, *BY_HAND} == {option.name for option in options.OPTIONS}
+    assert len(STACK_OPTIONS) + len(DERIVED) + len(BY_HAND) == len(options.OPTIONS)
     endpoints = {
         "spannerEndpoint": "spanner.us-east4.rep.googleapis.com:443",
         "bigQueryEndpoint": "https://bigquery.us-east4.rep.googleapis.com",
@@ -442,7 +454,7 @@ def test_a_declaration_has_a_type_that_pulumi_knows_and_a_description(key: str) 
     assert type(declared.get("default", PYTHON_TYPES[declared["type"]]())) is PYTHON_TYPES[declared["type"]]
 
 
-@pytest.mark.parametrize("name", LAUNCH_OPTIONS)
+@pytest.mark.parametrize("name", STACK_OPTIONS)
 def test_a_launch_option_has_the_same_default_in_config(name: str) -> None:
     [option] = [option for option in options.OPTIONS if option.name == name]
     default = DECLARED[name]["default"]

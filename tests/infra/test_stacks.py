@@ -14,9 +14,9 @@ import yaml
 from graphs import graph_of
 
 from components.config import ROOT, stack_config
-from components.settings import LAUNCH_OPTIONS
 from components.spanner import SchemaOwnerError
 from contract import options, queries, schema, tables
+from contract.options import STACK_OPTIONS
 from delivery import stacks
 from graph import resources
 from graph.google import server_made
@@ -148,7 +148,7 @@ def test_every_setting_of_the_job_reaches_it() -> None:
     parameters = graph_of("dev", given).one("FlexTemplateJob").inputs["parameters"]
     as_text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
     assert {name: parameters[name] for name in given} == as_text
-    assert given.keys() == set(LAUNCH_OPTIONS)
+    assert given.keys() == set(STACK_OPTIONS)
 
 
 def test_a_changed_job_is_drained_and_then_replaced(graph: Graph) -> None:
