@@ -24,27 +24,27 @@ from components.views import Views, ViewsArgs
 settings = Settings.load()
 provider = google(settings)
 services = Services("services", ServicesArgs(settings=settings), under(provider))
-here = under(provider, services)
+opts = under(provider, services)
 
-accounts = Identity("accounts", IdentityArgs(settings=settings), here)
-network = Network("network", NetworkArgs(settings=settings, worker=accounts.pipeline.email), here)
-keys = Keys("keys", KeysArgs(settings=settings), here)
-logs = Logs("logs", LogsArgs(settings=settings, key=keys.logging), here)
-perimeter = Perimeter("perimeter", PerimeterArgs(settings=settings), here)
+accounts = Identity("accounts", IdentityArgs(settings=settings), opts)
+network = Network("network", NetworkArgs(settings=settings, worker=accounts.pipeline.email), opts)
+keys = Keys("keys", KeysArgs(settings=settings), opts)
+logs = Logs("logs", LogsArgs(settings=settings, key=keys.logging), opts)
+perimeter = Perimeter("perimeter", PerimeterArgs(settings=settings), opts)
 
-source = SourceDatabase("source", SourceDatabaseArgs(settings=settings, accounts=accounts, keys=keys), here)
-masking_keys = MaskingKeys("masking", MaskingKeysArgs(settings=settings, accounts=accounts, key=keys.secrets), here)
-storage = Storage("storage", StorageArgs(settings=settings, pipeline=accounts.pipeline.member, keys=keys), here)
+source = SourceDatabase("source", SourceDatabaseArgs(settings=settings, accounts=accounts, keys=keys), opts)
+masking_keys = MaskingKeys("masking", MaskingKeysArgs(settings=settings, accounts=accounts, key=keys.secrets), opts)
+storage = Storage("storage", StorageArgs(settings=settings, pipeline=accounts.pipeline.member, keys=keys), opts)
 
-personal = PersonalData("personal", PersonalDataArgs(settings=settings, accounts=accounts), here)
+personal = PersonalData("personal", PersonalDataArgs(settings=settings, accounts=accounts), opts)
 warehouse = Warehouse(
     "warehouse",
     WarehouseArgs(settings=settings, accounts=accounts, key=keys.big_query, personal=personal.tag),
-    here,
+    opts,
 )
-views = Views("views", ViewsArgs(settings=settings, accounts=accounts, warehouse=warehouse, key=keys.big_query), here)
+views = Views("views", ViewsArgs(settings=settings, accounts=accounts, warehouse=warehouse, key=keys.big_query), opts)
 
-image = Image("image", ImageArgs(settings=settings, accounts=accounts, keys=keys, storage=storage), here)
+image = Image("image", ImageArgs(settings=settings, accounts=accounts, keys=keys, storage=storage), opts)
 job = StreamJob(
     "stream",
     StreamJobArgs(
@@ -57,11 +57,11 @@ job = StreamJob(
         place=WorkerPlace(subnetwork=network.subnetwork, key=keys.dataflow),
         needs=[source, masking_keys, storage, warehouse],
     ),
-    here,
+    opts,
 )
 
-delivery = Delivery("delivery", DeliveryArgs(settings=settings), here)
-monitoring = Monitoring("monitoring", MonitoringArgs(settings=settings), here)
+delivery = Delivery("delivery", DeliveryArgs(settings=settings), opts)
+monitoring = Monitoring("monitoring", MonitoringArgs(settings=settings), opts)
 
 outputs = Outputs(
     settings=settings,
@@ -84,6 +84,6 @@ probe = Probe(
         connection=connection(outputs),
         needs=[source, storage, warehouse, views, monitoring],
     ),
-    here,
+    opts,
 )
 export(outputs)

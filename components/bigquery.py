@@ -73,10 +73,10 @@ class Warehouse(pulumi.ComponentResource):
         )
 
     def _schema(self, table: tables.Table) -> pulumi.Input[str]:
-        there = bigquery_schema.columns_of(self, self._settings.project, table) if table.id in self._growing else []
+        existing = bigquery_schema.columns_of(self, self._settings.project, table) if table.id in self._growing else []
         if self._args.personal is None:
-            return bigquery_schema.schema(table.fields, there)
-        return self._args.personal.apply(lambda tag: bigquery_schema.schema(table.fields, there, personal=tag))
+            return bigquery_schema.schema(table.fields, existing)
+        return self._args.personal.apply(lambda tag: bigquery_schema.schema(table.fields, existing, personal=tag))
 
     def _partitioning(self, table: tables.Table) -> bigquery.TableTimePartitioningArgsDict | None:
         if not table.partition_by:
@@ -108,19 +108,19 @@ class Warehouse(pulumi.ComponentResource):
 
     def _on_datasets(self, who: str, role: str, member: pulumi.Input[str]) -> None:
         for key, dataset in self.datasets.items():
-            may_on_dataset(self, f"{key}-{who}", dataset, role, member)
-        may_query(self, self._settings, who, member)
+            grant_on_dataset(self, f"{key}-{who}", dataset, role, member)
+        grant_queries(self, self._settings, who, member)
 
     def _merge_access(self) -> None:
         member = self._args.accounts.merge.member
-        on = partial(self._may, member=member)
+        on = partial(self._grant, member=member)
         for table in self._merged:
             on(table, "dataEditor")
         for table in self._merged_from:
             on(table, "dataViewer")
-        may_query(self, self._settings, "merge", member)
+        grant_queries(self, self._settings, "merge", member)
 
-    def _may(self, table: str, role: str, member: pulumi.Input[str]) -> None:
+    def _grant(self, table: str, role: str, member: pulumi.Input[str]) -> None:
         bigquery.IamMember(
             f"{table}-merge",
             dataset_id=self.made[table].dataset_id,
@@ -147,7 +147,7 @@ def dataset_of(
     )
 
 
-def may_on_dataset(
+def grant_on_dataset(
     parent: pulumi.Resource, name: str, dataset: bigquery.Dataset, role: str, member: pulumi.Input[str]
 ) -> None:
     """Grants a role on one dataset."""
@@ -160,7 +160,7 @@ def may_on_dataset(
     )
 
 
-def may_query(parent: pulumi.Resource, settings: Settings, who: str, member: pulumi.Input[str]) -> None:
+def grant_queries(parent: pulumi.Resource, settings: Settings, who: str, member: pulumi.Input[str]) -> None:
     """Grants the running of queries, which is on the project; what they may read is granted where it is."""
     projects.IAMMember(
         f"query-{who}",

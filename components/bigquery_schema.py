@@ -27,15 +27,17 @@ class SchemaUnknownError(AuditError):
     """It could not be found which columns a table has; the message says the remedy."""
 
 
-def schema(fields: Sequence[tables.Field], there: Sequence[Column] = (), *, personal: str = "") -> str:
+def schema(fields: Sequence[tables.Field], existing: Sequence[Column] = (), *, personal: str = "") -> str:
     """A table's schema in BigQuery's own JSON: the columns that are `there`, in their order, then what they lack.
 
     `personal` is the policy tag of the columns that identify a person; empty, they have none.
     """
     wanted = {field.name.casefold(): _column(field, personal) for field in fields}
-    kept = [_kept(column, wanted.pop(column["name"].casefold(), {})) for column in there]
+    kept = [_kept(column, wanted.pop(column["name"].casefold(), {})) for column in existing]
     # BigQuery takes a further column of a living table only without a default.
-    lacking = [{k: v for k, v in c.items() if not (there and k == "defaultValueExpression")} for c in wanted.values()]
+    lacking = [
+        {k: v for k, v in c.items() if not (existing and k == "defaultValueExpression")} for c in wanted.values()
+    ]
     return json.dumps([*kept, *lacking])
 
 
@@ -60,11 +62,11 @@ def columns_of(parent: pulumi.Resource, project: str, table: tables.Table) -> li
     return columns
 
 
-def _kept(there: Column, wanted: dict[str, Any]) -> dict[str, Any]:
-    """A column that is there: as the contract describes it, of the type that it has."""
-    as_it_is = {key: value for key, value in there.items() if value}
-    kind = _KINDS.get(there["type"], there["type"])
-    return {**(wanted or as_it_is), "name": there["name"], "type": kind, "mode": there.get("mode") or "NULLABLE"}
+def _kept(existing: Column, wanted: dict[str, Any]) -> dict[str, Any]:
+    """An existing column: as the contract describes it, of the type that it has."""
+    as_it_is = {key: value for key, value in existing.items() if value}
+    kind = _KINDS.get(existing["type"], existing["type"])
+    return {**(wanted or as_it_is), "name": existing["name"], "type": kind, "mode": existing.get("mode") or "NULLABLE"}
 
 
 def _column(field: tables.Field, personal: str) -> dict[str, Any]:

@@ -70,21 +70,21 @@ class Identity(pulumi.ComponentResource):
         for account in (self.pipeline, self.merge, self.probe):
             for who in (bootstrap, *self._settings.identity.deployers):
                 name = naming.DEPLOYER if who == bootstrap else who
-                self._may(f"{account._name}-{name}", account.name, "serviceAccountUser", who)
+                self._grant(f"{account._name}-{name}", account.name, "serviceAccountUser", who)
 
     def _kubernetes_access(self) -> None:
         """The application's pods act as application-sa, in the clusters of one project."""
         identity = self._settings.identity
         pool = f"{identity.kubernetes_project or self._settings.project}.svc.id.goog"
         member = f"serviceAccount:{pool}[{identity.kubernetes_account}]"
-        self._may("application-sa-kubernetes", self.application.name, "workloadIdentityUser", member)
+        self._grant("application-sa-kubernetes", self.application.name, "workloadIdentityUser", member)
 
     def _ci(self) -> None:
         """A CI outside Google acts as deployer-sa, if its token meets the condition."""
         pool = self._pool()
         self._issuer(pool)
         deployer = naming.account(naming.DEPLOYER, self._settings.project)
-        self._may(
+        self._grant(
             "deployer-sa-ci",
             f"projects/{self._settings.project}/serviceAccounts/{deployer}",
             "workloadIdentityUser",
@@ -116,7 +116,7 @@ class Identity(pulumi.ComponentResource):
             opts=retained(self, place, adopt=self._settings.keys.adopt_retained),
         )
 
-    def _may(self, name: str, account: pulumi.Input[str], role: str, member: pulumi.Input[str]) -> None:
+    def _grant(self, name: str, account: pulumi.Input[str], role: str, member: pulumi.Input[str]) -> None:
         serviceaccount.IAMMember(
             name,
             service_account_id=account,

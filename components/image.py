@@ -35,10 +35,10 @@ class Image(pulumi.ComponentResource):
         self.image = pipeline.image
         self.template = pulumi.Output.from_input(pipeline.template)
         if self.image:
-            self._may_pull("pipeline", args.accounts.pipeline.member)
-            self._may_pull("launcher", args.accounts.launcher.member)
+            self._grant_pull("pipeline", args.accounts.pipeline.member)
+            self._grant_pull("launcher", args.accounts.launcher.member)
             # Cloud Run pulls as its own agent, whoever the probe runs as.
-            self._may_pull("run", pulumi.Output.concat("serviceAccount:", args.keys.agent("run")))
+            self._grant_pull("run", pulumi.Output.concat("serviceAccount:", args.keys.agent("run")))
             if not pipeline.template:
                 self.template = self._template()
         self.register_outputs({"image": self.image, "template": self.template})
@@ -57,7 +57,7 @@ class Image(pulumi.ComponentResource):
         )
         return pulumi.Output.all(self._args.storage.templates, made.id).apply(lambda place: f"{place[0]}/{name}")
 
-    def _may_pull(self, who: str, member: pulumi.Input[str]) -> None:
+    def _grant_pull(self, who: str, member: pulumi.Input[str]) -> None:
         """On the one repository that the image is in, which another project may hold: images are promoted by digest."""
         registry, project, repository, _ = self.image.split("/", 3)
         artifactregistry.RepositoryIamMember(

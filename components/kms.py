@@ -70,7 +70,7 @@ class Keys(pulumi.ComponentResource):
             opts=self._kept(f"{self._place(location)}/cryptoKeys/{name}"),
         )
         store = name.partition("-")[0]
-        grants = [self._may_encrypt(name, key, who, agent) for who, agent in self._agents(store, ring).items()]
+        grants = [self._grant_encrypt(name, key, who, agent) for who, agent in self._agents(store, ring).items()]
         return pulumi.Output.all(key.id, *(grant.id for grant in grants)).apply(_first)
 
     def _ring(self, location: str) -> kms.KeyRing:
@@ -128,7 +128,7 @@ class Keys(pulumi.ComponentResource):
             )
         return self._identities[service].email
 
-    def _may_encrypt(
+    def _grant_encrypt(
         self, name: str, key: kms.CryptoKey, service: str, agent: pulumi.Input[str]
     ) -> kms.CryptoKeyIAMMember:
         return kms.CryptoKeyIAMMember(

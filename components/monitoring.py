@@ -53,10 +53,10 @@ class Monitoring(pulumi.ComponentResource):
         self._objectives()
         self.dashboard = self._dashboard()
         for person in args.settings.identity.on_call:
-            self._may_look(person)
+            self._grant_look(person)
         self.register_outputs({"dashboard": self.dashboard})
 
-    def _may_look(self, person: str) -> None:
+    def _grant_look(self, person: str) -> None:
         """Dashboards, alerts and series have no grant on anything smaller than the project."""
         projects.IAMMember(
             f"monitoring-{person}",
@@ -139,14 +139,14 @@ class Monitoring(pulumi.ComponentResource):
         needs: Sequence[pulumi.Resource] = (),
     ) -> None:
         severity = severity or alert.severity
-        told = targets(alert, self._settings.monitoring.routes, severity)
+        recipients = targets(alert, self._settings.monitoring.routes, severity)
         monitoring.AlertPolicy(
             name,
             display_name=name,
             combiner="AND" if len(conditions) > 1 else "OR",
             severity=_SEVERITY[severity],
             conditions=conditions,
-            notification_channels=[self._channels[target] for target in told],
+            notification_channels=[self._channels[target] for target in recipients],
             documentation=self._documentation(alert, name, severity),
             alert_strategy={"auto_close": _AUTO_CLOSE, "notification_prompts": ["OPENED", "CLOSED"]},
             user_labels={**naming.labels(self._settings.stack), "severity": severity, "team": alert.team},

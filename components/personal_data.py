@@ -46,10 +46,10 @@ class PersonalData(pulumi.ComponentResource):
             }
             chosen = {reader: reader for reader in warehouse.personal_data_readers}
             grants: list[pulumi.CustomResource] = [
-                self._may_read(who, tag, member) for who, member in {**work, **chosen}.items()
+                self._grant_read(who, tag, member) for who, member in {**work, **chosen}.items()
             ]
             readers = {reader: reader for reader in warehouse.readers if reader not in chosen}
-            grants += [self._may_read_null(who, hidden, member) for who, member in {**views, **readers}.items()]
+            grants += [self._grant_read_null(who, hidden, member) for who, member in {**views, **readers}.items()]
             # No column is closed before its readers may pass: the merge would fail, and so would every search.
             self.tag = pulumi.Output.all(tag.id, *(grant.id for grant in grants)).apply(lambda made: str(made[0]))
         self.register_outputs({"tag": self.tag})
@@ -85,7 +85,7 @@ class PersonalData(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
 
-    def _may_read(self, who: str, tag: datacatalog.PolicyTag, member: pulumi.Input[str]) -> pulumi.CustomResource:
+    def _grant_read(self, who: str, tag: datacatalog.PolicyTag, member: pulumi.Input[str]) -> pulumi.CustomResource:
         return datacatalog.PolicyTagIamMember(
             f"personal-{who}",
             policy_tag=tag.id,
@@ -94,7 +94,7 @@ class PersonalData(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
 
-    def _may_read_null(
+    def _grant_read_null(
         self, who: str, hidden: bigquerydatapolicy.DataPolicy, member: pulumi.Input[str]
     ) -> pulumi.CustomResource:
         return bigquerydatapolicy.DataPolicyIamMember(

@@ -45,7 +45,7 @@ class Probe(pulumi.ComponentResource):
             job = self._job(self._access())
             self._schedule(job)
             for person in args.settings.identity.on_call:
-                self._may_look(job, person)
+                self._grant_look(job, person)
         self.register_outputs({})
 
     def _access(self) -> Sequence[pulumi.Resource]:
@@ -140,7 +140,7 @@ class Probe(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[may_run]),
         )
 
-    def _may_look(self, job: cloudrunv2.Job, person: str) -> None:
+    def _grant_look(self, job: cloudrunv2.Job, person: str) -> None:
         """Who is on call sees whether it runs and how its runs ended. A schedule has no separate grant."""
         cloudrunv2.JobIamMember(
             f"probe-{person}",

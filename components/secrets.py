@@ -46,7 +46,7 @@ class MaskingKeys(pulumi.ComponentResource):
             for role in ("secretAccessor", "viewer"):
                 self._access(secret, who, role, account.member)
         for person in args.settings.warehouse.card_searchers:
-            self._may_act_as_card_search(person)
+            self._grant_act_as_card_search(person)
         self.location = secret.id
         self.register_outputs({"location": self.location})
 
@@ -73,7 +73,7 @@ class MaskingKeys(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
 
-    def _may_act_as_card_search(self, person: str) -> None:
+    def _grant_act_as_card_search(self, person: str) -> None:
         """A person never reads the key: who searches by card acts as an account that may, and that is logged."""
         serviceaccount.IAMMember(
             f"card-search-{person}",

@@ -8,7 +8,7 @@ import pulumi
 from pulumi_gcp import bigquery
 
 from components import naming
-from components.bigquery import Warehouse, dataset_of, may_on_dataset, may_query
+from components.bigquery import Warehouse, dataset_of, grant_on_dataset, grant_queries
 from components.identity import Identity
 from components.settings import Settings
 from contract import queries, tables
@@ -50,9 +50,9 @@ class Views(pulumi.ComponentResource):
         }
         readers = {reader: reader for reader in self._settings.warehouse.readers}
         for who, member in {**readers, **searching}.items():
-            may_query(self, self._settings, who, member)
+            grant_queries(self, self._settings, who, member)
         for who, member in {**readers, **searching, "probe": accounts.probe.member}.items():
-            may_on_dataset(self, f"{tables.VIEWS_DATASET}-{who}", self._dataset, "dataViewer", member)
+            grant_on_dataset(self, f"{tables.VIEWS_DATASET}-{who}", self._dataset, "dataViewer", member)
 
     def _view(self, view: str) -> bigquery.Table:
         return bigquery.Table(

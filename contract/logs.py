@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-# Fields of a line. An error class is one of `Reason` (contract/changes.py), one of `Trouble`, or an exception's type.
+# Fields of a line. An error class is a `Reason` (contract/changes.py), an `ErrorClass`, or an exception's type.
 ERROR_CLASS: Final = "error_class"
 CHANGE_ID: Final = "change_id"
 PAYMENT: Final = "PUID"
 
 
-class Trouble:
+class ErrorClass:
     """What holds the job up without a dead letter. Few as well: they are metric labels."""
 
     SOURCE: Final = "source_unavailable"

@@ -223,10 +223,10 @@ def _refusal(job: Job, run: Run, allowed: tuple[str, ...]) -> list[Change]:
 def _recover(job: Job, stack: automation.Stack) -> None:
     """A run that was ended by force may have made what its state does not have: making it again would be a 409."""
 
-    def tell(what: str, name: str) -> None:
+    def report(what: str, name: str) -> None:
         job.say(f"The last run was ended by force while {what} {name}: checking whether it was done.")
 
-    stacks.recover(stack, stacks.project_of(job.place, job.stack), tell)
+    stacks.recover(stack, stacks.project_of(job.place, job.stack), report)
 
 
 def _outputs(there: automation.OutputMap, *, show_secrets: bool = False) -> dict[str, Any]:

@@ -123,11 +123,11 @@ def adopting(place: Place, name: str) -> Iterator[str]:
         yield file.name
 
 
-def recover(stack: automation.Stack, project: str, tell: Callable[[str, str], None]) -> None:
+def recover(stack: automation.Stack, project: str, report: Callable[[str, str], None]) -> None:
     """Finds out what became of what a run was doing that was ended by force, and takes it into the state.
 
     Pulumi has only noted that it began. What Google Cloud knows by the name that we gave it goes into the state as if
-    it had been made, and a refresh takes out again what is not there. `tell` gets what was done to which resource.
+    it had been made, and a refresh takes out again what is not there. `report` gets what was done to which resource.
     Raises DeliveryError.
     """
     state = stack.export_stack()
@@ -137,7 +137,7 @@ def recover(stack: automation.Stack, project: str, tell: Callable[[str, str], No
         return
     for operation in pending:
         made, what = operation["resource"], operation["type"]
-        tell(what, made["urn"].split("::", 3)[3])
+        report(what, made["urn"].split("::", 3)[3])
         id = import_id(project, made["type"], made.get("inputs") or {})
         if what == "creating" and id:
             deployment["resources"].append({**made, "id": id})

@@ -134,7 +134,7 @@ def _json(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
-def trouble_of(letters: Sequence[DeadLetter]) -> dict[str, Any]:
+def error_fields(letters: Sequence[DeadLetter]) -> dict[str, Any]:
     """What a line about dead letters has: the class that most of them are of, and their changes."""
     most = Counter(letter.reason for letter in letters).most_common(1)[0][0]
     return {"error_class": most, "changes": [_traced(letter) for letter in letters[: logs.MOST_CHANGES]]}

@@ -119,7 +119,7 @@ def _exception(args: Any) -> Any:
     return args.exc_type, args.exc_value, args.exc_traceback
 
 
-def dress(logger: logging.Logger) -> None:
+def install_json_formatter(logger: logging.Logger) -> None:
     """Makes the handlers that a logger has write JSON lines."""
     for handler in logger.handlers:
         handler.setFormatter(JsonLines())

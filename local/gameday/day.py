@@ -29,7 +29,7 @@ from local.traffic.simulator import PAYMENT_TABLE, Mutation
 TPS: Final = 4
 _LOOK_SECONDS: Final = 3.0
 # How often a waiting person is shown for what.
-_TELL_SECONDS: Final = 300
+_SAY_SECONDS: Final = 300
 _QUIET_MINUTES: Final = 15
 _ARRIVE_SECONDS: Final = 120
 _BURST_TPS: Final = 20
@@ -215,7 +215,7 @@ class GameDay:
         while not done():
             now = self._clock.monotonic()
             left = began + 60 * minutes - now
-            if left < 0 or now > told + _TELL_SECONDS:
+            if left < 0 or now > told + _SAY_SECONDS:
                 awaited = what if isinstance(what, str) else what()
                 there = ", ".join(alert.name for alert in self._alerts.firing()) or "none"
                 if left < 0:
@@ -297,7 +297,7 @@ def stack(state: State, say: Callable[[str], None], options: tuple[str, ...], ru
             raise GameDayError(f"the local stack was started without {what}. Run `audit local down` first.")
         yield
         return
-    command = ["local", "up", "--monitoring", "--past", "--tidy", f"--tps={TPS}", *options]
+    command = ["local", "up", "--monitoring", "--with-history", "--no-dead-letters", f"--tps={TPS}", *options]
     say(f"$ ./audit {' '.join(command)}")
     # What is ended while it starts is taken down as well.
     try:

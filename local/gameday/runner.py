@@ -69,7 +69,7 @@ class StackRunner:
     def burst(self, tps: float, seconds: float) -> None:
         subprocess.Popen(
             [
-                _AUDIT, "local", "traffic", f"--tps={tps}", f"--duration={seconds}", "--tidy",
+                _AUDIT, "local", "traffic", f"--tps={tps}", f"--duration={seconds}", "--no-dead-letters",
                 f"--state={self._state.root}", f"--seed={time.time_ns() % 2**31}",
             ],
             stdout=subprocess.DEVNULL,

@@ -50,12 +50,12 @@ class _Guard:
         self._owner = 0
 
     def add(self, group: int) -> None:
-        self._tell(f"+ {group}\n")
+        self._note(f"+ {group}\n")
 
     def remove(self, group: int) -> None:
-        self._tell(f"- {group}\n")
+        self._note(f"- {group}\n")
 
-    def _tell(self, line: str) -> None:
+    def _note(self, line: str) -> None:
         with self._lock:
             if self._pipe is None or self._owner != os.getpid():
                 process = subprocess.Popen(["sh", "-c", _GUARD], stdin=subprocess.PIPE, start_new_session=True)

@@ -130,7 +130,7 @@ class StatusFile:
         self._path = state.stack
         self._lock = threading.Lock()
         self._began = time.monotonic()
-        self._told: dict[str, Any] = {
+        self._reported: dict[str, Any] = {
             "supervisor": {"pid": os.getpid(), "started_at": started_at(os.getpid())},
             "phase": STARTING,
             "phases": [],
@@ -144,16 +144,16 @@ class StatusFile:
         """Since the supervisor was started."""
         return round(time.monotonic() - self._began, 1)
 
-    def tell(self, **changes: Any) -> None:
+    def report(self, **changes: Any) -> None:
         with self._lock:
-            self._told |= changes
-            write_json(self._path, self._told)
+            self._reported |= changes
+            write_json(self._path, self._reported)
 
-    def tell_process(self, name: str, **record: Any) -> None:
+    def report_process(self, name: str, **record: Any) -> None:
         with self._lock:
-            processes = self._told["processes"]
-            self._told["processes"] = {**processes, name: {**processes.get(name, {}), **record}}
-            write_json(self._path, self._told)
+            processes = self._reported["processes"]
+            self._reported["processes"] = {**processes, name: {**processes.get(name, {}), **record}}
+            write_json(self._path, self._reported)
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -162,7 +162,7 @@ class StatusFile:
         yield
         seconds = round(time.monotonic() - began, 1)
         log.info("%s: %.1f s", name, seconds)
-        self.tell(phases=[*self._told["phases"], {"name": name, "seconds": seconds}])
+        self.report(phases=[*self._reported["phases"], {"name": name, "seconds": seconds}])
 
 
 def now() -> str:

@@ -28,7 +28,7 @@ from components.config import stack_config
 from contract.metrics import OLDEST_UNAUDITED
 from local.machine import installed
 from local.machine.state import State
-from local.monitoring import history as past
+from local.monitoring import history
 from support import connection as connections
 from support.promql import MonitoringError, Prometheus
 
@@ -79,10 +79,10 @@ def prepare(state: State, numbers: Mapping[str, float] | None = None) -> Monitor
     Raises installed.NotInstalled.
     """
     program, manager = installed.prometheus(), installed.alertmanager()
-    probe, server, told = _free_port(), _free_port(), _free_port()
+    probe, server, alertmanager_port = _free_port(), _free_port(), _free_port()
     state.prometheus.mkdir(parents=True, exist_ok=True)
     _write(state.prometheus / "rules.yml", rules(thresholds(numbers), Watched(), local=True))
-    _write(state.prometheus / "prometheus.yml", _config(probe, told))
+    _write(state.prometheus / "prometheus.yml", _config(probe, alertmanager_port))
     _write(state.prometheus / "alertmanager.yml", alertmanager.config(_routes()))
     audit = Path(sys.executable).with_name("audit")
     return Monitoring(
@@ -105,19 +105,19 @@ def prepare(state: State, numbers: Mapping[str, float] | None = None) -> Monitor
             str(manager),
             f"--config.file={state.prometheus / 'alertmanager.yml'}",
             f"--storage.path={state.prometheus / 'alertmanager'}",
-            f"--web.listen-address={_HOST}:{told}",
+            f"--web.listen-address={_HOST}:{alertmanager_port}",
             # It would look for others of its kind on every address.
             "--cluster.listen-address=",
             "--log.level=warn",
         ],
-        alertmanager_url=f"http://{_HOST}:{told}",
+        alertmanager_url=f"http://{_HOST}:{alertmanager_port}",
     )  # fmt: skip
 
 
-def fill_past(state: State, tps: float) -> None:
+def fill_history(state: State, tps: float) -> None:
     """Gives Prometheus a healthy past, before it is started."""
-    happened = past.measurements(past.healthy(datetime.now(UTC), tps))
-    past.write(happened, connections.load(state.connection), data(state))
+    happened = history.measurements(history.healthy(datetime.now(UTC), tps))
+    history.write(happened, connections.load(state.connection), data(state))
 
 
 def measured(url: str) -> bool:
@@ -156,7 +156,7 @@ def firing(state: State) -> list[Firing]:
         found = Prometheus(connections.load(state.connection)).alerts()
     except (MonitoringError, connections.ConnectionFileError):
         return []
-    told = _told(state)
+    alertmanager_port = _notified(state)
     alerts = [
         Firing(
             name=alert["labels"]["alertname"],
@@ -164,7 +164,7 @@ def firing(state: State) -> list[Firing]:
             title=alert["annotations"]["title"],
             since=alert["activeAt"],
             runbook=alert["annotations"]["runbook"],
-            **told.get(_identity(alert["labels"]), {}),
+            **alertmanager_port.get(_identity(alert["labels"]), {}),
         )
         for alert in found
         if alert["state"] == "firing"
@@ -172,7 +172,7 @@ def firing(state: State) -> list[Firing]:
     return sorted(alerts, key=lambda alert: (alert.severity, alert.since, alert.name))
 
 
-def _told(state: State) -> dict[_Identity, dict[str, Any]]:
+def _notified(state: State) -> dict[_Identity, dict[str, Any]]:
     """What Alertmanager knows about the alerts that it has received. Nothing where it does not answer."""
     url = state.read().get("processes", {}).get(ALERTMANAGER, {}).get("url")
     if not url:

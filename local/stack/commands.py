@@ -73,7 +73,9 @@ _tables = click.option(
     type=click.Path(exists=True, dir_okay=False, resolve_path=True),
     help="Description of the watched tables.  [default: the config's, tables.toml]",
 )
-_tidy = click.option("--tidy", is_flag=True, help="Traffic without the changes that must become dead letters.")
+_no_dead_letters = click.option(
+    "--no-dead-letters", is_flag=True, help="Traffic without the changes that must become dead letters."
+)
 
 
 def _monitoring(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,7 +85,9 @@ def _monitoring(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(1),
             help="Design load of the alerts, so that this machine can exceed it.  [default: the config's]",
         ),
-        click.option("--past", is_flag=True, help="With three healthy days behind it, filled in: for long windows."),
+        click.option(
+            "--with-history", is_flag=True, help="With three healthy days behind it, filled in: for long windows."
+        ),
         click.option("--monitoring", is_flag=True, help="Also the probe, and a Prometheus with the alerts."),
     ):
         command = option(command)
@@ -96,7 +100,7 @@ def _monitoring(command: Callable[..., Any]) -> Callable[..., Any]:
     "--tps", type=click.FloatRange(0, min_open=True), help="Payment traffic, commits a second.  [default: none]"
 )
 @click.option("--seed", type=int, help="Seed of the traffic.")
-@_tidy
+@_no_dead_letters
 @_monitoring
 @_log_level
 @_tables
@@ -133,7 +137,7 @@ def down(folder: Path) -> None:
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="Seconds of traffic; then check and end.")
 @click.option("--tps", type=click.FloatRange(0, min_open=True), default=50, show_default=True, help="Commits a second.")
 @click.option("--seed", type=int, help="Seed of the traffic.")
-@_tidy
+@_no_dead_letters
 @_monitoring
 @_log_level
 @_tables

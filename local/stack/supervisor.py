@@ -70,9 +70,9 @@ class Options:
     duration: float | None = None
     seed: int | None = None
     monitoring: bool = False
-    tidy: bool = False
+    no_dead_letters: bool = False
     design_tps: int | None = None
-    past: bool = False
+    with_history: bool = False
     log_level: str | None = None
     tables: str | None = None
 
@@ -118,7 +118,7 @@ def traffic_command(options: Options) -> list[str]:
         "local",
         "traffic",
         *(f"--{name}={value}" for name, value in wanted.items() if value is not None),
-        *(["--tidy"] if options.tidy else []),
+        *(["--no-dead-letters"] if options.no_dead_letters else []),
     ]
 
 
@@ -146,10 +146,10 @@ class Supervisor:
         with self._alone():
             self.state.end_leftovers()
             self.state.clear()
-            self._status.tell()
+            self._status.report()
             error = self._run()
             self._end_processes()
-            self._status.tell(phase=FAILED if error else STOPPED, error=error)
+            self._status.report(phase=FAILED if error else STOPPED, error=error)
             return 1 if error else 0
 
     def _run(self) -> str | None:
@@ -195,7 +195,7 @@ class Supervisor:
             provisioned = self._provision(self.state, spanner, bigquery)
             write_json(self.state.connection, provisioned.outputs)
         resources = [{"type": r.type, "name": r.name, "outcome": r.outcome} for r in provisioned.resources]
-        self._status.tell(resources=resources, job_parameters=provisioned.job_parameters)
+        self._status.report(resources=resources, job_parameters=provisioned.job_parameters)
         with self._status.step(PIPELINE):
             level = self.options.log_level
             self._pipeline = [*self._command(provisioned), *([f"--logLevel={level}"] if level else [])]
@@ -203,7 +203,7 @@ class Supervisor:
             self._await_begun(provisioned.outputs)
         if self.options.monitoring:
             self._start_monitoring(provisioned.outputs)
-        self._status.tell(phase=READY, ready_seconds=self._status.seconds)
+        self._status.report(phase=READY, ready_seconds=self._status.seconds)
         log.info("ready after %.1f s", self._status.seconds)
         if self.options.tps:
             self._starts[TRAFFIC] = partial(self._launch, TRAFFIC, traffic_command(self.options))
@@ -262,7 +262,7 @@ class Supervisor:
             elif name == TRAFFIC:
                 log.info("traffic ended with exit code %s", code)
                 self._processes.pop(name).stop()
-                self._status.tell_process(name, pid=None, exit_code=code)
+                self._status.report_process(name, pid=None, exit_code=code)
             else:
                 raise StackError(
                     f"The {name} ended by itself (exit code {code}), and the data in it is gone. "
@@ -276,7 +276,7 @@ class Supervisor:
             log.warning("%s is stopped on request", name)
             if process := self._processes.pop(name, None):
                 process.stop(grace=_GRACE_SECONDS)
-            self._status.tell_process(name, pid=None)
+            self._status.report_process(name, pid=None)
         for name in self._held - wanted:
             log.info("%s is started on request", name)
             self._starts[name]()
@@ -290,8 +290,8 @@ class Supervisor:
             design = self.options.design_tps
             local = monitoring.prepare(self.state, {"design_tps": design} if design else None)
             write_json(self.state.connection, {**outputs, "prometheusEndpoint": local.prometheus_url})
-            if self.options.past:
-                monitoring.fill_past(self.state, self.options.tps or 1)
+            if self.options.with_history:
+                monitoring.fill_history(self.state, self.options.tps or 1)
             commands = {
                 monitoring.ALERTMANAGER: (local.alertmanager, local.alertmanager_url),
                 monitoring.PROBE: (local.probe, local.probe_url),
@@ -331,7 +331,7 @@ class Supervisor:
             pause,
             dead.log,
         )
-        self._status.tell(restarts=self._restarts)
+        self._status.report(restarts=self._restarts)
         self.stopped.wait(pause)
         self._start_pipeline()
 
@@ -345,11 +345,11 @@ class Supervisor:
             began = time.monotonic()
             try:
                 client.query(provisioned.merge_sql).result(timeout=every)
-                self._status.tell(merge={"at": now(), "seconds": round(time.monotonic() - began, 2)})
+                self._status.report(merge={"at": now(), "seconds": round(time.monotonic() - began, 2)})
             except Exception as error:
                 # The next one makes up for it: a merge takes everything since the last that succeeded.
                 log.warning("merge of payment_state failed, next try in %d s: %s", every, error)
-                self._status.tell(merge={"at": now(), "error": str(error)})
+                self._status.report(merge={"at": now(), "error": str(error)})
 
     def _launch(self, name: str, command: list[str], **where: str) -> None:
         log_file = self.state.logs / f"{name}.log"
@@ -360,13 +360,13 @@ class Supervisor:
     def _keep(self, process: Process, **where: str) -> None:
         self._processes[process.name] = process
         began = started_at(process.pid)
-        self._status.tell_process(process.name, pid=process.pid, started_at=began, log=str(process.log), **where)
+        self._status.report_process(process.name, pid=process.pid, started_at=began, log=str(process.log), **where)
         log.info("%s started, pid %d", process.name, process.pid)
 
     def _end_processes(self) -> None:
         """Ends all of them, writers first, so that none complains about an emulator that is gone."""
         self.stopped.set()
-        self._status.tell(phase=STOPPING)
+        self._status.report(phase=STOPPING)
         writers = {TRAFFIC, PIPELINE, *self._starts}
         for name in sorted(self._processes, key=lambda name: name not in writers):
             self._processes.pop(name).stop(grace=_GRACE_SECONDS)
@@ -401,9 +401,9 @@ def main() -> None:
     parser.add_argument("--duration", type=float)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--monitoring", action="store_true")
-    parser.add_argument("--tidy", action="store_true")
+    parser.add_argument("--no-dead-letters", action="store_true")
     parser.add_argument("--design-tps", type=int)
-    parser.add_argument("--past", action="store_true")
+    parser.add_argument("--with-history", action="store_true")
     parser.add_argument("--log-level")
     parser.add_argument("--tables")
     options = Options(**vars(parser.parse_args()))

@@ -64,7 +64,7 @@ def run_traffic(
     duration: float | None,
     seed: int,
     ledger_path: Path,
-    tidy: bool = False,
+    no_dead_letters: bool = False,
     shape: Shape | None = None,
     on_progress: Progress | None = None,
     stop: threading.Event,
@@ -78,7 +78,7 @@ def run_traffic(
     committer = Committer(endpoint, database, _Patience(stop, duration))
     try:
         with _alone(ledger_path), Ledger(ledger_path) as ledger:
-            simulator = Simulator(seed, clock=lambda: datetime.now(UTC), tidy=tidy)
+            simulator = Simulator(seed, clock=lambda: datetime.now(UTC), no_dead_letters=no_dead_letters)
             run = _Run(committer, ledger, map(shape.fit, simulator) if shape else simulator, seed, ledger_path)
             return run.go(tps, duration, on_progress or (lambda _: None), stop)
     finally:
@@ -209,8 +209,8 @@ def _alone(ledger_path: Path) -> Iterator[None]:
 @click.option("--tps", type=click.FloatRange(0, 10_000, min_open=True), default=50.0, help="Commits a second.  [50]")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="Seconds.  [until Ctrl-C]")
 @click.option("--seed", type=int, default=DEFAULT_SEED, help=f"The payments come from it.  [{DEFAULT_SEED}]")
-@click.option("--tidy", is_flag=True, help="Without the changes that must become dead letters.")
-def traffic(folder: Path, tps: float, duration: float | None, seed: int, tidy: bool) -> None:
+@click.option("--no-dead-letters", is_flag=True, help="Without the changes that must become dead letters.")
+def traffic(folder: Path, tps: float, duration: float | None, seed: int, no_dead_letters: bool) -> None:
     """Make payment traffic, and keep a ledger of it.
 
     With the seed of an earlier run it continues where that one ended.
@@ -231,7 +231,7 @@ def traffic(folder: Path, tps: float, duration: float | None, seed: int, tidy: b
         duration=duration,
         seed=seed,
         ledger_path=state.ledger,
-        tidy=tidy,
+        no_dead_letters=no_dead_letters,
         shape=Shape(stack.watched, columns_of(_database(stack), stack.watched)),
         on_progress=lambda so_far: click.echo(_line(so_far)),
         stop=stop,

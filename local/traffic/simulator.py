@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from contract.changes import ModType
-from local.traffic import sample_data as cast
+from local.traffic import sample_data
 from local.traffic.sample_data import Customer
 
 COMMIT_TIMESTAMP: Final = "spanner.commit_timestamp()"
@@ -120,15 +120,15 @@ class Simulator:
     """An endless iterator of operations. `clock` gives the times that services write; by default a clock of the
     simulator.
 
-    `tidy` leaves out what must become dead letters: card numbers as identifiers.
+    `no_dead_letters` leaves out what must become dead letters: card numbers as identifiers.
     """
 
-    def __init__(self, seed: int, *, clock: Clock | None = None, tidy: bool = False) -> None:
-        self._tidy = tidy
+    def __init__(self, seed: int, *, clock: Clock | None = None, no_dead_letters: bool = False) -> None:
+        self._no_dead_letters = no_dead_letters
         self._random = random.Random(f"payments {seed}")
         self._clock = clock or _steady_clock()
-        self._cards = cast.Cards(self._random)
-        self._customers = cast.customers(self._random, self._cards)
+        self._cards = sample_data.Cards(self._random)
+        self._customers = sample_data.customers(self._random, self._cards)
         self._due: list[tuple[int, int, _Payment]] = []
         self._number = 0
 
@@ -159,30 +159,30 @@ class Simulator:
     def _new_payment(self) -> _Payment:
         draw = self._random
         customer = draw.choice(self._customers)
-        method = draw.choices(cast.METHODS, cast.METHOD_WEIGHTS)[0]
-        channel = draw.choice(list(cast.DEVICES))
+        method = draw.choices(sample_data.METHODS, sample_data.METHOD_WEIGHTS)[0]
+        channel = draw.choice(list(sample_data.DEVICES))
         payment = _Payment(
             puid=str(uuid.UUID(int=draw.getrandbits(128), version=4)),
             customer=customer,
             method=method,
             card=draw.choice(customer.cards) if method in ("CARD", "WALLET") else None,
-            amount=cast.amount(draw, customer.currency),
+            amount=sample_data.amount(draw, customer.currency),
             steps=self._way(method),
             customer_id=customer.id,
             deleted_at_end=draw.random() < _DELETED,
             order=f"ord_{draw.randrange(10**8):08d}",
             trace=f"{draw.getrandbits(128):032x}",
             channel=channel,
-            merchant=draw.choice(cast.MERCHANTS),
-            device=draw.choice(cast.DEVICES[channel]),
+            merchant=draw.choice(sample_data.MERCHANTS),
+            device=draw.choice(sample_data.DEVICES[channel]),
         )
         if draw.random() < _STUCK:
             payment.steps = payment.steps[: draw.randint(1, len(payment.steps) - 1)]
             payment.deleted_at_end = False
         if draw.random() < _MALFORMED:
-            payment.malformed = draw.choice(cast.MALFORMED)
+            payment.malformed = draw.choice(sample_data.MALFORMED)
             payment.hidden_card = payment.card or self._cards.number(draw)
-        if draw.random() < _CARD_AS_CUSTOMER and not self._tidy:
+        if draw.random() < _CARD_AS_CUSTOMER and not self._no_dead_letters:
             payment.customer_id = self._cards.number(draw)
         return payment
 
@@ -284,7 +284,7 @@ class Simulator:
     def _metadata(self, payment: _Payment, service: str) -> str | None:
         draw = self._random
         if payment.malformed == "odd_json":
-            return draw.choice(cast.ODD_METADATA)
+            return draw.choice(sample_data.ODD_METADATA)
         members: dict[str, Any] = {
             "customerId": payment.customer.id,
             "actingUser": draw.choice((payment.customer.user, f"svc-{service}")),
@@ -300,7 +300,7 @@ class Simulator:
         if payment.malformed == "json_name":
             members["limits"] = {card: {"daily": 500}}
         elif payment.malformed == "json_value":
-            members["note"] = f"customer read out {cast.written(draw, card)}, called back"
+            members["note"] = f"customer read out {sample_data.written(draw, card)}, called back"
             members["cvv"] = f"{draw.randrange(1000):03d}"
         elif payment.malformed == "json_number":
             members["legacy"] = {"account": int(card), "seen": [True, None]}
@@ -308,12 +308,14 @@ class Simulator:
 
     def _error(self, payment: _Payment, status: str) -> str | None:
         if payment.malformed == "error_text":
-            return f"Gateway refused PAN {cast.written(self._random, payment.hidden_card)} (code 05), do not retry"
-        return self._random.choice(cast.ERRORS) if status in ("DECLINED", "FAILED") else None
+            return (
+                f"Gateway refused PAN {sample_data.written(self._random, payment.hidden_card)} (code 05), do not retry"
+            )
+        return self._random.choice(sample_data.ERRORS) if status in ("DECLINED", "FAILED") else None
 
 
 def cards_made(seed: int, operations: int) -> frozenset[str]:
-    """Every card number in the first operations of a seed; digits only. `cast.spellings` gives how each is written."""
+    """Every card number in the first operations of a seed; digits only. `spellings` gives how each is written."""
     simulator = Simulator(seed)
     for _ in islice(simulator, operations):
         pass

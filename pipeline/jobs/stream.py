@@ -17,7 +17,7 @@ from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOption
 
 from contract import timestamps
 from contract.errors import AuditError
-from contract.logs import Trouble
+from contract.logs import ErrorClass
 from contract.options import NO_EXCEPTION_SAMPLING
 from pipeline import logs
 from pipeline.failures import DEAD, Failures
@@ -161,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         checks.require(settings)
     except checks.CheckFailed as error:
-        _LOG.error("The job cannot start:\n%s", error, extra=logs.fields(error_class=Trouble.REFUSED))
+        _LOG.error("The job cannot start:\n%s", error, extra=logs.fields(error_class=ErrorClass.REFUSED))
         return 1
     try:
         state = launch(settings, beam_args)

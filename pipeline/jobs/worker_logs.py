@@ -9,5 +9,5 @@ import logging
 
 from pipeline import logs
 
-logs.dress(logging.getLogger())
+logs.install_json_formatter(logging.getLogger())
 logs.close_side_doors()

@@ -60,7 +60,7 @@ class AppendRows(Step):
         self._shards: dict[str, Shard] = {}
 
     def start_bundle(self) -> None:
-        self._told: dict[str, dict[str, int]] = {}
+        self._notable: dict[str, dict[str, int]] = {}
 
     def process(
         self,
@@ -108,12 +108,12 @@ class AppendRows(Step):
             shard = self._shards[key] = Shard(self._clients, table, number)
         state = stream.read()
         position = StreamPosition(*state) if state else None
-        told = Outcome()
+        total = Outcome()
         for columns, batch in rows.groups((e.columns, e.data) for e in encoded):
             started = time.monotonic()
             position, outcome = shard.append(position, batch, columns)
             self._measure(batch, outcome, time.monotonic() - started)
-            told.add(outcome)
+            total.add(outcome)
             if _LOG.isEnabledFor(logging.DEBUG):
                 logs.trace(_LOG, "In BigQuery now:", table, _traced(batch, outcome, watched))
             for rejected in outcome.rejected:
@@ -122,14 +122,14 @@ class AppendRows(Step):
             stream.clear()
         else:
             stream.write(tuple(position))
-        if told.told:
-            self._told[key] = told.counts
+        if total.notable:
+            self._notable[key] = total.counts
 
     def finish_bundle(self) -> None:
         """What was out of the ordinary, in one line."""
-        if self._told:
-            told = "; ".join(f"{key} {_counted(counts)}" for key, counts in self._told.items())
-            _LOG.info("Rows took more than one append: %s.", told, extra=logs.fields(shards=self._told))
+        if self._notable:
+            notable = "; ".join(f"{key} {_counted(counts)}" for key, counts in self._notable.items())
+            _LOG.info("Rows took more than one append: %s.", notable, extra=logs.fields(shards=self._notable))
 
     def teardown(self) -> None:
         for shard in self._shards.values():

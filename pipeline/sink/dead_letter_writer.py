@@ -11,7 +11,7 @@ from apache_beam.metrics import Metrics
 from contract import metrics
 from contract.changes import DeadLetter
 from pipeline import logs
-from pipeline.failures import trouble_of
+from pipeline.failures import error_fields
 from pipeline.sink.dead_letters import DeadLetterQueue
 
 _LOG = logging.getLogger(__name__)
@@ -46,5 +46,5 @@ class WriteDeadLetters(beam.DoFn):
             self._directory,
             first.step,
             first.message,
-            extra=logs.fields(**trouble_of(self._letters), reasons=reasons),
+            extra=logs.fields(**error_fields(self._letters), reasons=reasons),
         )

@@ -19,7 +19,7 @@ import grpc
 from google.api_core import exceptions
 from google.auth.exceptions import GoogleAuthError
 
-from contract.logs import Trouble
+from contract.logs import ErrorClass
 from pipeline import clients, logs
 from pipeline import service_errors as failures
 from pipeline.service_errors import Action
@@ -111,7 +111,7 @@ def wait_out(what: str, work: Callable[[], _T], sleep: Callable[[float], None] =
                     what,
                     type(error).__name__,
                     tries,
-                    extra=logs.fields(error_class=Trouble.POSITION, tries=tries),
+                    extra=logs.fields(error_class=ErrorClass.POSITION, tries=tries),
                 )
         first, most = _PAUSE_SECONDS
         sleep(min(most, first * 2 ** min(tries, 16)) * random.uniform(0.5, 1.0))  # noqa: S311

@@ -12,7 +12,7 @@ from google.api_core.exceptions import GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 
 from contract import tables, timestamps
-from contract.logs import Trouble
+from contract.logs import ErrorClass
 from pipeline import logs
 from pipeline.service_errors import failure_of
 from pipeline.sink.connection import AppendConnection, NoAnswer
@@ -48,18 +48,18 @@ class PositionLog:
         try:
             response = self._connect().append(batch, None, timeout=10)
         except _FAILURES as error:
-            self._tell(type(error).__name__)
+            self._warn(type(error).__name__)
             self._close()
         else:
             if response.error.code:
-                self._tell(failure_of(response.error).name)
+                self._warn(failure_of(response.error).name)
 
     @staticmethod
-    def _tell(failure: str) -> None:
+    def _warn(failure: str) -> None:
         _LOG.warning(
             "Publishing the resume position: %s. The next one follows.",
             failure,
-            extra=logs.fields(error_class=Trouble.POSITION),
+            extra=logs.fields(error_class=ErrorClass.POSITION),
         )
 
     def _close(self) -> None:

@@ -28,9 +28,9 @@ from google.auth.exceptions import GoogleAuthError
 
 from contract import queries, tables, timestamps
 from contract.changes import Change, Coordinates, DeadLetter, Reason, StepError
-from contract.logs import Trouble
+from contract.logs import ErrorClass
 from pipeline import clients, logs
-from pipeline.failures import dead_letter, trouble_of
+from pipeline.failures import dead_letter, error_fields
 from pipeline.service_errors import Action, code_of, of_code
 from pipeline.sink import rows
 from pipeline.sink.append import rejected_letter
@@ -179,8 +179,8 @@ class Retrier:
         except Exception as error:
             # The folder or bucket itself, or the metadata database. What was not reached stays as it is.
             done.wait([], self._settings.directory, type(error).__name__)
-        tell(done.tried, done.resolved, done.failed, done.parked)
-        _tell_waiting(done, {stream.name for stream in self._settings.streams})
+        report(done.tried, done.resolved, done.failed, done.parked)
+        _report_waiting(done, {stream.name for stream in self._settings.streams})
 
     def _try(self, letters: list[DeadLetter], done: _Round) -> None:
         done.parked += self._queue.set_aside(x for x in letters if _hopeless(x))
@@ -368,7 +368,7 @@ class Retrier:
         return self._queries[stream]
 
 
-def tell(tried: int, resolved: int, failed: list[DeadLetter], parked: list[DeadLetter]) -> None:
+def report(tried: int, resolved: int, failed: list[DeadLetter], parked: list[DeadLetter]) -> None:
     """One line per round: a warning when some were parked, which nobody tries again unasked."""
     if not tried and not parked:
         return
@@ -376,7 +376,7 @@ def tell(tried: int, resolved: int, failed: list[DeadLetter], parked: list[DeadL
     aside = ""
     if parked:
         aside = f" {len(parked)} of them parked in severe/: see `audit dead-letters list --severe`."
-        fields |= trouble_of(parked)
+        fields |= error_fields(parked)
     _LOG.log(
         logging.WARNING if parked else logging.INFO,
         "Dead letters: %d tried, %d resolved, %d failed again.%s",
@@ -388,11 +388,11 @@ def tell(tried: int, resolved: int, failed: list[DeadLetter], parked: list[DeadL
     )
 
 
-def _tell_waiting(done: _Round, streams: Collection[str]) -> None:
+def _report_waiting(done: _Round, streams: Collection[str]) -> None:
     """One line per round where a service failed: for what they wait."""
     if not done.away:
         return
-    trouble = Trouble.SOURCE if done.away.keys() <= set(streams) else Trouble.SINK
+    trouble = ErrorClass.SOURCE if done.away.keys() <= set(streams) else ErrorClass.SINK
     _LOG.warning(
         "Dead letters: %d wait for %s. That does not count as an attempt; the next round tries them again.",
         done.waiting.total(),

@@ -39,7 +39,7 @@ from google.cloud.bigquery_storage_v1 import types
 
 from contract import tables, timestamps
 from contract.changes import Column, Reason
-from contract.logs import Trouble
+from contract.logs import ErrorClass
 from pipeline import logs
 from pipeline.service_errors import Action, Failure, failure_of, says_unknown_field
 from pipeline.sink import rows as row_encoding
@@ -99,7 +99,7 @@ class Outcome:
     retries: int = 0
 
     @property
-    def told(self) -> bool:
+    def notable(self) -> bool:
         """Whether it is worth a line: it took more than one append that was answered."""
         return bool(self.retries or self.already_there or self.rejected)
 
@@ -195,7 +195,7 @@ class _Run:
     opened_at: float = 0.0
     asked: bool = False
     # BigQuery has said of a column that it does not know it: where it says something else, it knows them all.
-    told: bool = False
+    field_lacking: bool = False
     read_at: float | None = None
 
 
@@ -439,7 +439,7 @@ class Shard:
     def _blame(self, run: _Run, piece: _Piece, rows: pa.RecordBatch, refused: _Refused) -> None:
         """Rows are refused for what they are: by name, or else by halving."""
         lagging = self._clients.changelogs.lagging(self._table)
-        suspects = [] if run.told else [n for n in rows.schema.names if n.casefold() in lagging]
+        suspects = [] if run.field_lacking else [n for n in rows.schema.names if n.casefold() in lagging]
         if refused.row_errors:
             # A row of which BigQuery only does not know a column waits: among the others, the error comes again.
             codes = {
@@ -481,7 +481,7 @@ class Shard:
         known, and what is refused then is refused for what it is.
         """
         piece.lagging = True
-        run.told = run.told or refused.lacks_field
+        run.field_lacking = run.field_lacking or refused.lacks_field
         if not refused.lacks_field and not refused.row_errors and rows.num_rows > 1:
             index = piece.turn % rows.num_rows
             piece.turn += 1
@@ -628,10 +628,10 @@ class _Pause:
         self._tries += 1
         if self._tries == 1:
             self._since = now
-        told = self._tries == 2 or (self._tries > 2 and now - self._logged >= _LOG_SECONDS)
-        if told:
+        say = self._tries == 2 or (self._tries > 2 and now - self._logged >= _LOG_SECONDS)
+        if say:
             self._logged = now
-        _wait_out(what, self._tries, self._table_id, seconds=now - self._since, told=told, sleep=self._sleep)
+        _wait_out(what, self._tries, self._table_id, seconds=now - self._since, say=say, sleep=self._sleep)
 
     def over(self) -> None:
         """Rows were taken: the next pause is a short one again."""
@@ -644,17 +644,17 @@ def _wait_out(
     table_id: str,
     *,
     seconds: float = 0.0,
-    told: bool = True,
+    say: bool = True,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    if told:
+    if say:
         _LOG.warning(
             "Appending to %s: waiting for %s, try %d after %.0f s. Nothing is lost; the rows wait.",
             table_id,
             what,
             tries,
             seconds,
-            extra=logs.fields(error_class=Trouble.SINK, table=table_id, tries=tries),
+            extra=logs.fields(error_class=ErrorClass.SINK, table=table_id, tries=tries),
         )
     first, most = _PAUSES
     sleep(min(most, first * 2 ** min(tries, 10)) * random.uniform(0.5, 1.0))  # noqa: S311

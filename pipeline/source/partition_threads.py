@@ -23,7 +23,7 @@ import grpc
 
 from contract import timestamps
 from contract.errors import AuditError
-from contract.logs import ERROR_CLASS, Trouble
+from contract.logs import ERROR_CLASS, ErrorClass
 from pipeline.channels import StreamingCall
 from pipeline.source.query import ChangeStreamQuery
 from pipeline.source.records import Child, ChildPartitions, DataChange, Heartbeat
@@ -131,7 +131,7 @@ class Voice:
             if now - self._said.get(topic, float("-inf")) < _SAY_EVERY_SECONDS:
                 return
             self._said[topic] = now
-        _LOG.warning(message, *arguments, extra={"fields": {ERROR_CLASS: Trouble.SOURCE, **fields}})
+        _LOG.warning(message, *arguments, extra={"fields": {ERROR_CLASS: ErrorClass.SOURCE, **fields}})
 
     def failed(self, error: grpc.RpcError, tries: int, position: str) -> None:
         """A query that is asked again."""

@@ -99,7 +99,7 @@ def test_rows_are_queryable_when_append_returns(
     position, outcome = shard.append(None, batch(change("p1"), change("p2")), COLUMNS)
     assert there(warehouse) == Counter(["p1", "p2"])
     assert (outcome.appended, position.offset if position else 0) == (2, 2)
-    assert not outcome.told
+    assert not outcome.notable
     position, _ = shard.append(position, batch(change("p3")), COLUMNS)
     assert there(warehouse) == Counter(["p1", "p2", "p3"])
     assert position is not None and position.offset == 3
@@ -115,7 +115,7 @@ def test_a_retried_batch_is_not_appended_twice(
     _, outcome = shard_of(settings, opened).append(position, rows_again, COLUMNS)
     assert there(warehouse) == Counter(["p0", "p1", "p2"])
     assert outcome.counts == {"appended": 0, "already_there": 2, "rejected": 0, "retries": 1}
-    assert outcome.told
+    assert outcome.notable
 
 
 def test_a_retry_with_other_rows_at_the_old_offset_loses_none(

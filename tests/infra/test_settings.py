@@ -269,6 +269,7 @@ def test_an_option_that_resources_or_people_give_has_a_rule_too(name: str, value
 
 # Launch options that no stack sets: what its resources give, and what is for a person who launches a job by hand.
 DERIVED = {
+    "watchedTables",
     "spannerProjectId",
     "spannerInstanceId",
     "spannerDatabase",

@@ -1592,7 +1592,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=100.0, help="transactions a second")
     parser.add_argument("--commits", type=int, help="stop after this many transactions; serving continues")
-    parser.add_argument("--past", type=float, default=0.0, help="seconds of history that are there at the start")
+    parser.add_argument(
+        "--with-history", type=float, default=0.0, help="seconds of history that are there at the start"
+    )
     parser.add_argument("--partitions", type=int, default=4, help="live partitions a stream, at the start")
     parser.add_argument("--churn", type=float, default=5.0, help="seconds between splits, merges and moves; 0: none")
     parser.add_argument("--paused", action="store_true", help="commit nothing until POST /start")
@@ -1629,13 +1631,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         partitions=given.partitions,
         churn=given.churn,
         schema_changes=changes,
-        created=time.time_ns() - int((given.past + 1) * SECOND),
+        created=time.time_ns() - int((given.with_history + 1) * SECOND),
         ledger=given.ledger,
         retention_seconds=given.retention,
         partition_mode="MUTABLE_KEY_RANGE" if given.mutable_key_range else "IMMUTABLE_KEY_RANGE",
     )
-    if given.past:
-        history.play(given.past)
+    if given.with_history:
+        history.play(given.with_history)
     # What is committed stays: to look at all of it repeatedly would be most of the work.
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)

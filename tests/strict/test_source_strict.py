@@ -180,7 +180,8 @@ def test_a_thousand_partitions_are_read_in_one_reader(readers: list[ChangeStream
     """Spanner is its own process: in this one its thousand queries and ours would wait for each other's lock."""
     ledger = tmp_path / "ledger.jsonl"
     spanner = StrictSpannerProcess(
-        tmp_path, ["--partitions=1000", "--churn=0", "--rate=500", "--past=60", "--paused", f"--ledger={ledger}"]
+        tmp_path,
+        ["--partitions=1000", "--churn=0", "--rate=500", "--with-history=60", "--paused", f"--ledger={ledger}"],
     )
     with spanner.process:
         made = [line for line in read_ledger(ledger) if line["stream"] == STREAM]

@@ -757,7 +757,7 @@ def test_as_a_process_it_serves_is_controlled_and_keeps_a_ledger(tmp_path: Path)
         str(ledger),
         "--port-file",
         str(ports),
-        "--past",
+        "--with-history",
         "5",
         "--schema-change",
         "0:audit_logs:X:INT64",

@@ -24,7 +24,7 @@ from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
 from alerts.metrics import JOB_TROUBLE, LOG_METRICS, OUT_OF_MEMORY
 from contract.changes import Change, Coordinates, Reason, StepError
-from contract.logs import Trouble
+from contract.logs import ErrorClass
 from contract.options import LOG_LEVELS
 from pipeline import logs
 from pipeline.failures import dead_letter
@@ -52,7 +52,7 @@ def lines() -> Iterator[Any]:
     ours = logging.getLogger(logs.OURS)
     before = ours.level
     ours.addHandler(handler)
-    logs.dress(ours)
+    logs.install_json_formatter(ours)
 
     def read(level: str = "INFO") -> list[dict[str, Any]]:
         ours.setLevel(level)
@@ -65,7 +65,9 @@ def lines() -> Iterator[Any]:
 
 
 def test_a_line_is_json_with_severity_time_logger_and_fields(lines: Any) -> None:
-    logging.getLogger("pipeline.x").warning('%d "rows"\nwait', 2, extra=logs.fields(error_class=Trouble.SINK, tries=2))
+    logging.getLogger("pipeline.x").warning(
+        '%d "rows"\nwait', 2, extra=logs.fields(error_class=ErrorClass.SINK, tries=2)
+    )
     [line] = lines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
     assert line == {
@@ -352,7 +354,7 @@ def test_a_launch_that_is_refused_and_a_job_that_fails_are_lines_too(
     monkeypatch.setattr(stream, "launch", fail)
     assert main(given()) == 1
     refused, failed = lines()
-    assert (refused["severity"], refused["error_class"]) == ("ERROR", Trouble.REFUSED)
+    assert (refused["severity"], refused["error_class"]) == ("ERROR", ErrorClass.REFUSED)
     assert refused["message"] == "The job cannot start:\none 411111******1111\ntwo"
     assert (failed["severity"], failed["error_class"]) == ("ERROR", "RuntimeError")
     assert CARD not in failed["trace"]
@@ -570,7 +572,7 @@ def test_trouble_is_counted_by_the_class_that_the_line_has(lines: Any, tmp_path:
         found = expression.search(entry["jsonPayload"]["message"])
         assert fields_that_match(condition, entry) == bool(found)
         classes.append(found and found[1])
-    assert classes == [Reason.CARD_IN_KEY, Trouble.SINK, "RuntimeError", None]
+    assert classes == [Reason.CARD_IN_KEY, ErrorClass.SINK, "RuntimeError", None]
 
 
 def test_memory_is_counted_by_what_the_kernel_says_and_not_by_our_lines(lines: Any, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_rows_are_there_when_append_returns() -> None:
     shard = twin.shard()
     position, outcome = shard.append(None, batch(change("p1"), change("p2")), COLUMNS)
     assert twin.there() == Counter(["p1", "p2"])
-    assert (outcome.appended, position and position.offset, outcome.told) == (2, 2, False)
+    assert (outcome.appended, position and position.offset, outcome.notable) == (2, 2, False)
     position, _ = shard.append(position, batch(change("p3")), COLUMNS)
     assert position is not None and position.offset == 3
     assert twin.counts["query"] == 0
