@@ -129,8 +129,9 @@ def _column(payments: WatchedTable, source: str | None, kind: str) -> tuple[str,
     """A column now and in a before image; NULL where the payments have no such column."""
     if source is None:
         return (f"CAST(NULL AS {kind})",) * 2
-    before = f"JSON_VALUE(old_values, '$.{source}')"
-    return f"`{tables.column_name(payments, source)}`", before if kind == "STRING" else f"SAFE_CAST({before} AS {kind})"
+    now, before = f"`{tables.column_name(payments, source)}`", f"JSON_VALUE(old_values, '$.{source}')"
+    # Both of one type: an amount in whole cents is found the same with and without the payments that are gone.
+    return (now, before) if kind == "STRING" else (f"SAFE_CAST({now} AS {kind})", f"SAFE_CAST({before} AS {kind})")
 
 
 def _sql(warehouse: Warehouse, wanted: Search) -> str:

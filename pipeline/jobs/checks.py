@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -31,10 +31,11 @@ CAPTURE_TYPE = "NEW_ROW_AND_OLD_VALUES"
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's result. `problem` is empty when the check passed."""
+    """One check\'s result. `problem` is empty when all is well; with a `warning` the job starts all the same."""
 
     checked: str
     problem: str = ""
+    warning: str = ""
 
 
 class CheckFailed(AuditError):
@@ -53,7 +54,10 @@ def run(settings: StreamSettings) -> list[Finding]:
 
 def require(settings: StreamSettings) -> None:
     """Raises CheckFailed when a check finds a problem."""
-    problems = [f.problem for f in run(settings) if f.problem]
+    findings = run(settings)
+    for warning in (f.warning for f in findings if f.warning):
+        _LOG.warning("%s", warning)
+    problems = [f.problem for f in findings if f.problem]
     if problems:
         raise CheckFailed("\n".join(problems))
 
@@ -177,7 +181,13 @@ def _columns(settings: StreamSettings) -> Iterator[Finding]:
         found: dict[str, dict[str, str]] = {}
         for table, column, kind in rows:
             found.setdefault(table, {})[column] = kind
-    yield from unfit_columns(settings.watched, found)
+    unfit = list(unfit_columns(settings.watched, found))
+    if not any(f.problem for f in unfit) or settings.sink.generations().position() is None:
+        yield from unfit
+    else:
+        # A job that has run already is not kept from running again by a column that somebody changed since: its changes
+        # are read all the same, and nothing reads them while it waits.
+        yield from (replace(f, problem="", warning=f.problem) for f in unfit)
 
 
 def unfit_columns(described: WatchedTables, found: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:

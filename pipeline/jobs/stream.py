@@ -156,7 +156,8 @@ def main(argv: list[str] | None = None) -> int:
     if settings["dryRun"] == "true":
         findings = checks.run(settings)
         for finding in findings:
-            sys.stdout.write(f"{'failed' if finding.problem else 'ok    '}  {finding.problem or finding.checked}\n")
+            result = "failed " if finding.problem else "warning" if finding.warning else "ok     "
+            sys.stdout.write(f"{result}  {finding.problem or finding.warning or finding.checked}\n")
         return 1 if any(f.problem for f in findings) else 0
     try:
         checks.require(settings)

@@ -156,3 +156,23 @@ def test_a_launch_with_a_problem_ends_with_the_message_and_exit_code_1(options: 
     assert "Traceback" not in done.stderr
     # After any first message, our handler, which masks, is there before anybody else can make one.
     assert all(line.startswith('{"severity"') for line in done.stderr.splitlines() if line)
+
+
+def test_a_column_that_somebody_changed_keeps_the_first_job_from_starting_and_no_later_one(
+    options: dict[str, str], audit_database: AuditDatabase
+) -> None:
+    audit_database.database.update_ddl(
+        [
+            "ALTER TABLE payment_audit_trail DROP COLUMN RetryCount",
+            "ALTER TABLE payment_audit_trail ADD COLUMN RetryCount STRING(20)",
+        ]
+    ).result(60)
+    [problem] = problems(options)
+    assert "payment_audit_trail.RetryCount must be of type INT64 to mean 'retries', is STRING(20)" in problem
+    settings, _ = parse(arguments(options))
+    generations = settings.sink.generations()
+    generation = generations.take_over(generations.new_run(), timestamps.now()).generation
+    generations.advance(generation, timestamps.now())
+    findings = checks.run(settings)
+    assert [f.problem for f in findings if f.problem] == []
+    assert [f.warning for f in findings if f.warning] == [problem]

@@ -15,6 +15,7 @@ import pytest
 
 from contract import tables, timestamps
 from contract.changes import Change, Column
+from contract.watched import WatchedTables
 from local.emulators.launch import BigQueryEmulator
 from pipeline.clients import Endpoints
 from pipeline.sink import rows, shards
@@ -265,7 +266,9 @@ def test_a_missing_dataset_is_waited_for(
 ) -> None:
     empty = replace(
         settings,
-        destinations=replace(settings.destinations, project=empty_warehouse.project, dataset="late", places={}),
+        destinations=replace(
+            settings.destinations, project=empty_warehouse.project, dataset="late", watched=WatchedTables(tables=())
+        ),
     )
     shard = Shard(empty.connect(), TABLE, "0")
     opened.append(shard)

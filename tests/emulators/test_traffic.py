@@ -285,5 +285,5 @@ def test_the_command_refuses_a_stack_in_the_cloud(audit_database: Any, tmp_path:
 
 def test_the_command_says_how_to_get_a_stack_where_there_is_none(tmp_path: Path) -> None:
     done = audit(f"--state={tmp_path}")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "make run" in done.stderr

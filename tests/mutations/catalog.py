@@ -56,7 +56,7 @@ _SET_OF_PARTITIONS: Final = "tests/unit/test_partitions.py"
 _READERS: Final = "tests/unit/test_source_read.py"
 _READINGS: Final = "tests/unit/test_readable.py"
 _EXACTLY_ONCE: Final = "tests/unit/test_shards_exactly_once.py"
-_TAKEOVERS: Final = "tests/unit/test_takeover.py"
+_TAKEOVERS: Final = "tests/unit/test_takeover_rules.py"
 _STORES: Final = "tests/emulators/test_generations.py"
 _ROUNDS: Final = "tests/unit/test_retry_round.py"
 

@@ -18,6 +18,7 @@ from support import bigquery_rest
 from support.bigquery_rest import QueryApi
 from support.connection import Connection
 from support.warehouse import Warehouse, WarehouseError
+from tests.shipped import WATCHED
 from tests.strict.bigquery_rest import Call, HttpServer, call_of
 
 PROJECT = "audit-tests"
@@ -214,7 +215,8 @@ def test_a_search_loads_no_heavy_library(server: Server, tmp_path: Path, argumen
         "location", "spannerEndpoint", "spannerInstance", "spannerDatabase", "metadataDatabase", "maskingKeys",
         "deadLetterDirectory", "jobName",
     )  # fmt: skip
-    file.write_text(json.dumps(dict.fromkeys(names, "") | {"project": PROJECT, "bigQueryEndpoint": server.url}))
+    known = {"project": PROJECT, "bigQueryEndpoint": server.url, "watchedTables": WATCHED.to_json()}
+    file.write_text(json.dumps(dict.fromkeys(names, "") | known))
     script = (
         "import sys\nfrom support.cli.main import main\n"
         f"try: main({['--connection', str(file), *arguments]!r})\nexcept SystemExit as ended: code = ended.code\n"
