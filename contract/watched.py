@@ -9,11 +9,12 @@ probe, traffic and check. The stack reads the file; the job, the probe and the `
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -490,15 +491,15 @@ def type_problem(column: WatchedColumn, spanner_type: str) -> str | None:
     return None
 
 
-def _described(argv: list[str]) -> Iterator[str]:
-    for name in argv or [str(SHIPPED)]:
-        yield WatchedTables.load(Path(name)).to_json()
-
-
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 the description is right, 2 it is not."""
+    parser = argparse.ArgumentParser(
+        prog="python -m contract.watched",
+        description="Checks a description of the watched tables, and prints the job's option watchedTables.",
+    )
+    parser.add_argument("file", type=Path, nargs="?", default=SHIPPED, help="A description.  [tables.toml]")
     try:
-        sys.stdout.writelines(f"{line}\n" for line in _described(argv))
+        sys.stdout.write(f"{WatchedTables.load(parser.parse_args(argv).file).to_json()}\n")
     except (WatchedError, schema.SchemaError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -506,4 +507,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -12,12 +12,14 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import yaml
 from click.testing import CliRunner
 
@@ -249,7 +251,12 @@ def python(*args: str) -> None:
         return
     name = args[1] if f"{args[1].replace('.', '/')}.py" in TRACKED else f"{args[1]}.__main__"
     script(f"{name.replace('.', '/')}.py")
-    shown = CliRunner().invoke(importlib.import_module(name).main, [*args[2:], "--help"])
+    main = importlib.import_module(name).main
+    if not isinstance(main, click.Command):
+        # The contract has the standard library only, and so argparse.
+        run(sys.executable, "-m", args[1], *args[2:], "--help")
+        return
+    shown = CliRunner().invoke(main, [*args[2:], "--help"])
     assert shown.exit_code == 0, shown.output
 
 

@@ -31,7 +31,7 @@ CAPTURE_TYPE = "NEW_ROW_AND_OLD_VALUES"
 
 @dataclass(frozen=True)
 class Finding:
-    """One check\'s result. `problem` is empty when all is well; with a `warning` the job starts all the same."""
+    """One check's result. `problem` is empty when the check passed; with a `warning` the job still starts."""
 
     checked: str
     problem: str = ""
@@ -186,7 +186,7 @@ def _columns(settings: StreamSettings) -> Iterator[Finding]:
         yield from unfit
     else:
         # A job that has run already is not kept from running again by a column that somebody changed since: its changes
-        # are read all the same, and nothing reads them while it waits.
+        # are still read, and nothing reads them while it waits.
         yield from (replace(f, problem="", warning=f.problem) for f in unfit)
 
 
