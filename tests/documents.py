@@ -12,12 +12,14 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import yaml
 from click.testing import CliRunner
 
@@ -249,8 +251,14 @@ def python(*args: str) -> None:
         return
     name = args[1] if f"{args[1].replace('.', '/')}.py" in TRACKED else f"{args[1]}.__main__"
     script(f"{name.replace('.', '/')}.py")
-    shown = CliRunner().invoke(importlib.import_module(name).main, [*args[2:], "--help"])
-    assert shown.exit_code == 0, shown.output
+    entry = importlib.import_module(name).main
+    if isinstance(entry, click.Command):
+        shown = CliRunner().invoke(entry, [*args[2:], "--help"])
+        assert shown.exit_code == 0, shown.output
+    else:
+        # One without options only reads what it is given.
+        done = run(sys.executable, "-m", *args[1:])
+        assert done.returncode == 0, done.stderr
 
 
 def stack_script(*args: str) -> None:
@@ -268,7 +276,8 @@ def installed(*args: str) -> None:
 
 
 # How a command of each program is looked at.
-PROGRAMS = {
+PROGRAMS: dict[str, Callable[..., None]] = {
+    **dict.fromkeys(("uv", "date", "grep", "head", "jq", "memray", "sort", "tail", "uniq"), installed),
     "make": make,
     "./audit": audit,
     "pulumi": pulumi,
@@ -277,4 +286,4 @@ PROGRAMS = {
     "gcloud": gcloud,
     "bq": bq,
     "docker": docker,
-} | dict.fromkeys(("uv", "date", "grep", "head", "jq", "memray", "sort", "tail", "uniq"), installed)
+}

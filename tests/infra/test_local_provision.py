@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 
 from contract import queries, schema, tables
@@ -24,6 +23,7 @@ from local.provision.engine import Provisioned, Resource, provision
 from local.provision.place import Here, LocalEndpoints, ProviderError
 from local.provision.provider import HANDLERS
 from pipeline import clients
+from tests import datasets
 from tests.shipped import PAYMENT_DATASET, PAYMENT_TABLE, WATCHED
 
 HERE_TYPES = {
@@ -232,14 +232,11 @@ def test_a_later_changeset_is_appended(machine: Machine, monkeypatch: pytest.Mon
 @pytest.fixture
 def later_column(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The product's own changelog, with one more changeset: a column that no table has yet."""
-    caches = (schema.tables, tables.changelogs, queries._column_lists)
     _changelog(monkeypatch, [*schema.statements(), "ALTER TABLE payment_audit_trail ADD COLUMN Channel STRING(32)"])
-    for cache in caches:
-        cache.cache_clear()
+    schema.tables.cache_clear()
     yield
     monkeypatch.undo()
-    for cache in caches:
-        cache.cache_clear()
+    schema.tables.cache_clear()
 
 
 def test_a_column_of_a_later_changeset_reaches_tables_views_and_merge_of_a_living_stack(
