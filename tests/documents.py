@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -275,7 +275,8 @@ def installed(*args: str) -> None:
 
 
 # How a command of each program is looked at.
-PROGRAMS = {
+PROGRAMS: dict[str, Callable[..., None]] = {
+    **dict.fromkeys(("uv", "date", "grep", "head", "jq", "memray", "sort", "tail", "uniq"), installed),
     "make": make,
     "./audit": audit,
     "pulumi": pulumi,
@@ -284,4 +285,4 @@ PROGRAMS = {
     "gcloud": gcloud,
     "bq": bq,
     "docker": docker,
-} | dict.fromkeys(("uv", "date", "grep", "head", "jq", "memray", "sort", "tail", "uniq"), installed)
+}

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from changelog import Changelog
 from click.testing import CliRunner
 
 from contract import payments, schema, tables, timestamps
-from contract.changes import Change, Column, DeadLetter, Reason
+from contract.changes import Change, Column, DeadLetter, ModType, Reason
+from contract.watched import WatchedTable
 from local.check.command import CheckReport, _changelog, check, run_check
 from local.machine.state import State
 from local.traffic.ledger import Entry, Ledger
@@ -22,6 +22,7 @@ from pipeline.transforms.enrich import enrich
 from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.mask import Masker
 from support.connection import load
+from tests.emulators.changelog import Changelog
 from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_TABLE, WATCHED
 
 CARD = "4111111111111111"
@@ -49,7 +50,7 @@ class Stack:
         self.queue = DeadLetterQueue(str(state.dead_letters))
         self.masker = Masker(MaskingKeys({"v1": KEY}), WATCHED)
 
-    def commit(self, table: str, mod_type: str, new: dict[str, Any], **ledger: Any) -> Change:
+    def commit(self, table: str, mod_type: ModType, new: dict[str, Any], **ledger: Any) -> Change:
         """Writes to Spanner and to the ledger, and gives the change as the stream would."""
         from google.cloud.spanner import COMMIT_TIMESTAMP, KeySet
 
@@ -63,7 +64,7 @@ class Stack:
         entry = Entry(
             seed=1, operation=1, table=table, puid=new["PUID"], mod_type=mod_type, commit_timestamp=committed,
             status=None if mod_type == "DELETE" else new.get("Status"), **ledger,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
         with Ledger(self.state.ledger) as book:
             book.append([entry])
         columns = tuple(Column(c.name, c.type, c.name == "PUID") for c in schema.tables()[table].columns)
@@ -72,7 +73,7 @@ class Stack:
         return Change(
             "S", table, mod_type, committed, "tx", "00000000", 0, True, 1, 1, columns, {"PUID": new["PUID"]},
             {} if gone else values, values if gone else {},
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
 
     def carry(self, change: Change) -> dict[str, Any]:
         """What the pipeline does with a change."""
@@ -120,13 +121,14 @@ def stack(tmp_path: Path, audit_database: Any, changelog: Changelog, bigquery_em
             "spannerInstance": audit_database.instance, "spannerDatabase": audit_database.name,
         },
     )  # fmt: skip
-    for table, mod_type, row in (
+    commits: tuple[tuple[str, ModType, dict[str, Any]], ...] = (
         (PAYMENT_TABLE, "INSERT", payment("p1", "INITIATED")),
         (PAYMENT_TABLE, "UPDATE", payment("p1", "CAPTURED", ErrorDetails=None, UserId="u")),
         (PAYMENT_TABLE, "INSERT", payment("p2", "INITIATED")),
         (PAYMENT_TABLE, "DELETE", payment("p2", "INITIATED")),
         (AUDIT_LOG_TABLE, "INSERT", AUDIT_LOG),
-    ):
+    )
+    for table, mod_type, row in commits:
         made.carry(made.commit(table, mod_type, row))
     return made
 
@@ -230,9 +232,9 @@ def test_it_waits_for_changes_that_are_on_their_way(stack: Stack, monkeypatch: p
 def test_a_payment_that_is_deleted_during_the_check_is_no_finding(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def deleted_meanwhile(warehouse: Any, table: str) -> Any:
+    def deleted_meanwhile(warehouse: Any, table: WatchedTable) -> Any:
         rows = _changelog(warehouse, table)
-        if table == PAYMENT_TABLE:
+        if table.name == PAYMENT_TABLE:
             stack.carry(stack.commit(PAYMENT_TABLE, "DELETE", payment("p1", "CAPTURED")))
         return rows
 

@@ -15,7 +15,6 @@ import pytest
 
 from contract import tables, timestamps
 from contract.changes import Change, Column
-from contract.watched import WatchedTables
 from local.emulators.launch import BigQueryEmulator
 from pipeline.clients import Endpoints
 from pipeline.sink import rows, shards
@@ -266,15 +265,16 @@ def test_a_missing_dataset_is_waited_for(
 ) -> None:
     empty = replace(
         settings,
-        destinations=replace(
-            settings.destinations, project=empty_warehouse.project, dataset="late", watched=WatchedTables(tables=())
-        ),
+        destinations=replace(settings.destinations, project=empty_warehouse.project, dataset="late"),
     )
-    shard = Shard(empty.connect(), TABLE, "0")
+    # A table that is described has a dataset of its own.
+    shard = Shard(empty.connect(), "refunds", "0")
     opened.append(shard)
+    unknown = change("p1")
+    unknown.table = "refunds"
     threading.Timer(2, lambda: empty_warehouse.client.create_dataset("late")).start()
-    shard.append(None, batch(change("p1")), COLUMNS)
-    assert there(empty_warehouse, f"late.{TABLE}_changelog") == Counter(["p1"])
+    shard.append(None, batch(unknown), COLUMNS)
+    assert there(empty_warehouse, "late.refunds_changelog") == Counter(["p1"])
 
 
 def test_at_least_once_appends_to_the_default_stream(

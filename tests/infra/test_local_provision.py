@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 
 from contract import queries, schema, tables
@@ -24,6 +23,7 @@ from local.provision.engine import Provisioned, Resource, provision
 from local.provision.place import Here, LocalEndpoints, ProviderError
 from local.provision.provider import HANDLERS
 from pipeline import clients
+from tests import datasets
 from tests.shipped import PAYMENT_DATASET, PAYMENT_TABLE, WATCHED
 
 HERE_TYPES = {

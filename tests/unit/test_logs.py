@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -33,9 +33,10 @@ from pipeline.jobs.settings import parse
 from pipeline.jobs.stream import main
 from pipeline.sink import rows, shards
 from pipeline.sink.append import AppendRows
+from pipeline.sink.connection import NoAnswer
 from pipeline.sink.dead_letter_writer import WriteDeadLetters
 from pipeline.sink.encode import EncodeRows
-from pipeline.sink.retry import tell
+from pipeline.sink.retry import report
 from tests.shipped import PAYMENTS, WATCHED
 from tests.unit.test_rows import change
 from tests.unit.test_stream_settings import given
@@ -325,8 +326,8 @@ def test_a_line_names_nothing_of_a_payment_but_its_id(lines: Any, tmp_path: Path
 
 
 def test_a_try_of_dead_letters_is_one_line_and_a_warning_where_some_are_set_aside(lines: Any) -> None:
-    tell(3, 2, mixed()[:1], [])
-    tell(3, 0, mixed(), mixed()[2:])
+    report(3, 2, mixed()[:1], [])
+    report(3, 0, mixed(), mixed()[2:])
     again, aside = lines()
     assert (again["severity"], again["message"]) == (
         "INFO",
@@ -420,7 +421,7 @@ class Answering:
 def flushed(*outcomes: shards.Outcome) -> None:
     """One bundle with an append for each outcome, each of its own shard."""
     step = AppendRows(settings=None, batch_millis=0)  # type: ignore[arg-type]
-    step._clients = SimpleNamespace(destinations=SimpleNamespace(watched=WATCHED))
+    step._clients = cast(Any, SimpleNamespace(destinations=SimpleNamespace(watched=WATCHED)))
     step.start_bundle()
     [out] = encoded(2)
     step._shards = {f"payment_audit_trail|{i}": Answering(outcome) for i, outcome in enumerate(outcomes)}  # type: ignore[misc]
@@ -558,7 +559,7 @@ def entry_of(line: dict[str, Any]) -> dict[str, Any]:
 
 def test_trouble_is_counted_by_the_class_that_the_line_has(lines: Any, tmp_path: Path) -> None:
     written(tmp_path, *mixed())
-    shards._wait_out(shards.NoAnswer("no answer"), 2, "d.t")
+    shards._wait_out(NoAnswer("no answer"), 2, "d.t")
     try:
         raise RuntimeError
     except RuntimeError:
