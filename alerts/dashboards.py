@@ -72,7 +72,7 @@ def rows(numbers: Thresholds, watched: Watched, *, local: bool = False) -> tuple
     """The dashboard. With `local` it has only what can be measured on one machine."""
     drawn = alerts(numbers, watched)
     found = (
-        _promise(numbers),
+        _slo(numbers),
         _flow(numbers),
         _latency(),
         _dataflow(watched),
@@ -119,7 +119,7 @@ def _number(id: str, title: str, promql: str) -> Chart:
     return Chart(id=id, title=title, unit="share", queries=(Query(label=title, promql=promql),), kind="number")
 
 
-def _promise(numbers: Thresholds) -> Row:
+def _slo(numbers: Thresholds) -> Row:
     latency, throughput = objectives(numbers)
     period = f"{PERIOD_DAYS}d"
     late, missing = slow_share(COMMIT_TO_QUERYABLE, period), missing_share(numbers, period)
@@ -189,7 +189,7 @@ def _latency() -> Row:
 def _dataflow(watched: Watched) -> Row:
     job = {"job_name": watched.job}
     backlog = f"max by (stage) ({select(metrics.JOB_BACKLOG, **job)})"
-    trouble = increase(metrics.JOB_TROUBLE.metric, "1h", by="error_class")
+    errors = increase(metrics.JOB_TROUBLE.metric, "1h", by="error_class")
     return Row(
         title="Dataflow",
         charts=(
@@ -210,7 +210,7 @@ def _dataflow(watched: Watched) -> Row:
                 cloud_only=True,
                 entries=increase(metrics.OUT_OF_MEMORY.metric, "10m"),
             ),
-            _by("job-trouble", "Trouble in the log, 1 h, by class", "count", "error_class", trouble, cloud_only=True),
+            _by("job-trouble", "Trouble in the log, 1 h, by class", "count", "error_class", errors, cloud_only=True),
         ),
     )
 

@@ -43,17 +43,17 @@ class Keys(pulumi.ComponentResource):
         self._rings: dict[str, kms.KeyRing] = {}
         self._identities: dict[str, projects.ServiceIdentity] = {}
         spanner = settings.spanner
-        here, warehouse = settings.region, settings.warehouse.location.lower()
-        self.spanner = None if spanner.multi_region else self._key("spanner", here)
+        region, warehouse = settings.region, settings.warehouse.location.lower()
+        self.spanner = None if spanner.multi_region else self._key("spanner", region)
         replicas = [self._key(f"spanner-{r}", r) for r in spanner.key_regions] if spanner.multi_region else []
         self.spanner_replicas = [key for key in replicas if key]
         self.big_query = self._key("bigquery", warehouse)
-        self.storage = self._key("storage", here)
+        self.storage = self._key("storage", region)
         self.backups = self._key("backups", warehouse)
-        self.dataflow = self._key("dataflow", here)
-        self.secrets = self._key("secrets", here)
-        self.logging = self._key("logging", here)
-        self.run = self._key("run", here)
+        self.dataflow = self._key("dataflow", region)
+        self.secrets = self._key("secrets", region)
+        self.logging = self._key("logging", region)
+        self.run = self._key("run", region)
         self.register_outputs({})
 
     def _key(self, name: str, location: str) -> pulumi.Output[str] | None:

@@ -51,21 +51,21 @@ class Probe(pulumi.ComponentResource):
     def _access(self) -> Sequence[pulumi.Resource]:
         """What it reads of Spanner and BigQuery is granted beside these."""
         member = self._args.accounts.probe.member
-        here = pulumi.ResourceOptions(parent=self, depends_on=self._args.needs)
+        opts = pulumi.ResourceOptions(parent=self, depends_on=self._args.needs)
         return (
             storage.BucketIAMMember(
                 "dead-letters-probe",
                 bucket=naming.bucket(self._settings.project, "dead-letters"),
                 role="roles/storage.objectViewer",
                 member=member,
-                opts=here,
+                opts=opts,
             ),
             projects.IAMMember(
                 "probe-metrics",
                 project=self._settings.project,
                 role="roles/monitoring.metricWriter",
                 member=member,
-                opts=here,
+                opts=opts,
             ),
         )
 
@@ -114,7 +114,7 @@ class Probe(pulumi.ComponentResource):
     def _schedule(self, job: cloudrunv2.Job) -> None:
         """The account starts its own job, and no other."""
         account = self._args.accounts.probe
-        may_run = cloudrunv2.JobIamMember(
+        grant = cloudrunv2.JobIamMember(
             "probe-starts-itself",
             location=self._settings.region,
             name=job.name,
@@ -137,7 +137,7 @@ class Probe(pulumi.ComponentResource):
                 "uri": pulumi.Output.concat("https://run.googleapis.com/v2/", place, "/jobs/", job.name, ":run"),
                 "oauth_token": {"service_account_email": account.email},
             },
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[may_run]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[grant]),
         )
 
     def _grant_look(self, job: cloudrunv2.Job, person: str) -> None:

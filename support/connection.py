@@ -18,7 +18,7 @@ from contract.watched import WatchedError, WatchedTables
 DEFAULT_FILE = Path(".audit") / "connection.json"
 IN_ENVIRONMENT = "AUDIT_CONNECTION_JSON"
 
-_WAY_OUT = (
+_REMEDY = (
     "Start the stack with `make run`, or write the file with `pulumi stack output --json > FILE` "
     "and pass --connection FILE."
 )
@@ -65,7 +65,7 @@ class Connection:
         try:
             return WatchedTables.from_json(self.watched_tables)
         except WatchedError as error:
-            raise ConnectionFileError(f"watchedTables must be what the stack exports. {error} {_WAY_OUT}") from None
+            raise ConnectionFileError(f"watchedTables must be what the stack exports. {error} {_REMEDY}") from None
 
 
 # Attribute → key in the file.
@@ -88,19 +88,19 @@ def load(path: Path | None = None) -> Connection:
     try:
         return _read(path.read_text(), str(path))
     except OSError as error:
-        raise ConnectionFileError(f"{path} cannot be read: {error.strerror}. {_WAY_OUT}") from None
+        raise ConnectionFileError(f"{path} cannot be read: {error.strerror}. {_REMEDY}") from None
 
 
 def _read(text: str, where: str) -> Connection:
     try:
         content = json.loads(text)
     except ValueError:
-        raise ConnectionFileError(f"{where} must hold JSON, and does not. {_WAY_OUT}") from None
+        raise ConnectionFileError(f"{where} must hold JSON, and does not. {_REMEDY}") from None
     if not isinstance(content, dict):
-        raise ConnectionFileError(f"{where} must hold a JSON object, and does not. {_WAY_OUT}")
+        raise ConnectionFileError(f"{where} must hold a JSON object, and does not. {_REMEDY}")
     content = dict.fromkeys(_OPTIONAL, "") | content
     if missing := sorted(key for key in _KEYS.values() if not isinstance(content.get(key), str)):
-        raise ConnectionFileError(f"{where} must name {', '.join(missing)} as texts, and does not. {_WAY_OUT}")
+        raise ConnectionFileError(f"{where} must name {', '.join(missing)} as texts, and does not. {_REMEDY}")
     return Connection(**{name: content[key] for name, key in _KEYS.items()})
 
 

@@ -121,11 +121,11 @@ class GameDay:
             # The stack can be somebody's own: a day that fails, or is ended, leaves no fault in it.
             self._say("  the day ends here; now to fix what it broke")
             with suppress(GameDayError):
-                self._mend(fault)
+                self._fix(fault)
             raise
         self._say(f"open {fault.runbook}")
         mitigated = self._clock.monotonic()
-        self._mend(fault)
+        self._fix(fault)
         self._await(lambda: self._over(fault, result, began), fault.resolves, "every alert to resolve")
         result.resolved = round(self._clock.monotonic() - mitigated)
         self._say(f"  {result.resolved:>5} s after the mitigation: all resolved")
@@ -161,13 +161,13 @@ class GameDay:
         result.check = self._check()
         return result
 
-    def _mend(self, fault: Fault) -> None:
+    def _fix(self, fault: Fault) -> None:
         """Does what the runbook says, and what the payments' service does."""
         self._do(fault.mitigate)
-        self._change_schema(fault.schema_mend)
-        if fault.mend:
+        self._change_schema(fault.schema_fix)
+        if fault.fix:
             # A copy: what is committed joins the list.
-            self._commit(fault.mend(list(self._made)))
+            self._commit(fault.fix(list(self._made)))
 
     def _burst(self) -> None:
         self._say(f"  a burst: {_BURST_TPS} a second more, for {_BURST_SECONDS} s")
@@ -183,14 +183,14 @@ class GameDay:
         return lambda: self._alerts.watched_since(now) and not self._alerts.firing()
 
     def _await_alerts(self, fault: Fault, result: Result, began: float) -> None:
-        def told() -> bool:
+        def said() -> bool:
             self._note(fault, result, began)
             return fault.fires <= result.fired.keys()
 
         def missing() -> str:
             return f"{', '.join(sorted(fault.fires - result.fired.keys()))} to fire"
 
-        self._await(told, fault.minutes, missing)
+        self._await(said, fault.minutes, missing)
         first = min(result.fired, key=lambda name: (result.fired[name], name != fault.leads))
         if first != fault.leads:
             raise GameDayError(f"{fault.name}: {first} fired before {fault.leads}, which should lead.")
@@ -211,16 +211,16 @@ class GameDay:
         return not self._alerts.firing()
 
     def _await(self, done: Callable[[], bool], minutes: float, what: str | Callable[[], str]) -> None:
-        began = told = self._clock.monotonic()
+        began = said = self._clock.monotonic()
         while not done():
             now = self._clock.monotonic()
             left = began + 60 * minutes - now
-            if left < 0 or now > told + _SAY_SECONDS:
+            if left < 0 or now > said + _SAY_SECONDS:
                 awaited = what if isinstance(what, str) else what()
                 there = ", ".join(alert.name for alert in self._alerts.firing()) or "none"
                 if left < 0:
                     raise GameDayError(f"waited {minutes} minutes for {awaited}. Firing now: {there}.")
-                told = now
+                said = now
                 self._say(f"  waiting for {awaited}, at most {left:.0f} s more. Firing now: {there}.")
             self._clock.sleep(_LOOK_SECONDS)
 

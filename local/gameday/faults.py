@@ -33,7 +33,7 @@ class Fault:
     """One fault. `leads` fires first and is the page to open, `fires` are all that must, `may` what rightly may too.
 
     `minutes` is how long it may take until all of it fires, `resolves` until none fires. `slow` is a process that
-    answers only now and then, until the mitigation; `schema` is DDL of the source, `schema_mend` what takes it back;
+    answers only now and then, until the mitigation; `schema` is DDL of the source, `schema_fix` what takes it back;
     `letter` is one that was parked. `waits_for` names the capability without which it cannot be tried. `stack` are
     options that its stack is started with: it then needs a separate one.
     """
@@ -48,10 +48,10 @@ class Fault:
     inject: tuple[Command, ...] = ()
     commits: Callable[[], Commits] | None = None
     mitigate: tuple[Command, ...] = ()
-    mend: Callable[[list[Mutation]], Commits] | None = None
+    fix: Callable[[list[Mutation]], Commits] | None = None
     slow: str = ""
     schema: tuple[str, ...] = ()
-    schema_mend: tuple[str, ...] = ()
+    schema_fix: tuple[str, ...] = ()
     letter: Callable[[], DeadLetter] | None = None
     stack: tuple[str, ...] = ()
     waits_for: str = ""
@@ -158,7 +158,7 @@ FAULTS: Final = (
         fires=frozenset({"UnclassifiedColumn"}),
         schema=(f"ALTER TABLE {PAYMENT_TABLE} ADD COLUMN GameDay STRING(20)",),
         # Nobody wrote to it yet: its service takes it back, and classifies it first.
-        schema_mend=(f"ALTER TABLE {PAYMENT_TABLE} DROP COLUMN GameDay",),
+        schema_fix=(f"ALTER TABLE {PAYMENT_TABLE} DROP COLUMN GameDay",),
     ),
     Fault(
         name="payment-stuck",
@@ -167,7 +167,7 @@ FAULTS: Final = (
         fires=frozenset({"PaymentsStuckInState"}),
         commits=_stuck,
         # Its service moves it on.
-        mend=_moved,
+        fix=_moved,
     ),
     Fault(
         name="probe-stopped",

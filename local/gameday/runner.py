@@ -102,7 +102,7 @@ class StackRunner:
         return made
 
     def park(self, letter: DeadLetter) -> None:
-        DeadLetterQueue(connections.load(self._state.connection).dead_letter_directory).set_aside([letter])
+        DeadLetterQueue(connections.load(self._state.connection).dead_letter_directory).park([letter])
 
 
 def _line(mutation: Mutation, number: int, at: str) -> bytes:

@@ -69,7 +69,7 @@ class Firing:
     title: str
     since: str
     runbook: str
-    tells: tuple[str, ...] | None = None
+    notifies: tuple[str, ...] | None = None
     silenced: bool = False
 
 
@@ -184,7 +184,7 @@ def _notified(state: State) -> dict[_Identity, dict[str, Any]]:
         return {}
     return {
         _identity(alert["labels"]): {
-            "tells": tuple(receiver["name"] for receiver in alert["receivers"]),
+            "notifies": tuple(receiver["name"] for receiver in alert["receivers"]),
             "silenced": bool(alert["status"]["silencedBy"]),
         }
         for alert in heard

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from google.cloud import bigquery
 
-from local.provision.place import SECONDS, Handler, Here, Inputs, State, found
+from local.provision.place import SECONDS, Handler, Inputs, LocalMachine, State, found
 
 # The client keeps trying for ten minutes by itself.
 _PATIENCE: Final[dict[str, Any]] = {"timeout": SECONDS, "retry": bigquery.DEFAULT_RETRY.with_timeout(SECONDS)}
@@ -16,48 +16,48 @@ _PATIENCE: Final[dict[str, Any]] = {"timeout": SECONDS, "retry": bigquery.DEFAUL
 class Dataset(Handler):
     """A dataset of the emulator."""
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
-        return found(here.bigquery.get_dataset, inputs["datasetId"], **_PATIENCE)
+    def read(self, on: LocalMachine, name: str, inputs: Inputs) -> Any:
+        return found(on.bigquery.get_dataset, inputs["datasetId"], **_PATIENCE)
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> None:
-        dataset = bigquery.Dataset(f"{here.project}.{inputs['datasetId']}")
+    def create(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
+        dataset = bigquery.Dataset(f"{on.project}.{inputs['datasetId']}")
         dataset.location = inputs["location"]
-        here.bigquery.create_dataset(dataset, **_PATIENCE)
+        on.bigquery.create_dataset(dataset, **_PATIENCE)
 
-    def delete(self, here: Here, name: str, inputs: Inputs) -> None:
-        here.bigquery.delete_dataset(inputs["datasetId"], delete_contents=True, **_PATIENCE)
+    def delete(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
+        on.bigquery.delete_dataset(inputs["datasetId"], delete_contents=True, **_PATIENCE)
 
 
 class Table(Handler):
     """A table or a view. Columns are only ever added: the job adds more."""
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
-        return found(here.bigquery.get_table, f"{inputs['datasetId']}.{inputs['tableId']}", **_PATIENCE)
+    def read(self, on: LocalMachine, name: str, inputs: Inputs) -> Any:
+        return found(on.bigquery.get_table, f"{inputs['datasetId']}.{inputs['tableId']}", **_PATIENCE)
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> None:
-        here.bigquery.create_table(self._asked(here, inputs), **_PATIENCE)
+    def create(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
+        on.bigquery.create_table(self._asked(on, inputs), **_PATIENCE)
 
-    def update(self, here: Here, name: str, inputs: Inputs, there: Any) -> bool:
-        asked = self._asked(here, inputs)
+    def update(self, on: LocalMachine, name: str, inputs: Inputs, there: Any) -> bool:
+        asked = self._asked(on, inputs)
         if asked.view_query:
             if there.view_query == asked.view_query:
                 return False
-            here.bigquery.delete_table(there, **_PATIENCE)
-            here.bigquery.create_table(asked, **_PATIENCE)
+            on.bigquery.delete_table(there, **_PATIENCE)
+            on.bigquery.create_table(asked, **_PATIENCE)
             return True
         names = {field.name for field in there.schema}
         missing = [field for field in asked.schema if field.name not in names]
         if missing:
             there.schema = [*there.schema, *missing]
-            here.bigquery.update_table(there, ["schema"], **_PATIENCE)
+            on.bigquery.update_table(there, ["schema"], **_PATIENCE)
         return bool(missing)
 
-    def delete(self, here: Here, name: str, inputs: Inputs) -> None:
-        here.bigquery.delete_table(f"{inputs['datasetId']}.{inputs['tableId']}", **_PATIENCE)
+    def delete(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
+        on.bigquery.delete_table(f"{inputs['datasetId']}.{inputs['tableId']}", **_PATIENCE)
 
-    def _asked(self, here: Here, inputs: Inputs) -> Any:
+    def _asked(self, on: LocalMachine, inputs: Inputs) -> Any:
         """The inputs in the API's own shape."""
-        place = {"projectId": here.project, "datasetId": inputs["datasetId"], "tableId": inputs["tableId"]}
+        place = {"projectId": on.project, "datasetId": inputs["datasetId"], "tableId": inputs["tableId"]}
         shape: dict[str, Any] = {"tableReference": place, "description": inputs.get("description")}
         if view := inputs.get("view"):
             shape["view"] = {"query": view["query"], "useLegacySql": False}
@@ -76,33 +76,33 @@ class Table(Handler):
 class TableFunction(Handler):
     """A prebuilt query as a function."""
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
-        return found(here.bigquery.get_routine, self._place(here, inputs), **_PATIENCE)
+    def read(self, on: LocalMachine, name: str, inputs: Inputs) -> Any:
+        return found(on.bigquery.get_routine, self._place(on, inputs), **_PATIENCE)
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> None:
-        here.bigquery.create_routine(self._asked(here, inputs), **_PATIENCE)
+    def create(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
+        on.bigquery.create_routine(self._asked(on, inputs), **_PATIENCE)
 
-    def update(self, here: Here, name: str, inputs: Inputs, there: Any) -> bool:
-        asked = self._asked(here, inputs)
+    def update(self, on: LocalMachine, name: str, inputs: Inputs, there: Any) -> bool:
+        asked = self._asked(on, inputs)
         if (there.body, there.arguments) == (asked.body, asked.arguments):
             return False
-        here.bigquery.delete_routine(there, **_PATIENCE)
-        here.bigquery.create_routine(asked, **_PATIENCE)
+        on.bigquery.delete_routine(there, **_PATIENCE)
+        on.bigquery.create_routine(asked, **_PATIENCE)
         return True
 
-    def delete(self, here: Here, name: str, inputs: Inputs) -> None:
-        here.bigquery.delete_routine(self._place(here, inputs), **_PATIENCE)
+    def delete(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
+        on.bigquery.delete_routine(self._place(on, inputs), **_PATIENCE)
 
-    def _place(self, here: Here, inputs: Inputs) -> str:
-        return f"{here.project}.{inputs['datasetId']}.{inputs['routineId']}"
+    def _place(self, on: LocalMachine, inputs: Inputs) -> str:
+        return f"{on.project}.{inputs['datasetId']}.{inputs['routineId']}"
 
-    def _asked(self, here: Here, inputs: Inputs) -> Any:
+    def _asked(self, on: LocalMachine, inputs: Inputs) -> Any:
         arguments = [
             bigquery.RoutineArgument.from_api_repr({"name": a["name"], "dataType": json.loads(a["dataType"])})
             for a in inputs.get("arguments") or []
         ]
         return bigquery.Routine(
-            self._place(here, inputs),
+            self._place(on, inputs),
             type_=inputs["routineType"],
             language=inputs["language"],
             body=inputs["definitionBody"],
@@ -110,7 +110,7 @@ class TableFunction(Handler):
         )
 
 
-def table_there(here: Here, inputs: Inputs) -> State:
+def table_there(on: LocalMachine, inputs: Inputs) -> State:
     """What the program learns about an existing table: its columns, as the API writes them."""
-    table = found(here.bigquery.get_table, f"{inputs['datasetId']}.{inputs['tableId']}", **_PATIENCE)
+    table = found(on.bigquery.get_table, f"{inputs['datasetId']}.{inputs['tableId']}", **_PATIENCE)
     return {"schema": json.dumps([field.to_api_repr() for field in table.schema])} if table else {}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from components.config import stack_config
 from graph.google import looked_up, server_made
 from graph.program import run_program
-from local.provision.place import Here, LocalEndpoints, ProviderError, State
+from local.provision.place import LocalEndpoints, LocalMachine, ProviderError, State
 from local.provision.provider import HANDLERS, JOB, LOOKUPS, SCHEDULED_QUERY
 
 Outcome = Literal["created here", "updated", "unchanged", "recorded only"]
@@ -60,8 +60,8 @@ def provision(
         "bigQueryStorageEndpoint": endpoints.bigquery_storage,
         **(config or {}),
     }
-    here = Here(project=values["project"], folder=state.absolute(), endpoints=endpoints)
-    making = _Making(here, on_resource)
+    on = LocalMachine(project=values["project"], folder=state.absolute(), endpoints=endpoints)
+    making = _Making(on, on_resource)
     outputs = run_program(stack, values, making.make, look=making.look)
     return Provisioned(
         resources=tuple(making.resources),
@@ -75,16 +75,16 @@ def provision(
 class _Making:
     """Makes resources one at a time: the program registers independent ones at once, from several threads."""
 
-    def __init__(self, here: Here, on_resource: Callable[[Resource], None]) -> None:
+    def __init__(self, on: LocalMachine, on_resource: Callable[[Resource], None]) -> None:
         self.resources: list[Resource] = []
-        self._here = here
+        self._on = on
         self._on_resource = on_resource
         self._inputs: dict[str, Mapping[str, Any]] = {}
         self._lock = threading.Lock()
 
     def make(self, kind: str, name: str, inputs: Mapping[str, Any]) -> State:
         with self._lock:
-            state = server_made(self._here.project, kind, name, inputs)
+            state = server_made(self._on.project, kind, name, inputs)
             outcome = self._really_make(kind, name, inputs)
             if not kind.startswith("pulumi:"):
                 resource = Resource(type=kind, name=name, outcome=outcome)
@@ -92,11 +92,11 @@ class _Making:
                 self._inputs[kind] = inputs
                 self._on_resource(resource)
             handler = HANDLERS.get(kind)
-            return {**state, **(handler.outputs(self._here, name, inputs) if handler else {})}
+            return {**state, **(handler.outputs(self._on, name, inputs) if handler else {})}
 
     def look(self, function: str, inputs: Mapping[str, Any]) -> State:
         """Answers what the program looks up: here, where it has a counterpart."""
-        return LOOKUPS[function](self._here, inputs) if function in LOOKUPS else looked_up(function)
+        return LOOKUPS[function](self._on, inputs) if function in LOOKUPS else looked_up(function)
 
     def inputs(self, kind: str) -> Mapping[str, Any]:
         """The inputs of the only resource of a kind."""
@@ -111,11 +111,11 @@ class _Making:
         if handler is None:
             return "recorded only"
         try:
-            there = handler.read(self._here, name, inputs)
+            there = handler.read(self._on, name, inputs)
             if there is None:
-                handler.create(self._here, name, inputs)
+                handler.create(self._on, name, inputs)
                 return "created here"
-            return "updated" if handler.update(self._here, name, inputs, there) else "unchanged"
+            return "updated" if handler.update(self._on, name, inputs, there) else "unchanged"
         except ProviderError:
             raise
         except Exception as error:

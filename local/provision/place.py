@@ -38,7 +38,7 @@ class LocalEndpoints:
 
 
 @dataclass(frozen=True)
-class Here:
+class LocalMachine:
     """This machine: the emulators, and the folder of everything that is a file."""
 
     project: str
@@ -63,23 +63,23 @@ class Here:
 class Handler:
     """How one resource type is really made. `name` is the resource's name in the program, `inputs` what it asks for."""
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
+    def read(self, on: LocalMachine, name: str, inputs: Inputs) -> Any:
         """What exists, or None."""
         raise NotImplementedError
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> None:
+    def create(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
         """Makes it where there was nothing."""
         raise NotImplementedError
 
-    def update(self, here: Here, name: str, inputs: Inputs, there: Any) -> bool:
+    def update(self, on: LocalMachine, name: str, inputs: Inputs, there: Any) -> bool:
         """Changes what exists into what the program declares. Whether anything had to be done."""
         return False
 
-    def delete(self, here: Here, name: str, inputs: Inputs) -> None:
+    def delete(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
         """Takes it away, with what is in it."""
         raise NotImplementedError
 
-    def outputs(self, here: Here, name: str, inputs: Inputs) -> State:
+    def outputs(self, on: LocalMachine, name: str, inputs: Inputs) -> State:
         """What the program reads of it that differs here from Google Cloud."""
         return {}
 

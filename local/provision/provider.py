@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from local.provision.bigquery_resources import Dataset, Table, TableFunction, table_there
-from local.provision.place import Handler, Here, Inputs, State
+from local.provision.place import Handler, Inputs, LocalMachine, State
 from local.provision.spanner_resources import SpannerDatabase, SpannerInstance
 
 JOB: Final = "gcp:dataflow/flexTemplateJob:FlexTemplateJob"
@@ -27,52 +27,52 @@ SCHEDULED_QUERY: Final = "gcp:bigquery/dataTransferConfig:DataTransferConfig"
 class Folder(Handler):
     """A bucket is a folder with the resource's name."""
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
-        return (here.folder / name).is_dir() or None
+    def read(self, on: LocalMachine, name: str, inputs: Inputs) -> Any:
+        return (on.folder / name).is_dir() or None
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> None:
-        (here.folder / name).mkdir(parents=True)
+    def create(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
+        (on.folder / name).mkdir(parents=True)
 
-    def delete(self, here: Here, name: str, inputs: Inputs) -> None:
-        shutil.rmtree(here.folder / name)
+    def delete(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
+        shutil.rmtree(on.folder / name)
 
-    def outputs(self, here: Here, name: str, inputs: Inputs) -> State:
-        return {"url": str(here.folder / name)}
+    def outputs(self, on: LocalMachine, name: str, inputs: Inputs) -> State:
+        return {"url": str(on.folder / name)}
 
 
 class KeyFile(Handler):
     """The masking keys are a file that only its owner reads, with one version."""
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
-        return self._file(here, name).exists() or None
+    def read(self, on: LocalMachine, name: str, inputs: Inputs) -> Any:
+        return self._file(on, name).exists() or None
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> None:
-        file = self._file(here, name)
+    def create(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
+        file = self._file(on, name)
         file.parent.mkdir(parents=True, exist_ok=True)
         # Its mode from the start: between creation and a chmod others could read it.
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as keys:
             json.dump({"v1": base64.b64encode(secrets.token_bytes(32)).decode()}, keys)
 
-    def delete(self, here: Here, name: str, inputs: Inputs) -> None:
-        self._file(here, name).unlink()
+    def delete(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
+        self._file(on, name).unlink()
 
-    def _file(self, here: Here, name: str) -> Path:
-        return here.folder / f"{name}.json"
+    def _file(self, on: LocalMachine, name: str) -> Path:
+        return on.folder / f"{name}.json"
 
-    def outputs(self, here: Here, name: str, inputs: Inputs) -> State:
-        return {"id": f"file:{self._file(here, name)}"}
+    def outputs(self, on: LocalMachine, name: str, inputs: Inputs) -> State:
+        return {"id": f"file:{self._file(on, name)}"}
 
 
 class HandedBack(Handler):
     """What the stack itself runs, from the resource's inputs."""
 
-    def read(self, here: Here, name: str, inputs: Inputs) -> Any:
+    def read(self, on: LocalMachine, name: str, inputs: Inputs) -> Any:
         return None
 
-    def create(self, here: Here, name: str, inputs: Inputs) -> None:
+    def create(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
         """The stack starts it."""
 
-    def delete(self, here: Here, name: str, inputs: Inputs) -> None:
+    def delete(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
         """The stack ends it."""
 
 
@@ -89,4 +89,4 @@ HANDLERS: Final[Mapping[str, Handler]] = {
 }
 
 # What the program looks up that is here: function → its answer; {} where there is nothing.
-LOOKUPS: Final[Mapping[str, Callable[[Here, Inputs], State]]] = {"gcp:bigquery/getTable:getTable": table_there}
+LOOKUPS: Final[Mapping[str, Callable[[LocalMachine, Inputs], State]]] = {"gcp:bigquery/getTable:getTable": table_there}

@@ -100,22 +100,22 @@ def _show_alerts(console: Console, found: dict[str, Any]) -> None:
         console.print("alerts: none fires")
     else:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for column in ("alert", "severity", "since", "title", "runbook", "tells"):
+        for column in ("alert", "severity", "since", "title", "runbook", "notifies"):
             # Names are looked up: they are never cut, and the first is on one line.
             table.add_column(column, no_wrap=column == "alert", overflow="fold")
         for alert in found["alerts"]:
             style = "bold red" if alert["severity"] == "page" else "yellow"
             since = str(alert["since"])[11:19]
-            tells = "silenced" if alert["silenced"] else ", ".join(alert["tells"] or ())
-            table.add_row(alert["name"], alert["severity"], since, alert["title"], alert["runbook"], tells, style=style)
+            who = "silenced" if alert["silenced"] else ", ".join(alert["notifies"] or ())
+            table.add_row(alert["name"], alert["severity"], since, alert["title"], alert["runbook"], who, style=style)
         console.print(table)
 
 
 def _show_resources(console: Console, resources: list[dict[str, Any]]) -> None:
-    here = [r for r in resources if r["outcome"] != RECORDED]
+    running = [r for r in resources if r["outcome"] != RECORDED]
     recorded = [r for r in resources if r["outcome"] == RECORDED]
     for title, some, style in (
-        (f"really here ({len(here)})", here, ""),
+        (f"really here ({len(here)})", running, ""),
         (f"recorded only: no counterpart on one machine ({len(recorded)})", recorded, "dim"),
     ):
         console.print(f"\n{title}")

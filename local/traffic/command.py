@@ -101,15 +101,15 @@ class _Run:
 
     def go(self, tps: float, duration: float | None, on_progress: Progress, stop: threading.Event) -> TrafficSummary:
         began = due = time.monotonic()
-        told = began
+        said = began
         try:
             self._settle()
             while not stop.is_set() and (duration is None or time.monotonic() - began < duration):
                 self._commit(next(self._simulator))
                 now = time.monotonic()
                 self._summary = replace(self._summary, seconds=now - began)
-                if now - told >= _PROGRESS_SECONDS:
-                    told = now
+                if now - said >= _PROGRESS_SECONDS:
+                    said = now
                     on_progress(self._summary)
                 due = max(due + 1 / tps, now - _LATE_SECONDS)
                 stop.wait(min(due, began + (duration or due)) - now)

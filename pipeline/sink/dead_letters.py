@@ -185,7 +185,7 @@ class DeadLetterQueue:
         updated = self._rewrite(RETRY, {letter.id for letter in latest.values()}, again)
         return [max(updated[i], key=lambda letter: letter.attempts) for i in sorted(updated)]
 
-    def set_aside(self, letters: Iterable[DeadLetter]) -> list[DeadLetter]:
+    def park(self, letters: Iterable[DeadLetter]) -> list[DeadLetter]:
         """Parks dead letters in `severe/`, where nobody retries them, and gives those that it parked.
 
         Not those that a person released, resolved or discarded since this queue read them: the person's word counts.

@@ -183,7 +183,7 @@ class Retrier:
         _report_waiting(done, {stream.name for stream in self._settings.streams})
 
     def _try(self, letters: list[DeadLetter], done: _Round) -> None:
-        done.parked += self._queue.set_aside(x for x in letters if _hopeless(x))
+        done.parked += self._queue.park(x for x in letters if _hopeless(x))
         failed: list[DeadLetter] = []
         resolved: list[DeadLetter] = []
         changes: dict[str, list[tuple[DeadLetter, Change]]] = defaultdict(list)
@@ -355,7 +355,7 @@ class Retrier:
     def _park(self, letters: list[DeadLetter]) -> list[DeadLetter]:
         """Parks those that were tried often enough, or that trying again does not help. Gives them."""
         most = self._settings.max_retries
-        return self._queue.set_aside(
+        return self._queue.park(
             [x for x in letters if not x.released and (x.attempts >= most or x.info.retry != "automatic")]
         )
 
@@ -392,12 +392,12 @@ def _report_waiting(done: _Round, streams: Collection[str]) -> None:
     """One line per round where a service failed: for what they wait."""
     if not done.away:
         return
-    trouble = ErrorClass.SOURCE if done.away.keys() <= set(streams) else ErrorClass.SINK
+    error_class = ErrorClass.SOURCE if done.away.keys() <= set(streams) else ErrorClass.SINK
     _LOG.warning(
         "Dead letters: %d wait for %s. That does not count as an attempt; the next round tries them again.",
         done.waiting.total(),
         ", ".join(f"{what} ({why})" for what, why in done.away.items()),
-        extra=logs.fields(error_class=trouble, waits_for=done.away, waiting=done.waiting),
+        extra=logs.fields(error_class=error_class, waits_for=done.away, waiting=done.waiting),
     )
 
 

@@ -21,7 +21,7 @@ from contract.errors import AuditError
 
 KEY_BYTES: Final = 32
 _VERSION = re.compile(r"v[1-9][0-9]*")
-_WAY_OUT: Final = "Set maskingKeys to projects/P/secrets/S or file:PATH."
+_REMEDY: Final = "Set maskingKeys to projects/P/secrets/S or file:PATH."
 
 
 class MaskingKeyError(AuditError, ValueError):
@@ -37,7 +37,7 @@ class MaskingKeys:
 
     def __post_init__(self) -> None:
         if not self.keys:
-            raise MaskingKeyError(f"maskingKeys must hold at least one key, got none. {_WAY_OUT}")
+            raise MaskingKeyError(f"maskingKeys must hold at least one key, got none. {_REMEDY}")
         for version, key in self.keys.items():
             if not _VERSION.fullmatch(version):
                 raise MaskingKeyError(
@@ -68,7 +68,7 @@ class MaskingKeys:
             return cls(_from_file(Path(reference.removeprefix("file:"))))
         if re.fullmatch(r"projects/[^/]+/secrets/[^/]+", reference):
             return cls(_from_secret(reference, client))
-        raise MaskingKeyError(f"maskingKeys must name a secret or a file. {_WAY_OUT}")
+        raise MaskingKeyError(f"maskingKeys must name a secret or a file. {_REMEDY}")
 
 
 def _token(version: str, key: bytes, kind: str, value: str) -> str:
@@ -79,7 +79,7 @@ def _from_file(path: Path) -> dict[str, bytes]:
     try:
         versions = orjson.loads(path.read_bytes())
     except OSError as error:
-        raise MaskingKeyError(f"masking keys cannot be read from {path}: {error.strerror}. {_WAY_OUT}") from None
+        raise MaskingKeyError(f"masking keys cannot be read from {path}: {error.strerror}. {_REMEDY}") from None
     except orjson.JSONDecodeError:
         versions = None
     if not isinstance(versions, dict) or not all(isinstance(text, str) for text in versions.values()):
@@ -111,7 +111,7 @@ def _from_secret(name: str, client: Any) -> dict[str, bytes]:
                 payload if len(payload) == KEY_BYTES else _decode(f"v{number}", payload.decode("latin-1").strip())
             )
     except exceptions.NotFound:
-        raise MaskingKeyError(f"secret {name} does not exist. {_WAY_OUT}") from None
+        raise MaskingKeyError(f"secret {name} does not exist. {_REMEDY}") from None
     except exceptions.PermissionDenied:
         raise MaskingKeyError(
             f"secret {name} cannot be read: the account needs roles/secretmanager.secretAccessor and "

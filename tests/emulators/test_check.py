@@ -193,7 +193,7 @@ def test_a_change_that_must_not_arrive_needs_its_dead_letter(stack: Stack) -> No
     stack.queue.put([letter])
     report = stack.check()
     assert report.ok and report.arrivals.dead == 1
-    stack.queue.set_aside([letter])
+    stack.queue.park([letter])
     assert stack.check().ok
     change.new["CustomerId"] = "C1"
     stack.carry(change)

@@ -106,7 +106,7 @@ def test_hours_of_lateness_fire_the_slow_burn_and_show_in_the_budget_and_the_sta
         assert "AuditPaymentsNotAudited" not in names
 
         def told() -> Any:
-            return next(alert.tells for alert in fires())
+            return next(alert.notifies for alert in fires())
 
         assert await_(told, "Alertmanager to receive it", seconds=200) == ("on-call@example.com",)
         _silence(state, "AuditLatencySlowBurn")

@@ -156,21 +156,21 @@ class Emulators:
         from local.provision.provider import LOOKUPS
 
         with self._lock:
-            return LOOKUPS[function](self._here(project), inputs)
+            return LOOKUPS[function](self._on(project), inputs)
 
     def make(self, project: str, kind: str, name: str, inputs: Mapping[str, Any]) -> None:
         """Creates it, or changes what is there into what is declared."""
-        for handler, here in self._handlers(project, kind):
-            there = handler.read(here, name, inputs)
+        for handler, on in self._handlers(project, kind):
+            there = handler.read(on, name, inputs)
             if there is None:
-                handler.create(here, name, inputs)
+                handler.create(on, name, inputs)
             else:
-                handler.update(here, name, inputs, there)
+                handler.update(on, name, inputs, there)
 
     def take_away(self, project: str, kind: str, name: str, inputs: Mapping[str, Any]) -> None:
-        for handler, here in self._handlers(project, kind):
-            if handler.read(here, name, inputs) is not None:
-                handler.delete(here, name, inputs)
+        for handler, on in self._handlers(project, kind):
+            if handler.read(on, name, inputs) is not None:
+                handler.delete(on, name, inputs)
 
     def _handlers(self, project: str, kind: str) -> Iterator[tuple[Any, Any]]:
         """The kind's handler, if it has one, and the place that it works on."""
@@ -181,13 +181,13 @@ class Emulators:
 
         if kind in HANDLERS:
             with self._lock:
-                yield HANDLERS[kind], self._here(project)
+                yield HANDLERS[kind], self._on(project)
 
-    def _here(self, project: str) -> Any:
-        from local.provision.place import Here, LocalEndpoints
+    def _on(self, project: str) -> Any:
+        from local.provision.place import LocalEndpoints, LocalMachine
 
         endpoints = LocalEndpoints(spanner=self._spanner, bigquery=self._bigquery, bigquery_storage="")
-        return Here(project=project, folder=self._folder, endpoints=endpoints)
+        return LocalMachine(project=project, folder=self._folder, endpoints=endpoints)
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], replaces: Any) -> Any:

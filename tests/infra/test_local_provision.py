@@ -20,7 +20,7 @@ from local.emulators import launch as emulators
 from local.emulators.launch import BigQueryEmulator
 from local.provision import spanner_resources
 from local.provision.engine import Provisioned, Resource, provision
-from local.provision.place import Here, LocalEndpoints, ProviderError
+from local.provision.place import LocalEndpoints, LocalMachine, ProviderError
 from local.provision.provider import HANDLERS
 from pipeline import clients
 from tests import datasets
@@ -338,16 +338,16 @@ def test_every_handler_takes_away_what_it_made(machine: Machine) -> None:
         "gcp:storage/bucket:Bucket": [("b", {"name": "b"})],
         "gcp:secretmanager/secret:Secret": [("s", {"secretId": "s"})],
     }
-    here = Here(machine.project, machine.folder, machine.endpoints)
+    on = LocalMachine(machine.project, machine.folder, machine.endpoints)
     for kind, resources in reversed(inputs.items()):
         for name, given in resources:
-            assert not HANDLERS[kind].read(here, name, given)
-            HANDLERS[kind].create(here, name, given)
-            assert HANDLERS[kind].read(here, name, given)
+            assert not HANDLERS[kind].read(on, name, given)
+            HANDLERS[kind].create(on, name, given)
+            assert HANDLERS[kind].read(on, name, given)
     for kind, resources in inputs.items():
         for name, given in resources:
-            HANDLERS[kind].delete(here, name, given)
-            assert not HANDLERS[kind].read(here, name, given)
+            HANDLERS[kind].delete(on, name, given)
+            assert not HANDLERS[kind].read(on, name, given)
 
 
 def test_an_emulator_that_is_not_there_is_said_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

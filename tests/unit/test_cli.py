@@ -215,7 +215,7 @@ def test_wrong_usage_is_exit_code_2_and_says_the_rule(connection_file: Path, arg
 
 def test_dead_letters_are_listed_and_shown(connection_file: Path, queue: DeadLetterQueue) -> None:
     queue.put([letter(2, "p2"), letter(1)])
-    queue.set_aside([letter(2, "p2")])
+    queue.park([letter(2, "p2")])
     listed = json.loads(audit(connection_file, "dead-letters", "list").stdout)
     assert [(each["puid"], each["kind"], each["reason"]) for each in listed] == [
         ("p1", "retry", Reason.ENRICHMENT),
@@ -237,7 +237,7 @@ def test_every_dead_letter_shows_its_payment_and_its_remedy(connection_file: Pat
             replace(letter(4, "p4"), reason="of_a_newer_version"),
         ]
     )
-    queue.set_aside([replace(letter(2), reason=Reason.CARD_IN_KEY, payment=None, change=None)])
+    queue.park([replace(letter(2), reason=Reason.CARD_IN_KEY, payment=None, change=None)])
     listed = json.loads(audit(connection_file, "dead-letters", "list").stdout)
     assert [(each["puid"], each["retry"]) for each in listed] == [
         ("p1", "after_fix"),
@@ -264,7 +264,7 @@ def test_a_dead_letter_on_a_terminal_says_why_its_payment_is_not_shown(
 
 def test_a_dead_letter_set_aside_is_handed_to_the_next_retry(connection_file: Path, queue: DeadLetterQueue) -> None:
     queue.put([letter(1), letter(2), letter(3)])
-    queue.set_aside([letter(1), letter(2)])
+    queue.park([letter(1), letter(2)])
     assert "1 dead letter handed" in audit(connection_file, "dead-letters", "retry", letter(1).id).output
     assert "1 dead letter handed" in audit(connection_file, "dead-letters", "retry", "--all").output
     assert [stored.attempts for stored in queue.letters()] == [0, 0, 5]
@@ -344,7 +344,7 @@ def test_the_names_of_alerts_are_never_cut(monkeypatch: pytest.MonkeyPatch, caps
             "since": "2026-11-29T03:00:00Z",
             "title": alert.title,
             "runbook": f"runbooks/{alert.name}.md",
-            "tells": ["on-call"],
+            "notifies": ["on-call"],
             "silenced": False,
         }
         for alert in alerts(Thresholds(), Watched())

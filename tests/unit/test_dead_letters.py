@@ -108,7 +108,7 @@ def test_a_failed_retry_adds_an_attempt_and_keeps_when_it_first_failed(queue: De
 
 def test_a_letter_set_aside_is_retried_no_more(queue: DeadLetterQueue) -> None:
     queue.put([letter(1), letter(2)])
-    queue.set_aside([letter(1)])
+    queue.park([letter(1)])
     assert list(queue.letters()) == [letter(2)]
     assert list(queue.letters("severe")) == [letter(1)]
     assert queue.counts() == {"retry": 1, "severe": 1}
@@ -117,7 +117,7 @@ def test_a_letter_set_aside_is_retried_no_more(queue: DeadLetterQueue) -> None:
 
 def test_a_released_letter_is_retried_with_no_attempts_behind_it(queue: DeadLetterQueue) -> None:
     queue.put([letter(1), letter(2, attempts=4)])
-    queue.set_aside([letter(1, attempts=5)])
+    queue.park([letter(1, attempts=5)])
     assert queue.release([letter(1).id, letter(2).id, "unknown"]) == 2
     assert [(stored.id, stored.attempts) for stored in queue.letters()] == [(letter(1).id, 0), (letter(2).id, 0)]
     assert queue.counts() == {"retry": 2, "severe": 0}
@@ -129,7 +129,7 @@ def test_a_crash_between_writing_and_removing_loses_no_letter(
 ) -> None:
     queue.put([letter(1), letter(2)])
     if step == "release":
-        queue.set_aside([letter(1)])
+        queue.park([letter(1)])
 
     def crash(*_: object) -> None:
         raise SystemExit
@@ -137,7 +137,7 @@ def test_a_crash_between_writing_and_removing_loses_no_letter(
     with monkeypatch.context() as broken:
         broken.setattr(queue, "_remove", crash)
         with pytest.raises(SystemExit):
-            queue.set_aside([letter(1)]) if step == "set_aside" else queue.release([letter(1).id])
+            queue.park([letter(1)]) if step == "set_aside" else queue.release([letter(1).id])
     # It is in both folders: severe counts, so that nobody retries what was given up.
     assert len(files(queue)) > 1
     assert list(queue.letters()) == [letter(2)]
@@ -194,7 +194,7 @@ def test_another_process_may_have_moved_a_letter_since_it_was_listed(queue: Dead
     queue.put([letter(1), letter(2)])
     assert len(list(queue.letters())) == 2
     other = DeadLetterQueue(queue.directory)
-    other.set_aside([letter(1)])
+    other.park([letter(1)])
     assert queue.resolve([letter(1).id]) == 1
     assert queue.counts() == {"retry": 1, "severe": 0}
 
@@ -237,7 +237,7 @@ def test_a_queue_in_an_object_store_behaves_the_same(tmp_path: Path) -> None:
     queue = DeadLetterQueue(f"memory://{tmp_path.name}/dead-letters")
     assert queue.counts() == {"retry": 0, "severe": 0}
     queue.put([letter(1), letter(2), letter(3)])
-    queue.set_aside([letter(2)])
+    queue.park([letter(2)])
     queue.resolve([letter(1).id])
     assert list(queue.letters()) == [letter(3)]
     assert queue.release([letter(2).id]) == 1
@@ -253,7 +253,7 @@ def test_two_streams_that_watch_one_table_overwrite_no_letter_of_each_other(queu
     queue.put([first, second])
     queue.put([second, first])
     assert sorted(queue.letters(), key=lambda x: x.message) == sorted([first, second], key=lambda x: x.message)
-    queue.set_aside([second])
+    queue.park([second])
     assert sum(queue.counts().values()) == 2
 
 
@@ -268,7 +268,7 @@ def test_files_are_bounded(queue: DeadLetterQueue, monkeypatch: pytest.MonkeyPat
     assert len(sizes) == 11
     assert sorted(sizes)[-2] <= 5_000
     assert list(queue.letters()) == [*many, large]
-    queue.set_aside(queue.letters())
+    queue.park(queue.letters())
     assert list(queue.letters("severe")) == [*many, large]
     assert queue.release(each.id for each in many) == 30
     assert [each.id for each in queue.letters()] == [each.id for each in many]

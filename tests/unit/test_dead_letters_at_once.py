@@ -99,7 +99,7 @@ class Actor:
 def job_retries(queue: DeadLetterQueue) -> None:
     """Reads, fails again, and parks what was tried often enough."""
     failed = [replace(each, message="again") for each in queue.letters("retry")]
-    queue.set_aside([each for each in queue.update(failed) if each.attempts >= 5])
+    queue.park([each for each in queue.update(failed) if each.attempts >= 5])
 
 
 def job_resolves(queue: DeadLetterQueue) -> None:
@@ -109,7 +109,7 @@ def job_resolves(queue: DeadLetterQueue) -> None:
 WORK: dict[str, Callable[[DeadLetterQueue], Any]] = {
     "put": lambda queue: queue.put([X, NEIGHBOUR]),
     "update": lambda queue: queue.update([X]),
-    "set_aside": lambda queue: queue.set_aside([X]),
+    "set_aside": lambda queue: queue.park([X]),
     "release": lambda queue: queue.release([X.id]),
     "resolve": lambda queue: queue.resolve([X.id]),
     "discard": lambda queue: queue.discard([X.id]),
@@ -126,7 +126,7 @@ def in_retry(queue: DeadLetterQueue) -> None:
 
 def in_severe(queue: DeadLetterQueue) -> None:
     queue.put([X, NEIGHBOUR])
-    queue.set_aside([X])
+    queue.park([X])
 
 
 def in_both(queue: DeadLetterQueue) -> None:
@@ -257,7 +257,7 @@ def test_one_that_is_released_while_the_job_parks_it_is_tried_again() -> None:
     queue._files = person._files = files
     parked = queue.update(list(queue.letters("retry")))
     person.release([X.id])
-    assert [each.id for each in queue.set_aside(parked)] == [NEIGHBOUR.id]
+    assert [each.id for each in queue.park(parked)] == [NEIGHBOUR.id]
     assert [(each.id, each.attempts) for each in person.letters("retry")] == [(X.id, 0)]
 
 
@@ -267,7 +267,7 @@ def test_one_that_is_resolved_while_the_job_parks_it_does_not_return() -> None:
     queue._files = person._files = files
     parked = queue.update(list(queue.letters("retry")))
     person.discard([X.id])
-    assert [each.id for each in queue.set_aside(parked)] == [NEIGHBOUR.id]
+    assert [each.id for each in queue.park(parked)] == [NEIGHBOUR.id]
     assert queue.find(X.id) is None
 
 
@@ -277,7 +277,7 @@ def test_one_that_was_parked_and_then_discarded_is_not_parked_again() -> None:
     queue._files = person._files = files
     [parked] = queue.letters("severe")
     person.discard([X.id])
-    assert (queue.set_aside([parked]), queue.find(X.id)) == ([], None)
+    assert (queue.park([parked]), queue.find(X.id)) == ([], None)
 
 
 def test_of_two_copies_one_that_is_parked_meanwhile_is_resolved_too() -> None:
@@ -298,7 +298,7 @@ from pipeline.sink.dead_letters import DeadLetterQueue
 queue, what, ids = DeadLetterQueue(sys.argv[1]), sys.argv[2], sys.argv[3:]
 for _ in range(6):
     if what == "park":
-        queue.set_aside(list(queue.letters("retry")))
+        queue.park(list(queue.letters("retry")))
     elif what == "release":
         queue.release([letter.id for letter in queue.letters("severe")])
     else:

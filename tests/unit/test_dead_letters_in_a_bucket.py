@@ -52,7 +52,7 @@ def test_a_bucket_holds_the_queue_as_a_folder_does(cloud: StrictStorage, directo
     for number in range(10):  # more than a page
         queue.put([letter(number)])
     assert ids(list(queue.letters())) == ids([letter(number) for number in range(10)])
-    queue.set_aside([letter(3)])
+    queue.park([letter(3)])
     assert queue.release([letter(3).id]) == 1
     assert [each.attempts for each in queue.update([letter(4)])] == [5]
     queue.resolve(letter(number).id for number in range(9))
@@ -114,7 +114,7 @@ def test_a_lost_answer_loses_no_letter_and_counts_none_twice(cloud: StrictStorag
     if step != "put":
         queue.put([letter(1), letter(2)])
     if step == "release":
-        queue.set_aside([letter(1)])
+        queue.park([letter(1)])
     # The first, the second or the third write of the step is done, and its answer lost.
     plan = iter(range(1, 100))
     answered = cloud.answered
@@ -130,7 +130,7 @@ def test_a_lost_answer_loses_no_letter_and_counts_none_twice(cloud: StrictStorag
         case "update":
             assert [each.attempts for each in queue.update([letter(1)])] == [5]
         case "set_aside":
-            assert ids(queue.set_aside([letter(1)])) == [letter(1).id]
+            assert ids(queue.park([letter(1)])) == [letter(1).id]
             assert ids(list(queue.letters("severe"))) == [letter(1).id]
         case "release":
             assert queue.release([letter(1).id]) == 1
@@ -160,7 +160,7 @@ def test_an_answer_that_is_lost_while_another_changes_the_object_loses_no_letter
 
     meanwhile_done: list[int] = []
     cloud.answered = lose  # type: ignore[method-assign]
-    assert ids(job.set_aside(parked)) == [letter(1).id]
+    assert ids(job.park(parked)) == [letter(1).id]
     assert meanwhile_done
     assert ids(list(job.letters("severe"))) == [letter(1).id]
     assert [(each.id, each.attempts) for each in job.letters("retry")] == [(letter(2).id, 5)]
@@ -177,7 +177,7 @@ def test_threads_that_park_release_and_resolve_in_a_bucket_lose_none(cloud: Stri
         try:
             for at in range(3):
                 if what == "park":
-                    queue.set_aside(list(queue.letters("retry")))
+                    queue.park(list(queue.letters("retry")))
                 elif what == "release":
                     queue.release(ids(list(queue.letters("severe"))))
                 else:
@@ -201,6 +201,6 @@ def test_a_released_letter_is_not_taken_by_a_job_that_read_it_before(cloud: Stri
     job.put([letter(1)])
     parked = job.update(list(job.letters()))
     person.release([letter(1).id])
-    assert job.set_aside(parked) == []
+    assert job.park(parked) == []
     [left] = job.letters()
     assert replace(left, released="") == replace(parked[0], attempts=0)

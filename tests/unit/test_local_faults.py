@@ -93,7 +93,7 @@ def test_the_changes_of_a_fault_are_payments_and_poison_is_known_to_be() -> None
         made = [mutation for commit in (fault.commits() if fault.commits else ()) for mutation in commit]
         assert all(mutation.table == PAYMENT_TABLE for mutation in made)
         assert all(mutation.dead_letter for mutation in made) == (fault.name == "poison-records" or not made)
-        for commit in fault.mend(made) if fault.mend else ():
+        for commit in fault.fix(made) if fault.fix else ():
             assert [mutation.puid for mutation in commit] <= [mutation.puid for mutation in made]
 
 
@@ -287,7 +287,7 @@ def test_a_slow_process_stands_still_in_the_end() -> None:
         while len(runner.ran) < 4:
             pass
     assert runner.ran[:4] == ["local freeze bigquery-emulator", "local thaw bigquery-emulator"] * 2
-    # The runbook's mitigation is a thaw: there must be something to mend.
+    # The runbook's mitigation is a thaw: there must be something to fix.
     assert runner.ran[-1] == "local freeze bigquery-emulator"
 
 

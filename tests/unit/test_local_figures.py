@@ -111,7 +111,7 @@ def test_dead_letters_are_counted_as_the_command_line_counts_them(tmp_path: Path
     ]  # fmt: skip
     queue.put(letters)
     queue.put(letters[:1])  # a copy, of a bundle that was repeated
-    queue.set_aside(letters[1:2])
+    queue.park(letters[1:2])
     queue.put(letters[:2])  # a crash within a move leaves it in both folders
     file = next((tmp_path / "retry").rglob("*.jsonl"))
     file.write_bytes(file.read_bytes().rstrip(b"\n") + b"\n\n{}\nhalf a li")
