@@ -115,7 +115,7 @@ def _show_resources(console: Console, resources: list[dict[str, Any]]) -> None:
     running = [r for r in resources if r["outcome"] != RECORDED]
     recorded = [r for r in resources if r["outcome"] == RECORDED]
     for title, some, style in (
-        (f"really here ({len(here)})", running, ""),
+        (f"really here ({len(running)})", running, ""),
         (f"recorded only: no counterpart on one machine ({len(recorded)})", recorded, "dim"),
     ):
         console.print(f"\n{title}")
