@@ -34,7 +34,7 @@ from local.machine.state import FAILED, READY, State
 
 _READY_SECONDS: Final = 180
 _ARRIVE_SECONDS: Final = 180
-_AUDIT: Final = Path(sys.executable).with_name("audit")
+_AUDIT: Final = str(Path(sys.executable).with_name("audit"))
 
 
 @contextmanager

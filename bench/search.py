@@ -25,7 +25,7 @@ from bench.live import local_stack
 from bench.results import keep, machine
 from local.machine.state import State
 
-_AUDIT: Final = Path(sys.executable).with_name("audit")
+_AUDIT: Final = str(Path(sys.executable).with_name("audit"))
 # What the command imports, and the client library that it goes without.
 _IMPORTS: Final = {
     "python": "pass",
@@ -36,7 +36,7 @@ _IMPORTS: Final = {
 
 def measure(connection: Path, rounds: int) -> dict[str, Any]:
     """What each takes, as medians over the rounds: wall and CPU of this side in milliseconds."""
-    audit = [str(_AUDIT), "--connection", str(connection)]
+    audit = [_AUDIT, "--connection", str(connection)]
     found = json.loads(subprocess.run([*audit, "search", "--limit=1"], capture_output=True, check=True).stdout)
     puid = found["payments"][0]["puid"]
     commands = {name: [sys.executable, "-c", code] for name, code in _IMPORTS.items()} | {

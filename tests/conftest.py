@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 
 from contract import schema, tables
@@ -20,6 +19,7 @@ from local.emulators import launch as emulators
 from local.emulators.launch import INSTANCE, PROJECT, BigQueryEmulator, SpannerEmulator
 from local.machine.processes import Process
 from pipeline import clients
+from tests import datasets
 from tests.shipped import WATCHED
 
 # Minutes each, in a test or two: what came last would be waited for alone.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from changelog import Changelog
 
 from local.emulators.launch import PROJECT
 from pipeline import clients
+from tests.emulators.changelog import Changelog
 
 
 @pytest.fixture(scope="session")

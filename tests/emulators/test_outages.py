@@ -23,6 +23,7 @@ from pipeline.source.beam_source import ChangeStreamReader
 from pipeline.source.partition_threads import PartitionReaders, Reading
 from pipeline.source.partitions import PartitionSet
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
+from pipeline.source.records import DataChange
 from tests.conftest import AuditDatabase, Warehouse
 from tests.emulators import test_shards
 from tests.emulators.test_shards import COLUMNS, batch, change, settings, there
@@ -46,7 +47,7 @@ def test_changes_of_a_time_without_spanner_arrive_afterwards(audit_database: Aud
     insert(audit_database, "after")
     # The same reader continues: its threads waited.
     while len(found) < 3:
-        if reader.advance() and hasattr(current := reader.get_current(), "mods"):
+        if reader.advance() and isinstance(current := reader.get_current(), DataChange):
             found.update(json.loads(mod.keys)["PUID"] for mod in current.mods)
         else:
             time.sleep(0.02)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from changelog import Changelog, row
 from google.cloud.spanner import COMMIT_TIMESTAMP, KeySet
 
 from contract import metrics, payments, tables, timestamps
@@ -22,6 +21,7 @@ from probe.measure import Measurement, Pace, Probe
 from probe.state import ProbeError
 from support.connection import Connection
 from support.stuck import stuck_payments
+from tests.emulators.changelog import Changelog, row
 from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_TABLE, PAYMENTS, WATCHED
 
 SECOND = timedelta(seconds=1)

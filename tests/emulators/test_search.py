@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from changelog import Changelog, at, row
 from click.testing import CliRunner, Result
 
 from pipeline.transforms.keys import MaskingKeys
@@ -22,6 +21,7 @@ from support.connection import Connection, load
 from support.search import Payment, Search, SearchError, search
 from support.timeline import Difference, timeline
 from support.warehouse import Warehouse, WarehouseError
+from tests.emulators.changelog import Changelog, at, row
 from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_TABLE, WATCHED
 
 CARD = "4111111111111111"

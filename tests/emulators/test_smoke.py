@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from changelog import START, Changelog
 
 from contract import queries, tables
 from delivery import smoke
 from support.connection import load
+from tests.emulators.changelog import START, Changelog
 from tests.shipped import WATCHED
 
 
@@ -81,7 +81,7 @@ def test_a_view_that_bigquery_refuses_fails_and_is_named(
 def test_it_waits_for_a_job_that_is_starting(
     connection_file: Path, changelog: Changelog, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(smoke.time, "sleep", lambda _: changelog.position(now()))
+    monkeypatch.setattr("delivery.smoke.time.sleep", lambda _: changelog.position(now()))
     assert looked(capsys, connection_file, "--wait", "600")[0] == 0
 
 

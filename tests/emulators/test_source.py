@@ -155,11 +155,12 @@ def test_an_end_is_kept_to_and_finishes_the_source(
     start = timestamps.now()
     end = insert(audit_database, "p1")
     insert(audit_database, "p2")
-    for mode in ("windows", "tail"):
+    modes: tuple[Literal["windows", "tail"], ...] = ("windows", "tail")
+    for mode in modes:
         reader = ChangeStreamReader(
             stream_of(audit_database),
             Reading(mode=mode, end=end),
-            PartitionSet(start),  # type: ignore[arg-type]
+            PartitionSet(start),
         )
         readers.append(reader)
         found, positions = collect(reader, lambda _, r=reader: r.get_watermark() == MAX_TIMESTAMP)  # type: ignore[misc]

@@ -40,7 +40,7 @@ def database_of(place: Any) -> str:
 
 
 def run(place: Any, ledger: Path, *, duration: float | None = 2, **more: Any) -> TrafficSummary:
-    settings = {"tps": 100, "seed": SEED, "stop": threading.Event()} | more
+    settings: dict[str, Any] = {"tps": 100, "seed": SEED, "stop": threading.Event()} | more
     return run_traffic(
         endpoint=place.endpoint, database=database_of(place), duration=duration, ledger_path=ledger, **settings
     )

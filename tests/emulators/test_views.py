@@ -8,10 +8,10 @@ import random
 from datetime import timedelta
 
 import pytest
-from changelog import Changelog, at, row
 
 from components import views
 from contract import queries, tables
+from tests.emulators.changelog import Changelog, at, row
 from tests.shipped import WATCHED
 
 A_LIFE = (

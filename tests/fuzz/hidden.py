@@ -157,7 +157,8 @@ def base_64(draw: random.Random, text: str) -> str:
 
 
 def hexadecimal(draw: random.Random, text: str) -> str:
-    return draw.choice([str, str.upper])(text.encode().hex())
+    digits = text.encode().hex()
+    return draw.choice([digits, digits.upper()])
 
 
 def in_json(draw: random.Random, text: str) -> str:
@@ -337,7 +338,7 @@ def _emv(draw: random.Random, kind: str) -> Case:
     if way == "spaced":
         spaced = " ".join(text[i : i + 2] for i in range(0, len(text), 2))
         return Case(f"{kind}/spaced", record(draw, ErrorDetails=f"DE55 {spaced}"), tuple(secrets))
-    text = draw.choice([str, str.lower])(text)
+    text = draw.choice([text, text.lower()])
     if way == "encoded":
         wrapped, ways = encoded(draw, json.dumps({"emv": text}), 2)
         return Case("/".join((kind, *ways)), record(draw, **placed(draw, wrapped)), tuple(secrets))

@@ -20,7 +20,6 @@ from typing import Any
 
 import psutil
 import yaml
-from graphs import graph_of
 
 from components.config import ROOT
 from delivery import deploy
@@ -29,6 +28,7 @@ from guardrails.iam import STACKS
 from local.machine import installed
 from tests.infra import plugin
 from tests.infra.cloud import Cloud
+from tests.infra.graphs import graph_of
 
 _LONGEST = 240
 _HOST = "python370"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from graphs import graph_of
 
 from graph.resources import Graph
+from tests.infra.graphs import graph_of
 
 STACKS = ("dev", "staging", "prod")
 

@@ -11,17 +11,18 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 NUMBER = "123456789012"
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     file = Path(os.environ["FAKE_GCLOUD"])
     state = (
         json.loads(file.read_text()) if file.exists() else {"things": {}, "policies": {}, "changes": [], "calls": []}
     )
     words = [word for word in arguments if not word.startswith("--")]
-    flags = dict(re.fullmatch(r"--([\w-]+)=?(.*)", word, re.S).groups() for word in arguments if word.startswith("--"))
+    flags = dict(flag(word) for word in arguments if word.startswith("--"))
     state["calls"].append(arguments)
     before = json.dumps([state["things"], state["policies"]])
     answer, code = Project(state).run(words, flags)
@@ -32,11 +33,18 @@ def main(arguments):
     return code
 
 
-class Project:
-    def __init__(self, state):
-        self.things, self.policies = state["things"], state["policies"]
+def flag(word: str) -> tuple[str, str]:
+    found = re.fullmatch(r"--([\w-]+)=?(.*)", word, re.S)
+    assert found, word
+    return found[1], found[2]
 
-    def run(self, words, flags):
+
+class Project:
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.things: dict[str, dict[str, str]] = state["things"]
+        self.policies: dict[str, dict[str, Any]] = state["policies"]
+
+    def run(self, words: list[str], flags: dict[str, str]) -> tuple[str, int]:
         match words:
             case ["projects", "describe", _]:
                 return NUMBER, 0
@@ -64,7 +72,7 @@ class Project:
                 return self.make(f"{kind} {name}", flags)
         return f"unknown command: {words}", 2
 
-    def describe(self, thing, flags):
+    def describe(self, thing: str, flags: dict[str, str]) -> tuple[str, int]:
         if thing not in self.things:
             return f"NOT_FOUND: {thing}", 1
         if "versioning_enabled" in flags.get("format", ""):
@@ -73,7 +81,7 @@ class Project:
             return ";".join(sorted(self.things[thing]["permissions"].split(","))), 0
         return thing, 0
 
-    def make(self, thing, flags):
+    def make(self, thing: str, flags: dict[str, str]) -> tuple[str, int]:
         if thing in self.things:
             return f"ALREADY_EXISTS: {thing}", 1
         if missing := self.needs(thing, flags):
@@ -81,21 +89,22 @@ class Project:
         self.things[thing] = flags
         return "", 0
 
-    def needs(self, thing, flags):
+    def needs(self, thing: str, flags: dict[str, str]) -> str | None:
         """What is not there yet, of what Google asks for."""
         if not thing.startswith("service ") and not any(name.startswith("service ") for name in self.things):
             return "its API"
         if "keyring" in flags and f"keyrings {flags['keyring']}" not in self.things:
             return "its key ring"
         key = flags.get("default-encryption-key") or flags.get("kms-key")
-        agent = {"buckets": "gs-project-accounts", "repositories": "gcp-sa-artifactregistry"}.get(thing.split()[0])
+        kind = thing.partition(" ")[0]
+        agent = {"buckets": "gs-project-accounts", "repositories": "gcp-sa-artifactregistry"}.get(kind)
         if key and agent:
             bindings = self.policies.get(f"kms keys {key.rpartition('/')[2]}", {}).get("bindings", [])
             if not any(agent in member for binding in bindings for member in binding["members"]):
                 return f"{agent} to be let to encrypt with its key"
         return None
 
-    def grant(self, kind, name, flags):
+    def grant(self, kind: list[str], name: str, flags: dict[str, str]) -> tuple[str, int]:
         account = re.fullmatch(r"serviceAccount:(\w[\w-]*)@[\w-]+\.iam\.gserviceaccount\.com", flags["member"])
         agent = account and account[1].startswith("service-")
         if account and not agent and f"service-accounts {account[1]}" not in self.things:
@@ -104,10 +113,11 @@ class Project:
         if custom and f"roles {custom[1]}" not in self.things:
             return f"INVALID_ARGUMENT: {flags['role']} does not exist", 1
         policy = self.policies.setdefault(f"{' '.join(kind)} {name}", {"bindings": []})
-        binding = {"role": flags["role"], "members": [flags["member"]]}
+        binding: dict[str, Any] = {"role": flags["role"], "members": [flags["member"]]}
         if flags.get("condition", "None") != "None":
-            title, expression = re.fullmatch(r"\^;\^title=(.*?);expression=(.*)", flags["condition"], re.S).groups()
-            binding["condition"] = {"title": title, "expression": expression}
+            found = re.fullmatch(r"\^;\^title=(.*?);expression=(.*)", flags["condition"], re.S)
+            assert found, flags["condition"]
+            binding["condition"] = {"title": found[1], "expression": found[2]}
         if binding not in policy["bindings"]:
             policy["bindings"].append(binding)
         return "", 0

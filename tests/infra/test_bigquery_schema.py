@@ -91,12 +91,14 @@ def _answering(error: str) -> Any:
     ],
 )
 def test_a_table_that_is_not_there_has_no_columns(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
-    monkeypatch.setattr(bigquery_schema.bigquery, "get_table", _answering(error))
+    monkeypatch.setattr("components.bigquery_schema.bigquery.get_table", _answering(error))
     assert bigquery_schema.columns_of(None, "p", tables.resume_positions(WATCHED)) == []  # type: ignore[arg-type]
 
 
 def test_a_table_that_cannot_be_looked_at_is_not_taken_for_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bigquery_schema.bigquery, "get_table", _answering("googleapi: Error 403: Access Denied"))
+    monkeypatch.setattr(
+        "components.bigquery_schema.bigquery.get_table", _answering("googleapi: Error 403: Access Denied")
+    )
     with pytest.raises(SchemaUnknownError, match=r"resume_positions must be known .* roles/bigquery\.metadataViewer"):
         bigquery_schema.columns_of(None, "p", tables.resume_positions(WATCHED))  # type: ignore[arg-type]
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from graphs import graph_of
-
 from components.config import ROOT
+from tests.infra.graphs import graph_of
 
 TREE = re.findall(r"^[├└]── (\w+) +(\w+) +(\S.*)$", (ROOT / "ARCHITECTURE.md").read_text(), re.M)
 

@@ -21,13 +21,13 @@ import yaml
 from click.testing import CliRunner
 from google.cloud.devtools import cloudbuild_v1
 from google.protobuf import json_format
-from graphs import graph_of
 
 from components.config import ROOT, stack_config
 from components.settings import Settings, SettingsError
 from graph.resources import IMAGE as STREAM_IMAGE
 from graph.resources import Graph
 from guardrails.rules import RULES
+from tests.infra.graphs import graph_of
 
 FILES = ("delivery/cloudbuild.preview.yaml", "delivery/cloudbuild.yaml")
 # What Cloud Build fills in for a build that a trigger starts.

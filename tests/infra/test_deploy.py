@@ -9,9 +9,7 @@ from typing import Any
 
 import pulumi_gcp
 import pytest
-from asked_for import MORE
 from click.testing import CliRunner
-from graphs import graph_of
 from pulumi.automation import events
 
 from delivery import changes, deploy
@@ -19,6 +17,8 @@ from delivery.changes import Run
 from graph.google import IMPORT_IDS, import_id
 from graph.resources import Graph, Node
 from guardrails.stores import RETAINED, STORES
+from tests.infra.asked_for import MORE
+from tests.infra.graphs import graph_of
 
 DATABASE = "gcp:spanner/database:Database"
 BUCKET = "gcp:storage/bucket:Bucket"

@@ -6,11 +6,11 @@ import re
 from typing import Any
 
 import pytest
-from graphs import graph_of
 
 from components.config import stack_config
 from components.settings import SettingsError
 from graph.resources import Graph, Node
+from tests.infra.graphs import graph_of
 
 AGENTS = {
     "spanner": {"service-123456789012@gcp-sa-spanner.iam.gserviceaccount.com"},

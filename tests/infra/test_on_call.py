@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from graphs import graph_of
 
 from bootstrap import roles
 from bootstrap.steps import Stack, steps
 from graph.resources import Graph, Node
 from guardrails.rules import OWN_ROLES, RULES
+from tests.infra.graphs import graph_of
 
 PROD = Stack(name="prod", project="payment-audit-prod", region="us-east4", number="1")
 ON_CALL, DRAINER = "group:on-call@example.com", "user:lead@example.com"

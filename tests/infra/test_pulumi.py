@@ -8,15 +8,16 @@ there.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clone import BREAKS_A_RULE, EMPTY, Clone, Done, wanted
-from graphs import graph_of
 
 from graph.resources import IMAGE
 from guardrails.stores import RETAINED, holds_data
+from tests.infra.clone import BREAKS_A_RULE, EMPTY, Clone, Done, wanted
+from tests.infra.graphs import graph_of
 
 TABLE = "gcp:bigquery/table:Table"
 BUCKET = "gcp:storage/bucket:Bucket"
@@ -75,7 +76,7 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(made: tuple[Clone, 
     }
     assert [column["name"] for column in _columns(clone)] == [column["name"] for column in widened]
     [bucket] = [id for id in clone.cloud.ids(_project("dev"), BUCKET) if id.endswith("dead-letters")]
-    assert clone.cloud.read(_project("dev"), BUCKET, bucket)["lifecycleRules"][0]["condition"]["age"] == 8
+    assert _read(clone, BUCKET, bucket)["lifecycleRules"][0]["condition"]["age"] == 8
 
     _drifts_and_is_mended(clone, bucket)
 
@@ -114,8 +115,8 @@ def _drifts_and_is_mended(clone: Clone, bucket: str) -> None:
     assert clone.exported("dev")["resources"] == before, "a refresh that only looks leaves the state alone"
     mended = clone.deploy("up", "-s", "dev", "--refresh")
     assert (mended.code, mended.report["errors"]) == (2, [])
-    assert clone.cloud.read(_project("dev"), BUCKET, bucket)["publicAccessPrevention"] == "enforced"
-    assert clone.cloud.read(_project("dev"), TABLE, view)
+    assert _read(clone, BUCKET, bucket)["publicAccessPrevention"] == "enforced"
+    assert _read(clone, TABLE, view)
     assert clone.deploy("refresh", "-s", "dev").code == 0
 
 
@@ -125,7 +126,7 @@ def _changelog(clone: Clone) -> str:
 
 
 def _columns(clone: Clone) -> list[dict[str, Any]]:
-    return list(json.loads(clone.cloud.read(_project("dev"), TABLE, _changelog(clone))["schema"]))
+    return list(json.loads(_read(clone, TABLE, _changelog(clone))["schema"]))
 
 
 def _dependencies(state: dict[str, Any]) -> set[tuple[tuple[str, str], tuple[str, str]]]:
@@ -136,6 +137,12 @@ def _dependencies(state: dict[str, Any]) -> set[tuple[tuple[str, str], tuple[str
         for urn, other in ((r["urn"], other) for r in _of_google(state) for other in r.get("dependencies", []))
         if other in those
     }
+
+
+def _read(clone: Clone, kind: str, id: str) -> Mapping[str, Any]:
+    found = clone.cloud.read(_project("dev"), kind, id)
+    assert found is not None, id
+    return found
 
 
 def _of_google(state: dict[str, Any]) -> list[dict[str, Any]]:
@@ -159,10 +166,10 @@ def test_a_store_without_protection_goes_only_when_it_is_named(made: tuple[Clone
     assert clone.deploy("preview", "-s", "dev", *allowed).report["result"] == "changed"
 
     # Named, they go; and only then come those with the same name, which would be a 409 while the old ones are there.
-    made = clone.deploy("up", "-s", "dev", *allowed)
-    assert made.code == 2, made.err + made.out
+    replaced = clone.deploy("up", "-s", "dev", *allowed)
+    assert replaced.code == 2, replaced.err + replaced.out
     [dataset] = [id for id in clone.cloud.ids(_project("dev"), DATASET) if id.endswith("/payment_audit")]
-    assert clone.cloud.read(_project("dev"), DATASET, dataset)["location"] == "US"
+    assert _read(clone, DATASET, dataset)["location"] == "US"
     assert [verb for verb, _, id in clone.cloud.journal[len(done) :] if id == dataset] == ["delete", "create"]
     assert clone.deploy("preview", "-s", "dev").code == 0
 

@@ -6,7 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from clone import BREAKS_A_RULE, EMPTY, Clone, Done, wanted
+
+from tests.infra.clone import BREAKS_A_RULE, EMPTY, Clone, Done, wanted
 
 pytestmark = pytest.mark.timeout(900)
 

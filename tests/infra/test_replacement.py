@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pulumi_gcp as gcp
-from asked_for import MORE
-from graphs import graph_of
 
 from components.replacement import BESIDE
 from graph.google import import_id
 from graph.resources import Graph, Node
+from tests.infra.asked_for import MORE
+from tests.infra.graphs import graph_of
 
 
 def clashing(graph: Graph) -> list[str]:

@@ -11,7 +11,6 @@ import pulumi
 import pulumi_gcp as gcp
 import pytest
 from apache_beam.runners.worker.data_sampler import DataSampler
-from graphs import graph_of
 
 from contract.options import NO_EXCEPTION_SAMPLING
 from graph.resources import Graph
@@ -38,6 +37,7 @@ from guardrails.rules import (
     nothing_that_holds_data_can_be_deleted_in_prod,
 )
 from guardrails.stores import HOLDS_NOTHING, RETAINED, STORES
+from tests.infra.graphs import graph_of
 
 PROTECTED = pulumi.ResourceOptions(protect=True)
 Program = Callable[[], object]
@@ -86,7 +86,7 @@ def _table(*, protection: bool, options: pulumi.ResourceOptions | None = None) -
 
 def _secret(*keys: str | None) -> Program:
     """A secret with a replica for each key; None is one without."""
-    replicas = [
+    replicas: list[Any] = [
         {"location": "us-east4", **({"customer_managed_encryption": {"kms_key_name": key}} if key else {})}
         for key in keys
     ]

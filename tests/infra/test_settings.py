@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from graphs import graph_of
 
 from components.config import ROOT, StackFileError, stack_config
 from components.settings import Settings, SettingsError
@@ -18,6 +17,7 @@ from contract.options import STACK_OPTIONS
 from graph.resources import IMAGE
 from pipeline.jobs.settings import SettingsError as LaunchError
 from pipeline.jobs.settings import parse as parse_launch
+from tests.infra.graphs import graph_of
 from tests.shipped import REQUIRED_OPTIONS
 
 STACKS = ("dev", "staging", "prod", "local")
@@ -144,7 +144,7 @@ def test_a_wrong_value_is_refused(key: str, value: Any, rule: str) -> None:
 
 @pytest.mark.parametrize("key", sorted(DECLARED))
 def test_a_missing_value_is_refused(key: str) -> None:
-    assert f"{key} must be set, got nothing. Set it in Pulumi.dev.yaml." in refusal(**{key: None})
+    assert f"{key} must be set, got nothing. Set it in Pulumi.dev.yaml." in refusal("dev", **{key: None})
 
 
 def test_an_unknown_payment_state_is_refused() -> None:
@@ -376,13 +376,12 @@ def test_personal_data_is_for_readers_and_service_accounts() -> None:
 
 def test_autoscaling_has_a_least_and_a_most() -> None:
     for least, most in ((100, 1000), (2000, 1000), (1000, 11_000)):
-        config = {"spannerProcessingUnits": least, "spannerMaxProcessingUnits": most, "spannerEdition": "ENTERPRISE"}
-        [problem] = refusal(**config)
+        [problem] = refusal(spannerProcessingUnits=least, spannerMaxProcessingUnits=most, spannerEdition="ENTERPRISE")
         assert problem.startswith("spannerMaxProcessingUnits must be 0, or 1 to 10 times spannerProcessingUnits")
 
 
 def test_capacity_needs_the_edition_that_has_it() -> None:
-    autoscaled = {"spannerProcessingUnits": 1000, "spannerMaxProcessingUnits": 3000}
+    autoscaled: dict[str, Any] = {"spannerProcessingUnits": 1000, "spannerMaxProcessingUnits": 3000}
     [problem] = refusal(**autoscaled)
     assert problem.startswith("spannerEdition must be ENTERPRISE or ENTERPRISE_PLUS with autoscaling")
     assert parse(**autoscaled, spannerEdition="ENTERPRISE").spanner.max_processing_units == 3000

@@ -11,7 +11,6 @@ from typing import Any
 import pulumi
 import pytest
 import yaml
-from graphs import graph_of
 
 from components.config import ROOT, stack_config
 from components.spanner import SchemaOwnerError
@@ -23,6 +22,7 @@ from graph.google import server_made
 from graph.program import first_cause, run_program
 from graph.resources import IMAGE, Graph
 from guardrails.rules import RULES
+from tests.infra.graphs import graph_of
 from tests.shipped import WATCHED
 
 EXPECTED = Path(__file__).with_name("expected")

@@ -9,12 +9,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-from graphs import graph_of
 
 from components.outputs import looker_studio
 from contract import queries, schema, tables
 from graph.resources import IMAGE, Graph
 from pipeline.image import template
+from tests.infra.graphs import graph_of
 from tests.shipped import AUDIT_LOG_DATASET, PAYMENT_DATASET, PAYMENT_TABLE, WATCHED
 
 DATASETS = {PAYMENT_DATASET, AUDIT_LOG_DATASET}

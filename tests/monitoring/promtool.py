@@ -69,7 +69,7 @@ def run(folder: Path, files: Iterable[Mapping[str, Any]]) -> str:
             _dump({"rule_files": [str(rules)], "evaluation_interval": file["interval"], "tests": file["tests"]})
         )
         names.append(str(tests))
-    command = [promtool(), "test", "rules", *names]
+    command = [str(promtool()), "test", "rules", *names]
     # A fifth of its CPU is to collect memory that is not missed.
     environment = {**os.environ, "GOGC": "off", "GOMEMLIMIT": "500MiB"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from promtool import Firing, Scenario, Series, counter, gauge, series
-
 from alerts import metrics
 from contract.metrics import (
     CARD_NUMBERS_FOUND,
@@ -26,6 +24,7 @@ from contract.metrics import (
     VALIDATION_MISMATCHES,
     Metric,
 )
+from tests.monitoring.promtool import Firing, Scenario, Series, counter, gauge, series
 
 FULL = 30_000  # a minute: 500 a second
 QUIET: Firing = ()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from defaults import CATALOG
 
 from components.config import ROOT
+from tests.monitoring.defaults import CATALOG
 
 PAGES = {path.stem: path.read_text() for path in (ROOT / "runbooks").glob("*.md") if path.name != "README.md"}
 

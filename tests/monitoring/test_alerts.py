@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from defaults import CATALOG
-from promtool import Scenario, first_fires, run, scenario_files, series
-from scenarios import FULL, SCENARIOS, flow, latency
 
 from contract.metrics import OLDEST_UNAUDITED
+from tests.monitoring.defaults import CATALOG
+from tests.monitoring.promtool import Scenario, first_fires, run, scenario_files, series
+from tests.monitoring.scenarios import FULL, SCENARIOS, flow, latency
 
 NAMES = tuple(CATALOG)
 SHOWN = ("fires", "quiet", "boundary", "recovers", "no data", "low traffic")

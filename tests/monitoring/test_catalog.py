@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from defaults import CATALOG
 
 from alerts import grafana, promql, routing
 from alerts.catalog import alerts
@@ -34,6 +33,7 @@ from contract.metrics import (
     SOURCE_COMMITTED,
     prometheus_name,
 )
+from tests.monitoring.defaults import CATALOG
 
 DEFAULTS = Thresholds(), Watched()
 BY_NAME = {metric.promql: metric for metric in METRICS}

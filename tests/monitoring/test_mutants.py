@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from defaults import CATALOG
-from mutants import Mutant, mutants
-from promtool import Scenario, failed, mutant_files, run
-from scenarios import SCENARIOS
+
+from tests.monitoring.defaults import CATALOG
+from tests.monitoring.mutants import Mutant, mutants
+from tests.monitoring.promtool import Scenario, failed, mutant_files, run
+from tests.monitoring.scenarios import SCENARIOS
 
 # Mutants that are the same alert to its recipients: `alert: what was done`, and why.
 EQUIVALENT = {

@@ -120,7 +120,7 @@ def test_the_smoke_test_of_a_deploy_passes_on_a_running_stack(service: Service) 
         "-m",
         "delivery.smoke",
         "--connection",
-        service.state.connection,
+        str(service.state.connection),
         "--wait",
         "60",
         "--json",
@@ -137,7 +137,7 @@ def test_nothing_is_lost_or_doubled_when_the_pipeline_is_killed_and_bigquery_fre
         time.sleep(chance.uniform(3, 7))
         victim = service.process("pipeline")
         os.killpg(victim, signal.SIGKILL)
-        await_(lambda old=victim: service.process("pipeline") != old, "a new pipeline")
+        await_(lambda old=victim: service.process("pipeline") != old, "a new pipeline")  # type: ignore[misc]
     storage = service.process("bigquery-emulator")
     os.killpg(storage, signal.SIGSTOP)
     time.sleep(20)

@@ -76,8 +76,8 @@ class Chunk:
         """Least and greatest value of a column; None where it has none."""
         if column not in self._bounds:
             low_high = pc.min_max(self.batch.column(column)).as_py() if column in self.batch.schema.names else None
-            known = low_high and low_high["min"] is not None
-            self._bounds[column] = (low_high["min"], low_high["max"]) if known else None
+            known = low_high is not None and low_high["min"] is not None
+            self._bounds[column] = (low_high["min"], low_high["max"]) if low_high and known else None
         return self._bounds[column]
 
 

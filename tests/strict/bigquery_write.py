@@ -249,9 +249,10 @@ class WriteApi:
         found = _TABLE.fullmatch(path)
         if found is None:
             raise Refusal(code_pb2.INVALID_ARGUMENT, f"Invalid resource name. Entity: {path}")
-        table = self.store.tables.get(found.groups())  # type: ignore[call-overload]
+        reference = (found[1], found[2], found[3])
+        table = self.store.tables.get(reference)
         if table is None and self.upstream is not None:
-            table = self.upstream.table(found.groups())
+            table = self.upstream.table(reference)
         if table is None or table.written_as(self.store.clock()) is None:
             raise Refusal(
                 code_pb2.NOT_FOUND, f"Requested entity was not found. Entity: {path}", Code.TABLE_NOT_FOUND, path
@@ -610,7 +611,7 @@ def _of_fault(fault: Fault, attempt: Attempt) -> Refusal:
 
 
 @dataclass(frozen=True)
-class _Status(grpc.Status):  # type: ignore[misc]
+class _Status(grpc.Status):
     code: Any
     details: str
     trailing_metadata: Any

@@ -158,7 +158,12 @@ class _Handler(BaseHTTPRequestHandler):
         found = re.fullmatch(r"/storage/v1/b/([^/]+)/o/([^/]+)", path)
         if not found:
             return self._send(501)
-        return self._served(lambda: (self.storage.delete(found[1], unquote(found[2]), asked), self._send(204)))
+
+        def delete() -> None:
+            self.storage.delete(found[1], unquote(found[2]), asked)
+            self._send(204)
+
+        return self._served(delete)
 
     def do_POST(self) -> None:
         path, asked = self._asked()

@@ -139,6 +139,7 @@ class Call:
         if isinstance(found, Exception):
             assert isinstance(found, exceptions.GoogleAPICallError), found
             status = found.grpc_status_code
+            assert status is not None
             return Outcome(code=status.value[0], ended=True, storage=_storage(found.details))
         if found.error.code:
             return Outcome(
@@ -622,7 +623,11 @@ def test_a_fault_lasts_its_seconds_and_strikes_what_it_is_for(bq: StrictBigQuery
     append = Call(write, DEFAULT)
     bq.fail("INTERNAL", seconds=5)
     bq.fail("RESOURCE_EXHAUSTED", rows={"column": "id", "values": ["bad"]})
-    bq.fail("ABORTED", when=lambda attempt: attempt.rows.num_rows == 3, storage_error="KMS_SERVICE_ERROR")
+    bq.fail(
+        "ABORTED",
+        when=lambda attempt: attempt.rows is not None and attempt.rows.num_rows == 3,
+        storage_error="KMS_SERVICE_ERROR",
+    )
     assert append(batch("a")).code == 13
     clock.now += 5
     assert append(batch("a")).code == 0
@@ -790,7 +795,7 @@ def shard_of(bq: Any, generations: InMemoryGenerations | None = None) -> tuple[S
         query=query,
         changelogs=Changelogs(query, destinations),
         destinations=destinations,
-        generations=generations,  # type: ignore[arg-type]
+        generations=generations,
         generation=taken.generation,
         sleep=lambda _: None,
     )

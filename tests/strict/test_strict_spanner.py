@@ -231,6 +231,7 @@ def test_a_row_is_updated_from_what_it_was_and_is_in_one_partition_at_a_time() -
             assert before is not None
             assert old.items() <= before.items()
         if entry.mod_type == "UPDATE":
+            assert before is not None
             assert before | new == new and {k for k in new if new[k] != before[k]} == set(old)
         if entry.mod_type == "DELETE":
             assert not new and old == rows.pop(entry.keys)
@@ -375,12 +376,12 @@ def test_a_partition_that_is_idle_sends_heartbeats_and_then_what_is_committed(sc
     with StrictSpanner(scripted.history, min_heartbeat_millis=100) as spanner:
         records = query_of(spanner, channel(spanner), "S", heartbeat_millis=100).run(scripted.fourth, token="c")
         assert values([next(records)]) == ["4"]
-        beats = [next(records), next(records)]
-        assert all(isinstance(b, Heartbeat) for b in beats)
+        first, second = next(records), next(records)
+        assert isinstance(first, Heartbeat) and isinstance(second, Heartbeat)
         at = scripted.put(scripted.child, "k9", 9)
         later = next(r for r in records if isinstance(r, DataChange))
         assert later.commit_timestamp == at
-        assert beats[0].timestamp < beats[1].timestamp < at
+        assert first.timestamp < second.timestamp < at
         scripted.history.split(scripted.child, "d", "e")
         assert [c.token for r in records if isinstance(r, ChildPartitions) for c in r.children] == ["d", "e"]
 
@@ -526,6 +527,7 @@ def to_content(value: struct_pb2.Value) -> Any:
     kind = value.WhichOneof("kind")
     if kind == "list_value":
         return [to_content(v) for v in value.list_value.values]
+    assert kind
     return None if kind == "null_value" else getattr(value, kind)
 
 
@@ -697,6 +699,7 @@ def test_a_parent_that_nobody_announces_is_named_when_it_is_asked_for(scripted: 
     with StrictSpanner(scripted.history) as spanner:
         spanner.unannounced_parents()
         *_, last = query_of(spanner, channel(spanner), "S").run(scripted.first, token="a")
+        assert isinstance(last, ChildPartitions)
         assert len(last.children[0].parents) == 3
         assert set(last.children[0].parents) - set(scripted.stream.partitions)
 

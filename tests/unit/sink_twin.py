@@ -200,7 +200,9 @@ class Twin:
         self.counts["query"] += 1
         self.before_query()
         assert job_config.use_query_cache is False
-        given = {p.name: getattr(p, "values", None) or getattr(p, "value", None) for p in job_config.query_parameters}
+        given: dict[str, Any] = {
+            p.name: getattr(p, "values", None) or getattr(p, "value", None) for p in job_config.query_parameters
+        }
         found = self.tables[sql.split("`")[1]].rows
         times = [row[tables.COMMIT_TIMESTAMP] for row in found]
         if "MAX(" in sql:

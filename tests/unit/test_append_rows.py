@@ -8,7 +8,6 @@ import pytest
 from apache_beam.pvalue import TaggedOutput
 
 from contract.changes import Change, Column, DeadLetter, Reason
-from pipeline.sink import append as write
 from pipeline.sink import rows
 from pipeline.sink.append import AppendRows
 from pipeline.sink.encode import EncodedRows, EncodeRows
@@ -51,7 +50,7 @@ class Step:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, batch_millis: int = 200) -> None:
         self.twin = Twin()
-        monkeypatch.setattr(write.time, "time", self.twin.time)
+        monkeypatch.setattr("pipeline.sink.append.time.time", self.twin.time)
         self.step = AppendRows(Settings(self.twin), batch_millis)  # type: ignore[arg-type]
         self.step.setup()
         self.step.start_bundle()

@@ -157,7 +157,7 @@ def test_google_cloud_is_asked_with_credentials(server: Server, monkeypatch: pyt
     from google.oauth2.credentials import Credentials
 
     monkeypatch.setattr(bigquery_rest, "_GOOGLE", server.url)
-    monkeypatch.setattr(google.auth, "default", lambda scopes: (Credentials("secret"), None))  # type: ignore[no-untyped-call]
+    monkeypatch.setattr(google.auth, "default", lambda scopes: (Credentials("secret"), None))
     server.answers = [(200, page("p1"))]
     assert QueryApi("", PROJECT, "EU", 20).answer("SELECT 1", {}).rows == [{"PUID": "p1"}]
     assert server.calls[0].headers["Authorization"] == "Bearer secret"
@@ -192,7 +192,7 @@ def test_missing_credentials_say_how_to_get_some(warehouse: Warehouse, monkeypat
     from google.auth.exceptions import DefaultCredentialsError
 
     def nobody(scopes: list[str]) -> Any:
-        raise DefaultCredentialsError("none")  # type: ignore[no-untyped-call]
+        raise DefaultCredentialsError("none")
 
     monkeypatch.setattr(google.auth, "default", nobody)
     with pytest.raises(WarehouseError, match="gcloud auth application-default login"):

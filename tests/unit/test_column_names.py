@@ -90,7 +90,8 @@ def test_an_ignored_column_that_is_called_as_a_token_is_left_out_with_its_value(
 @pytest.mark.parametrize("name", ["cardholdername", "CARDHOLDERNAME"])
 def test_a_policy_counts_whatever_the_case_from_masking_to_the_table(name: str) -> None:
     columns = (*COLUMNS, Column(name, "STRING", False), Column("cvv", "STRING", False))
-    sent = change("p1", columns, **{name: "JANE DOE", "cvv": "123"})
+    values: dict[str, Any] = {name: "JANE DOE", "cvv": "123"}
+    sent = change("p1", columns, **values)
     Masker(MaskingKeys({"v1": bytes(KEY_BYTES)}), WATCHED, new_columns="scan").mask(sent)
     twin = Twin()
     twin.shard().append(None, batch(sent), columns)
@@ -189,7 +190,12 @@ def test_a_table_whose_key_cannot_cluster_is_made_all_the_same() -> None:
     made: list[Any] = []
     twin = Twin()
     create = twin.create_table
-    twin.create_table = lambda table, exists_ok: made.append(table) or create(table, exists_ok)  # type: ignore[method-assign]
+
+    def noted(table: Any, exists_ok: bool) -> Any:
+        made.append(table)
+        return create(table, exists_ok)
+
+    twin.create_table = noted  # type: ignore[method-assign]
     columns = (Column("Id", "BYTES", True), Column("customer_id", "STRING", True), Column("F", "FLOAT64", True))
     twin.clients().changelogs.conform("refunds", columns, rows.fields(columns, PAYMENTS))
     assert made[0].clustering_fields == ["source_customer_id"]

@@ -159,7 +159,7 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(
         raise SystemExit
 
     with monkeypatch.context() as broken:
-        broken.setattr(store.os, "fsync", crash)
+        broken.setattr("pipeline.sink.files.os.fsync", crash)
         with pytest.raises(SystemExit):
             queue.resolve([letter(1).id])
     assert list(queue.letters()) == [letter(1), letter(2)]
@@ -286,7 +286,12 @@ def test_a_listing_keeps_few_files_and_reads_them_twice_at_most(
     names = files(queue)
     reads: list[str] = []
     read = queue._files.read
-    monkeypatch.setattr(queue._files, "read", lambda name: (reads.append(name), read(name))[1])
+
+    def counted(name: str) -> tuple[bytes, Any]:
+        reads.append(name)
+        return read(name)
+
+    monkeypatch.setattr(queue._files, "read", counted)
     assert [each.id for each in queue.letters()] == [letter(second).id for second in range(60)]
     assert len(reads) <= 2 * len(names)
 

@@ -30,7 +30,7 @@ _SCHEDULES = 20
 
 def letter(number: int, **fields: Any) -> DeadLetter:
     at = Coordinates("S", "payment_audit_trail", f"2026-11-23T09:12:{number:02d}.000000000Z", "tx", "00", 0)
-    values = {
+    values: dict[str, Any] = {
         "coordinates": at,
         "step": "AppendRows",
         "reason": Reason.REJECTED,
@@ -79,6 +79,9 @@ class Actor:
     def _stop(self) -> None:
         self._stopped.release()
         self._go.acquire()
+
+    def exists(self) -> bool:
+        return bool(self._files.exists())
 
     def list(self, folder: str) -> list[str]:
         self._stop()

@@ -20,9 +20,9 @@ BUCKET = "audit-dead-letters"
 
 def letter(number: int, **fields: Any) -> DeadLetter:
     at = Coordinates("S", "payment_audit_trail", f"2026-11-23T09:12:{number:02d}.000000000Z", "tx", "00", 0)
-    values = {"step": "AppendRows", "reason": Reason.REJECTED, "message": "fix the table.", "attempts": 4}
+    values: dict[str, Any] = {"step": "AppendRows", "reason": Reason.REJECTED, "message": "fix the table."}
     times = {"first_failed_at": "2026-11-23T09:13:00Z", "last_failed_at": "2026-11-23T09:13:00Z"}
-    return DeadLetter(coordinates=at, **(values | times | fields))
+    return DeadLetter(coordinates=at, **(values | times | {"attempts": 4} | fields))
 
 
 @pytest.fixture

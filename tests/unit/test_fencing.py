@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -128,7 +128,7 @@ def tracking(database: Database, log: Log, *, exactly_once: bool = True) -> Trac
         generation=3,
     )
     step = TrackPosition(settings, ("A",))
-    step._generations, step._log, step._published = database, log, -1e9
+    step._generations, step._log, step._published = cast(Any, database), cast(Any, log), -1e9
     return step
 
 

@@ -203,7 +203,7 @@ def test_a_normal_hour_has_its_bursts_restarts_and_column_and_a_ticket_ends_it_n
     result = day.normal(60)
     assert runner.ran[:6] == ["burst", "kill pipeline", "ALTER", "burst", "kill pipeline", "burst"]
     assert [each.partition(" --")[0] for each in runner.ran[6:]] == ["local check"]
-    assert (result.fired.keys(), result.check) == (
+    assert (set(result.fired), result.check) == (
         {"UnclassifiedColumn"}, "3 changes committed, 0 missing, 0 doubled"
     )  # fmt: skip
 

@@ -90,7 +90,7 @@ def test_a_type_without_a_counterpart_is_carried_as_text() -> None:
 
 
 def test_nulls_stay_null_and_arrays_empty() -> None:
-    (row,) = encoded(change(**dict.fromkeys(NEW)))
+    (row,) = encoded(change("p1", **dict.fromkeys(NEW)))
     assert all(row[name] is None for name in NEW if name != "Tags")
     assert row["Tags"] == []
 
@@ -140,7 +140,7 @@ def test_every_kind_of_bad_value_is_named() -> None:
         "Raw": "%%",
         "Ratio": {},
     }.items():
-        batch, failed = rows.encode([change(**{column: value})], PAYMENTS)
+        batch, failed = rows.encode([change("p1", **{column: value})], PAYMENTS)
         assert batch is None, column
         assert f"payment_audit_trail.{column}" in failed[0][1].message
 

@@ -73,7 +73,7 @@ def test_a_failure_means_the_same_however_it_arrives(code: int, storage: int, ac
         assert failures.classify(exceptions.from_grpc_error(Ended(status))) is action
 
 
-class Ended(grpc.RpcError, grpc.Call):  # type: ignore[misc]
+class Ended(grpc.RpcError, grpc.Call):
     """The end of a call as gRPC raises it: its details are in the trailing metadata."""
 
     def __init__(self, status: status_pb2.Status) -> None:
@@ -153,12 +153,14 @@ def test_a_table_that_the_write_path_does_not_find_is_looked_for_again() -> None
     position, _ = shard.append(None, batch(change("p0")), COLUMNS)
     del twin.tables[TABLE_ID]
     gone = twin.now
+    works = twin._append
 
-    def before(_: pa.Table) -> None:
+    def append(stream: Any, arrow: pa.Table, offset: int) -> Any:
         if twin.now < gone + 20:
             raise Refusal(5, "table", StorageCode.TABLE_NOT_FOUND, ends=True)
+        return works(stream, arrow, offset)
 
-    twin._append, append = lambda stream, arrow, offset: (before(arrow), append(stream, arrow, offset))[1], twin._append  # type: ignore[method-assign]
+    twin._append = append  # type: ignore[method-assign]
     _, outcome = shard.append(position, batch(change("p1")), COLUMNS)
     assert set(twin.there()) == {"p1"}
     assert outcome.rejected == []
@@ -493,7 +495,7 @@ def test_a_stream_of_a_table_that_was_made_again_is_given_up_where_bigquery_call
             raise Refusal(7, "(or it may not exist)", ends=True)
         return works(on, arrow, offset)
 
-    twin._append = append  # type: ignore[method-assign]
+    twin._append = append  # type: ignore[assignment,method-assign]
     _, outcome = shard.append(position, batch(change("p1")), COLUMNS)
     assert (outcome.rejected, twin.there()) == ([], Counter(["p0", "p1"]))
 
@@ -553,7 +555,7 @@ def test_a_bad_row_with_a_new_column_holds_nothing_up_once_bigquery_knows_the_co
 
 
 def test_a_refused_row_with_arrays_of_any_type_can_be_written_as_a_dead_letter() -> None:
-    values = {
+    values: dict[str, Any] = {
         "BYTES": ["AAE="],
         "NUMERIC": ["1.5"],
         "DATE": ["2026-11-23"],
@@ -562,7 +564,7 @@ def test_a_refused_row_with_arrays_of_any_type_can_be_written_as_a_dead_letter()
         "JSON": ["{}"],
     }
     columns = (*COLUMNS, *(Column(f"X{kind}", f"ARRAY<{kind}>", False) for kind in values))
-    one = change("p1", columns, **{f"X{kind}": value for kind, value in values.items()})
+    one = change("p1", columns, at=START, **{f"X{kind}": value for kind, value in values.items()})
     letter = rejected_letter(Rejected(row=batch(one).to_pylist()[0], message="m"), PAYMENTS)
     assert decode(encode(letter)).coordinates == one.coordinates
 

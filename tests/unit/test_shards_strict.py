@@ -68,7 +68,7 @@ class Sink:
                 query=self.query,
                 changelogs=Changelogs(self.query, destinations, clock=self.clock.time, sleep=self.clock.sleep),
                 destinations=destinations,
-                generations=self.generations,  # type: ignore[arg-type]
+                generations=self.generations,
                 generation=1,
                 fenced_at=fenced_at,
                 clock=self.clock.time,

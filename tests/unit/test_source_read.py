@@ -18,10 +18,10 @@ from pipeline.channels import StreamingCall
 from pipeline.source import beam_source as read
 from pipeline.source import partition_threads as reading
 from pipeline.source.beam_source import ChangeStreamReader, ChangeStreamSource, PartitionSetMark
-from pipeline.source.partition_threads import DataChange, Ended, Failed, PartitionReaders, Reading, pause
+from pipeline.source.partition_threads import Ended, Failed, PartitionReaders, Reading, pause
 from pipeline.source.partitions import PartitionSet
 from pipeline.source.query import ChangeStream
-from pipeline.source.records import Child, ChildPartitions, Heartbeat, Mod, ReadPosition
+from pipeline.source.records import Child, ChildPartitions, DataChange, Heartbeat, Mod, ReadPosition
 from tests.unit.test_partitions import at, change
 
 START = "2026-11-23T09:00:00.000000000Z"
@@ -491,7 +491,7 @@ def test_children_that_begin_where_a_window_ends_are_found_by_the_next_one(
     """A query may leave out what bears its very start or end: the emulator does so with children."""
     boundary = at(5)
     moments = iter([boundary, *(at(i) for i in range(6, 50))])
-    monkeypatch.setattr(reading.timestamps, "now", lambda: next(moments))
+    monkeypatch.setattr("pipeline.source.partition_threads.timestamps.now", lambda: next(moments))
 
     class Boundary(FakeSpanner):
         def run(self, start: str, *, end: str = "", **_: Any) -> Iterator[Any]:
