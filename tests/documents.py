@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import yaml
 from click.testing import CliRunner
 
@@ -249,8 +250,14 @@ def python(*args: str) -> None:
         return
     name = args[1] if f"{args[1].replace('.', '/')}.py" in TRACKED else f"{args[1]}.__main__"
     script(f"{name.replace('.', '/')}.py")
-    shown = CliRunner().invoke(importlib.import_module(name).main, [*args[2:], "--help"])
-    assert shown.exit_code == 0, shown.output
+    entry = importlib.import_module(name).main
+    if isinstance(entry, click.Command):
+        shown = CliRunner().invoke(entry, [*args[2:], "--help"])
+        assert shown.exit_code == 0, shown.output
+    else:
+        # One of the standard library alone, which has no help and writes nothing: it is run.
+        done = run(".venv/bin/python", *args)
+        assert done.returncode == 0, done.stderr
 
 
 def stack_script(*args: str) -> None:

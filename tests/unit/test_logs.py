@@ -35,7 +35,7 @@ from pipeline.sink import rows, shards
 from pipeline.sink.append import AppendRows
 from pipeline.sink.dead_letter_writer import WriteDeadLetters
 from pipeline.sink.encode import EncodeRows
-from pipeline.sink.retry import tell
+from pipeline.sink.retry import report
 from tests.shipped import PAYMENTS, WATCHED
 from tests.unit.test_rows import change
 from tests.unit.test_stream_settings import given
@@ -325,8 +325,8 @@ def test_a_line_names_nothing_of_a_payment_but_its_id(lines: Any, tmp_path: Path
 
 
 def test_a_try_of_dead_letters_is_one_line_and_a_warning_where_some_are_set_aside(lines: Any) -> None:
-    tell(3, 2, mixed()[:1], [])
-    tell(3, 0, mixed(), mixed()[2:])
+    report(3, 2, mixed()[:1], [])
+    report(3, 0, mixed(), mixed()[2:])
     again, aside = lines()
     assert (again["severity"], again["message"]) == (
         "INFO",
