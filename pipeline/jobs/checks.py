@@ -253,7 +253,7 @@ def _metadata_database(settings: StreamSettings) -> Iterator[Finding]:
             "metadata database",
             f"metadata database {at.database} must have the tables {', '.join(sorted(absent))}. Run `pulumi up`.",
         )
-    elif absent := ADDED_TO_JOBS - {column for table, column in rows if table == "jobs"}:
+    elif absent := set(ADDED_TO_JOBS) - {column for table, column in rows if table == "jobs"}:
         yield Finding(
             "metadata database",
             f"the table jobs of {at.database} must have the columns {', '.join(sorted(absent))}. Run `pulumi up`.",

@@ -20,7 +20,7 @@ from contract import timestamps
 
 _RUN_DIGITS = 20
 # What a metadata database of an earlier release lacks. A launch refuses one without them.
-ADDED_TO_JOBS: Final = frozenset({"RunId", "RunGeneration"})
+ADDED_TO_JOBS: Final = ("RunId", "RunGeneration")
 
 
 class Fenced(Exception):
