@@ -20,6 +20,7 @@ from contract.watched import WatchedTables, type_problem
 from pipeline import clients
 from pipeline.jobs.settings import StreamSettings
 from pipeline.sink.dead_letters import DeadLetterQueue
+from pipeline.sink.generations import ADDED_TO_JOBS
 from pipeline.source.query import ChangeStreamQuery
 from pipeline.source.records import PARTITION_MODE
 from pipeline.transforms.keys import MaskingKeys
@@ -262,7 +263,7 @@ def _metadata_database(settings: StreamSettings) -> Iterator[Finding]:
             "metadata database",
             f"metadata database {at.database} must have the tables {', '.join(sorted(absent))}. Run `pulumi up`.",
         )
-    elif absent := {"RunId", "RunGeneration"} - {column for table, column in rows if table == "jobs"}:
+    elif absent := set(ADDED_TO_JOBS) - {column for table, column in rows if table == "jobs"}:
         yield Finding(
             "metadata database",
             f"the table jobs of {at.database} must have the columns {', '.join(sorted(absent))}. Run `pulumi up`.",

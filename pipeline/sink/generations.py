@@ -12,13 +12,15 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from google.cloud.spanner_v1 import KeySet, param_types
 
 from contract import timestamps
 
 _RUN_DIGITS = 20
+# What a metadata database of an earlier release lacks. A launch refuses one without them.
+ADDED_TO_JOBS: Final = ("RunId", "RunGeneration")
 
 
 class Fenced(Exception):

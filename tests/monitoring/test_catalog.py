@@ -222,7 +222,7 @@ def test_what_cannot_be_measured_here_says_why() -> None:
 def test_the_local_rules_are_those_that_can_be_measured_here() -> None:
     here = [one["alert"] for group in rules(*DEFAULTS, local=True)["groups"] for one in group["rules"]]
     assert sorted(here) == sorted(name for name, alert in CATALOG.items() if not alert.cloud_only)
-    assert len(here) == 18
+    assert here
 
 
 def test_the_rules_are_written_as_yaml() -> None:
