@@ -54,11 +54,16 @@ class Condition:
         return f"({self.value}) {self.comparison} {self.threshold:.12g}"
 
 
+_ON_HISTORY: Final = "its window is days: fired on a history of days by tests/emulators/test_monitoring.py"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Alert:
     """`holds` and `every`: seconds that it must be true, and between two looks. `cloud_only`: why it cannot be here.
 
-    With `any_of` one condition is enough. `chart` names the dashboard's chart whose values it watches.
+    `no_game_day`: why none can try it. Not `counts_traffic`: gauges of single things and counts of faults, where one is
+    one however few payments there are. With `any_of` one condition is enough. `chart` names the dashboard's chart whose
+    values it watches.
     """
 
     name: str
@@ -72,6 +77,8 @@ class Alert:
     every: int = MINUTE
     team: Team = "platform"
     cloud_only: str = ""
+    no_game_day: str = ""
+    counts_traffic: bool = True
 
     @property
     def expression(self) -> str:
@@ -101,14 +108,27 @@ def _latency(numbers: Thresholds) -> tuple[Alert, ...]:
     fast, slow, budget = burn_windows(numbers)
     return (
         _latency_burn("AuditLatencyFastBurn", fast, numbers, "Changes are late: a month's budget is gone in two days"),
-        _latency_burn("AuditLatencySlowBurn", slow, numbers, "Changes are late: a month's budget is gone in five days"),
-        _latency_burn("AuditLatencyBudgetTicket", budget, numbers, "Changes are late more often than the SLO allows"),
+        _latency_burn(
+            "AuditLatencySlowBurn",
+            slow,
+            numbers,
+            "Changes are late: a month's budget is gone in five days",
+            no_game_day=_ON_HISTORY,
+        ),
+        _latency_burn(
+            "AuditLatencyBudgetTicket",
+            budget,
+            numbers,
+            "Changes are late more often than the SLO allows",
+            no_game_day=_ON_HISTORY,
+        ),
     )
 
 
-def _latency_burn(name: str, window: BurnWindow, numbers: Thresholds, title: str) -> Alert:
+def _latency_burn(name: str, window: BurnWindow, numbers: Thresholds, title: str, *, no_game_day: str = "") -> Alert:
     return Alert(
         name=name,
+        no_game_day=no_game_day,
         severity=window.severity,
         title=title,
         summary=f"{window.share:.0%} of the latency budget of 30 days burns in {window.long}, and still does "
@@ -207,6 +227,7 @@ def _throughput(numbers: Thresholds) -> tuple[Alert, ...]:
         ),
         Alert(
             name="AuditPaymentsNotAudited",
+            counts_traffic=False,
             severity="page",
             title="A change does not reach BigQuery",
             summary=f"The oldest change that is neither queryable nor a dead letter was committed more than "
@@ -230,6 +251,7 @@ def _payments(numbers: Thresholds) -> tuple[Alert, ...]:
     return (
         Alert(
             name="PaymentsStuckInState",
+            counts_traffic=False,
             severity="page",
             team="payments",
             title="Payments are stuck in {{state}}",
@@ -280,6 +302,7 @@ def _records(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
         ),
         Alert(
             name="AuditDlqGrowth",
+            counts_traffic=False,
             severity="ticket",
             title="Dead letters pile up",
             summary="The number of open dead letters grew over a quarter of an hour.",
@@ -292,6 +315,7 @@ def _records(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
         ),
         Alert(
             name="AuditDlqUnresolved",
+            counts_traffic=False,
             severity="ticket",
             title="A dead letter waits for a person",
             summary=f"The oldest open dead letter is older than {numbers.dlq_oldest_hours} h: retries did not help.",
@@ -301,6 +325,7 @@ def _records(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
         ),
         Alert(
             name="AuditRetentionClock",
+            counts_traffic=False,
             severity="page",
             title="Changes will be lost when Spanner forgets them",
             summary=f"A change that is not audited, or a dead letter, has used {numbers.retention_share:.0%} of the "
@@ -319,6 +344,8 @@ def _correctness() -> tuple[Alert, ...]:
     return (
         Alert(
             name="AuditValidationMismatch",
+            counts_traffic=False,
+            no_game_day="it needs validation",
             severity="page",
             title="Spanner and BigQuery differ",
             summary="Validation found rows that are missing, extra or different, and they are not repaired.",
@@ -327,6 +354,7 @@ def _correctness() -> tuple[Alert, ...]:
         ),
         Alert(
             name="CardNumberFound",
+            counts_traffic=False,
             severity="page",
             team="security",
             title="A full card number was found in a {{where}}",
@@ -336,6 +364,7 @@ def _correctness() -> tuple[Alert, ...]:
         ),
         Alert(
             name="UnclassifiedColumn",
+            counts_traffic=False,
             severity="ticket",
             title="A new column waits to be classified",
             summary="Nobody has said whether a column may hold card data. In prod it stays NULL until then.",
@@ -345,6 +374,7 @@ def _correctness() -> tuple[Alert, ...]:
         ),
         Alert(
             name="AuditProbeSilent",
+            counts_traffic=False,
             severity="page",
             title="The probe is silent: every other audit alert is blind",
             summary="For ten minutes nothing was measured. Audit may work or not; nobody would be notified.",
@@ -371,6 +401,7 @@ def _services(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
     return (
         Alert(
             name="DataflowJobDown",
+            counts_traffic=False,
             severity="page",
             title="The streaming job does not run",
             summary=f"{watched.job} has had no worker for a quarter of an hour.",
@@ -380,6 +411,7 @@ def _services(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
         ),
         Alert(
             name="DataflowWatermarkStalled",
+            counts_traffic=False,
             severity="ticket",
             title="The streaming job's watermark is stalled",
             summary="Some change holds the job's watermark back. A page follows if changes are late.",
@@ -394,6 +426,7 @@ def _services(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
         ),
         Alert(
             name="SpannerHighPriorityCpu",
+            counts_traffic=False,
             severity="ticket",
             title="Spanner has too little CPU left for a failover",
             summary="High-priority CPU is above what Google advises. Commits and the pipeline's reads get slower.",
@@ -410,6 +443,7 @@ def _services(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
         ),
         Alert(
             name="WorkerOutOfMemory",
+            counts_traffic=False,
             severity="ticket",
             title="A worker ran out of memory",
             summary="A worker, or a process on it, ran out of memory and was ended. Its work is done again elsewhere.",
