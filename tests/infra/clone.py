@@ -38,7 +38,7 @@ EMPTY = "import pulumi\n"
 # Appended to the program.
 BREAKS_A_RULE = """
 import pulumi_gcp
-pulumi_gcp.projects.IAMMember("bad", project="p", role="roles/editor", member="user:a@b.c", opts=here)
+pulumi_gcp.projects.IAMMember("bad", project="p", role="roles/editor", member="user:a@b.c", opts=opts)
 """
 
 
