@@ -44,7 +44,11 @@ class GatherSlowly(beam.DoFn):
 
 def test_a_slow_bundle_is_not_split_into_two_of_one_key(tmp_path: Path) -> None:
     given = dict(REQUIRED_OPTIONS)
-    runner = ["--runner=PrismRunner", f"--prism_location={installed.prism()}", "--environment_type=LOOPBACK"]
+    runner = [
+        *("--runner=PrismRunner", f"--prism_location={installed.prism()}", "--environment_type=LOOPBACK"),
+        # Else Prism stays for the next pipeline of this process, also one that a test launches to fail.
+        "--experiments=disable_prism_server_singleton",
+    ]
     settings, rest = parse([*(f"--{name}={value}" for name, value in given.items()), *runner])
     out = tmp_path / "gathered"
     with beam.Pipeline(options=beam_options(settings, rest)) as pipeline:
