@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from string import Template
+from typing import Final
 
 from contract import tables
 from contract.errors import AuditError
@@ -32,6 +33,18 @@ COMPLETE_UNTIL = "complete_until"
 
 MERGE_PAYMENT_STATE = "merge_payment_state"
 REWIND_PAYMENT_STATE = "rewind_payment_state"
+
+
+# What the timeline has beside the payments' own columns.
+TIMELINE_COLUMNS: Final = frozenset(
+    {"commit_timestamp", "commit_timestamp_nanos", "change_id", "source_table", "mod_type", "server_transaction_id"}
+    | {"old_values", "card_tokens", "arrived_at", *(field.name for field in tables.ENRICHMENT_FIELDS)}
+)
+
+
+def timeline_column(name: str) -> str:
+    """The name that a column of the payments has in the timeline: its own, unless the timeline has one of that name."""
+    return tables.SOURCE_PREFIX + name if name.casefold() in TIMELINE_COLUMNS else name
 
 
 class QueryError(AuditError, LookupError):
@@ -170,13 +183,13 @@ def _of_event(field: tables.Field, payments: WatchedTable, table: WatchedTable, 
     """A column of the payments in the timeline of a table: that of the same meaning, or else of the same name."""
     meaning = next((m for m in payments.meanings if tables.named(payments, m) == field.name), None)
     name = (tables.named(table, meaning) if meaning else None) or field.name
-    own = {f.name: f for f in _source_fields(changelog)}.get(name)
+    own, shown = {f.name: f for f in _source_fields(changelog)}.get(name), timeline_column(field.name)
     if own is None or own.mode != field.mode:
         empty = "[]" if field.mode == "REPEATED" else f"CAST(NULL AS {field.type})"
-        return f"{empty} AS `{field.name}`"
+        return f"{empty} AS `{shown}`"
     if own.type != field.type:
-        return f"SAFE_CAST(`{name}` AS {field.type}) AS `{field.name}`"
-    return f"`{name}`" if name == field.name else f"`{name}` AS `{field.name}`"
+        return f"SAFE_CAST(`{name}` AS {field.type}) AS `{shown}`"
+    return f"`{name}`" if name == shown else f"`{name}` AS `{shown}`"
 
 
 def _source_fields(changelog: tables.Table) -> list[tables.Field]:

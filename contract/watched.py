@@ -314,6 +314,8 @@ class _Read:
 
     def _table(self, name: str, values: Any) -> WatchedTable:
         what = f"tables.{name}"
+        if not schema.is_name(name):
+            self._refuse(what, "be a table of the default schema: one in a named schema cannot be described yet", name)
         if not isinstance(values, dict):
             self._refuse(what, "be a table, as [tables.NAME]", values)
             return WatchedTable(name=name)
@@ -444,6 +446,7 @@ class _Read:
                 )
                 continue
             self._stream(table, streams)
+            self._status_index(table, changelog)
             self._fits(table, made[table.name])
         self._finish()
 
@@ -454,6 +457,21 @@ class _Read:
                 f"tables.{table.name}.change_stream",
                 f"be a change stream that watches {table.name}: {', '.join(by) or 'the changelog has none'}",
                 table.change_stream,
+            )
+
+    def _status_index(self, table: WatchedTable, changelog: Path) -> None:
+        index = table.status_index
+        made = (
+            rf"(?is)CREATE\s[\sA-Z_]*INDEX\s+(IF NOT EXISTS\s+)?`?{index.name}`?\s+ON\s+`?{table.name}`?\b"
+            if index
+            else ""
+        )
+        if index and not any(re.match(made, statement) for statement in schema.statements(changelog)):
+            self._refuse(
+                f"tables.{table.name}.status_index.name",
+                f"be an index on {table.name} that the changelog makes",
+                index.name,
+                "Add a changeset for it, or take the line out: the table is then scanned.",
             )
 
     def _fits(self, table: WatchedTable, made: schema.Table) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 from contract import queries, tables
 from contract.watched import Meaning, WatchedTable
@@ -96,7 +96,7 @@ def timeline(warehouse: Warehouse, puid: str) -> Timeline:
 def _event(row: Row, payments: WatchedTable) -> Event:
     def value(meaning: Meaning) -> str | None:
         column = tables.named(payments, meaning)
-        return row[column] if column else None
+        return row[queries.timeline_column(column)] if column else None
 
     return Event(
         change_id=row["change_id"],
@@ -115,19 +115,12 @@ def _event(row: Row, payments: WatchedTable) -> Event:
     )
 
 
-# What the timeline has beside the payments' own columns.
-_ADDED: Final = frozenset(
-    {"commit_timestamp", "commit_timestamp_nanos", "change_id", "source_table", "mod_type", "server_transaction_id"}
-    | {"old_values", "card_tokens", "arrived_at", *(field.name for field in tables.ENRICHMENT_FIELDS)}
-)
-
-
 def _differences(row: Row, payments: WatchedTable) -> tuple[Difference, ...]:
     json_columns = {tables.column_name(payments, n) for n, c in payments.columns.items() if c.type == "JSON"}
     key = tables.named(payments, "payment")
     old: Row = row["old_values"] or {}
     # A column that only the old values have was added to the source after this view was made.
-    own = [name for name in row if name not in _ADDED]
+    own = [name for name in row if name not in queries.TIMELINE_COLUMNS]
     names = [name for name in dict.fromkeys([*own, *old]) if name != key]
     if row["mod_type"] == "UPDATE":
         names = [name for name in names if name in old]

@@ -72,6 +72,8 @@ def test_what_the_job_and_the_commands_get_says_all_that_the_file_says(watched: 
         ('cluster_by = ["PUID"]', 'partition = "WEEK"', "partition must be one of HOUR, DAY, MONTH, YEAR"),
         ('personal = true', 'personal = "yes"', "personal must be true or false"),
         ('customer_in = ["customerId"', 'customers = ["customerId"', "must have only policy, means"),
+        ('name = "PaymentAuditTrailByStatus"', 'name = "ByStatus"', "must be an index on payment_audit_trail"),
+        ("[tables.audit_logs]", '[tables."sales.orders"]', "must be a table of the default schema"),
         ("shards = 16", "shards = 0", "shards must be a whole number from 1 to 1000"),
         ("[tables.payment_audit_trail]", "[tables.payment_audit_trail]\nowner = 1", "must have only kind"),
         ('CardExpiry = "drop"', 'CardExpiry = "drop"\ncardexpiry = "drop"', "must name each column once"),

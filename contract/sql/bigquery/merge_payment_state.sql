@@ -32,11 +32,11 @@ USING (
   FROM (
     SELECT
       *,
-      ROW_NUMBER() OVER (PARTITION BY ${payment} ORDER BY _metadata_change_id DESC) AS newest
+      ROW_NUMBER() OVER (PARTITION BY ${payment} ORDER BY _metadata_change_id DESC) AS _newest
     FROM `${project}.${payments}`
     WHERE _metadata_spanner_commit_timestamp >= from_timestamp
   )
-  WHERE newest = 1
+  WHERE _newest = 1
 ) AS change
 ON state.${payment} = change.${payment}
 WHEN MATCHED AND change._metadata_change_id > state._metadata_change_id THEN UPDATE SET

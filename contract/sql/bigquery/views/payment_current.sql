@@ -25,7 +25,7 @@ SELECT
 FROM (
   SELECT
     *,
-    ROW_NUMBER() OVER (PARTITION BY ${payment} ORDER BY _metadata_change_id DESC) AS newest
+    ROW_NUMBER() OVER (PARTITION BY ${payment} ORDER BY _metadata_change_id DESC) AS _newest
   FROM latest
 )
-WHERE newest = 1 AND _metadata_spanner_mod_type != 'DELETE'
+WHERE _newest = 1 AND _metadata_spanner_mod_type != 'DELETE'

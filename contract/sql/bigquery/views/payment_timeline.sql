@@ -1,6 +1,6 @@
 -- Every change of a payment and of what else happened to it, one row each, with what it said before (old_values; of a
 -- DELETE: all).
-SELECT * EXCEPT (copy)
+SELECT * EXCEPT (_copy)
 FROM (
   SELECT
     *,
@@ -8,9 +8,9 @@ FROM (
     -- reaches the tables, and their partitions and clusters are pruned.
     ROW_NUMBER() OVER (
       PARTITION BY ${payment}, commit_timestamp, change_id, source_table ORDER BY arrived_at
-    ) AS copy
+    ) AS _copy
   FROM (
 ${changes_of_payments_and_events}
   )
 )
-WHERE copy = 1
+WHERE _copy = 1

@@ -17,6 +17,8 @@ CREATE TABLE transfers (
   attempts INT64,
   why_refused STRING(500),
   `order` STRING(32),
+  change_id STRING(32),
+  newest BOOL,
   touched TIMESTAMP OPTIONS (allow_commit_timestamp = true),
 ) PRIMARY KEY (transfer_no);
 
