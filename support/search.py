@@ -151,7 +151,7 @@ def _sql(warehouse: Warehouse, wanted: Search) -> str:
         union += (
             f" UNION ALL SELECT {before} FROM {timeline} WHERE mod_type = 'DELETE'"
             f" AND source_table = '{payments.name}' AND {_where(columns, wanted, 1, with_card)}"
-            f" AND {key} NOT IN (SELECT {key} FROM {current})"
+            f" AND {key} NOT IN (SELECT {key} FROM {current}{f' WHERE {key} = @puid' if wanted.puid else ''})"
             f" QUALIFY ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY change_id DESC) = 1"
         )
     # One more than requested shows whether there are more.
