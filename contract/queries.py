@@ -20,7 +20,7 @@ from typing import Final
 
 from contract import tables
 from contract.errors import AuditError
-from contract.watched import MEANINGS, WatchedTable, WatchedTables
+from contract.watched import MEANINGS, OF_TIMELINE, WatchedTable, WatchedTables
 
 SQL = Path(__file__).parent / "sql" / "bigquery"
 VIEWS = SQL / "views"
@@ -36,10 +36,7 @@ REWIND_PAYMENT_STATE = "rewind_payment_state"
 
 
 # What the timeline has beside the payments' own columns.
-TIMELINE_COLUMNS: Final = frozenset(
-    {"commit_timestamp", "commit_timestamp_nanos", "change_id", "source_table", "mod_type", "server_transaction_id"}
-    | {"old_values", "card_tokens", "arrived_at", *(field.name for field in tables.ENRICHMENT_FIELDS)}
-)
+TIMELINE_COLUMNS: Final = OF_TIMELINE | {field.name for field in tables.ENRICHMENT_FIELDS}
 
 
 def timeline_column(name: str) -> str:

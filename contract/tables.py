@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from contract import schema
+from contract.watched import VIEWS_DATASET as _VIEWS_DATASET
 from contract.watched import Meaning, Partition, WatchedTable, WatchedTables
 
 Mode = Literal["NULLABLE", "REPEATED", "REQUIRED"]
 
 # The views and table functions, and no table: who may read it sees nothing below them.
-VIEWS_DATASET: Final = "payment_views"
+VIEWS_DATASET: Final = _VIEWS_DATASET
 
 MOD_TYPE: Final = "_metadata_spanner_mod_type"
 TABLE_NAME: Final = "_metadata_spanner_table_name"

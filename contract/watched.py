@@ -68,6 +68,23 @@ _HIDDEN: Final = ("card", "token", "drop", "hold")
 # Where a description comes from that is not a file.
 _DESCRIPTION: Final = "the description"
 
+# Datasets and tables of the platform's own: the views, and what is beside the changelog of the payments.
+VIEWS_DATASET: Final = "payment_views"
+_OWN_TABLES: Final = frozenset({"payment_state", "payment_state_progress", "resume_positions"})
+# Columns that the views have beside those of the source, enrichment aside.
+OF_TIMELINE: Final = frozenset(
+    {"commit_timestamp", "commit_timestamp_nanos", "change_id", "source_table", "mod_type", "server_transaction_id"}
+    | {"old_values", "card_tokens", "arrived_at"}
+)
+OF_TRANSITIONS: Final = frozenset(
+    {"commit_timestamp", "change_id", "mod_type", "from_status", "to_status", "from_state", "to_state", "from_at"}
+    | {"to_at", "seconds_in_from_state", "expected"}
+)
+# What a table can be clustered by, and by how many:
+# https://cloud.google.com/bigquery/docs/clustered-tables#limitations
+_CLUSTERING: Final = ("STRING", "INT64", "NUMERIC", "BOOL", "DATE", "TIMESTAMP")
+_MOST_CLUSTERED: Final = 4
+
 Partition = Literal["HOUR", "DAY", "MONTH", "YEAR"]
 # What a table is: the payments themselves, or what else happened to them. Any other is carried, and no more.
 Kind = Literal["payments", "events", "other"]
@@ -306,11 +323,21 @@ class _Read:
         kinds = [table.name for table in tables if table.kind == "payments"]
         if len(kinds) != 1:
             self._refuse("kind", 'be "payments" for one table, whose rows are the payments', kinds)
+        for table in tables:
+            self._place(table, tables)
         places = [table.id.casefold() for table in tables if table.table]
         for place in sorted({place for place in places if places.count(place) > 1}):
             self._refuse("dataset and table", "be another place for each table", place)
         self._finish()
         return WatchedTables(tables=tables)
+
+    def _place(self, table: WatchedTable, tables: tuple[WatchedTable, ...]) -> None:
+        what = f"tables.{table.name}"
+        if table.dataset.casefold() == VIEWS_DATASET:
+            self._refuse(f"{what}.dataset", f"not be {VIEWS_DATASET}, which has the views", table.dataset)
+        of_payments = {other.dataset for other in tables if other.kind == "payments"}
+        if table.dataset in of_payments and table.table.casefold() in _OWN_TABLES:
+            self._refuse(f"{what}.table", f"not be one of {', '.join(sorted(_OWN_TABLES))} there", table.table)
 
     def _table(self, name: str, values: Any) -> WatchedTable:
         what = f"tables.{name}"
@@ -375,6 +402,10 @@ class _Read:
         for twice in sorted({meaning for meaning in means if means.count(meaning) > 1}):
             self._refuse(f"{what}.columns", f"have one column that means {twice!r}", means.count(twice))
         for name, column in table.columns.items():
+            if column.means and name.casefold() in OF_TIMELINE | OF_TRANSITIONS:
+                self._refuse(
+                    f"{what}.columns.{name}", "mean nothing: the views have a column of that name", column.means
+                )
             base = name[: -len("_token")]
             if column.means and name.casefold().endswith("_token") and table.policy_of(base) in ("card", "token"):
                 self._refuse(f"{what}.columns.{name}", f"not be the name of {base}'s token", name)
@@ -487,9 +518,14 @@ class _Read:
                 )
             elif problem := type_problem(column, types[name]):
                 self._refuse(f"{what}.{name}", problem, types[name])
+        if len(table.cluster_by) > _MOST_CLUSTERED:
+            self._refuse(f"tables.{table.name}.cluster_by", "be at most four columns", len(table.cluster_by))
         for name in table.cluster_by:
             if name not in table.columns:
                 self._refuse(f"tables.{table.name}.cluster_by", "be described columns", name)
+            elif table.columns[name].policy in ("token", "drop") or _base(types.get(name, "")) not in _CLUSTERING:
+                rule = f"be columns that stay, of type {', '.join(_CLUSTERING)}"
+                self._refuse(f"tables.{table.name}.cluster_by", rule, name)
         if table.kind == "payments" and made.primary_key != (table.column("payment"),):
             self._refuse(
                 f"{what}",

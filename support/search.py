@@ -130,8 +130,11 @@ def _column(payments: WatchedTable, source: str | None, kind: str) -> tuple[str,
     if source is None:
         return (f"CAST(NULL AS {kind})",) * 2
     now, before = f"`{tables.column_name(payments, source)}`", f"JSON_VALUE(old_values, '$.{source}')"
-    # Both of one type: an amount in whole cents is found the same with and without the payments that are gone.
-    return (now, before) if kind == "STRING" else (f"SAFE_CAST({now} AS {kind})", f"SAFE_CAST({before} AS {kind})")
+    # Both of one type, whatever the table's is: an amount in whole cents, a card in a number column.
+    own = payments.columns[source].type
+    if own != kind:
+        now = f"CAST(NULL AS {kind})" if own.startswith("ARRAY") else f"SAFE_CAST({now} AS {kind})"
+    return now, before if kind == "STRING" else f"SAFE_CAST({before} AS {kind})"
 
 
 def _sql(warehouse: Warehouse, wanted: Search) -> str:

@@ -163,5 +163,9 @@ def _add(request: Any, mutation: Mutation) -> None:
     for value in mutation.values.values():
         if value is None:
             row.values.add().null_value = 0
+        elif isinstance(value, bool):
+            row.values.add().bool_value = value
+        elif isinstance(value, float):
+            row.values.add().number_value = value
         else:
             row.values.add().string_value = value

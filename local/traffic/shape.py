@@ -15,7 +15,8 @@ from typing import Any, Final
 import orjson
 
 from contract.watched import Meaning, Policy, WatchedColumn, WatchedTable, WatchedTables
-from local.traffic.simulator import COMMIT_TIMESTAMP, PAYMENT_TABLE, Mutation, Operation
+from local.traffic.commits import CommitError
+from local.traffic.simulator import COMMIT_TIMESTAMP, PAYMENT_TABLE, Mutation, Operation, Value
 
 _BY_MEANING: Final[Mapping[Meaning, str]] = {
     "payment": "PUID",
@@ -36,18 +37,17 @@ _BY_MEANING: Final[Mapping[Meaning, str]] = {
     "changed": "UpdatedAt",
 }
 _BY_POLICY: Final[Mapping[Policy, str]] = {"card": "CardNumber", "token": "CardholderName", "drop": "CardExpiry"}
-_FILLERS: Final[Mapping[str, str]] = {
+_FILLERS: Final[Mapping[str, Value]] = {
     "STRING": "-",
     "INT64": "0",
     "NUMERIC": "0",
-    "FLOAT64": "0",
-    "BOOL": "false",
+    "FLOAT64": 0.0,
+    "BOOL": False,
     "TIMESTAMP": "2026-01-01T00:00:00Z",
     "DATE": "2026-01-01",
     "JSON": "{}",
     "BYTES": "",
 }
-_Values = dict[str, str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,18 +110,30 @@ class Shape:
             status_column=table.column("status"),
         )
 
-    def _values(self, mutation: Mutation, table: WatchedTable) -> _Values:
-        values: _Values = {}
+    def _values(self, mutation: Mutation, table: WatchedTable) -> dict[str, Value]:
+        values: dict[str, Value] = {}
         for column in self._columns[table.name]:
             if mutation.kind == "delete" and column.name != table.column("payment"):
                 continue
             source = _source(table.columns.get(column.name))
-            if source in mutation.values:
+            if source and source in mutation.values:
                 value = _described(mutation.values[source], table.columns[column.name])
                 values[column.name] = _typed(value, column, mutation.values.get("Timestamp"))
-            if column.required and values.get(column.name) is None and mutation.kind != "update":
-                values[column.name] = _FILLERS[column.type.partition("(")[0]]
+            written = column.name in values or mutation.kind != "update"
+            if column.required and written and values.get(column.name) is None:
+                values[column.name] = _filler(table, column)
         return values
+
+
+def _filler(table: WatchedTable, column: TargetColumn) -> Value:
+    """What stands in a column that must have a value. Raises CommitError for a type that the traffic cannot make."""
+    kind = column.type.partition("(")[0]
+    if kind not in _FILLERS:
+        raise CommitError(
+            f"{table.name}.{column.name} must have a default, or allow NULL: the traffic makes no values of type "
+            f"{column.type}. Add a changeset, or write your own traffic."
+        )
+    return _FILLERS[kind]
 
 
 def _source(column: WatchedColumn | None) -> str | None:
@@ -131,9 +143,9 @@ def _source(column: WatchedColumn | None) -> str | None:
     return _BY_MEANING[column.means] if column.means else _BY_POLICY.get(column.policy)
 
 
-def _described(value: str | None, column: WatchedColumn) -> str | None:
+def _described(value: Value, column: WatchedColumn) -> Value:
     """Metadata with the customer where the description looks for it."""
-    if not column.customer_in or not value or not value.startswith("{"):
+    if not column.customer_in or not isinstance(value, str) or not value.startswith("{"):
         return value
     try:
         members = orjson.loads(value)
@@ -150,15 +162,17 @@ def _described(value: str | None, column: WatchedColumn) -> str | None:
     return orjson.dumps(members).decode()
 
 
-def _typed(value: str | None, column: TargetColumn, now: str | None) -> str | None:
+def _typed(value: Value, column: TargetColumn, now: Value) -> Value:
     """A value of the simulator in the column's type."""
     kind, _, length = column.type.partition("(")
-    if value is None:
-        return None
+    if not isinstance(value, str):
+        return value
     if value == COMMIT_TIMESTAMP:
         return value if column.stamped else now
     if kind == "INT64":
         return value if value.lstrip("-").isdigit() else _whole(value)
+    if kind == "FLOAT64":
+        return float(value)
     if kind == "STRING" and length.rstrip(")").isdigit():
         return value if len(value) <= int(length.rstrip(")")) else value.replace("-", "")[: int(length.rstrip(")"))]
     return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -59,6 +59,10 @@ _EXPIRED: Final[_Step] = ("EXPIRED", "PAYMENT_EXPIRED", "payments-api")
 _CANCELLED: Final[_Step] = ("CANCELLED", "PAYMENT_CANCELLED", "checkout")
 
 
+# In Spanner's JSON encoding.
+Value = str | float | bool | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mutation:
     """A write of one row. `values` are in Spanner's JSON encoding, key included; of a delete, the key alone.
@@ -69,7 +73,7 @@ class Mutation:
 
     table: str
     kind: MutationKind
-    values: dict[str, str | None]
+    values: Mapping[str, Value]
     mod_type: ModType
     dead_letter: bool = False
     # The columns that have the payment's id and its status.
@@ -82,7 +86,8 @@ class Mutation:
 
     @property
     def status(self) -> str | None:
-        return self.values.get(self.status_column) if self.status_column else None
+        status = self.values.get(self.status_column) if self.status_column else None
+        return None if status is None else str(status)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,22 @@ import pytest
 from contract import queries, tables
 from contract.changes import Change, Column
 from contract.options import named
-from contract.watched import SHIPPED, WatchedError, WatchedTables, main
+from contract.watched import (
+    _OWN_TABLES,
+    OF_TIMELINE,
+    OF_TRANSITIONS,
+    SHIPPED,
+    WatchedColumn,
+    WatchedError,
+    WatchedTable,
+    WatchedTables,
+    main,
+)
 from pipeline.jobs.checks import unfit_columns, unwatched
 from pipeline.transforms.enrich import enrich
 from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.mask import Masker
+from support.search import _columns
 from tests.shipped import PAYMENTS, WATCHED
 
 TRANSFERS = Path(__file__).parents[1] / "examples" / "transfers" / "tables.toml"
@@ -74,6 +86,11 @@ def test_what_the_job_and_the_commands_get_says_all_that_the_file_says(watched: 
         ('customer_in = ["customerId"', 'customers = ["customerId"', "must have only policy, means"),
         ('name = "PaymentAuditTrailByStatus"', 'name = "ByStatus"', "must be an index on payment_audit_trail"),
         ("[tables.audit_logs]", '[tables."sales.orders"]', "must be a table of the default schema"),
+        ('dataset = "payment_audit"', 'dataset = "payment_views"', "must not be payment_views, which has the views"),
+        ('table = "payment_audit_trail_bq"', 'table = "resume_positions"', "must not be one of payment_state"),
+        ('cluster_by = ["PUID"]', 'cluster_by = ["PUID", "Region", "Status", "Currency", "Action"]', "at most four"),
+        ('cluster_by = ["PUID"]', 'cluster_by = ["Metadata"]', "must be columns that stay, of type STRING"),
+        ('cluster_by = ["PUID"]', 'cluster_by = ["CardholderName"]', "must be columns that stay, of type STRING"),
         ("shards = 16", "shards = 0", "shards must be a whole number from 1 to 1000"),
         ("[tables.payment_audit_trail]", "[tables.payment_audit_trail]\nowner = 1", "must have only kind"),
         ('CardExpiry = "drop"', 'CardExpiry = "drop"\ncardexpiry = "drop"', "must name each column once"),
@@ -176,6 +193,33 @@ def test_changelogs_are_partitioned_and_clustered_as_described() -> None:
     personal = {field.name for field in made.fields if field.personal}
     assert {"source_customer_id", "clerk", "payer_token", tables.CUSTOMER_ID, tables.OLD_VALUES} <= personal
     assert not {"payer", "good_thru"} & {field.name for field in made.fields}
+
+
+def test_the_platform_s_own_tables_and_the_columns_of_its_views_are_those_that_a_description_is_refused_for() -> None:
+    changelogs = {table.id for table in WATCHED.tables}
+    own = {table.name for table in tables.all_tables(WATCHED) if table.id not in changelogs}
+    assert own == _OWN_TABLES
+    for view, names in ((queries.PAYMENT_TIMELINE, OF_TIMELINE), (queries.PAYMENT_TRANSITIONS, OF_TRANSITIONS)):
+        sql = queries.view(view, "p", WATCHED)
+        said = set(re.findall(r" AS ([a-z_]+)\b", sql)) - {"_copy", "_here"}
+        assert said == set(names)
+
+
+def test_a_column_with_a_name_of_the_views_has_no_meaning(tmp_path: Path) -> None:
+    with pytest.raises(WatchedError, match="must mean nothing: the views have a column of that name"):
+        changed_id = 'change_id = { policy = "scan", means = "action" }'
+        WatchedTables.load(changed(tmp_path, 'change_id = "scan"', changed_id, TRANSFERS))
+
+
+def test_a_card_in_a_number_column_or_in_a_list_is_searched_as_text() -> None:
+    columns = {"id": WatchedColumn(policy="identifier", means="payment", type="STRING")}
+    for kind, now in (
+        ("STRING", "`n`"),
+        ("INT64", "SAFE_CAST(`n` AS STRING)"),
+        ("ARRAY<STRING>", "CAST(NULL AS STRING)"),
+    ):
+        card = WatchedColumn(policy="card", type=kind)
+        assert _columns(WatchedTable(name="t", columns=columns | {"n": card}))["card"][0] == now
 
 
 # ---------------------------------------------------------------------- at launch

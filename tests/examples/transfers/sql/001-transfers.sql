@@ -19,6 +19,9 @@ CREATE TABLE transfers (
   `order` STRING(32),
   change_id STRING(32),
   newest BOOL,
+  urgent BOOL NOT NULL,
+  fee FLOAT64 NOT NULL,
+  value_date DATE NOT NULL,
   touched TIMESTAMP OPTIONS (allow_commit_timestamp = true),
 ) PRIMARY KEY (transfer_no);
 
