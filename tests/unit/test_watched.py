@@ -91,6 +91,7 @@ def test_what_the_job_and_the_commands_get_says_all_that_the_file_says(watched: 
         ('cluster_by = ["PUID"]', 'cluster_by = ["PUID", "Region", "Status", "Currency", "Action"]', "at most four"),
         ('cluster_by = ["PUID"]', 'cluster_by = ["Metadata"]', "must be columns that stay, of type STRING"),
         ('cluster_by = ["PUID"]', 'cluster_by = ["CardholderName"]', "must be columns that stay, of type STRING"),
+        ('dataset = "payment_audit"', 'dataset = "payment-audit"', "dataset must be a name: A-Z, a-z, 0-9"),
         ("shards = 16", "shards = 0", "shards must be a whole number from 1 to 1000"),
         ("[tables.payment_audit_trail]", "[tables.payment_audit_trail]\nowner = 1", "must have only kind"),
         ('CardExpiry = "drop"', 'CardExpiry = "drop"\ncardexpiry = "drop"', "must name each column once"),
@@ -156,6 +157,15 @@ def test_policies_are_those_of_the_table_and_not_of_a_name() -> None:
     assert sent.new == {"CardNumber": None}
 
 
+def test_one_masker_keeps_tables_with_the_same_columns_apart() -> None:
+    masker = Masker(KEYS, OTHER, new_columns="scan")
+    here, elsewhere = (change({"transfer_no": "INT64", "remark": "STRING(200)"}, remark="x") for _ in range(2))
+    elsewhere.table = "others"
+    for each in (here, elsewhere):
+        masker.mask(each)
+    assert (here.new, elsewhere.new) == ({"remark": None}, {"remark": "x"})
+
+
 def test_columns_are_taken_for_what_they_mean() -> None:
     sent = change({}, phase="SETTLED", phase_since="2026-11-23T08:59:59Z", customer_id="C1", clerk="u1")
     enrich(sent, OTHER.payments, {"SETTLED": "processed"})
@@ -181,6 +191,47 @@ def test_a_query_without_its_columns_is_left_out_and_lines_of_others_are(tmp_pat
         assert "${" not in queries.query(name, "p", made)
         assert "branch" not in queries.query(name, "p", made)
     assert "`order`" in queries.view(queries.PAYMENT_CURRENT, "p", made)
+
+
+def test_events_have_the_payments_columns_by_what_they_mean_in_the_payments_types(tmp_path: Path) -> None:
+    (tmp_path / "changelog.yaml").write_text("databaseChangeLog:\n  - include: {file: all.sql}\n")
+    (tmp_path / "all.sql").write_text(
+        """--liquibase formatted sql
+--changeset a:1
+CREATE TABLE transfers (no INT64 NOT NULL, phase STRING(9), tags ARRAY<STRING(9)>, note STRING(9)) PRIMARY KEY (no);
+--changeset a:2
+CREATE TABLE steps (id INT64 NOT NULL, ref STRING(36), step STRING(9), note STRING(9)) PRIMARY KEY (id);
+--changeset a:3
+CREATE CHANGE STREAM C FOR transfers, steps;
+"""
+    )
+    file = tmp_path / "tables.toml"
+    file.write_text(
+        """changelog = "changelog.yaml"
+[tables.transfers]
+kind = "payments"
+change_stream = "C"
+dataset = "d"
+table = "transfers"
+columns.no = { policy = "identifier", means = "payment" }
+columns.phase = { policy = "scan", means = "status" }
+columns.tags = "scan"
+columns.note = "scan"
+[tables.steps]
+kind = "events"
+change_stream = "C"
+dataset = "d"
+table = "steps"
+columns.id = "identifier"
+columns.ref = { policy = "scan", means = "payment" }
+columns.step = { policy = "scan", means = "status" }
+columns.note = "scan"
+"""
+    )
+    sql = queries.view(queries.PAYMENT_TIMELINE, "p", WatchedTables.load(file))
+    _, events = sql.split("UNION ALL")
+    wanted = "SAFE_CAST(`ref` AS INT64) AS `no`,\n  `step` AS `phase`,\n  [] AS `tags`,\n  `note`\n    FROM `p.d.steps`"
+    assert wanted in events
 
 
 def test_changelogs_are_partitioned_and_clustered_as_described() -> None:
