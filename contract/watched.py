@@ -68,7 +68,7 @@ _HIDDEN: Final = ("card", "token", "drop", "hold")
 # Where a description comes from that is not a file.
 _DESCRIPTION: Final = "the description"
 
-# Datasets and tables of the platform's own: the views, and what is beside the changelog of the payments.
+# Datasets and tables that the platform makes: the views, and what is beside the changelog of the payments.
 VIEWS_DATASET: Final = "payment_views"
 _OWN_TABLES: Final = frozenset({"payment_state", "payment_state_progress", "resume_positions"})
 # Columns that the views have beside those of the source, enrichment aside.

@@ -130,7 +130,7 @@ def _column(payments: WatchedTable, source: str | None, kind: str) -> tuple[str,
     if source is None:
         return (f"CAST(NULL AS {kind})",) * 2
     now, before = f"`{tables.column_name(payments, source)}`", f"JSON_VALUE(old_values, '$.{source}')"
-    # Both of one type, whatever the table's is: an amount in whole cents, a card in a number column.
+    # Both of one type, which need not be the table's: an amount in whole cents, a card in a number column.
     own = payments.columns[source].type
     if own != kind:
         now = f"CAST(NULL AS {kind})" if own.startswith("ARRAY") else f"SAFE_CAST({now} AS {kind})"

@@ -126,7 +126,7 @@ class Shape:
 
 
 def _filler(table: WatchedTable, column: TargetColumn) -> Value:
-    """What stands in a column that must have a value. Raises CommitError for a type that the traffic cannot make."""
+    """The value of a column that must have one. Raises CommitError for a type that the traffic cannot make."""
     kind = column.type.partition("(")[0]
     if kind not in _FILLERS:
         raise CommitError(

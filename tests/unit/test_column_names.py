@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contract import tables
 from contract.changes import Column
+from contract.watched import WatchedTables
 from pipeline.sink import rows
-from pipeline.sink.changelogs import names_in
+from pipeline.sink.changelogs import Changelogs, Destinations, names_in
 from pipeline.transforms.filter import Ignored, keep
 from pipeline.transforms.keys import KEY_BYTES, MaskingKeys
 from pipeline.transforms.mask import Masker
@@ -200,3 +202,20 @@ def test_a_table_whose_key_cannot_cluster_is_made_all_the_same() -> None:
     twin.clients().changelogs.conform("refunds", columns, rows.fields(columns, PAYMENTS))
     assert made[0].clustering_fields == ["source_customer_id"]
     assert TABLE != "refunds"
+
+
+def test_a_table_that_the_job_makes_is_laid_out_as_described() -> None:
+    made: list[Any] = []
+    twin = Twin()
+
+    def noted(table: Any, exists_ok: bool) -> Any:
+        made.append(table)
+        return table
+
+    twin.create_table = noted  # type: ignore[method-assign]
+    other = WatchedTables.load(Path(__file__).parents[1] / "examples" / "transfers" / "tables.toml")
+    columns = (Column("transfer_no", "INT64", True), Column("branch", "STRING", False))
+    destinations = Destinations(project="p", watched=other, dataset="bank_audit")
+    Changelogs(twin, destinations).conform("transfers", columns, rows.fields(columns, other.payments))
+    assert (made[0].dataset_id, made[0].table_id) == ("bank_audit", "transfers_log")
+    assert (made[0].time_partitioning.type_, made[0].clustering_fields) == ("MONTH", ["transfer_no", "branch"])

@@ -14,6 +14,7 @@ from contract.watched import WatchedColumn, WatchedTable, WatchedTables
 from local.traffic.commits import CommitError
 from local.traffic.shape import Shape, TargetColumn
 from local.traffic.simulator import COMMIT_TIMESTAMP, Mutation, Operation, Simulator
+from pipeline.transforms.cards import is_card
 from tests.shipped import PAYMENT_TABLE
 
 TRANSFERS = WatchedTables.load(Path(__file__).parents[1] / "examples" / "transfers" / "tables.toml")
@@ -103,11 +104,15 @@ def test_what_happened_to_a_payment_goes_to_the_events_or_nowhere() -> None:
     assert (event.table, event.puid) == ("e", "p")
 
 
-def test_a_payment_keeps_its_id_through_its_life() -> None:
-    shape = described()
+@pytest.mark.parametrize("kind", ["STRING(36)", "STRING(32)", "INT64"])
+def test_a_payment_keeps_its_id_through_its_life_and_no_id_is_a_card_number(kind: str) -> None:
+    key = WatchedColumn(policy="identifier", means="payment", type=kind.partition("(")[0])
+    tables = WatchedTables(tables=(WatchedTable(name="t", kind="payments", columns={"id": key}),))
+    shape = Shape(tables, {"t": (target("id", kind, required=True),)})
     lives: dict[str, set[str]] = {}
-    for operation in islice(Simulator(3), 400):
+    for operation in islice(Simulator(3), 2000):
         shaped = shape.fit(operation)
         lives.setdefault(operation.mutations[0].puid, set()).add(shaped.mutations[0].puid)
     assert all(len(ids) == 1 for ids in lives.values())
     assert len({next(iter(ids)) for ids in lives.values()}) == len(lives)
+    assert not [ids for ids in lives.values() if is_card(next(iter(ids)))]

@@ -143,3 +143,9 @@ def test_only_dataflow_may_split_a_slow_bundle(runner: list[str], is_asked: bool
     settings, rest = parse([*given(), *runner])
     experiments = beam_options(settings, rest).view_as(DebugOptions).experiments
     assert ("prism_disable_sdf_split" in experiments) is is_asked
+
+
+def test_a_table_that_is_not_described_goes_beside_the_payments_unless_the_option_says_where() -> None:
+    for chosen, dataset in (("", "payment_audit"), ("elsewhere", "elsewhere")):
+        settings, _ = parse(given(bigQueryDataset=chosen))
+        assert settings.sink.destinations.of("others") == (dataset, "others_changelog")

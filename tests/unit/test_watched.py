@@ -28,7 +28,7 @@ from pipeline.jobs.checks import unfit_columns, unwatched
 from pipeline.transforms.enrich import enrich
 from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.mask import Masker
-from support.search import _columns
+from support.search import SearchError, _columns, payment_id
 from tests.shipped import PAYMENTS, WATCHED
 
 TRANSFERS = Path(__file__).parents[1] / "examples" / "transfers" / "tables.toml"
@@ -271,6 +271,14 @@ def test_a_card_in_a_number_column_or_in_a_list_is_searched_as_text() -> None:
     ):
         card = WatchedColumn(policy="card", type=kind)
         assert _columns(WatchedTable(name="t", columns=columns | {"n": card}))["card"][0] == now
+
+
+def test_the_id_of_a_payment_is_asked_for_in_the_type_of_its_column() -> None:
+    assert payment_id(PAYMENTS, "17") == "17"
+    assert payment_id(OTHER.payments, "17") == 17
+    for wrong in ("p1", "1.0", "", "9" * 20):
+        with pytest.raises(SearchError, match="must be a whole number, as transfer_no is"):
+            payment_id(OTHER.payments, wrong)
 
 
 # ---------------------------------------------------------------------- at launch
