@@ -49,9 +49,10 @@ lint: setup ## Check style, types and the direction of imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-docs: setup ## Write what is generated: docs/iam.md, what the runbooks share
+docs: setup ## Write what is generated: docs/iam.md, what the runbooks share, options and numbers in Pulumi.yaml
 	@$(BIN)/python -m guardrails.iam
 	@$(BIN)/python -m alerts.runbooks
+	@$(BIN)/python -m components.settings.declared
 
 bench: setup ## Measure speed and memory; results in bench/results
 	@$(BIN)/python -m bench $(ARGS)

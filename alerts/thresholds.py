@@ -8,36 +8,61 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 
-def _number(default: float, low: float, high: float) -> Any:
-    return field(default=default, metadata={"low": low, "high": high})
+def _number(default: float, low: float, high: float, meaning: str) -> Any:
+    return field(default=default, metadata={"low": low, "high": high, "meaning": meaning})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Goals and limits. Shares are of 1; the range of each is beside its default."""
+    """Goals and limits, each with its default, its range and what it means in a stack's config. Shares are of 1."""
 
-    latency_goal: float = _number(0.99, 0.5, 0.9999)
-    throughput_goal: float = _number(0.999, 0.5, 0.9999)
-    fast_burn: float = _number(14.4, 1, 720)
-    slow_burn: float = _number(6, 1, 120)
-    budget_burn: float = _number(1, 0.1, 10)
-    burn_minimum_events: int = _number(1000, 1, 1_000_000)
-    design_tps: int = _number(500, 1, 100_000)
-    deficit_share: float = _number(0.05, 0.001, 0.5)
-    deficit_minimum: int = _number(600, 1, 1_000_000)
-    unaudited_seconds: int = _number(120, 90, 3600)
-    payment_failure_share: float = _number(0.05, 0.001, 0.9)
-    payment_failure_minimum: int = _number(20, 1, 100_000)
-    record_failure_share: float = _number(0.01, 0.0001, 0.5)
-    record_failure_minimum: int = _number(10, 1, 100_000)
-    dlq_open_minimum: int = _number(10, 1, 100_000)
-    dlq_oldest_hours: int = _number(4, 1, 72)
-    retention_share: float = _number(0.5, 0.1, 0.9)
-    watermark_seconds: int = _number(300, 60, 3600)
-    write_errors: int = _number(20, 1, 100_000)
-    forecast_gib_per_day: int = _number(200, 1, 1_000_000)
-    forecast_vcpus: int = _number(8, 1, 10_000)
-    cost_factor: float = _number(1.5, 1.1, 10)
+    latency_goal: float = _number(
+        0.99, 0.5, 0.9999, "Share of changes that are queryable within 10 s of their commit, over 30 days."
+    )
+    throughput_goal: float = _number(
+        0.999, 0.5, 0.9999, "Share of committed changes that are queryable, up to designTps, over 30 days."
+    )
+    fast_burn: float = _number(
+        14.4, 1, 720, "Burn rate over 1 h and 5 m that pages, in times faster than the goal allows."
+    )
+    slow_burn: float = _number(6, 1, 120, "The same over 6 h and 30 m, a page.")
+    budget_burn: float = _number(1, 0.1, 10, "The same over 3 d and 6 h, a ticket.")
+    burn_minimum_events: int = _number(
+        1000, 1, 1_000_000, "Changes in the long window below which no budget is said to burn."
+    )
+    design_tps: int = _number(
+        500,
+        1,
+        100_000,
+        "Changes a second that the service is built for. More of them is a ticket, and does not count against the SLO.",
+    )
+    deficit_share: float = _number(
+        0.05, 0.001, 0.5, "Share of the commits of 10 m that may be missing before the pipeline is said to fall behind."
+    )
+    deficit_minimum: int = _number(600, 1, 1_000_000, "Commits in 10 m below which that is not judged.")
+    unaudited_seconds: int = _number(
+        120, 90, 3600, "Age of the oldest change not audited that is a page. The probe itself is up to 90 s behind."
+    )
+    payment_failure_share: float = _number(
+        0.05, 0.001, 0.9, "Share of ended payments that may fail, over 10 m and 1 h."
+    )
+    payment_failure_minimum: int = _number(20, 1, 100_000, "Failed payments in 10 m below which that is not judged.")
+    record_failure_share: float = _number(
+        0.01, 0.0001, 0.5, "Share of the changes of 10 m that may become dead letters."
+    )
+    record_failure_minimum: int = _number(10, 1, 100_000, "Dead letters in 10 m below which that is not judged.")
+    dlq_open_minimum: int = _number(10, 1, 100_000, "Open dead letters below which their growth opens no ticket.")
+    dlq_oldest_hours: int = _number(4, 1, 72, "Age of the oldest dead letter that is a ticket.")
+    retention_share: float = _number(
+        0.5, 0.1, 0.9, "Share of Spanner's retention of change records that a change may use up before it is a page."
+    )
+    watermark_seconds: int = _number(300, 60, 3600, "Age of the job's watermark that is a ticket.")
+    write_errors: int = _number(20, 1, 100_000, "Streams of appends that may end with one error code in 10 m.")
+    forecast_gib_per_day: int = _number(
+        200, 1, 1_000_000, "GiB that all queries of the project are expected to bill in a day."
+    )
+    forecast_vcpus: int = _number(8, 1, 10_000, "vCPUs that the streaming job is expected to use.")
+    cost_factor: float = _number(1.5, 1.1, 10, "How many times the forecast is a ticket.")
 
 
 @dataclass(frozen=True, kw_only=True)

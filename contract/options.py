@@ -65,7 +65,7 @@ NO_EXCEPTION_SAMPLING: Final = "disable_always_on_exception_sampling"
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _INT = r"[0-9]+"
 _WHOLE = "a whole number"
-_BOOL = r"true|false"
+BOOLEAN: Final = r"true|false"
 _TIME = r"|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z"
 _MOMENT = "a valid time, RFC 3339 in UTC such as 2026-11-23T09:00:00Z, or empty"
 # A name of Spanner's or BigQuery's, and lists of them.
@@ -158,7 +158,13 @@ OPTIONS: Final = (
         parse=watched.WatchedTables.from_json,
         rule="what `python -m contract.watched tables.toml` prints",
     ),
-    Option(name="rpcPriority", help="Priority of Spanner reads.", default="HIGH", regex="HIGH|MEDIUM|LOW", stack=True),
+    Option(
+        name="rpcPriority",
+        help="Priority of Spanner reads: HIGH, MEDIUM or LOW.",
+        default="HIGH",
+        regex="HIGH|MEDIUM|LOW",
+        stack=True,
+    ),
     Option(
         name="startTimestamp",
         stack=True,
@@ -178,7 +184,7 @@ OPTIONS: Final = (
         name="readMode",
         stack=True,
         help="tail: one long query a partition, which pushes (Google Cloud). "
-        "windows: short bounded queries (the emulator scans its whole stream for every query).",
+        "windows: short bounded queries (the emulator, which scans its whole stream for every query).",
         default="tail",
         regex="tail|windows",
     ),
@@ -195,7 +201,7 @@ OPTIONS: Final = (
     Option(
         name="windowMillis",
         stack=True,
-        help="Shortest window of readMode=windows.",
+        help="Shortest window of readMode windows.",
         default="200",
         regex=_INT,
         rule=_WHOLE,
@@ -219,7 +225,8 @@ OPTIONS: Final = (
     Option(
         name="newColumns",
         stack=True,
-        help="A column nobody has classified: scan passes it through the card scanner, hold keeps it NULL.",
+        help="A column nobody has classified: scan passes it through the card scanner, hold keeps it NULL. "
+        "A stack must have hold in prod.",
         default="hold",
         regex="scan|hold",
     ),
@@ -256,14 +263,14 @@ OPTIONS: Final = (
     Option(
         name="bigQueryDataset",
         stack=True,
-        help="Dataset of tables that are not described. Empty: that of the payments.",
+        help="Dataset of tables that are not described, one of those in tables.toml. Empty: that of the payments.",
         regex=r"[A-Za-z0-9_]*",
         rule="empty or the name of a dataset",
     ),
     Option(
         name="bigQueryChangelogTableNameTemplate",
         stack=True,
-        help="Name of a changelog table that has no other place.",
+        help="Name of a changelog table that has no other place, with {_metadata_spanner_table_name} for the source's.",
         default="{_metadata_spanner_table_name}_changelog",
         regex=rf"[A-Za-z0-9_-]*\{{{tables.TABLE_NAME}\}}[A-Za-z0-9_-]*",
         rule=f"a table's name with {{{tables.TABLE_NAME}}} in it",
@@ -346,18 +353,19 @@ OPTIONS: Final = (
         low=0,
         high=1_000,
     ),
-    Option(name="disableDlqRetries", help="Do not retry dead letters.", default="false", regex=_BOOL, stack=True),
+    Option(name="disableDlqRetries", help="Do not retry dead letters.", default="false", regex=BOOLEAN, stack=True),
     # Job
     Option(
         name="dryRun",
         help="Check every setting, permission and schema; write nothing.",
         default="false",
-        regex=_BOOL,
+        regex=BOOLEAN,
     ),
     Option(
         name="logLevel",
         stack=True,
-        help="Minimum log level. DEBUG also names every change, so that one payment can be followed.",
+        help="Minimum log level: DEBUG, INFO, WARNING or ERROR. DEBUG also names every change, so that one payment "
+        "can be followed.",
         default="INFO",
         regex="|".join(LOG_LEVELS),
     ),

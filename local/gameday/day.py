@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -110,7 +110,8 @@ class GameDay:
         began = self._clock.monotonic()
         try:
             self._do(fault.inject)
-            self._change_schema(fault.schema)
+            if fault.breaks:
+                self._say(f"  {fault.breaks(self._runner)}")
             if fault.commits:
                 self._commit(fault.commits())
             if fault.letter:
@@ -138,12 +139,11 @@ class GameDay:
         self._say(f"\n{minutes:g} minutes of normal traffic")
         self._await(self._quiet(), _QUIET_MINUTES, "no alert to fire before it")
         began = self._clock.monotonic()
-        column = f"ALTER TABLE {PAYMENT_TABLE} ADD COLUMN NormalDay STRING(20)"
         # When, as a share of the time, and what.
         ahead: list[tuple[float, Callable[[], object]]] = [
             (0.10, self._burst),
             (0.25, self._kill_pipeline),
-            (0.40, lambda: self._change_schema([column])),
+            (0.40, lambda: self._add_column("NormalDay")),
             (0.50, self._burst),
             (0.65, self._kill_pipeline),
             (0.80, self._burst),
@@ -164,7 +164,8 @@ class GameDay:
     def _fix(self, fault: Fault) -> None:
         """Does what the runbook says, and what the payments' service does."""
         self._do(fault.mitigate)
-        self._change_schema(fault.schema_fix)
+        if fault.mends:
+            self._say(f"  {fault.mends(self._runner)}")
         if fault.fix:
             # A copy: what is committed joins the list.
             self._commit(fault.fix(list(self._made)))
@@ -172,6 +173,10 @@ class GameDay:
     def _burst(self) -> None:
         self._say(f"  a burst: {_BURST_TPS} a second more, for {_BURST_SECONDS} s")
         self._runner.burst(_BURST_TPS, _BURST_SECONDS)
+
+    def _add_column(self, name: str) -> None:
+        self._say(f"  a service adds the column {name}")
+        self._runner.change_schema([f"ALTER TABLE {PAYMENT_TABLE} ADD COLUMN {name} STRING(20)"])
 
     def _kill_pipeline(self) -> None:
         self._say("  the pipeline is killed: its stack starts it again")
@@ -257,12 +262,6 @@ class GameDay:
         finally:
             over.set()
             thread.join()
-
-    def _change_schema(self, statements: Sequence[str]) -> None:
-        if statements:
-            for statement in statements:
-                self._say(f"  {statement}")
-            self._runner.change_schema(statements)
 
     def _park(self, letter: DeadLetter) -> None:
         self._runner.park(letter)

@@ -7,16 +7,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from contract import schema, timestamps
 from contract.changes import Coordinates, DeadLetter, Reason
 from local.traffic.simulator import COMMIT_TIMESTAMP, PAYMENT_TABLE, Mutation
 
+if TYPE_CHECKING:
+    from local.gameday.runner import Runner
+
 # A command of `audit`, as the runbook prints it.
 Command = tuple[str, ...]
 # The commits that a fault makes, each a list of modifications.
 Commits = Iterator[list[Mutation]]
+# Does something to the stack, and says what.
+Act = Callable[["Runner"], str]
 
 # A Status that no traffic has; the local stack's config gives it a limit of a minute.
 STUCK_STATUS: Final = "WAITING_FOR_BANK"
@@ -32,10 +37,10 @@ LETTER: Final = "<ID>"
 class Fault:
     """One fault. `leads` fires first and is the page to open, `fires` are all that must, `may` what rightly may too.
 
-    `minutes` is how long it may take until all of it fires, `resolves` until none fires. `slow` is a process that
-    answers only now and then, until the mitigation; `schema` is DDL of the source, `schema_fix` what takes it back;
-    `letter` is one that was parked. `waits_for` names the capability without which it cannot be tried. `stack` are
-    options that its stack is started with: it then needs a separate one.
+    `minutes` is how long it may take until all of it fires, `resolves` until none fires. `inject` and `mitigate` are
+    commands; what no command does, `breaks` does and `mends` takes back. `slow` is a process that answers only now and
+    then, until the mitigation; `letter` is one that was parked. `waits_for` names the capability without which it
+    cannot be tried. `stack` are options that its stack is started with: it then needs a separate one.
     """
 
     name: str
@@ -50,8 +55,8 @@ class Fault:
     mitigate: tuple[Command, ...] = ()
     fix: Callable[[list[Mutation]], Commits] | None = None
     slow: str = ""
-    schema: tuple[str, ...] = ()
-    schema_fix: tuple[str, ...] = ()
+    breaks: Act | None = None
+    mends: Act | None = None
     letter: Callable[[], DeadLetter] | None = None
     stack: tuple[str, ...] = ()
     waits_for: str = ""
@@ -91,6 +96,14 @@ def _poison() -> Commits:
     for _ in range(_POISONED):
         # The test number of every card network's documentation, where an identifier has to be.
         yield [_payment(str(uuid.uuid4()), "INSERT", "INITIATED", CustomerId="4111111111111111")]
+
+
+def _ddl(statement: str) -> Act:
+    def run(runner: Runner) -> str:
+        runner.change_schema([statement])
+        return statement
+
+    return run
 
 
 def _forgotten() -> DeadLetter:
@@ -156,9 +169,9 @@ FAULTS: Final = (
         title="a service adds a column that nobody has classified",
         leads="UnclassifiedColumn",
         fires=frozenset({"UnclassifiedColumn"}),
-        schema=(f"ALTER TABLE {PAYMENT_TABLE} ADD COLUMN GameDay STRING(20)",),
+        breaks=_ddl(f"ALTER TABLE {PAYMENT_TABLE} ADD COLUMN GameDay STRING(20)"),
         # Nobody wrote to it yet: its service takes it back, and classifies it first.
-        schema_fix=(f"ALTER TABLE {PAYMENT_TABLE} DROP COLUMN GameDay",),
+        mends=_ddl(f"ALTER TABLE {PAYMENT_TABLE} DROP COLUMN GameDay"),
     ),
     Fault(
         name="payment-stuck",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
 
 from components.config import ROOT, StackFileError, stack_config
-from components.settings import Settings, SettingsError
+from components.settings import Settings, SettingsError, declared
+from components.settings.reader import Reader
 from contract import options
 from contract.options import STACK_OPTIONS
 from graph.resources import IMAGE
@@ -35,6 +37,14 @@ def refusal(stack: str = "dev", **changed: Any) -> list[str]:
     with pytest.raises(SettingsError) as refused:
         parse(stack, **changed)
     return str(refused.value).splitlines()[1:]
+
+
+def _problems(**changed: Any) -> list[str]:
+    try:
+        parse(**changed)
+    except SettingsError as error:
+        return str(error).splitlines()[1:]
+    return []
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -433,6 +443,36 @@ def test_endpoints_with_tls_are_accepted() -> None:
     assert settings.endpoints.spanner.endswith(":443")
 
 
+def test_every_value_is_refused_outside_its_range_or_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a section reads: a new setting needs no bad value of its own here, only its relations do."""
+    asked: dict[str, list[Any]] = {}
+
+    def noted(kind: str, wrong: Callable[..., list[Any]]) -> None:
+        read = getattr(Reader, kind)
+
+        def reads(self: Reader, key: str, *rule: Any) -> Any:
+            asked[key] = wrong(*rule)
+            return read(self, key, *rule)
+
+        monkeypatch.setattr(Reader, kind, reads)
+
+    noted("integer", lambda low, high: [low - 1, high + 1, f"{low}.5", "many"])
+    noted("number", lambda low, high: [f"{low / 2:g}" if low else "-1", f"{high + 1:g}", "many"])
+    noted("boolean", lambda: ["yes", "True", ""])
+    noted("text", lambda pattern, rule: [] if re.fullmatch(pattern, "\x7f") else ["\x7f"])
+    noted("texts", lambda pattern, rule: ["x", ["\x7f"], [1], {}] if not re.fullmatch(pattern, "\x7f") else ["x"])
+    parse()
+    monkeypatch.undo()
+    assert asked.keys() | set(STACK_OPTIONS) == DECLARED.keys()
+    taken = [
+        (key, value)
+        for key, values in asked.items()
+        for value in values
+        if not any(problem.startswith(f"{key} must be ") for problem in _problems(**{key: value}))
+    ]
+    assert taken == []
+
+
 def test_every_declared_key_is_read_and_every_key_read_is_declared() -> None:
     read = set()
     values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in {**stack_config("dev"), "image": IMAGE}.items()}
@@ -458,8 +498,11 @@ def test_a_declaration_has_a_type_that_pulumi_knows_and_a_description(key: str) 
 def test_a_launch_option_has_the_same_default_in_config(name: str) -> None:
     [option] = [option for option in options.OPTIONS if option.name == name]
     default = DECLARED[name]["default"]
-    # Empty means the option's own default.
-    assert default == "" or (default if isinstance(default, str) else json.dumps(default)) == option.default
+    assert (default if isinstance(default, str) else json.dumps(default)) == option.default
+
+
+def test_what_the_project_file_declares_of_other_parts_is_as_they_say() -> None:
+    assert declared.written(declared.PROJECT.read_text()) == declared.PROJECT.read_text()
 
 
 def test_a_misspelt_key_in_a_stack_file_is_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

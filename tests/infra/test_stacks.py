@@ -124,31 +124,27 @@ def test_the_job_gets_options_of_the_contract_and_all_required_ones(graph: Graph
 
 
 def test_every_setting_of_the_job_reaches_it() -> None:
-    given = {
-        "rpcPriority": "LOW",
-        "startTimestamp": "2026-11-23T09:00:00Z",
-        "readMode": "windows",
-        "heartbeatMillis": 2000,
-        "windowMillis": 300,
-        "newColumns": "scan",
-        "paymentStates": "DONE=processed",
-        "ignoreFields": "ErrorDetails",
-        "ignoreTables": "audit_logs",
-        "bigQueryDataset": "audit_service_dataset",
-        "bigQueryChangelogTableNameTemplate": "changes_of_{_metadata_spanner_table_name}",
-        "writeMode": "at-least-once",
-        "numStorageWriteApiStreams": 2,
-        "batchMillis": 100,
-        "batchRows": 50,
-        "dlqRetryMinutes": "0.5",
-        "dlqMaxRetries": 3,
-        "disableDlqRetries": True,
-        "logLevel": "DEBUG",
-    }
+    given = {name: _another(options.named(name)) for name in STACK_OPTIONS}
     parameters = graph_of("dev", given).one("FlexTemplateJob").inputs["parameters"]
-    as_text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
-    assert {name: parameters[name] for name in given} == as_text
-    assert given.keys() == set(STACK_OPTIONS)
+    assert {name: parameters[name] for name in given} == given
+
+
+# Of the options that are free text: another value.
+_TEXTS = {
+    "startTimestamp": "2026-11-23T09:00:00Z",
+    "paymentStates": "DONE=processed",
+    "ignoreFields": "ErrorDetails",
+    "ignoreTables": "audit_logs",
+    "bigQueryDataset": "audit_service_dataset",
+    "bigQueryChangelogTableNameTemplate": "changes_of_{_metadata_spanner_table_name}",
+}
+
+
+def _another(option: options.Option) -> str:
+    """A value that an option takes, and that is not its default."""
+    number = [] if option.low is None else [f"{option.low + 1:.15g}", f"{option.low + 2:.15g}"]
+    values = [_TEXTS.get(option.name, ""), *number, *(option.regex or "").split("|")]
+    return next(value for value in values if value and value != option.default and not option.broken(value))
 
 
 def test_a_changed_job_is_drained_and_then_replaced(graph: Graph) -> None:

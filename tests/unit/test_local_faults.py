@@ -49,7 +49,7 @@ def test_every_alert_of_a_fault_can_fire_here_and_has_its_runbook(fault: Fault) 
 
 @pytest.mark.parametrize("fault", [f for f in FAULTS if not f.waits_for], ids=lambda fault: fault.name)
 def test_every_fault_breaks_something_and_its_commands_are_there(fault: Fault) -> None:
-    assert fault.inject or fault.commits or fault.stack or fault.slow or fault.schema or fault.letter
+    assert fault.inject or fault.commits or fault.stack or fault.slow or fault.breaks or fault.letter
     for command in (*fault.inject, *fault.mitigate, ("local", "up", *fault.stack)):
         shown = CliRunner().invoke(main, [*command, "--help"])
         assert shown.exit_code == 0, shown.output
