@@ -2,7 +2,7 @@
 
     python -m components.settings.declared        fills both in (`make docs` runs it)
 
-Each stands between two comments, `# written: name` and `# end: name`. A test compares what is committed with what this
+Each is between two comments, `# written: name` and `# end: name`. A test compares what is committed with what this
 writes.
 """
 
