@@ -89,6 +89,81 @@ def _take_requests_of_ten_megabytes() -> None:
     server.grpc.server = lambda pool: made(pool, options=[("grpc.max_receive_message_length", 10 * 1024 * 1024)])
 
 
+def _look_up_a_table_where_it_is_kept() -> None:
+    """For each table of each query the emulator lists every table and binds every view of every project: most of what
+    a query costs. DuckLake keeps both in tables of its own, where one of them is a seek."""
+    from local_bigquery.catalog import tables
+    from local_bigquery.engine import database
+
+    def objects(project: str, dataset: str, table: str | None = None) -> list[tuple[str, str, int]]:
+        if project not in database._attached:
+            return every(project, dataset, table)
+        kept = database.quote(f"__ducklake_metadata_{project}")
+        found: list[tuple[str, str, int]] = database.fetch(
+            f"""
+            WITH here AS (
+              SELECT schema_id FROM {kept}.ducklake_schema WHERE end_snapshot IS NULL AND schema_name = $1
+            )
+            SELECT table_name, 'TABLE', COALESCE(record_count, 0)
+            FROM {kept}.ducklake_table SEMI JOIN here USING (schema_id)
+            LEFT JOIN {kept}.ducklake_table_stats USING (table_id)
+            WHERE end_snapshot IS NULL AND table_name = COALESCE($2, table_name)
+            UNION ALL
+            SELECT view_name, 'VIEW', 0 FROM {kept}.ducklake_view SEMI JOIN here USING (schema_id)
+            WHERE end_snapshot IS NULL AND view_name = COALESCE($2, view_name)
+            ORDER BY 1
+            """,
+            [dataset, table],
+        )
+        return found
+
+    def columns(project: str, dataset: str, table: str, condition: str) -> list[tuple[str]]:
+        kept = database.quote(f"__ducklake_metadata_{project}")
+        found: list[tuple[str]] = database.fetch(
+            f"""
+            SELECT column_name FROM {kept}.ducklake_column
+            JOIN {kept}.ducklake_table AS t USING (table_id)
+            JOIN {kept}.ducklake_schema AS s USING (schema_id)
+            WHERE ducklake_column.end_snapshot IS NULL AND t.end_snapshot IS NULL AND s.end_snapshot IS NULL
+              AND schema_name = $1 AND table_name = $2 AND parent_column IS NULL AND {condition}
+            """,
+            [dataset, table],
+        )
+        return found
+
+    every, fetch = database.objects, database.fetch
+
+    def fetch_one_table(sql: str, params: list[Any] | None = None) -> list[Any]:
+        if params and "FROM duckdb_columns()" in sql and params[0] in database._attached:
+            condition = "NOT nulls_allowed" if len(params) == 3 else f"column_name = '{tables.INGESTION_TIME}'"
+            return columns(*params[:3], condition)
+        return fetch(sql, params)
+
+    database.objects, database.fetch = objects, fetch_one_table
+
+
+def _bind_a_query_once() -> None:
+    """The emulator binds a query three times: for its columns, for their types, and to run it. Views make that slow."""
+    from local_bigquery.catalog import tables
+
+    class Bound:
+        """A cursor that remembers the relation that `tables.write` has made of the query."""
+
+        def __init__(self, cursor: Any) -> None:
+            self._cursor, self._bound = cursor, {}
+
+        def sql(self, query: str, params: Any = None) -> Any:
+            if query not in self._bound:
+                self._bound[query] = self._cursor.sql(query, params=params)
+            return self._bound[query]
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._cursor, name)
+
+    write = tables.write
+    tables.write = lambda cursor, *args, **kwargs: write(Bound(cursor), *args, **kwargs)
+
+
 def _record_arrivals(file: pathlib.Path) -> None:
     """Writes a line to `file` after each insert that the Storage Write API has made visible."""
     from local_bigquery.grpc import write
@@ -137,6 +212,8 @@ def main() -> None:
     _extensions_from_wheels(args.data / "extensions")
     _append_at_an_offset_atomically()
     _take_requests_of_ten_megabytes()
+    _look_up_a_table_where_it_is_kept()
+    _bind_a_query_once()
     import uvicorn
     from local_bigquery import app
     from local_bigquery.grpc import server

@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import stat
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from contract import queries, schema, tables
+from contract import payments, queries, schema, tables
 from contract.schema import Changeset
 from local.emulators import launch as emulators
 from local.emulators.launch import BigQueryEmulator
@@ -42,8 +41,8 @@ HERE_TYPES = {
 class Machine:
     """A separate project on the emulators, with a separate state folder."""
 
-    def __init__(self, endpoints: LocalEndpoints, folder: Path) -> None:
-        self.project = f"audit-{uuid.uuid4().hex[:8]}"
+    def __init__(self, endpoints: LocalEndpoints, folder: Path, project: str) -> None:
+        self.project = project
         self.folder = folder
         self.endpoints = endpoints
         self.seen: list[Resource] = []
@@ -77,15 +76,17 @@ def endpoints(spanner_emulator: str, bigquery_emulator: BigQueryEmulator) -> Loc
 
 @pytest.fixture
 def machine(endpoints: LocalEndpoints, tmp_path: Path) -> Iterator[Machine]:
-    made = Machine(endpoints, tmp_path / "state")
+    # Always the same: each project that the emulator has ever had makes each of its queries slower.
+    made = Machine(endpoints, tmp_path / "state", "audit-machine")
     yield made
-    datasets.drop_all(clients.bigquery_client(endpoints.bigquery, made.project))
+    datasets.drop_all(made.bigquery)
+    emulators.spanner_client(endpoints.spanner, made.project).instance("audit-instance").delete()
 
 
 @pytest.fixture(scope="module")
 def provisioned(endpoints: LocalEndpoints, tmp_path_factory: pytest.TempPathFactory) -> tuple[Machine, Provisioned]:
     """A provisioned machine that tests only look at."""
-    machine = Machine(endpoints, tmp_path_factory.mktemp("machine") / "state")
+    machine = Machine(endpoints, tmp_path_factory.mktemp("machine") / "state", "audit-provisioned")
     return machine, machine.provision()
 
 
@@ -145,7 +146,7 @@ def test_the_job_gets_the_local_parameters(provisioned: tuple[Machine, Provision
         "deadLetterDirectory": f"{folder}/dead-letters",
         "jobName": "audit-stream-job",
         "region": "us-central1",
-        "paymentStates": "",
+        "paymentStates": payments.format_states(payments.PAYMENT_STATES),
         "stuckLimits": "INITIATED=604800,RETRYING=604800,WAITING_FOR_BANK=60",
         "ignoreFields": "",
         "ignoreTables": "",
