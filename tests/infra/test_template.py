@@ -9,7 +9,10 @@ import ast
 import fnmatch
 import json
 import re
+import shutil
+import subprocess
 import sys
+import sysconfig
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -88,7 +91,7 @@ def _copied() -> list[str]:
 
 def test_what_the_dockerfile_copies_is_there_and_sent_to_the_build() -> None:
     sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    assert _copied() == ["pipeline/image/requirements.lock", "contract", "pipeline", "alerts", "support"]
+    assert _copied() == ["pipeline/image/requirements.lock", "contract", "pipeline", "alerts", "support", "probe"]
     for source in _copied():
         assert (ROOT / source).exists(), source
         assert any(fnmatch.fnmatch(source.partition("/")[0], pattern) for pattern in sent), source
@@ -135,7 +138,7 @@ def test_the_lock_has_everything_that_the_job_and_the_probe_import() -> None:
     missing = set()
     folders = _copied()[1:]
     for folder in folders:
-        for file in (ROOT / folder).rglob("*.py"):
+        for file in _sent(folder):
             for module in _imported(ast.parse(file.read_text())):
                 top = module.partition(".")[0]
                 if top in sys.stdlib_module_names or top in folders:
@@ -145,6 +148,31 @@ def test_the_lock_has_everything_that_the_job_and_the_probe_import() -> None:
                 if not names & {*PINNED, "prometheus-client"}:
                     missing.add(f"{file.name}: {module}")
     assert missing == set()
+
+
+def _sent(folder: str) -> list[Path]:
+    """The Python files of a folder that reach the image."""
+    left_out = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] not in "!#*"]
+    files = [file for file in (ROOT / folder).rglob("*.py") if "__pycache__" not in file.parts]
+    return [f for f in files if not any(f.is_relative_to(ROOT / each) for each in left_out)]
+
+
+def test_what_the_build_of_the_image_tries_works_with_what_it_copies(tmp_path: Path) -> None:
+    """Without the repository on the path, as in the image: a folder that was forgotten is missed."""
+    for folder in _copied()[1:]:
+        for file in [*_sent(folder), *(f for f in (ROOT / folder).rglob("*") if f.suffix not in (".py", ".pyc"))]:
+            if file.is_file():
+                (tmp_path / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, tmp_path / file.relative_to(ROOT))
+    packages = sysconfig.get_path("purelib")
+    # -S: the environment's own way to the repository is not taken.
+    python = [sys.executable, "-S", "-c"]
+    start = f"import sys; sys.path += [{packages!r}]; "
+    tried = "import pipeline.jobs.stream, pipeline.steps; from support.cli.main import main; main(['probe', '--help'])"
+    assert "import pipeline.jobs.stream, pipeline.steps" in DOCKERFILE and "support.cli.main probe --help" in DOCKERFILE
+    done = subprocess.run([*python, start + tried], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Compare what Spanner committed" in done.stdout
 
 
 def _imported(tree: ast.AST) -> list[str]:
