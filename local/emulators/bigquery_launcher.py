@@ -91,7 +91,7 @@ def _take_requests_of_ten_megabytes() -> None:
 
 def _look_up_a_table_where_it_is_kept() -> None:
     """For each table of each query the emulator lists every table and binds every view of every project: most of what
-    a query costs. DuckLake keeps both in tables of its own, where one of them is a seek."""
+    a query costs. DuckLake keeps both in tables, where one of them is a seek."""
     from local_bigquery.catalog import tables
     from local_bigquery.engine import database
 
