@@ -1,6 +1,6 @@
 # Everything is installed by `make setup`, which every target that needs it calls; it is quick when all is there.
 .DEFAULT_GOAL := help
-.PHONY: help setup pulumi run down gameday test test-infra soak fuzz mutations lint docs bench
+.PHONY: help setup pulumi run down gameday test test-console test-infra soak fuzz mutations lint docs bench
 
 BIN := .venv/bin
 # An image may set it. Then each process of a test compiles Beam and Google's clients again: 4 seconds of CPU per process.
@@ -29,7 +29,13 @@ gameday: setup ## Break something, see its alert fire, fix it, lose nothing: mak
 
 test: pulumi ## Run all the tests: make test [ARGS="-k search"]
 	@local/setup.sh monitoring
+	@local/setup.sh browser
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-console: setup ## Run the tests of the console, in a real Chromium; screenshots in .audit/screenshots
+	@local/setup.sh browser
+	@$(BIN)/pytest -n 2 tests/unit/test_console_identity.py tests/unit/test_console_parts.py \
+		tests/emulators/test_console.py tests/emulators/test_console_browser.py $(ARGS)
 
 test-infra: pulumi ## Run the tests of the stacks: graphs, rules, delivery, and the real Pulumi CLI
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/infra $(ARGS)

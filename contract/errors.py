@@ -34,12 +34,18 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
     │   ├── pipeline.source.records.UnreadableStream
     │   ├── pipeline.transforms.keys.MaskingKeyError
     │   ├── probe.state.ProbeError
+    │   ├── support.console.app.NotAllowed
+    │   ├── support.console.app.NotFound
+    │   ├── support.console.identity.NotIdentified
+    │   ├── support.console.personal.PersonalDataError
     │   ├── support.promql.MonitoringError
     │   ├── support.warehouse.WarehouseError
     ├── exit code 2
     │   ├── pipeline.jobs.settings.SettingsError
     │   ├── pipeline.transforms.cards.CardNumberError
     │   ├── support.connection.ConnectionFileError
+    │   ├── support.console.asked.AskedError
+    │   ├── support.reports.ReportError
     │   ├── support.search.SearchError
 """
 

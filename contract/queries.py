@@ -76,6 +76,25 @@ def queries(watched: WatchedTables) -> tuple[str, ...]:
     return tuple(name for name in _names(QUERIES) if not _required(QUERIES, name) - watched.payments.meanings.keys())
 
 
+def names() -> tuple[str, ...]:
+    """Every prebuilt query, whether or not a description has the columns that it needs."""
+    return _names(QUERIES)
+
+
+def about(name: str) -> str:
+    """What a prebuilt query answers. Raises QueryError."""
+    return _template(QUERIES, name).splitlines()[0].removeprefix("-- ")
+
+
+def arguments(name: str) -> tuple[Argument, ...]:
+    """The parameters of a prebuilt query. The type of `puid` is that of the payments' id. Raises QueryError."""
+    return tuple(Argument(n, t) for n, t in re.findall(r"@(\w+) ([A-Z0-9<>]+|\$\{\w+\})", _head(name)))
+
+
+def _head(name: str) -> str:
+    return _template(QUERIES, name).splitlines()[1]
+
+
 def view(name: str, project: str, watched: WatchedTables) -> str:
     """The query of a view: what `CREATE VIEW … AS` takes."""
     if name == PAYMENT_TIMELINE:

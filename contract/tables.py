@@ -304,6 +304,25 @@ def resume_positions(watched: WatchedTables) -> Table:
     )
 
 
+def access_log(watched: WatchedTables) -> Table:
+    """Appended by the console: who asked for what, when and why. It names payments and customers, never a card."""
+    return Table(
+        dataset=watched.payments.dataset,
+        name="access_log",
+        fields=(
+            Field("at", "TIMESTAMP"),
+            Field("viewer", "STRING"),
+            Field("roles", "STRING", "REPEATED"),
+            Field("action", "STRING"),
+            Field("subject", "JSON"),
+            Field("reason", "STRING"),
+            Field("request_id", "STRING"),
+        ),
+        partition_by="at",
+        description="What people asked the console for.",
+    )
+
+
 def all_tables(watched: WatchedTables) -> tuple[Table, ...]:
     """Every table that infrastructure creates."""
     return (
@@ -311,4 +330,5 @@ def all_tables(watched: WatchedTables) -> tuple[Table, ...]:
         payment_state_table(watched),
         merge_progress(watched),
         resume_positions(watched),
+        access_log(watched),
     )

@@ -1,4 +1,5 @@
-"""Records docs/terminal.svg and docs/search.svg: `make run` as a person sees it, and a search from a second terminal.
+"""Records docs/terminal.svg and docs/search.svg: `make run` as a person sees it, and a search from a second terminal;
+and docs/console.png and docs/payment.png, from the console in Chromium.
 
     .venv/bin/python docs/record.py
 
@@ -20,9 +21,12 @@ import threading
 import time
 from pathlib import Path
 
+from playwright.sync_api import sync_playwright
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
+
+from local.machine import installed
 
 ROOT = Path(__file__).parent.parent
 RUN = "make run DURATION=60 TPS=50"
@@ -127,12 +131,31 @@ def declined_payment() -> str:
     return str(next(payment["puid"] for payment in payments if payment["card"] and not payment["retries"]))
 
 
+def screenshots(puid: str) -> None:
+    """The console's first page, and a payment."""
+    status = subprocess.run(
+        ["./audit", "local", "status", "--json"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    address = json.loads(status.stdout)["processes"]["console"]["url"]
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=str(installed.chromium()), args=arguments)
+        page = browser.new_page(viewport={"width": 1240, "height": 860})
+        for name, path, shown in (("console", "/", ".tiles"), ("payment", f"/payments/{puid}", ".events")):
+            page.goto(address + path)
+            page.locator(shown).wait_for(timeout=60_000)
+            page.screenshot(path=ROOT / "docs" / f"{name}.png")
+        browser.close()
+
+
 def main() -> None:
     service = Terminal(RUN)
     service.await_text("ready after")
     time.sleep(_SEARCH_AFTER)
     search = run("./audit search --state failed --limit 6")
-    timeline = run(f"./audit timeline {declined_payment()}")
+    puid = declined_payment()
+    timeline = run(f"./audit timeline {puid}")
+    screenshots(puid)
     if service.end():
         raise SystemExit("\n".join(service.lines))
     save([service], "make run", "terminal")

@@ -3,6 +3,7 @@
 # part has a stamp with the checksum of the file that pins it. What clones can share is in the cache.
 # `setup.sh pulumi` installs the Pulumi CLI as well, which only the tests need.
 # `setup.sh monitoring` adds Prometheus and Alertmanager: the tests and the local stack's monitoring need them.
+# `setup.sh browser` adds Chromium, in which the console is tested: only the tests need it.
 # `setup.sh check` installs nothing: it names what is missing, and then fails.
 set -euo pipefail
 
@@ -251,6 +252,23 @@ $(tail -5 "$log")"
   say "Alertmanager: ready after ${SECONDS} s"
 }
 
+# Chromium: on PATH, or Debian's package. It cannot be unpacked beside the others: it needs a hundred libraries.
+install_chromium() {
+  has_chromium && return
+  local log=$cache/chromium.log way='Install Chromium (your package manager has it) so that chromium is on PATH. Only the tests need it.'
+  command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || fail "Chromium is not on PATH, and only root can install it.
+$way"
+  say "Chromium …"
+  { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium fonts-dejavu-core ||
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium fonts-dejavu-core; }
+  } >"$log" 2>&1 || fail "Chromium could not be installed; the end of $log:
+$(tail -5 "$log")
+$way"
+  say "Chromium: ready after ${SECONDS} s"
+}
+
+has_chromium() { command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; }
+
 unpack_deb() {
   [ -d "$prometheus_home/unpacked/usr/share/doc/$1" ] && return
   command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { echo "there is no apt-get here" >>"$2"; return 1; }
@@ -278,6 +296,8 @@ missing() {
   is_done "${prism_part[@]}" || echo "Prism"
   [ "${1:-}" != pulumi ] || is_done "${pulumi_part[@]}" || echo "Pulumi CLI"
   [ "${1:-}" != monitoring ] || is_done "${prometheus_part[@]}" || echo "Prometheus"
+  [ "${1:-}" != monitoring ] || is_done "${alertmanager_part[@]}" || echo "Alertmanager"
+  [ "${1:-}" != browser ] || has_chromium || echo "Chromium"
 }
 
 main() {
@@ -299,6 +319,7 @@ main() {
   for part in "${parts[@]}"; do wait "$part" || failed=1; done
   [ "$failed" = 0 ] || exit 1
   [ "${1:-}" != monitoring ] || { install_prometheus; install_alertmanager; }
+  [ "${1:-}" != browser ] || install_chromium
   say "Set up in ${SECONDS} s."
 }
 

@@ -1,10 +1,11 @@
-"""BigQuery's REST as far as support asks it: a query with named parameters, its rows by name, and what it read.
+"""BigQuery's REST as far as support uses it: a query with named parameters, its rows by name, what it read; a row.
 
-The client library speaks the same two methods; its import (Arrow, NumPy, the Storage API, gRPC) takes longer than a
+The client library speaks the same methods; its import (Arrow, NumPy, the Storage API, gRPC) takes longer than a
 person waits for the answer, so nothing of it is in here: `python -m bench.search` has the figures. The session is that
 of google-auth, which brings and renews the credentials.
 
-Source: cloud.google.com/bigquery/docs/reference/rest/v2/jobs/query and /getQueryResults.
+Source: cloud.google.com/bigquery/docs/reference/rest/v2/jobs/query, /getQueryResults
+and /tabledata/insertAll.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class QueryApi:
     """
 
     def __init__(self, endpoint: str, project: str, location: str, seconds: float) -> None:
-        self._url = f"{endpoint or _GOOGLE}/bigquery/v2/projects/{quote(project, safe='')}/queries"
+        self._project = f"{endpoint or _GOOGLE}/bigquery/v2/projects/{quote(project, safe='')}"
+        self._url = f"{self._project}/queries"
         self._location = {"location": location} if location else {}
         self._seconds = seconds
         self._session = _session(authorized=not endpoint)
@@ -79,6 +81,17 @@ class QueryApi:
             page = self._results(page, pageToken=token)
             rows += _rows(page)
         return Answer(rows, bytes_read)
+
+    def append(self, table: str, row: Row, insert_id: str) -> None:
+        """Appends a row to `dataset.table`. BigQuery takes one of two with the same id in the same minute.
+
+        Source: cloud.google.com/bigquery/docs/reference/rest/v2/tabledata/insertAll.
+        """
+        dataset, _, name = table.partition(".")
+        url = f"{self._project}/datasets/{quote(dataset, safe='')}/tables/{quote(name, safe='')}/insertAll"
+        body: dict[str, Any] = {"rows": [{"insertId": insert_id, "json": row}]}
+        if errors := _content(self._session.post(url, json=body, timeout=self._seconds)).get("insertErrors"):
+            raise QueryRefusedError(400, str(errors[0]["errors"][0]["reason"]))
 
     def _begin(self, sql: str, parameters: Mapping[str, Parameter], **options: Any) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -64,10 +64,12 @@ class Prometheus:
         )
 
     def _get(self, path: str, parameters: dict[str, str]) -> Any:
+        from google.auth.exceptions import GoogleAuthError
+
         url = f"{self._url}{path}?{urlencode(parameters)}"
         try:
             answer = self._from_google(url) if self._google else _from_here(url)
-        except (URLError, OSError, ValueError) as error:
+        except (URLError, OSError, ValueError, GoogleAuthError) as error:
             where = "Cloud Monitoring" if self._google else "Prometheus"
             way = "the roles of who asks (roles/monitoring.viewer)" if self._google else "`audit local status`"
             raise MonitoringError(f"{where} does not answer ({type(error).__name__}). Look at {way}.") from error

@@ -32,11 +32,13 @@ class Search:
     """What to look for; all that is given must hold. `since` and `until` bound the time of a payment's last change.
 
     `card_tokens` are the tokens of one card, one for each version of the masking key: any of them, in any change.
+    `last_four` are the last digits of the card that a payment has now.
     """
 
     puid: str | None = None
     customer_id: str | None = None
     card_tokens: tuple[str, ...] = ()
+    last_four: str | None = None
     state: str | None = None
     status: str | None = None
     since: datetime | None = None
@@ -46,12 +48,14 @@ class Search:
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MAX_LIMIT:
             raise SearchError(f"the limit must be 1 to {MAX_LIMIT:,}, got {self.limit}. Narrow the search by time.")
+        if self.last_four and not (len(self.last_four) == 4 and self.last_four.isascii() and self.last_four.isdigit()):
+            raise SearchError("the last four digits of a card must be four digits. Search the whole card by its token.")
         if self.since and self.until and self.since >= self.until:
             raise SearchError("the search must begin before it ends. Swap --since and --until.")
 
     @property
     def narrow(self) -> bool:
-        return bool(self.puid or self.customer_id or self.card_tokens)
+        return bool(self.puid or self.customer_id or self.card_tokens or self.last_four)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +173,7 @@ def _where(columns: Mapping[str, tuple[str, str]], wanted: Search, side: int, wi
         "puid": f"{named('puid')} = @puid",
         "customer_id": f"{named('customer_id')} = @customer_id",
         "card_tokens": f"{named('puid')} IN ({with_card})",
+        "last_four": f"ENDS_WITH({named('card')}, @last_four)",
         "state": f"{named('state')} = @state",
         "status": f"{named('status')} = @status",
         "since": f"{named('changed_at')} >= @since",
@@ -178,7 +183,7 @@ def _where(columns: Mapping[str, tuple[str, str]], wanted: Search, side: int, wi
 
 
 def _given(wanted: Search) -> Iterator[str]:
-    for name in ("puid", "customer_id", "card_tokens", "state", "status", "since", "until"):
+    for name in ("puid", "customer_id", "card_tokens", "last_four", "state", "status", "since", "until"):
         if getattr(wanted, name):
             yield name
 

@@ -72,6 +72,10 @@ class Warehouse:
         """As `rows`, with the cost. BigQuery refuses to read more than `most_bytes`. Raises WarehouseError."""
         return self._ask(lambda api: api.answer(sql, parameters, most_bytes))
 
+    def append(self, table: str, row: Row, insert_id: str) -> None:
+        """Appends a row to `dataset.table`, once for an id. Raises WarehouseError."""
+        self._ask(lambda api: api.append(table, row, insert_id))
+
     def _ask(self, question: Callable[[QueryApi], T]) -> T:
         try:
             if self._api is None:

@@ -83,6 +83,14 @@ def amtool() -> Path:
     return _of_alertmanager("amtool")
 
 
+def chromium() -> Path:
+    """The browser in which the console is tested."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return Path(found)
+    raise NotInstalled("Chromium is not on PATH. Run `local/setup.sh browser`, or install it.")
+
+
 def _of_alertmanager(name: str) -> Path:
     [version] = re.findall(r"github.com/prometheus/alertmanager v(\S+)", _ALERTMANAGER.read_text())
     return _installed(cache() / f"alertmanager-{version}" / name, f"Alertmanager ({name})", "local/setup.sh monitoring")

@@ -8,7 +8,6 @@ out.
 from __future__ import annotations
 
 import json
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from alerts.thresholds import Thresholds, Watched, key, ranges
 from components.config import stack_config
 from contract.metrics import OLDEST_UNAUDITED
 from local.machine import installed
+from local.machine.ports import LOOPBACK, free_port
 from local.machine.state import State
 from local.monitoring import history
 from support import connection as connections
@@ -40,7 +40,6 @@ EVERY_SECONDS: Final = 60
 _SCRAPE_SECONDS: Final = 5
 # The longest window of an alert is three days, and the objectives' period is thirty.
 _RETENTION_DAYS: Final = 40
-_HOST: Final = "127.0.0.1"
 # An alert's labels: two with the same are the same.
 _Identity = frozenset[tuple[str, str]]
 
@@ -79,7 +78,7 @@ def prepare(state: State, numbers: Mapping[str, float] | None = None) -> Monitor
     Raises installed.NotInstalled.
     """
     program, manager = installed.prometheus(), installed.alertmanager()
-    probe, server, alertmanager_port = _free_port(), _free_port(), _free_port()
+    probe, server, alertmanager_port = free_port(), free_port(), free_port()
     state.prometheus.mkdir(parents=True, exist_ok=True)
     _write(state.prometheus / "rules.yml", rules(thresholds(numbers), Watched(), local=True))
     _write(state.prometheus / "prometheus.yml", _config(probe, alertmanager_port))
@@ -89,28 +88,28 @@ def prepare(state: State, numbers: Mapping[str, float] | None = None) -> Monitor
         probe=[
             str(audit), f"--connection={state.connection}", "probe", f"--every={EVERY_SECONDS}", f"--listen={probe}",
         ],
-        probe_url=f"http://{_HOST}:{probe}",
+        probe_url=f"http://{LOOPBACK}:{probe}",
         prometheus=[
             str(program),
             f"--config.file={state.prometheus / 'prometheus.yml'}",
             f"--storage.tsdb.path={data(state)}",
             f"--storage.tsdb.retention.time={_RETENTION_DAYS}d",
-            f"--web.listen-address={_HOST}:{server}",
+            f"--web.listen-address={LOOPBACK}:{server}",
             # It finds its Alertmanager some seconds after it starts: what fired before is sent at the next evaluation.
             "--rules.alert.resend-delay=30s",
             "--log.level=warn",
         ],
-        prometheus_url=f"http://{_HOST}:{server}",
+        prometheus_url=f"http://{LOOPBACK}:{server}",
         alertmanager=[
             str(manager),
             f"--config.file={state.prometheus / 'alertmanager.yml'}",
             f"--storage.path={state.prometheus / 'alertmanager'}",
-            f"--web.listen-address={_HOST}:{alertmanager_port}",
+            f"--web.listen-address={LOOPBACK}:{alertmanager_port}",
             # It would look for others of its kind on every address.
             "--cluster.listen-address=",
             "--log.level=warn",
         ],
-        alertmanager_url=f"http://{_HOST}:{alertmanager_port}",
+        alertmanager_url=f"http://{LOOPBACK}:{alertmanager_port}",
     )  # fmt: skip
 
 
@@ -204,19 +203,13 @@ def _config(probe_port: int, alertmanager_port: int) -> dict[str, Any]:
     return {
         "global": {"scrape_interval": f"{_SCRAPE_SECONDS}s", "evaluation_interval": f"{EVERY_SECONDS}s"},
         "rule_files": ["rules.yml"],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"{_HOST}:{alertmanager_port}"]}]}]},
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"{LOOPBACK}:{alertmanager_port}"]}]}]},
         # The series bring the label `job` of the monitored resource with them.
         "scrape_configs": [
-            {"job_name": PROBE, "honor_labels": True, "static_configs": [{"targets": [f"{_HOST}:{probe_port}"]}]}
+            {"job_name": PROBE, "honor_labels": True, "static_configs": [{"targets": [f"{LOOPBACK}:{probe_port}"]}]}
         ],
     }
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False, width=1000))
-
-
-def _free_port() -> int:
-    with socket.socket() as server:
-        server.bind((_HOST, 0))
-        return int(server.getsockname()[1])

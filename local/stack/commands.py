@@ -54,12 +54,13 @@ _state = click.option(
 
 
 def _ports(command: Callable[..., Any]) -> Callable[..., Any]:
-    for name, what in (
-        ("--bigquery-storage-port", "BigQuery emulator's Storage API"),
-        ("--bigquery-port", "BigQuery emulator's REST API"),
-        ("--spanner-port", "Spanner emulator"),
+    for name, what, port in (
+        ("--console-port", "console", "8090, or any free"),
+        ("--bigquery-storage-port", "BigQuery emulator's Storage API", "any free"),
+        ("--bigquery-port", "BigQuery emulator's REST API", "any free"),
+        ("--spanner-port", "Spanner emulator", "any free"),
     ):
-        command = click.option(name, type=click.IntRange(1, 65535), help=f"Port of the {what}.  [default: any free]")(
+        command = click.option(name, type=click.IntRange(1, 65535), help=f"Port of the {what}.  [default: {port}]")(
             command
         )
     return command
@@ -121,6 +122,7 @@ def up(folder: Path, detach: bool, **options: Any) -> None:
     _start_in_background(state, command)
     _await_ready(state)
     click.echo("Ready. Look: `audit local status`. Make payments: `audit local traffic`. End: `audit local down`.")
+    click.echo(_console(state))
 
 
 @local.command()
@@ -154,6 +156,7 @@ def run(folder: Path, **options: Any) -> None:
     with Process.start("local stack", _supervisor(state, options), log=log, cwd=installed.ROOT) as supervisor:
         try:
             _await_ready(state, supervisor)
+            click.echo(_console(state))
             code = _follow(state, checked=options["duration"] is not None)
         except KeyboardInterrupt:
             click.echo("\nEnding …")
@@ -164,6 +167,10 @@ def run(folder: Path, **options: Any) -> None:
     if code == 0 or options["duration"] is None:
         _end(state)
     sys.exit(code)
+
+
+def _console(state: State) -> str:
+    return f"Console: {state.read()['processes']['console']['url']}"
 
 
 def _follow(state: State, *, checked: bool) -> int:
@@ -221,7 +228,7 @@ def status(folder: Path, as_json: bool) -> None:
 @click.option("--about", default="", metavar="TEXT", help="Only lines with this in it, such as a PUID.")
 @_state
 def logs(folder: Path, name: str, follow: bool, lines: int, about: str) -> None:
-    """Show a log: stack (what the supervisor did), pipeline, traffic, spanner-emulator or bigquery-emulator."""
+    """Show a log: stack (what the supervisor did), pipeline, traffic, console, or an emulator's."""
     directory = State(folder.resolve()).logs
     log = directory / f"{name}.log"
     if not log.is_file():

@@ -30,6 +30,7 @@ from contract.errors import AuditError
 from local.emulators import launch as emulators
 from local.emulators.launch import BigQueryEmulator, SpannerEmulator
 from local.machine import installed
+from local.machine.ports import LOOPBACK, free_port
 from local.machine.processes import Process, started_at
 from local.machine.state import FAILED, READY, STOPPED, STOPPING, State, StatusFile, now, write_json
 
@@ -41,6 +42,9 @@ log = logging.getLogger("local.stack.supervisor")
 STACK: Final = "local"
 PIPELINE: Final = "pipeline"
 TRAFFIC: Final = "traffic"
+CONSOLE: Final = "console"
+# Where people look for it; another one where that is taken.
+_CONSOLE_PORT: Final = 8090
 _LONGEST_PAUSE: Final = 30
 _STEADY_SECONDS: Final = 60
 _BEGIN_SECONDS: Final = 240
@@ -75,6 +79,7 @@ class Options:
     with_history: bool = False
     log_level: str | None = None
     tables: str | None = None
+    console_port: int | None = None
 
 
 def provision_program(
@@ -122,13 +127,25 @@ def traffic_command(options: Options) -> list[str]:
     ]
 
 
+def console_command(options: Options, connection: Path) -> tuple[list[str], str]:
+    """`audit console`, and its address."""
+    port = options.console_port or free_port(_CONSOLE_PORT)
+    audit = Path(sys.executable).with_name("audit")
+    return [str(audit), f"--connection={connection}", "console", f"--port={port}"], f"http://{LOOPBACK}:{port}"
+
+
 class Supervisor:
     """One run of the stack. What is provisioned and run are parameters, so that supervision can be tried alone."""
 
     def __init__(
-        self, options: Options, *, provision: Provision | None = None, command: Command = pipeline_command
+        self,
+        options: Options,
+        *,
+        provision: Provision | None = None,
+        command: Command = pipeline_command,
+        console: bool = True,
     ) -> None:
-        self.options = options
+        self.options, self._console = options, console
         self.state = State(options.state)
         self.stopped = threading.Event()
         config = {"tables": options.tables} if options.tables else {}
@@ -203,6 +220,10 @@ class Supervisor:
             self._await_begun(provisioned.outputs)
         if self.options.monitoring:
             self._start_monitoring(provisioned.outputs)
+        if self._console:
+            command, url = console_command(self.options, self.state.connection)
+            self._starts[CONSOLE] = partial(self._launch, CONSOLE, command, url=url)
+            self._starts[CONSOLE]()
         self._status.report(phase=READY, ready_seconds=self._status.seconds)
         log.info("ready after %.1f s", self._status.seconds)
         if self.options.tps:
@@ -395,7 +416,7 @@ def _import_program() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--state", type=Path, required=True)
-    for port in ("spanner", "bigquery", "bigquery-storage"):
+    for port in ("spanner", "bigquery", "bigquery-storage", "console"):
         parser.add_argument(f"--{port}-port", type=int)
     parser.add_argument("--tps", type=float)
     parser.add_argument("--duration", type=float)

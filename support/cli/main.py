@@ -14,6 +14,7 @@ from support.cli.explained import Group
 COMMANDS = {
     "search": ("support.cli.search:search", "Find payments by id, customer, card, state, status or time."),
     "timeline": ("support.cli.timeline:timeline", "Show everything that happened to a payment."),
+    "report": ("support.cli.report:report", "Run a prebuilt query: failures, stuck payments, summaries."),
     "dead-letters": (
         "support.cli.dead_letters:dead_letters",
         "List, show, retry or discard what could not be written.",

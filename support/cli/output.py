@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +14,7 @@ import click
 
 from support import connection as connections
 from support.connection import Connection
+from support.plain import plain
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON also on a terminal.")
 
@@ -37,8 +37,32 @@ def wants_json(as_json: bool) -> bool:
 
 
 def print_json(answer: Any) -> None:
-    """Times are RFC 3339 in UTC, decimals are texts: no precision is lost on the way."""
-    click.echo(json.dumps(answer, default=_plain, indent=2, ensure_ascii=False))
+    """As `support.plain` writes it."""
+    click.echo(json.dumps(answer, default=plain, indent=2, ensure_ascii=False))
+
+
+def print_csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """With a header; times and decimals as in JSON, NULL as nothing."""
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(_safe(value) for value in row)
+
+
+def _safe(value: Any) -> Any:
+    match value:
+        case None:
+            return ""
+        case datetime() | Decimal():
+            return plain(value)
+        case dict() | list():
+            return json.dumps(value, default=plain, ensure_ascii=False)
+        case str() if value[:1] in _FORMULA:
+            # A spreadsheet would run it: https://owasp.org/www-community/attacks/CSV_Injection.
+            return f"'{value}"
+    return value
 
 
 def print_table(
@@ -85,6 +109,7 @@ def _fitting(columns: Sequence[str], cells: list[list[str]], optional: Sequence[
 
 
 _GAP = 3
+_FORMULA = frozenset("=+-@\t\r")
 _NUMBERS = frozenset({"amount", "tries", "after"})
 _STYLES = {"failed": "red", "processed": "green", "initiated": "yellow", "deleted": "dim", "unexpected": "bold red"}
 
@@ -106,14 +131,3 @@ def complete_line(complete_until: datetime | None) -> str:
     if complete_until is None:
         return "No job has said for a week how far the warehouse is complete. Is the pipeline running?"
     return f"Complete up to {cell(complete_until)} UTC."
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case datetime():
-            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        case Decimal():
-            return f"{value:f}"
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    raise TypeError(type(value).__name__)

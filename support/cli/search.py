@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,36 +18,17 @@ from support.cli.output import (
     print_table,
     wants_json,
 )
+from support.cli.types import When, card_tokens
 
 if TYPE_CHECKING:
     from support.search import Found, Payment
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-class When(click.ParamType[datetime]):
-    """A time: RFC 3339 or a date in UTC, or so long ago (`90s`, `15m`, `2h`, `7d`)."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        if value[:-1].isdigit() and value[-1] in _UNITS:
-            return datetime.now(UTC) - timedelta(**{_UNITS[value[-1]]: int(value[:-1])})
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is not a time: write 2026-11-23, 2026-11-23T09:00:00Z, or so long ago: 90s, 15m, 2h, 7d."
-            )
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @click.command(cls=Command)
 @click.argument("puid", required=False)
 @click.option("--customer", help="Customer id.")
 @click.option("--card", is_flag=True, help="A card: prompts for its number, hidden, or reads it from standard input.")
+@click.option("--last-four", metavar="DIGITS", help="Last four digits of the card that the payment has now.")
 @click.option("--state", type=click.Choice(["initiated", "processed", "failed"]), help="Payment state.")
 @click.option("--status", help="Status as the services write it, such as PENDING.")
 @click.option("--since", type=When(), help="Last changed at or after: a UTC time, or so long ago (15m, 2h, 7d).")
@@ -61,6 +41,7 @@ def search(
     puid: str | None,
     customer: str | None,
     card: bool,
+    last_four: str | None,
     state: str | None,
     status: str | None,
     since: datetime | None,
@@ -84,11 +65,12 @@ def search(
     from support.warehouse import Warehouse
 
     connection = current_connection(ctx)
-    tokens = _card_tokens(connection.masking_keys) if card else ()
+    tokens = card_tokens(connection.masking_keys) if card else ()
     wanted = searching.Search(
         puid=puid,
         customer_id=customer,
         card_tokens=tokens,
+        last_four=last_four,
         state=state,
         status=status,
         since=since,
@@ -102,15 +84,6 @@ def search(
         _print(found)
     if not found.payments:
         raise NothingFound
-
-
-def _card_tokens(masking_keys: str) -> tuple[str, ...]:
-    from pipeline.transforms.cards import card_tokens
-    from pipeline.transforms.keys import MaskingKeys
-
-    keys = MaskingKeys.load(masking_keys)
-    number = click.prompt("Card number", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
-    return tuple(card_tokens(number.strip(), keys))
 
 
 def _print(found: Found) -> None:

@@ -8,7 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from contract import changes, payments, queries, tables
+from pipeline.transforms.keys import MaskingKeys
 from tests.shipped import AUDIT_LOG_DATASET, AUDIT_LOG_TABLE, PAYMENT_DATASET, PAYMENT_TABLE, WATCHED
+
+CARD = "4111111111111111"
+KEYS = {"v1": bytes(range(32)), "v2": bytes(range(1, 33))}
+OLD_TOKEN, NEW_TOKEN = (MaskingKeys({v: KEYS[v]}).token("card", CARD) for v in ("v1", "v2"))
 
 # A recent whole second: payment_current reads the last days only.
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)

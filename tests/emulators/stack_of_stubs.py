@@ -71,6 +71,7 @@ def main() -> None:
         Options(state=Path(sys.argv[1])),
         provision=provision,
         command=lambda p: [sys.executable, __file__, "pipeline", p.outputs["spannerEndpoint"]],
+        console=False,
     )
     signal.signal(signal.SIGTERM, supervisor.stop)
     sys.exit(supervisor.run())

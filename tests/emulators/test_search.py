@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import pty
@@ -10,64 +9,17 @@ import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from pipeline.transforms.keys import MaskingKeys
 from support.cli.main import main
 from support.connection import Connection, load
 from support.search import Payment, Search, SearchError, search
 from support.timeline import Difference, timeline
 from support.warehouse import Warehouse, WarehouseError
-from tests.emulators.changelog import Changelog, at, row
-from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_TABLE, WATCHED
-
-CARD = "4111111111111111"
-KEYS = {"v1": bytes(range(32)), "v2": bytes(range(1, 33))}
-OLD_TOKEN, NEW_TOKEN = (MaskingKeys({v: KEYS[v]}).token("card", CARD) for v in ("v1", "v2"))
-
-
-@pytest.fixture
-def connection_file(tmp_path: Path, changelog: Changelog, bigquery_emulator: Any) -> Path:
-    keys = tmp_path / "masking-keys.json"
-    keys.write_text(json.dumps({version: base64.b64encode(key).decode() for version, key in KEYS.items()}))
-    file = tmp_path / "connection.json"
-    texts = dict.fromkeys(
-        ("location", "spannerEndpoint", "spannerInstance", "spannerDatabase", "metadataDatabase", "jobName"), ""
-    )
-    file.write_text(
-        json.dumps(
-            texts
-            | {"project": changelog.project, "bigQueryEndpoint": bigquery_emulator.rest}
-            | {"maskingKeys": f"file:{keys}", "deadLetterDirectory": str(tmp_path / "dead-letters"), "other": 1}
-            | {"watchedTables": WATCHED.to_json()}
-        )
-    )
-    return file
-
-
-@pytest.fixture
-def warehouse(connection_file: Path) -> Warehouse:
-    return Warehouse(load(connection_file))
-
-
-@pytest.fixture
-def payments(changelog: Changelog) -> Changelog:
-    """Four payments: one processed, one failed, one pending with an older key's token, one deleted."""
-    gone = {"Status": "CAPTURED", "Amount": "12.5", "Currency": "EUR", "CardNumber": "411111******1111"}
-    changelog.payments(
-        row("done", "INSERT", 1, "INITIATED", customer_id="C1", Amount="10.25", Currency="EUR"),
-        row("done", "UPDATE", 5, "CAPTURED", {"Status": "INITIATED"}, customer_id="C1", Amount="10.25", Currency="EUR",
-            CardNumber="411111******1111", _metadata_card_tokens=[NEW_TOKEN]),
-        row("bad", "INSERT", 2, "DECLINED", customer_id="C1", ErrorDetails="no [funds]"),
-        row("slow", "INSERT", 3, "PENDING", customer_id="C2", _metadata_card_tokens=[OLD_TOKEN, "v1:other"]),
-        row("gone", "INSERT", 3, "CAPTURED", customer_id="C3", _metadata_card_tokens=[NEW_TOKEN]),
-        row("gone", "DELETE", 4, old=gone, customer_id="C3", previous_payment_state="processed"),
-    )  # fmt: skip
-    changelog.position(6)
-    return changelog
+from tests.emulators.changelog import CARD, NEW_TOKEN, OLD_TOKEN, Changelog, at, row
+from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_TABLE
 
 
 def audit(file: Path, *arguments: str, stdin: str = "") -> Result:

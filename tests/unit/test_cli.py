@@ -19,7 +19,7 @@ from rich.console import Console
 
 from alerts.catalog import alerts
 from alerts.thresholds import Thresholds, Watched
-from contract.changes import REASONS, Coordinates, DeadLetter, Reason
+from contract.changes import REASONS, Reason
 from local.monitoring import history as past
 from local.stack.status import _show_alerts, _show_resources
 from pipeline.sink.dead_letters import DeadLetterQueue
@@ -28,6 +28,7 @@ from support.cli import search as search_command
 from support.cli.main import COMMANDS, main
 from support.connection import Connection, ConnectionFileError, load
 from support.search import Found, Payment
+from tests.letters import letter
 from tests.shipped import WATCHED
 
 TEXTS = dict.fromkeys(
@@ -56,24 +57,11 @@ def audit(file: Path | None, *arguments: str, stdin: str = "") -> Result:
     return CliRunner().invoke(main, [*chosen, *arguments], input=stdin)
 
 
-def letter(second: int, puid: str = "p1") -> DeadLetter:
-    return DeadLetter(
-        coordinates=Coordinates("S", "payment_audit_trail", f"2026-11-23T09:12:{second:02d}.000000000Z", "tx", "00", 0),
-        step="Enrich",
-        reason=Reason.ENRICHMENT,
-        message="Status must be text.",
-        attempts=5,
-        first_failed_at="2026-11-23T09:13:00Z",
-        last_failed_at="2026-11-23T10:13:00Z",
-        payment=puid,
-        change={"keys": {"PUID": puid}, "new": {}, "old": {}},
-    )
-
-
 def commands(group: click.Group) -> list[tuple[str, click.Command]]:
     found = []
-    for name in group.commands or COMMANDS:
-        command = group.get_command(click.Context(group), name)
+    ctx = click.Context(group)
+    for name in COMMANDS if group is main else group.list_commands(ctx):
+        command = group.get_command(ctx, name)
         assert command is not None
         found.append((name, command))
         if isinstance(command, click.Group):

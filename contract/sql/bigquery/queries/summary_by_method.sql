@@ -1,0 +1,20 @@
+-- The states of each payment method's payments, of those changed in a period. Amounts of different currencies are never added.
+-- @since TIMESTAMP, @until TIMESTAMP, @limit INT64
+-- requires method
+SELECT
+  ${method},
+  ${currency},
+  COUNT(*) AS payments,
+  COUNTIF(payment_state = 'initiated') AS initiated,
+  COUNTIF(payment_state = 'processed') AS processed,
+  COUNTIF(payment_state = 'failed') AS failed,
+  SUM(${amount}) AS amount,
+  SUM(IF(payment_state = 'processed', ${amount}, 0)) AS processed_amount,
+  COUNTIF(payment_state IS NULL) AS of_unknown_state
+FROM `${project}.${views_dataset}.payment_current`
+WHERE _metadata_spanner_commit_timestamp >= @since AND _metadata_spanner_commit_timestamp < @until
+GROUP BY
+  ${currency},
+  ${method}
+ORDER BY payments DESC
+LIMIT @limit

@@ -1,0 +1,181 @@
+"""The console as a web application. Reading works without JavaScript; with it the pages are live."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment
+
+from contract.errors import AuditError
+from support.connection import Connection
+from support.console import access_log, render
+from support.console.guard import Guard
+from support.console.identity import Identity, Role, Viewer
+from support.console.live import Poller
+from support.console.personal import PersonalDataError
+from support.overview import overview
+from support.warehouse import Warehouse, WarehouseError
+
+T = TypeVar("T")
+
+_STATIC: Final = Path(__file__).parent / "static"
+API: Final = "/api/v1"
+
+
+class NotFound(AuditError):
+    """There is nothing of that name."""
+
+
+class NotAllowed(AuditError):
+    """The viewer's role does not do this; the message says which one does."""
+
+
+@dataclass
+class Console:
+    """What a request needs: the stack, the poller, the templates."""
+
+    connection: Connection
+    poller: Poller
+    templates: Environment
+    _local: threading.local
+    _logs: ThreadPoolExecutor
+
+    @property
+    def warehouse(self) -> Warehouse:
+        """The thread's own: a session is for one thread, and keeps its connection."""
+        if not hasattr(self._local, "warehouse"):
+            self._local.warehouse = Warehouse(self.connection)
+        found: Warehouse = self._local.warehouse
+        return found
+
+    def logged(
+        self, viewer: Viewer, action: str, subject: dict[str, Any], answer: Callable[[Warehouse], T], reason: str = ""
+    ) -> T:
+        """The answer, once the access is in the log: what cannot be logged is not shown. Both are under way at once."""
+        access = access_log.Access(viewer=viewer, action=action, subject=subject, reason=reason)
+        written = self._logs.submit(lambda: access_log.write(Warehouse(self.connection), access))
+        try:
+            found = answer(self.warehouse)
+        finally:
+            written.result()
+        return found
+
+    def first_logged(self, viewer: Viewer, action: str, subject: dict[str, Any], reason: str) -> None:
+        """Logs what is about to be done. Raises WarehouseError, and then it is not done."""
+        access_log.write(
+            self.warehouse, access_log.Access(viewer=viewer, action=action, subject=subject, reason=reason)
+        )
+
+
+def create(connection: Connection, identity: Identity, *, hosts: frozenset[str] = frozenset()) -> FastAPI:
+    """The application over a stack. `hosts` are its names where it is not behind a proxy."""
+    from support.console import api, pages
+
+    looker = Warehouse(connection)
+    poller = Poller(lambda: overview(looker), lambda: _alerts(connection))
+    console = Console(
+        connection=connection,
+        poller=poller,
+        templates=render.environment(),
+        _local=threading.local(),
+        _logs=ThreadPoolExecutor(8, thread_name_prefix="access-log"),
+    )
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        poller.end()
+
+    app = FastAPI(
+        title="Payment audit",
+        version="1",
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=f"{API}/openapi.json",
+    )
+    app.state.console = console
+    app.middleware("http")(Guard(identity, hosts))
+    app.add_exception_handler(AuditError, _explained)
+    app.include_router(api.router, prefix=API)
+    app.include_router(pages.router)
+    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    return app
+
+
+def of(request: Request) -> Console:
+    """The console of a request."""
+    console: Console = request.app.state.console
+    return console
+
+
+def viewer_of(request: Request) -> Viewer:
+    """Who sent a request; the guard has found out."""
+    viewer: Viewer = request.state.viewer
+    return viewer
+
+
+def allow(viewer: Viewer, role: Role, what: str) -> None:
+    """Raises NotAllowed unless the viewer has the role."""
+    if not viewer.may(role):
+        raise NotAllowed(f"{what} takes the role {role}; you are a {viewer.role}. A stack's config names who has it.")
+
+
+def _explained(request: Request, error: Exception) -> Response:
+    """A page, or JSON for the API, with the error's message: it has the rule and the remedy, and no payment's data."""
+    status = _status(error)
+    text = str(error)
+    if request.url.path.startswith(API):
+        return JSONResponse({"error": text}, status_code=status)
+    from support.console.pages import page
+
+    return page(request, "error.html", status=status, title=_TITLES.get(status, "That did not work"), text=text)
+
+
+_TITLES: Final = {404: "Not found", 403: "Not allowed", 400: "That cannot be searched", 503: "No answer"}
+
+
+def _status(error: Exception) -> int:
+    match error:
+        case NotFound():
+            return 404
+        case NotAllowed() | PersonalDataError():
+            return 403
+        case WarehouseError():
+            return 503
+        case AuditError() if error.exit_code == 2:
+            return 400
+    return 503
+
+
+def _alerts(connection: Connection) -> tuple[dict[str, Any], ...] | None:
+    """What fires now, the pages first; None where nobody measures."""
+    from support.promql import MonitoringError, Prometheus
+
+    if not connection.prometheus_endpoint:
+        # In the cloud Cloud Monitoring keeps incidents, which it does not give out by this API.
+        return None
+    try:
+        found = Prometheus(connection).alerts()
+    except MonitoringError:
+        return None
+    firing = [
+        {
+            "name": alert["labels"]["alertname"],
+            "severity": alert["labels"].get("severity", ""),
+            "title": alert.get("annotations", {}).get("summary", ""),
+            "since": alert["activeAt"][:19].replace("T", " "),
+        }
+        for alert in found
+        if alert["state"] == "firing"
+    ]
+    return tuple(sorted(firing, key=lambda alert: (alert["severity"] != "page", alert["name"])))

@@ -1,0 +1,92 @@
+"""What a person types, as a search: filters of a page's address, and the one box that takes anything."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from contract.errors import AuditError
+from pipeline.transforms.cards import card_tokens
+from pipeline.transforms.keys import MaskingKeys
+from support.connection import Connection
+from support.search import Search
+
+_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
+_AGO: Final = re.compile(r"(\d{1,6})([mhd])")
+# What can be a card's number, with the blanks that people type.
+_CARD: Final = re.compile(r"(?:\d[ -]?){12,18}\d")
+LONGEST: Final = 200
+
+
+class AskedError(AuditError, ValueError):
+    """A filter cannot be read; the message has the rule."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """The filters of a search as an address has them. None of them is ever a card's number."""
+
+    puid: str = ""
+    customer: str = ""
+    last_four: str = ""
+    state: str = ""
+    status: str = ""
+    since: str = ""
+    until: str = ""
+    limit: int = 50
+
+    def search(self) -> Search:
+        """The search. Raises AskedError, SearchError."""
+        if any(len(str(value)) > LONGEST for value in vars(self).values()):
+            raise AskedError(f"a filter must be at most {LONGEST} characters long. Shorten it.")
+        if is_card(self.puid) or is_card(self.customer):
+            raise AskedError(
+                "a card's number must not be in an address, which browsers and proxies keep. Type it into the box."
+            )
+        return Search(
+            puid=self.puid.strip() or None,
+            customer_id=self.customer.strip() or None,
+            last_four=self.last_four.strip() or None,
+            state=self.state or None,
+            status=self.status.strip() or None,
+            since=moment(self.since, "since"),
+            until=moment(self.until, "until"),
+            limit=self.limit,
+        )
+
+    def given(self) -> dict[str, Any]:
+        """Those that are given, for links and for the log."""
+        return {name: value for name, value in vars(self).items() if value and (name, value) != ("limit", 50)}
+
+
+def moment(text: str, name: str) -> datetime | None:
+    """A time: RFC 3339, a date, or so long ago (15m, 2h, 7d). None for nothing. Raises AskedError."""
+    text = text.strip()
+    if not text:
+        return None
+    try:
+        if ago := _AGO.fullmatch(text):
+            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        found = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise AskedError(
+            f"{name} must be a time: 2026-11-23, 2026-11-23T09:00Z, or so long ago: 15m, 2h, 7d."
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def is_card(text: str) -> bool:
+    """Whether a text has the form of a card's number and its check digit."""
+    from stdnum import luhn
+
+    digits = re.sub(r"[ -]", "", text.strip())
+    return bool(_CARD.fullmatch(text.strip())) and bool(luhn.is_valid(digits))
+
+
+def tokens(connection: Connection, number: str) -> tuple[str, ...]:
+    """A card's tokens, one for each version of the masking key. Raises AuditError, which does not repeat the number."""
+    return tuple(card_tokens(re.sub(r"[ -]", "", number.strip()), MaskingKeys.load(connection.masking_keys)))

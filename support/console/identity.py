@@ -1,0 +1,131 @@
+"""Who looks at the console.
+
+In the cloud it is behind Identity-Aware Proxy, which signs who it let in, and that signature is what counts, not
+the address that a request comes from. Source: cloud.google.com/iap/docs/signed-headers-howto.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol
+
+from contract.errors import AuditError
+
+Role = Literal["viewer", "agent", "lead"]
+ROLES: Final[tuple[Role, ...]] = ("viewer", "agent", "lead")
+
+HEADER: Final = "x-goog-iap-jwt-assertion"
+_ISSUER: Final = "https://cloud.google.com/iap"
+_KEYS_URL: Final = "https://www.gstatic.com/iap/verify/public_key"
+# Google replaces the keys now and then, and shows new ones before it signs with them.
+_KEYS_SECONDS: Final = 3600.0
+# A token that names an unknown key may only make us look again this often.
+_KEYS_AGAIN_SECONDS: Final = 60.0
+_TIMEOUT_SECONDS: Final = 5.0
+
+
+class NotIdentified(AuditError):
+    """Nobody whom the console can name has sent the request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Viewer:
+    """A person, what they may do, and whether they see what is personal. A role includes those before it."""
+
+    email: str
+    role: Role
+    sees_personal: bool = True
+
+    def may(self, role: Role) -> bool:
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Who has which role, by their e-mail address; everybody else whom the proxy lets in is a viewer.
+
+    `personal_data_readers` empty: nothing is hidden from anybody, as in BigQuery.
+    """
+
+    agents: frozenset[str] = frozenset()
+    leads: frozenset[str] = frozenset()
+    personal_data_readers: frozenset[str] = frozenset()
+
+    def viewer(self, email: str) -> Viewer:
+        """The viewer with this address."""
+        role: Role = "lead" if email in self.leads else "agent" if email in self.agents else "viewer"
+        personal = not self.personal_data_readers or email in self.personal_data_readers
+        return Viewer(email=email, role=role, sees_personal=personal)
+
+
+class Identity(Protocol):
+    """Says who sent a request."""
+
+    def viewer(self, headers: Mapping[str, str]) -> Viewer:
+        """The viewer by a request's headers. Raises NotIdentified."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Development:
+    """One machine, one person: whoever reaches the loopback address. Never behind an address that others reach."""
+
+    known: Viewer
+
+    def viewer(self, headers: Mapping[str, str]) -> Viewer:
+        return self.known
+
+
+@dataclass(kw_only=True)
+class IdentityAwareProxy:
+    """Verifies the proxy's signature, its time, and that it was made for this service and no other."""
+
+    audience: str
+    access: Access
+    keys_url: str = _KEYS_URL
+    _keys: dict[str, str] = field(default_factory=dict)
+    _fetched: float = float("-inf")
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def viewer(self, headers: Mapping[str, str]) -> Viewer:
+        from google.auth import exceptions, jwt
+
+        token = headers.get(HEADER)
+        if not token:
+            raise NotIdentified(
+                "the request has not come through Identity-Aware Proxy. Open the console's own address."
+            )
+        try:
+            key_id = str(jwt.decode_header(token).get("kid"))  # type: ignore[no-untyped-call]
+            keys = self._known(key_id)
+            claims: dict[str, Any] = jwt.decode(  # type: ignore[no-untyped-call]
+                token, certs=keys, audience=self.audience
+            )
+        except (ValueError, exceptions.GoogleAuthError) as error:
+            raise NotIdentified("the proxy's signature does not hold. Sign in again.") from error
+        if claims.get("iss") != _ISSUER or not claims.get("email"):
+            raise NotIdentified("the proxy's signature names no person. Sign in again.")
+        return self.access.viewer(str(claims["email"]).lower())
+
+    def _known(self, key_id: str) -> dict[str, str]:
+        """The proxy's public keys, fetched again once they are old, or where a token names one that is not there."""
+        with self._lock:
+            age = time.monotonic() - self._fetched
+            if age > _KEYS_SECONDS or (key_id not in self._keys and age > _KEYS_AGAIN_SECONDS):
+                self._keys, self._fetched = self._fetch(), time.monotonic()
+            return self._keys
+
+    def _fetch(self) -> dict[str, str]:
+        import requests
+
+        try:
+            answer = requests.get(self.keys_url, timeout=_TIMEOUT_SECONDS)
+            answer.raise_for_status()
+            keys: dict[str, str] = answer.json()
+        except (requests.RequestException, ValueError) as error:
+            if self._keys:
+                return self._keys
+            raise NotIdentified("the proxy's keys cannot be fetched, so nobody can be let in. Try again.") from error
+        return keys

@@ -1,0 +1,115 @@
+"""One poller for all viewers: it looks at the stack while somebody watches, and everybody is shown what it saw."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from contract.errors import AuditError
+from support.overview import Overview
+
+log = logging.getLogger(__name__)
+
+# The least pause, and how many times longer than a look: BigQuery is charged for each, the emulator has one core.
+_PAUSE_SECONDS: Final = 5.0
+_PAUSE_FACTOR: Final = 8
+# Nobody has asked for so long: nobody watches.
+_WATCHED_SECONDS: Final = 60.0
+# A line that says nothing keeps a proxy from ending the stream.
+_KEEP_ALIVE_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the poller saw: `number` counts its looks. `error` is why the last of them saw nothing new."""
+
+    number: int = 0
+    overview: Overview | None = None
+    alerts: tuple[dict[str, Any], ...] | None = None
+    error: str = ""
+
+
+class Poller:
+    """Looks repeatedly in a background thread, from the first viewer on. `pause` in seconds."""
+
+    def __init__(
+        self,
+        look: Callable[[], Overview],
+        alerts: Callable[[], tuple[dict[str, Any], ...] | None],
+        *,
+        pause: float = _PAUSE_SECONDS,
+    ) -> None:
+        self._look, self._alerts, self._pause = look, alerts, pause
+        self._changed = threading.Condition()
+        self._seen = Seen()
+        self._watched = 0.0
+        self._thread: threading.Thread | None = None
+        self._ended = False
+
+    def seen(self) -> Seen:
+        """What was seen last; it is not waited for. Somebody watches from now on."""
+        with self._changed:
+            self._watch()
+            return self._seen
+
+    def after(self, number: int, seconds: float) -> Seen:
+        """What is seen after look `number`, or at the latest after that time."""
+        with self._changed:
+            self._watch()
+            self._changed.wait_for(lambda: self._seen.number > number or self._ended, seconds)
+            return self._seen
+
+    def events(self, show: Callable[[Seen], str]) -> Iterator[str]:
+        """Server-sent events, one for each look, each with what `show` makes of it."""
+        number = -1
+        while not self._ended:
+            seen = self.after(number, _KEEP_ALIVE_SECONDS)
+            if seen.number > number:
+                number = seen.number
+                yield "".join(["event: seen\n", *(f"data: {line}\n" for line in show(seen).splitlines()), "\n"])
+            else:
+                yield ": nothing new\n\n"
+
+    def end(self) -> None:
+        """Ends the streams and the thread."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _watch(self) -> None:
+        self._watched = time.monotonic()
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="console-poller", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended:
+            began = time.monotonic()
+            error, found, alerts = "", None, None
+            try:
+                found = self._look()
+                alerts = self._alerts()
+            except AuditError as problem:
+                error = str(problem)
+            except Exception as problem:
+                log.warning("The stack could not be looked at: %s.", type(problem).__name__)
+                error = "The stack could not be looked at; the console's log has the kind of the error."
+            with self._changed:
+                last = self._seen
+                self._seen = Seen(
+                    number=last.number + 1,
+                    overview=found or last.overview,
+                    alerts=alerts if found else last.alerts,
+                    error=error,
+                )
+                self._changed.notify_all()
+                pause = max(self._pause, (time.monotonic() - began) * _PAUSE_FACTOR)
+                self._changed.wait_for(lambda: self._ended, pause)
+                if time.monotonic() - self._watched > max(_WATCHED_SECONDS, 2 * pause):
+                    # The next viewer starts it again.
+                    self._thread = None
+                    return

@@ -1,0 +1,228 @@
+"""The pages. Each is a form of what `api` answers; addresses have ids and filters, never a card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Form, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+
+from contract import payments as known
+from contract import tables
+from contract.watched import Meaning, WatchedTables
+from support import dead_letters, reports
+from support.console import asked, personal, picture, render
+from support.console.app import NotFound, allow, of, viewer_of
+from support.console.asked import Filters
+from support.console.live import Seen
+from support.overview import stuck
+from support.search import MAX_LIMIT, Search, search
+from support.timeline import Timeline, timeline
+
+router = APIRouter(include_in_schema=False)
+
+_STUCK: Final = 200
+_PERIODS: Final = ("15m", "1h", "24h", "7d")
+_SUMMARIES: Final = {"customers": "customer", "regions": "region", "methods": "method"}
+_LEAST_REASON: Final = 5
+
+
+def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page in the console's frame."""
+    console = of(request)
+    viewer = getattr(request.state, "viewer", None)
+    text = console.templates.get_template(template).render(
+        viewer=viewer, path=request.url.path, states=known.STATES, project=console.connection.project, **values
+    )
+    return HTMLResponse(text, status_code=status)
+
+
+@router.get("/")
+def home(request: Request) -> Response:
+    console, viewer = of(request), viewer_of(request)
+    seen = console.poller.seen()
+    return page(request, "home.html", **_shown(seen, viewer_of(request)), fragment=False, who=viewer.email)
+
+
+@router.get("/live")
+def live(request: Request) -> Response:
+    console, viewer = of(request), viewer_of(request)
+    template = console.templates.get_template("_overview.html")
+    events: Iterator[str] = console.poller.events(lambda seen: template.render(**_shown(seen, viewer)))
+    return StreamingResponse(events, media_type="text/event-stream")
+
+
+def _shown(seen: Seen, viewer: Any) -> dict[str, Any]:
+    overview = seen.overview and personal.of_overview(viewer, seen.overview)
+    return {"seen": seen, "overview": overview}
+
+
+@router.get("/search")
+def found(
+    request: Request,
+    puid: str = "",
+    customer: str = "",
+    last_four: str = "",
+    state: str = "",
+    status: str = "",
+    since: str = "",
+    until: str = "",
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
+) -> Response:
+    console, viewer = of(request), viewer_of(request)
+    filters = Filters(
+        puid=puid, customer=customer, last_four=last_four, state=state, status=status, since=since, until=until,
+        limit=limit,
+    )  # fmt: skip
+    wanted = filters.search()
+    if customer:
+        personal.refuse(viewer)
+    result = console.logged(viewer, "search", filters.given(), lambda warehouse: search(warehouse, wanted))
+    more = urlencode({**filters.given(), "limit": min(MAX_LIMIT, 4 * limit)}) if result.more else ""
+    return page(
+        request, "search.html", filters=filters, found=personal.of_found(viewer, result), card=False, more=more,
+        periods=_PERIODS,
+    )  # fmt: skip
+
+
+@router.post("/find")
+def find(request: Request, q: Annotated[str, Form()] = "") -> Response:
+    """The one box. A card is searched here and now, so that its number is in no address."""
+    console, viewer, text = of(request), viewer_of(request), q.strip()
+    if not text:
+        return _to("/search")
+    if asked.is_card(text):
+        wanted = Search(card_tokens=asked.tokens(console.connection, text))
+        subject = {"card": "by its token", "last_four": text[-4:]}
+        result = console.logged(viewer, "search", subject, lambda warehouse: search(warehouse, wanted))
+        shown = personal.of_found(viewer, result)
+        return page(request, "search.html", filters=Filters(), found=shown, card=True, more="", periods=_PERIODS)
+    if len(text) == 4 and text.isascii() and text.isdigit():
+        return _to(f"/search?{urlencode({'last_four': text})}")
+    if len(text) > asked.LONGEST:
+        raise asked.AskedError(f"what is searched must be at most {asked.LONGEST} characters long. Shorten it.")
+    by_id = Filters(puid=text).search()
+    result = console.logged(viewer, "search", {"puid": text}, lambda warehouse: search(warehouse, by_id))
+    if result.payments:
+        return _to(f"/payments/{quote(text, safe='')}")
+    return _to(
+        f"/search?{urlencode({'customer': text})}" if viewer.sees_personal else f"/search?{urlencode({'puid': text})}"
+    )
+
+
+@router.get("/payments/{puid:path}")
+def payment(request: Request, puid: str) -> Response:
+    console, viewer = of(request), viewer_of(request)
+    if asked.is_card(puid):
+        raise asked.AskedError("a card's number must not be in an address. Type it into the search box.")
+    result = console.logged(viewer, "payment", {"puid": puid}, lambda warehouse: timeline(warehouse, puid))
+    if not result.events:
+        raise NotFound("there is no such payment. Search for it by customer, card or time.")
+    shown = personal.of_timeline(viewer, result, console.connection.watched)
+    facts = _facts(shown, console.connection.watched)
+    return page(request, "payment.html", timeline=shown, bars=picture.bars(result.transitions), facts=facts)
+
+
+_FACTS: Final[tuple[Meaning, ...]] = ("amount", "currency", "customer", "region", "method", "service", "retries")
+
+
+def _facts(timeline: Timeline, watched: WatchedTables) -> dict[str, str]:
+    """What a payment is now, or was before its deletion, put together from its changes: name → value."""
+    values: dict[str, str | None] = {}
+    for event in timeline.events:
+        if event.table == timeline.payments_table:
+            after = event.mod_type != "DELETE"
+            values |= {each.column: each.new if after else each.old for each in event.differences}
+    columns: dict[str, str | None] = {meaning: tables.named(watched.payments, meaning) for meaning in _FACTS}
+    cards = [name for name, column in watched.payments.columns.items() if column.policy == "card"]
+    columns["card"] = tables.column_name(watched.payments, cards[0]) if cards else None
+    found = {name: values.get(column) for name, column in columns.items() if column}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@router.get("/stuck")
+def stuck_payments(request: Request) -> Response:
+    console, viewer = of(request), viewer_of(request)
+    result = console.logged(viewer, "stuck", {"limit": _STUCK}, lambda warehouse: stuck(warehouse, limit=_STUCK))
+    return page(request, "stuck.html", stuck=personal.of_stuck(viewer, result), most=_STUCK)
+
+
+@router.get("/failures")
+def failures(request: Request, since: str = "1h") -> Response:
+    console, viewer = of(request), viewer_of(request)
+    begin = asked.moment(since, "since") or asked.moment("1h", "since")
+    assert begin
+    subject = {"since": since}
+    reasons = console.logged(
+        viewer, "failures", subject, lambda warehouse: reports.run(warehouse, "failures_by_reason", since=begin)
+    )
+    last = reports.run(console.warehouse, "failures", since=begin, limit=50)
+    watched = console.connection.watched
+    return page(
+        request, "failures.html", reasons=reasons, failures=personal.of_report(viewer, last, watched), since=since,
+        periods=_PERIODS,
+    )  # fmt: skip
+
+
+@router.get("/by/{what}")
+def summary(request: Request, what: str, since: str = "24h") -> Response:
+    console, viewer = of(request), viewer_of(request)
+    by = _SUMMARIES.get(what, "")
+    name = f"summary_by_{by}"
+    if name not in reports.available(console.connection.watched):
+        raise NotFound("there is no such summary. The menu has those that exist.")
+    if by == "customer":
+        personal.refuse(viewer)
+    begin = asked.moment(since, "since") or asked.moment("24h", "since")
+    assert begin
+    result = console.logged(
+        viewer, name, {"since": since}, lambda warehouse: reports.run(warehouse, name, since=begin, limit=200)
+    )
+    return page(request, "summary.html", report=result, what=what, by=by, since=since, periods=_PERIODS)
+
+
+@router.get("/dead-letters")
+def letters(request: Request, done: str = "") -> Response:
+    console = of(request)
+    every = dead_letters.all_letters(dead_letters.queue(console.connection))
+    return page(request, "dead_letters.html", letters=every[-_STUCK:], total=len(every), done=done)
+
+
+@router.post("/dead-letters/{letter_id:path}/retry")
+def retry(request: Request, letter_id: str, reason: Annotated[str, Form()] = "") -> Response:
+    console, viewer = of(request), viewer_of(request)
+    allow(viewer, "lead", "trying a dead letter again")
+    if len(reason.strip()) < _LEAST_REASON:
+        raise asked.AskedError(f"a reason must have at least {_LEAST_REASON} characters: it is kept in the access log.")
+    console.first_logged(viewer, "retry", {"dead_letter": letter_id}, reason.strip()[: asked.LONGEST])
+    if not dead_letters.retry(dead_letters.queue(console.connection), [letter_id]):
+        raise NotFound("there is no such dead letter: it was written in the meantime, or discarded.")
+    return _to("/dead-letters?done=retry")
+
+
+@router.get("/slo")
+def objectives(request: Request) -> Response:
+    from support import slo
+    from support.promql import MonitoringError, Prometheus
+
+    console = of(request)
+    try:
+        standings, why = slo.standings(Prometheus(console.connection), slo.goals(console.connection)), ""
+    except MonitoringError as error:
+        standings, why = [], str(error)
+    return page(request, "slo.html", standings=standings, why=why, seen=console.poller.seen())
+
+
+@router.get("/runbooks")
+@router.get("/runbooks/{name}")
+def runbook(request: Request, name: str = "README") -> Response:
+    text = render.runbook(name)
+    if text is None:
+        raise NotFound("there is no such runbook. /runbooks lists them.")
+    return page(request, "runbook.html", text=text, name=name)
+
+
+def _to(address: str) -> RedirectResponse:
+    return RedirectResponse(address, status_code=303)

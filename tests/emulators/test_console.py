@@ -1,0 +1,268 @@
+"""The console's pages and API over the views of the BigQuery emulator."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from contract import tables
+from contract.changes import DeadLetter
+from pipeline.sink.dead_letters import DeadLetterQueue
+from support.connection import Connection, load
+from support.console.app import create
+from support.console.identity import Development, Viewer
+from tests.emulators.changelog import CARD, NEW_TOKEN, Changelog, row
+from tests.letters import letter
+from tests.shipped import WATCHED
+
+LEAD = Viewer(email="lead@localhost", role="lead")
+HERE = {"sec-fetch-site": "same-origin"}
+MARKUP = '<img src=x onerror="alert(1)">'
+
+
+def console(connection: Connection, viewer: Viewer = LEAD) -> TestClient:
+    app = create(connection, Development(known=viewer), hosts=frozenset({"127.0.0.1"}))
+    return TestClient(app, base_url="http://127.0.0.1:8090", headers=HERE, follow_redirects=False)
+
+
+@pytest.fixture
+def connection(payments: Changelog, connection_file: Path) -> Connection:
+    # A stack of one machine: nobody asks Google for the alerts.
+    return replace(load(connection_file), spanner_endpoint="127.0.0.1:9")
+
+
+@pytest.fixture
+def lead(connection: Connection) -> Iterator[TestClient]:
+    with console(connection) as client:
+        yield client
+
+
+def logged(changelog: Changelog) -> list[tuple[str, str, dict[str, Any], str | None]]:
+    table = tables.access_log(WATCHED).id
+    rows = changelog.query(f"SELECT viewer, action, subject, reason FROM `{changelog.project}.{table}` ORDER BY at")
+    return [(r["viewer"], r["action"], _json(r["subject"]), r["reason"]) for r in rows]
+
+
+def _json(value: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(value) if isinstance(value, str) else value
+    return found
+
+
+PAGES = (
+    "/search", "/search?state=failed", "/payments/done", "/payments/gone", "/stuck", "/failures?since=2h",
+    "/by/regions", "/by/methods", "/by/customers", "/dead-letters", "/slo", "/runbooks", "/runbooks/AuditDlqGrowth",
+    "/",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("address", PAGES)
+def test_every_page_answers_and_links_only_to_pages_that_do(lead: TestClient, address: str) -> None:
+    answer = lead.get(address)
+    assert answer.status_code == 200, answer.text
+    assert "<h1>" in answer.text
+    assert CARD not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("typed", "address"),
+    [("done", "/payments/done"), ("C1", "/search?customer=C1"), ("1111", "/search?last_four=1111"), ("", "/search")],
+)
+def test_the_one_box_takes_an_id_a_customer_and_the_last_four_digits(
+    lead: TestClient, typed: str, address: str
+) -> None:
+    answer = lead.post("/find", data={"q": typed})
+    assert (answer.status_code, answer.headers["location"]) == (303, address)
+    assert lead.get(address).status_code == 200
+
+
+def test_a_card_is_found_by_its_token_and_its_number_is_in_no_address_page_or_log(
+    lead: TestClient, changelog: Changelog
+) -> None:
+    answer = lead.post("/find", data={"q": "4111 1111 1111 1111"})
+    assert answer.status_code == 200
+    assert re.findall(r'href="/payments/(\w+)"', answer.text) == ["done", "gone", "slow"]
+    for secret in (CARD, "4111 1111", NEW_TOKEN):
+        assert secret not in answer.text
+    [(_, action, subject, _)] = logged(changelog)
+    assert (action, subject) == ("search", {"card": "by its token", "last_four": "1111"})
+    assert lead.get(f"/search?puid={CARD}").status_code == 400
+    assert lead.get(f"/payments/{CARD}").status_code == 400
+    assert lead.get(f"/api/v1/payments?customer={CARD}").status_code == 400
+    assert len(logged(changelog)) == 1
+
+
+def test_a_payment_tells_its_story(lead: TestClient) -> None:
+    text = lead.get("/payments/done").text
+    assert re.findall(r'class="bar (\w+)"', text) == ["initiated", "processed"]
+    assert "<del>INITIATED</del>" in text and "<ins>CAPTURED</ins>" in text
+    story = lead.get("/api/v1/payments/done").json()
+    assert [event["mod_type"] for event in story["events"]] == ["INSERT", "UPDATE"]
+    assert "deleted" in lead.get("/payments/gone").text
+    for address in ("/payments/nobody", "/api/v1/payments/nobody", "/payments/..%2f..%2fetc%2fpasswd", "/by/nothing"):
+        assert lead.get(address).status_code == 404
+
+
+def test_the_api_answers_what_the_pages_show(lead: TestClient) -> None:
+    found = lead.get("/api/v1/payments", params={"customer": "C1"}).json()
+    assert [payment["puid"] for payment in found["payments"]] == ["done", "bad"]
+    assert found["payments"][0]["amount"] == "10.25"
+    assert lead.get("/api/v1/me").json() == {"email": "lead@localhost", "role": "lead", "sees_personal": True}
+    reasons = lead.get("/api/v1/reports/failures_by_reason", params={"since": "2h"}).json()
+    assert [(r["error"], r["failures"]) for r in reasons["rows"]] == [("no [funds]", 1)]
+    assert {"summary_by_region", "stuck_payments"} <= {each["name"] for each in lead.get("/api/v1/reports").json()}
+    described = lead.get("/api/v1/openapi.json").json()
+    assert {"/api/v1/payments", "/api/v1/payments/{puid}"} <= described["paths"].keys()
+    seen = lead.get("/api/v1/overview").json()
+    assert seen["overview"]["states"] == {"initiated": 1, "processed": 1, "failed": 1, "unknown": 0}
+
+
+def test_whatever_is_asked_is_in_the_access_log(lead: TestClient, changelog: Changelog) -> None:
+    lead.get("/search", params={"customer": "C1", "limit": 9})
+    lead.get("/payments/done")
+    lead.get("/api/v1/payments/bad")
+    lead.get("/stuck")
+    assert logged(changelog) == [
+        ("lead@localhost", "search", {"customer": "C1", "limit": 9}, None),
+        ("lead@localhost", "payment", {"puid": "done"}, None),
+        ("lead@localhost", "payment", {"puid": "bad"}, None),
+        ("lead@localhost", "stuck", {"limit": 200}, None),
+    ]
+
+
+@pytest.mark.parametrize("address", ["/search", "/payments/done", "/api/v1/payments/done", "/stuck", "/failures"])
+def test_what_cannot_be_logged_is_not_shown(connection: Connection, changelog: Changelog, address: str) -> None:
+    table = f"{changelog.project}.{tables.access_log(WATCHED).id}"
+    made = changelog.client.get_table(table)
+    changelog.client.delete_table(table)
+    try:
+        with console(connection) as client:
+            answer = client.get(address)
+        assert answer.status_code == 503
+        assert "done" not in answer.text.replace("/payments/done", "")
+    finally:
+        changelog.client.create_table(made)
+
+
+def test_a_viewer_who_may_not_see_personal_data_sees_none_and_cannot_ask_by_it(
+    connection: Connection, changelog: Changelog
+) -> None:
+    changelog.payments(
+        row("own", "INSERT", 1, "FAILED", customer_id="CUST-9", acting_user="USER-9", CustomerId="CUST-9",
+            UserId="USER-9", Metadata='{"customer": "CUST-9"}', ErrorDetails="no funds"),
+    )  # fmt: skip
+    with console(connection, replace(LEAD, sees_personal=False)) as client:
+        for address in ("/search", "/payments/own", "/failures?since=2h", "/", "/stuck"):
+            text = client.get(address).text
+            assert "USER-9" not in text and "CUST-9" not in text, address
+        for address in (
+            "/api/v1/payments", "/api/v1/payments/own", "/api/v1/reports/failures?since=2h", "/api/v1/overview",
+            "/api/v1/reports/payment_by_id?puid=own", "/api/v1/reports/timeline_of_payment?puid=own",
+        ):  # fmt: skip
+            answer = client.get(address)
+            assert answer.status_code == 200, address
+            assert "USER-9" not in answer.text and "CUST-9" not in answer.text, address
+        for address in (
+            "/search?customer=CUST-9", "/by/customers", "/api/v1/payments?customer=CUST-9",
+            "/api/v1/reports/summary_by_customer", "/api/v1/reports/payments_by_customer?customer=CUST-9",
+        ):  # fmt: skip
+            assert client.get(address).status_code == 403, address
+    with console(connection) as client:
+        assert "CUST-9" in client.get("/payments/own").text
+
+
+def test_markup_in_a_payment_is_shown_as_text(connection: Connection, changelog: Changelog) -> None:
+    changelog.payments(
+        row("x", "INSERT", 1, "FAILED", customer_id=MARKUP, ErrorDetails=MARKUP, Metadata=json.dumps({"n": MARKUP}))
+    )
+    with console(connection) as client:
+        client.get("/api/v1/overview")
+        for address in ("/search", "/payments/x", "/failures?since=2h", "/by/customers", "/"):
+            text = client.get(address).text
+            assert "<img" not in text, address
+        assert "&lt;img" in client.get("/payments/x").text
+        assert "<img" not in client.get(f"/search?puid={MARKUP}&status={MARKUP}").text
+        assert client.get("/api/v1/payments").headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("value", ["' OR 1=1 --", "x'; DROP TABLE payment_state; --", "`", "\\", "@puid", "${payment}"])
+def test_what_is_typed_is_a_value_and_never_sql(lead: TestClient, changelog: Changelog, value: str) -> None:
+    for name in ("puid", "customer", "status"):
+        answer = lead.get("/api/v1/payments", params={name: value})
+        assert (answer.status_code, answer.json()["payments"]) == (200, [])
+    assert lead.post("/find", data={"q": value}).status_code == 303
+    assert lead.get("/api/v1/payments/" + value.replace("/", "")).status_code == 404
+    assert len(lead.get("/api/v1/payments").json()["payments"]) == 3
+
+
+def test_bad_filters_get_a_page_with_the_rule(lead: TestClient) -> None:
+    for address, rule in (
+        ("/search?since=yesterday", "since must be a time"),
+        ("/search?last_four=12", "must be four digits"),
+        ("/search?since=2026-11-30&until=2026-11-29", "must begin before it ends"),
+        (f"/search?status={'x' * 300}", "at most 200 characters"),
+    ):
+        answer = lead.get(address)
+        assert answer.status_code == 400 and rule in answer.text, address
+    for address in ("/search?limit=0", "/search?limit=x", "/search?limit=100001"):
+        assert lead.get(address).status_code == 422
+
+
+def test_more_than_the_limit_is_offered_and_ten_thousand_are_the_most(lead: TestClient) -> None:
+    text = lead.get("/search?limit=2").text
+    assert "there are more" in text and 'href="/search?limit=8"' in text
+    assert lead.get("/search?limit=10000").status_code == 200
+
+
+def test_a_warehouse_that_does_not_answer_is_a_page_that_says_so(connection: Connection) -> None:
+    nobody = replace(connection, big_query_endpoint="http://127.0.0.1:9")
+    with console(nobody) as client:
+        for address in ("/search", "/payments/done", "/stuck"):
+            answer = client.get(address)
+            assert answer.status_code == 503
+            assert "does not answer" in answer.text
+        seen = client.get("/api/v1/overview").json()
+        assert seen["overview"] is None and "does not answer" in seen["error"]
+        assert client.get("/runbooks").status_code == 200
+        assert client.get("/healthz").text == "ok\n"
+
+
+@pytest.fixture
+def parked(connection: Connection) -> tuple[DeadLetterQueue, DeadLetter]:
+    queue = DeadLetterQueue(connection.dead_letter_directory)
+    queue.put([letter(1)])
+    queue.park([letter(1)])
+    return queue, letter(1)
+
+
+def test_a_lead_tries_a_dead_letter_again_and_says_why(
+    lead: TestClient, changelog: Changelog, parked: tuple[DeadLetterQueue, DeadLetter]
+) -> None:
+    queue, stored = parked
+    assert stored.reason in lead.get("/dead-letters").text
+    answer = lead.post(f"/dead-letters/{stored.id}/retry", data={"reason": "the column is classified"})
+    assert answer.status_code == 303
+    assert (queue.counts()["retry"], queue.counts()["severe"]) == (1, 0)
+    assert ("lead@localhost", "retry", {"dead_letter": stored.id}, "the column is classified") in logged(changelog)
+    assert lead.post("/dead-letters/nobody/retry", data={"reason": "the column"}).status_code == 404
+
+
+def test_who_is_no_lead_gives_no_reason_or_comes_from_elsewhere_tries_nothing_again(
+    connection: Connection, parked: tuple[DeadLetterQueue, DeadLetter]
+) -> None:
+    queue, stored = parked
+    address, why = f"/dead-letters/{stored.id}/retry", {"reason": "the column is classified"}
+    for role in ("viewer", "agent"):
+        with console(connection, replace(LEAD, role=role)) as client:
+            assert client.post(address, data=why).status_code == 403
+            assert "Try again" not in client.get("/dead-letters").text
+    with console(connection) as client:
+        assert client.post(address, data={"reason": " no "}).status_code == 400
+        assert client.post(address, data=why, headers={"sec-fetch-site": "cross-site"}).status_code == 403
+    assert queue.counts()["severe"] == 1
