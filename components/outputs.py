@@ -50,6 +50,7 @@ def connection(stack: Outputs) -> Mapping[str, pulumi.Input[str]]:
         "project": settings.project,
         "location": stack.warehouse.location,
         "bigQueryEndpoint": settings.endpoints.big_query,
+        "bigQueryStorageEndpoint": settings.endpoints.big_query_storage,
         "spannerEndpoint": settings.endpoints.spanner,
         "spannerInstance": source.instance,
         "spannerDatabase": source.database,

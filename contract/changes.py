@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, NamedTuple, Self
 
-ModType = Literal["INSERT", "UPDATE", "DELETE"]
+# REPLAY is not of a change stream: a payment that was read from Spanner and written again.
+ModType = Literal["INSERT", "UPDATE", "DELETE", "REPLAY"]
 Row = dict[str, Any]
 
 

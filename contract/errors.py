@@ -39,12 +39,14 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
     │   ├── support.console.identity.NotIdentified
     │   ├── support.console.personal.PersonalDataError
     │   ├── support.promql.MonitoringError
+    │   ├── support.replay.ReplayUnavailable
     │   ├── support.warehouse.WarehouseError
     ├── exit code 2
     │   ├── pipeline.jobs.settings.SettingsError
     │   ├── pipeline.transforms.cards.CardNumberError
     │   ├── support.connection.ConnectionFileError
     │   ├── support.console.asked.AskedError
+    │   ├── support.replay.ReplayError
     │   ├── support.reports.ReportError
     │   ├── support.search.SearchError
 """

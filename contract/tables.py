@@ -79,7 +79,7 @@ class Table:
 
 
 METADATA_FIELDS: Final = (
-    Field(MOD_TYPE, "STRING", description="INSERT, UPDATE or DELETE"),
+    Field(MOD_TYPE, "STRING", description="INSERT, UPDATE or DELETE; REPLAY of a payment that was read again"),
     Field(TABLE_NAME, "STRING", description="Spanner table"),
     Field(COMMIT_TIMESTAMP, "TIMESTAMP", description="Spanner commit timestamp, to the microsecond"),
     Field(COMMIT_TIMESTAMP_NANOS, "INT64", description="The same, nanoseconds since 1970, exact"),

@@ -58,6 +58,8 @@ class Connection:
     stuck_limits: str = ""
     ignore_fields: str = ""
     ignore_tables: str = ""
+    new_columns: str = ""
+    big_query_storage_endpoint: str = ""
 
     @cached_property
     def watched(self) -> WatchedTables:

@@ -86,7 +86,7 @@ class Settings:
         pipeline, numbers = self.pipeline, self.monitoring.thresholds
         return {
             "region": self.region,
-            **{name: pipeline.options.get(name, "") for name in ("paymentStates", "ignoreFields", "ignoreTables")},
+            **{n: pipeline.options.get(n, "") for n in ("paymentStates", "ignoreFields", "ignoreTables", "newColumns")},
             "stuckLimits": pipeline.stuck_limits,
             "latencyGoal": str(numbers.latency_goal),
             "throughputGoal": str(numbers.throughput_goal),

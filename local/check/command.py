@@ -17,7 +17,6 @@ from typing import Any, Final
 import click
 
 from contract import payments, queries, tables, timestamps
-from contract.changes import Column
 from contract.errors import AuditError
 from contract.watched import WatchedTable, WatchedTables
 from local.check import compare
@@ -25,6 +24,7 @@ from local.check.compare import Arrivals, Finding, Latency, Row, SourceTable
 from local.machine.state import DEFAULT, State
 from local.traffic.ledger import Entry, read_ledger
 from support import connection as connections
+from support import source_rows
 from support.cli.explained import Command
 from support.connection import Connection
 from support.warehouse import Warehouse
@@ -103,7 +103,8 @@ def run_check(connection: Connection, ledger: Path, arrivals: Path, *, wait: flo
 def _await(warehouse: Warehouse, connection: Connection, entries: Sequence[Entry], ends: float) -> None:
     """Returns once there is as much as was committed. Counting is cheap; what is there is looked at afterwards."""
     counts = " + ".join(
-        f"(SELECT COUNT(*) FROM `{connection.project}.{table.id}`)" for table in connection.watched.tables
+        f"(SELECT COUNT(*) FROM `{connection.project}.{table.id}` WHERE {tables.MOD_TYPE} != 'REPLAY')"
+        for table in connection.watched.tables
     )
     while time.monotonic() < ends:
         [row] = warehouse.rows(f"SELECT {counts} AS arrived")
@@ -169,32 +170,12 @@ def _wrong_state(
 
 def _source(connection: Connection, table: WatchedTable, moment: datetime) -> SourceTable:
     """A strong read of a Spanner table as it was at `moment`, its values as they come."""
-    from google.protobuf.json_format import MessageToDict
-
-    from pipeline import clients
-
-    database = clients.spanner_database(
-        connection.spanner_endpoint, connection.project, connection.spanner_instance, connection.spanner_database
-    )
-    with database.snapshot(read_timestamp=moment, multi_use=True) as snapshot:
-        described = snapshot.execute_sql(
-            "SELECT c.COLUMN_NAME, c.SPANNER_TYPE, k.COLUMN_NAME IS NOT NULL FROM INFORMATION_SCHEMA.COLUMNS AS c "
-            "LEFT JOIN INFORMATION_SCHEMA.INDEX_COLUMNS AS k ON k.TABLE_NAME = c.TABLE_NAME "
-            "AND k.COLUMN_NAME = c.COLUMN_NAME AND k.INDEX_TYPE = 'PRIMARY_KEY' "
-            f"WHERE c.TABLE_SCHEMA = '' AND c.TABLE_NAME = '{table.name}' AND c.IS_GENERATED = 'NEVER' "
-            "ORDER BY c.ORDINAL_POSITION"
-        )
-        columns = tuple(Column(*row) for row in described)
-        names = [column.name for column in columns]
-        read = snapshot.execute_sql(
-            f"SELECT {', '.join(f'`{name}`' for name in names)} FROM `{table.name}`", lazy_decode=True
-        )
-        rows = [dict(zip(names, (MessageToDict(value) for value in row), strict=True)) for row in read]
+    found = source_rows.read(source_rows.source_database(connection), table, moment)
     emulated = bool(connection.spanner_endpoint)
     return SourceTable(
         table=table,
-        columns=columns,
-        rows=rows,
+        columns=found.columns,
+        rows=found.rows,
         left_out=frozenset(filter(None, [table.column("changed")])) if emulated else frozenset(),
         whole_seconds=emulated,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -227,6 +227,18 @@ def to_bytes(batch: pa.RecordBatch) -> bytes:
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return bytes(sink.getvalue())
+
+
+def for_append(batch: pa.Table, names: Mapping[str, str], stamp: int | None) -> pa.RecordBatch:
+    """The batch's columns that are in `names`, under the names that BigQuery's table has for them.
+
+    `stamp`, in microseconds since 1970, is for an emulator, which does not evaluate the column's default.
+    """
+    sent = batch.select(list(names)).rename_columns(list(names.values()))
+    if stamp is not None:
+        now = pa.array([stamp] * sent.num_rows, _TIMESTAMP)
+        sent = sent.append_column(tables.BIG_QUERY_COMMIT_TIMESTAMP, now)
+    return sent.to_batches()[0]
 
 
 def merge(encoded: Sequence[bytes]) -> pa.Table:

@@ -304,12 +304,8 @@ class Shard:
         return {n: name for n, name in sent.items() if n not in fresh or n in some}
 
     def _request_rows(self, batch: pa.Table, names: Mapping[str, str]) -> pa.RecordBatch:
-        """The batch's columns that are in `names`, under the names that BigQuery's table has for them."""
-        sent = batch.select(list(names)).rename_columns(list(names.values()))
-        if self._clients.stamp is not None:
-            now = pa.array([self._clients.stamp()] * sent.num_rows, pa.timestamp("us", tz="UTC"))
-            sent = sent.append_column(tables.BIG_QUERY_COMMIT_TIMESTAMP, now)
-        return sent.to_batches()[0]
+        stamp = self._clients.stamp
+        return row_encoding.for_append(batch, names, stamp() if stamp else None)
 
     def _open(self, run: _Run) -> StreamPosition:
         """A new stream in place of the recorded one."""

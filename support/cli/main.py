@@ -15,6 +15,7 @@ COMMANDS = {
     "search": ("support.cli.search:search", "Find payments by id, customer, card, state, status or time."),
     "timeline": ("support.cli.timeline:timeline", "Show everything that happened to a payment."),
     "report": ("support.cli.report:report", "Run a prebuilt query: failures, stuck payments, summaries."),
+    "replay": ("support.cli.replay:replay", "Read payments from Spanner again, and write them as they are now."),
     "dead-letters": (
         "support.cli.dead_letters:dead_letters",
         "List, show, retry or discard what could not be written.",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from support import dead_letters, reports
+from support import dead_letters, replay, reports
 from support.console import personal
 from support.console.app import NotFound, of, viewer_of
 from support.console.asked import Filters, moment
@@ -110,6 +110,11 @@ def report(
 @router.get("/dead-letters", summary="What could not be written, and why.")
 def letters(request: Request) -> Response:
     return Json(dead_letters.all_letters(dead_letters.queue(of(request).connection))[:_MOST])
+
+
+@router.get("/replays", summary="The last replays, the newest first: who asked for what, and why.")
+def replays(request: Request) -> Response:
+    return Json(replay.latest(of(request).connection))
 
 
 @router.get("/overview", summary="Payments by state, rates, stuck, failures, dead letters: as the poller saw it last.")

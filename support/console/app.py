@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment
 
 from contract.errors import AuditError
+from support import replay
 from support.connection import Connection
 from support.console import access_log, render
 from support.console.guard import Guard
@@ -25,6 +27,7 @@ from support.console.personal import PersonalDataError
 from support.overview import overview
 from support.warehouse import Warehouse, WarehouseError
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STATIC: Final = Path(__file__).parent / "static"
@@ -48,6 +51,7 @@ class Console:
     templates: Environment
     _local: threading.local
     _logs: ThreadPoolExecutor
+    _work: ThreadPoolExecutor
 
     @property
     def warehouse(self) -> Warehouse:
@@ -75,6 +79,17 @@ class Console:
             self.warehouse, access_log.Access(viewer=viewer, action=action, subject=subject, reason=reason)
         )
 
+    def replay(self, replay_id: str) -> None:
+        """Runs a replay in the background. One that fails stays unfinished: `audit replay resume` runs it again."""
+
+        def work() -> None:
+            try:
+                replay.run(self.connection, replay_id)
+            except Exception as error:
+                log.warning("The replay %s did not finish: %s.", replay_id, type(error).__name__)
+
+        self._work.submit(work)
+
 
 def create(connection: Connection, identity: Identity, *, hosts: frozenset[str] = frozenset()) -> FastAPI:
     """The application over a stack. `hosts` are its names where it is not behind a proxy."""
@@ -88,6 +103,7 @@ def create(connection: Connection, identity: Identity, *, hosts: frozenset[str] 
         templates=render.environment(),
         _local=threading.local(),
         _logs=ThreadPoolExecutor(8, thread_name_prefix="access-log"),
+        _work=ThreadPoolExecutor(2, thread_name_prefix="replay"),
     )
 
     @asynccontextmanager

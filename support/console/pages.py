@@ -12,12 +12,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response, Streamin
 from contract import payments as known
 from contract import tables
 from contract.watched import Meaning, WatchedTables
-from support import dead_letters, reports
+from support import dead_letters, replay, reports
 from support.console import asked, personal, picture, render
 from support.console.app import NotFound, allow, of, viewer_of
 from support.console.asked import Filters
 from support.console.live import Seen
 from support.overview import stuck
+from support.replay import Replay, ReplayError
 from support.search import MAX_LIMIT, Search, search
 from support.timeline import Timeline, timeline
 
@@ -113,7 +114,7 @@ def find(request: Request, q: Annotated[str, Form()] = "") -> Response:
 
 
 @router.get("/payments/{puid:path}")
-def payment(request: Request, puid: str) -> Response:
+def payment(request: Request, puid: str, replayed: Annotated[str, Query(alias="replay")] = "") -> Response:
     console, viewer = of(request), viewer_of(request)
     if asked.is_card(puid):
         raise asked.AskedError("a card's number must not be in an address. Type it into the search box.")
@@ -122,7 +123,10 @@ def payment(request: Request, puid: str) -> Response:
         raise NotFound("there is no such payment. Search for it by customer, card or time.")
     shown = personal.of_timeline(viewer, result, console.connection.watched)
     facts = _facts(shown, console.connection.watched)
-    return page(request, "payment.html", timeline=shown, bars=picture.bars(result.transitions), facts=facts)
+    awaited = _replay(request, replayed) if replayed else None
+    return page(
+        request, "payment.html", timeline=shown, bars=picture.bars(result.transitions), facts=facts, replay=awaited
+    )
 
 
 _FACTS: Final[tuple[Meaning, ...]] = ("amount", "currency", "customer", "region", "method", "service", "retries")
@@ -200,6 +204,72 @@ def retry(request: Request, letter_id: str, reason: Annotated[str, Form()] = "")
     if not dead_letters.retry(dead_letters.queue(console.connection), [letter_id]):
         raise NotFound("there is no such dead letter: it was written in the meantime, or discarded.")
     return _to("/dead-letters?done=retry")
+
+
+@router.get("/replays")
+def replays(request: Request) -> Response:
+    return page(request, "replays.html", replays=replay.latest(of(request).connection))
+
+
+@router.post("/replays")
+def start_replay(
+    request: Request,
+    reason: Annotated[str, Form()] = "",
+    puid: Annotated[str, Form()] = "",
+    customer: Annotated[str, Form()] = "",
+    last_four: Annotated[str, Form()] = "",
+    state: Annotated[str, Form()] = "",
+    status: Annotated[str, Form()] = "",
+    since: Annotated[str, Form()] = "",
+    until: Annotated[str, Form()] = "",
+) -> Response:
+    """Replays one payment, which an agent may, or all that a search finds, which a lead may."""
+    console, viewer = of(request), viewer_of(request)
+    filters = Filters(
+        puid=puid, customer=customer, last_four=last_four, state=state, status=status, since=since, until=until,
+        limit=replay.MOST,
+    )  # fmt: skip
+    one = bool(puid)
+    allow(viewer, "agent" if one else "lead", "replaying a payment" if one else "replaying many payments")
+    if customer:
+        personal.refuse(viewer)
+    wanted = filters.search()
+    if one:
+        ids = [puid]
+    elif len(filters.given()) > 1:
+        found = search(console.warehouse, wanted)
+        if found.more:
+            raise asked.AskedError(f"the search finds more than {replay.MOST:,} payments. Narrow it by time.")
+        ids = [payment.puid for payment in found.payments if not payment.deleted_at]
+    else:
+        raise asked.AskedError("a replay needs a filter: all payments are never replayed at once.")
+    started = replay.submit(console.connection, ids, requested_by=viewer.email, reason=reason)
+    console.first_logged(viewer, "replay", {"replay": started.id, **filters.given()}, started.reason)
+    console.replay(started.id)
+    return _to(f"/payments/{quote(puid, safe='')}?replay={started.id}" if one else f"/replays/{started.id}")
+
+
+@router.get("/replays/{replay_id}")
+def show_replay(request: Request, replay_id: str) -> Response:
+    return page(request, "replay.html", replay=_replay(request, replay_id))
+
+
+@router.get("/replays/{replay_id}/state")
+def state_of_replay(request: Request, replay_id: str) -> Response:
+    """What a page that waits for a replay requests: once it has finished, the page is loaded again."""
+    found = _replay(request, replay_id)
+    template = of(request).templates.get_template("_replay.html")
+    answer = HTMLResponse(template.render(replay=found))
+    if found.finished_at:
+        answer.headers["HX-Refresh"] = "true"
+    return answer
+
+
+def _replay(request: Request, replay_id: str) -> Replay:
+    try:
+        return replay.find(of(request).connection, replay_id)
+    except ReplayError:
+        raise NotFound("there is no such replay. /replays has the last ones.") from None
 
 
 @router.get("/slo")

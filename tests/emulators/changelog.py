@@ -70,8 +70,8 @@ class Changelog:
 
     def clear(self) -> None:
         """Takes every row out of every table."""
-        for table in tables.all_tables(WATCHED):
-            self.query(f"DELETE FROM `{self.project}.{table.id}` WHERE TRUE")
+        every = (f"DELETE FROM `{self.project}.{table.id}` WHERE TRUE" for table in tables.all_tables(WATCHED))
+        self.client.query("; ".join(every)).result()
 
     def payments(self, *rows: dict[str, Any]) -> None:
         self._insert(tables.changelogs(WATCHED)[PAYMENT_TABLE].id, rows)

@@ -11,8 +11,9 @@ import pytest
 
 from local.emulators.launch import PROJECT
 from pipeline import clients
-from support.connection import load
+from support.connection import Connection, load
 from support.warehouse import Warehouse
+from tests.conftest import AuditDatabase
 from tests.emulators.changelog import KEYS, NEW_TOKEN, OLD_TOKEN, Changelog, row
 from tests.shipped import WATCHED
 
@@ -52,7 +53,8 @@ def connection_file(tmp_path: Path, changelog: Changelog, bigquery_emulator: Any
 
 
 @pytest.fixture
-def warehouse(connection_file: Path) -> Warehouse:
+def reader(connection_file: Path) -> Warehouse:
+    """The warehouse as support reads it."""
     return Warehouse(load(connection_file))
 
 
@@ -71,3 +73,21 @@ def payments(changelog: Changelog) -> Changelog:
     )  # fmt: skip
     changelog.position(6)
     return changelog
+
+
+@pytest.fixture
+def both_stores(
+    changelog: Changelog, connection_file: Path, audit_database: AuditDatabase, bigquery_emulator: Any
+) -> Connection:
+    """A connection whose Spanner is real too; written back to the file, for commands."""
+    known = json.loads(connection_file.read_text())
+    known |= {
+        "spannerEndpoint": audit_database.endpoint,
+        "spannerInstance": audit_database.instance,
+        "spannerDatabase": audit_database.name,
+        "metadataDatabase": audit_database.metadata,
+        "bigQueryStorageEndpoint": bigquery_emulator.grpc,
+        "location": "US",
+    }
+    connection_file.write_text(json.dumps(known))
+    return load(connection_file)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +15,12 @@ from fastapi.testclient import TestClient
 from contract import tables
 from contract.changes import DeadLetter
 from pipeline.sink.dead_letters import DeadLetterQueue
-from support.connection import Connection, load
+from support.connection import Connection
 from support.console.app import create
 from support.console.identity import Development, Viewer
+from tests.conftest import AuditDatabase
 from tests.emulators.changelog import CARD, NEW_TOKEN, Changelog, row
+from tests.emulators.payments import write
 from tests.letters import letter
 from tests.shipped import WATCHED
 
@@ -33,9 +35,8 @@ def console(connection: Connection, viewer: Viewer = LEAD) -> TestClient:
 
 
 @pytest.fixture
-def connection(payments: Changelog, connection_file: Path) -> Connection:
-    # A stack of one machine: nobody asks Google for the alerts.
-    return replace(load(connection_file), spanner_endpoint="127.0.0.1:9")
+def connection(payments: Changelog, both_stores: Connection) -> Connection:
+    return both_stores
 
 
 @pytest.fixture
@@ -57,8 +58,8 @@ def _json(value: Any) -> dict[str, Any]:
 
 PAGES = (
     "/search", "/search?state=failed", "/payments/done", "/payments/gone", "/stuck", "/failures?since=2h",
-    "/by/regions", "/by/methods", "/by/customers", "/dead-letters", "/slo", "/runbooks", "/runbooks/AuditDlqGrowth",
-    "/",
+    "/by/regions", "/by/methods", "/by/customers", "/dead-letters", "/replays", "/slo", "/runbooks",
+    "/runbooks/AuditDlqGrowth", "/",
 )  # fmt: skip
 
 
@@ -231,6 +232,63 @@ def test_a_warehouse_that_does_not_answer_is_a_page_that_says_so(connection: Con
         assert seen["overview"] is None and "does not answer" in seen["error"]
         assert client.get("/runbooks").status_code == 200
         assert client.get("/healthz").text == "ok\n"
+
+
+WHY = "its last change never arrived"
+
+
+def test_an_agent_replays_a_payment_and_it_arrives(
+    both_stores: Connection, changelog: Changelog, audit_database: AuditDatabase
+) -> None:
+    write(audit_database, "lost", "CAPTURED")
+    changelog.payments(row("lost", "INSERT", 1, "PENDING", customer_id="C7"))
+    agent = replace(LEAD, email="agent@localhost", role="agent")
+    with console(both_stores, agent) as client:
+        answer = client.post("/replays", data={"puid": "lost", "reason": WHY})
+        assert answer.status_code == 303
+        address, _, started = answer.headers["location"].partition("?replay=")
+        assert address == "/payments/lost"
+        deadline = time.monotonic() + 60
+        while "HX-Refresh" not in client.get(f"/replays/{started}/state").headers:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        text = client.get(answer.headers["location"]).text
+        assert "REPLAY" in text and "1 of 1 written" in text
+        [payment] = client.get("/api/v1/payments", params={"puid": "lost"}).json()["payments"]
+        assert payment["status"] == "CAPTURED"
+        [kept] = client.get("/api/v1/replays").json()
+        assert (kept["requested_by"], kept["reason"], kept["replayed"]) == ("agent@localhost", WHY, 1)
+        assert started in client.get("/replays").text and CARD not in text
+        subject = {"replay": started, "puid": "lost", "limit": 1000}
+        assert ("agent@localhost", "replay", subject, WHY) in logged(changelog)
+        # Many at once are for a lead.
+        assert client.post("/replays", data={"state": "initiated", "reason": WHY}).status_code == 403
+
+
+def test_a_lead_replays_what_a_search_finds_and_never_everything(
+    both_stores: Connection, changelog: Changelog, audit_database: AuditDatabase
+) -> None:
+    for puid in ("p", "q"):
+        write(audit_database, puid, "DECLINED")
+        changelog.payments(row(puid, "INSERT", 1, "DECLINED", customer_id="C7"))
+    with console(both_stores) as client:
+        assert "Replay all" in client.get("/search?state=failed").text
+        assert "Replay all" not in client.get("/search").text
+        answer = client.post("/replays", data={"state": "failed", "reason": WHY})
+        assert answer.status_code == 303
+        page = client.get(answer.headers["location"]).text
+        assert re.findall(r'class="id" href="/payments/(\w)"', page) == ["p", "q"]
+        for data, status in (
+            ({"reason": WHY}, 400),
+            ({"state": "failed", "reason": " no "}, 400),
+            ({"state": "processed", "reason": WHY}, 400),
+        ):
+            assert client.post("/replays", data=data).status_code == status
+        assert client.get("/replays/nobody").status_code == 404
+    with console(both_stores, replace(LEAD, role="viewer")) as client:
+        assert client.post("/replays", data={"puid": "p", "reason": WHY}).status_code == 403
+    with console(both_stores, replace(LEAD, sees_personal=False)) as client:
+        assert client.post("/replays", data={"customer": "C7", "reason": WHY}).status_code == 403
 
 
 @pytest.fixture

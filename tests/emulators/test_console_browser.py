@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import uvicorn
@@ -15,18 +14,21 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from local.machine import installed
-from support.connection import Connection, load
+from support.connection import Connection
 from support.console.app import create
 from support.console.identity import Development, Viewer
+from tests.conftest import AuditDatabase
 from tests.documents import ROOT
 from tests.emulators.changelog import CARD, Changelog, row
+from tests.emulators.payments import write
 
 # Looked at by people, after a run.
 SCREENSHOTS = ROOT / ".audit" / "screenshots"
 LEAD = Viewer(email="lead@localhost", role="lead")
 PAGES = {
     "now": "/", "search": "/search", "payment": "/payments/done", "stuck": "/stuck", "failures": "/failures?since=24h",
-    "regions": "/by/regions", "methods": "/by/methods", "customers": "/by/customers", "dead-letters": "/dead-letters",
+    "regions": "/by/regions", "methods": "/by/methods", "replays": "/replays",
+    "customers": "/by/customers", "dead-letters": "/dead-letters",
     "objectives": "/slo", "runbooks": "/runbooks", "runbook": "/runbooks/AuditDlqGrowth", "error": "/payments/nobody",
 }  # fmt: skip
 
@@ -42,8 +44,8 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def connection(payments: Changelog, connection_file: Path) -> Connection:
-    return replace(load(connection_file), spanner_endpoint="127.0.0.1:9")
+def connection(payments: Changelog, both_stores: Connection) -> Connection:
+    return both_stores
 
 
 @pytest.fixture
@@ -149,6 +151,25 @@ def test_a_viewer_is_offered_nothing_that_changes_anything(browser: Browser, con
         for path in PAGES.values():
             page.goto(path)
             assert [form.get_attribute("action") for form in page.locator("form[method=post]").all()] == ["/find"]
+        context.close()
+
+
+def test_an_agent_replays_a_payment_and_sees_it_arrive(
+    browser: Browser, both_stores: Connection, changelog: Changelog, audit_database: AuditDatabase
+) -> None:
+    write(audit_database, "lost", "CAPTURED")
+    changelog.payments(row("lost", "INSERT", 1, "PENDING", customer_id="C7"))
+    for address in serve(both_stores, replace(LEAD, role="agent")):
+        context = browser.new_context(base_url=address)
+        page = context.new_page()
+        page.goto("/payments/lost")
+        expect(page.locator("ol.events > li")).to_have_count(1)
+        page.get_by_label("Replay it").fill("its last change never arrived")
+        page.get_by_role("button", name="Replay").click()
+        # Nobody loads the page again: it is loaded once the replay has finished.
+        expect(page.locator("ol.events > li")).to_have_count(2, timeout=60_000)
+        expect(page.get_by_role("status")).to_contain_text("1 of 1 written")
+        expect(page.get_by_text("REPLAY", exact=True)).to_be_visible()
         context.close()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from support import reports
 from support.cli.main import main
 from support.connection import Connection, load
 from support.search import Payment, Search, SearchError, search
@@ -45,16 +46,16 @@ SEARCHES: list[tuple[Search, list[str]]] = [
 ]
 
 
-def test_search_finds_what_fulfils_every_condition(payments: Changelog, warehouse: Warehouse) -> None:
+def test_search_finds_what_fulfils_every_condition(payments: Changelog, reader: Warehouse) -> None:
     for wanted, expected in SEARCHES:
-        found = search(warehouse, wanted)
+        found = search(reader, wanted)
         assert [payment.puid for payment in found.payments] == expected, wanted
         assert found.complete_until == at(6)
         assert not found.more
 
 
-def test_a_deleted_payment_is_found_as_it_stood(payments: Changelog, warehouse: Warehouse) -> None:
-    [payment] = search(warehouse, Search(puid="gone")).payments
+def test_a_deleted_payment_is_found_as_it_stood(payments: Changelog, reader: Warehouse) -> None:
+    [payment] = search(reader, Search(puid="gone")).payments
     assert payment == Payment(
         puid="gone", customer_id="C3", state="processed", status="CAPTURED", status_since=None, amount=Decimal("12.5"),
         currency="EUR", region=None, method=None, card="411111******1111", service=None, acting_user=None, retries=None,
@@ -62,8 +63,8 @@ def test_a_deleted_payment_is_found_as_it_stood(payments: Changelog, warehouse: 
     )  # fmt: skip
 
 
-def test_a_search_says_that_there_is_more_than_its_limit(payments: Changelog, warehouse: Warehouse) -> None:
-    found = search(warehouse, Search(limit=2))
+def test_a_search_says_that_there_is_more_than_its_limit(payments: Changelog, reader: Warehouse) -> None:
+    found = search(reader, Search(limit=2))
     assert [payment.puid for payment in found.payments] == ["done", "slow"]
     assert found.more
 
@@ -75,7 +76,7 @@ def test_a_search_that_cannot_be_is_refused() -> None:
         Search(since=at(2), until=at(1))
 
 
-def test_the_timeline_tells_a_payments_life_with_old_and_new_values(changelog: Changelog, warehouse: Warehouse) -> None:
+def test_the_timeline_tells_a_payments_life_with_old_and_new_values(changelog: Changelog, reader: Warehouse) -> None:
     before = {"Status": "INITIATED", "Amount": "10.50", "Metadata": '{"try": 1, "note": "x"}', "CardNumber": None}
     changelog.payments(
         row("a", "INSERT", 1, "INITIATED", Amount="10.5", Metadata='{"note": "x", "try": 1}', CustomerId="C1"),
@@ -84,7 +85,7 @@ def test_the_timeline_tells_a_payments_life_with_old_and_new_values(changelog: C
         row("a", "DELETE", 4, old={"Status": "CAPTURED", "Amount": "11", "Later": "unknown column"}),
     )  # fmt: skip
     changelog.audit_logs(row("a", "INSERT", 2, "OK", table="audit_logs", Action="AUTHORIZE", ErrorDetails="slow"))
-    found = timeline(warehouse, "a")
+    found = timeline(reader, "a")
     assert [(event.table, event.mod_type, event.status) for event in found.events] == [
         (PAYMENT_TABLE, "INSERT", "INITIATED"),
         (AUDIT_LOG_TABLE, "INSERT", "OK"),
@@ -167,6 +168,72 @@ def test_what_is_no_card_is_refused_without_repeating_it(payments: Changelog, co
     result = audit(connection_file, "search", "--card", stdin="4111111111111112\n")
     assert result.exit_code == 2
     assert "check digit" in result.output and "41111" not in result.output
+
+
+REPORTS: dict[str, tuple[tuple[str, ...], int]] = {
+    "failures": (("--since", "2h"), 1),
+    "failures-by-reason": (("--since", "2h"), 1),
+    "payment-by-id": (("done",), 1),
+    "payments-by-card": ((), 3),
+    "payments-by-customer": (("C1",), 2),
+    "stuck-payments": (("--status", "PENDING", "--older-than", "30m"), 1),
+    # Of each currency, and of none.
+    "summary-by-customer": (("--since", "2h"), 3),
+    "summary-by-method": (("--since", "2h"), 2),
+    "summary-by-period": (("--since", "2h", "--period", "1d"), 1),
+    "summary-by-region": (("--since", "2h"), 2),
+    "timeline-of-payment": (("done",), 2),
+    "transitions-of-payment": (("done",), 2),
+}
+
+
+def test_every_prebuilt_query_has_a_command(payments: Changelog, connection_file: Path) -> None:
+    assert REPORTS.keys() == {name.replace("_", "-") for name in reports.names()}
+    for name, (arguments, rows) in REPORTS.items():
+        result = audit(connection_file, "report", name, *arguments, stdin=f"{CARD}\n")
+        assert result.exit_code == 0, result.output
+        found = json.loads(result.stdout)
+        assert len(found["rows"]) == rows, name
+        assert found["complete_until"] and not found["more"]
+        assert list(found["rows"][0]) == found["columns"]
+        assert CARD not in result.output
+
+
+def test_a_report_is_in_the_words_of_the_description_and_is_csv_where_that_is_wanted(
+    payments: Changelog, connection_file: Path
+) -> None:
+    payments.payments(row("x", "INSERT", 4, "DECLINED", customer_id="C5", ErrorDetails="=cmd()"))
+    [bad, formula] = json.loads(audit(connection_file, "report", "failures", "--since", "2h").stdout)["rows"][::-1]
+    assert (bad["puid"], bad["error"], bad["state_now"]) == ("bad", "no [funds]", "failed")
+    assert formula["error"] == "=cmd()"
+    csv = audit(connection_file, "report", "failures-by-reason", "--since", "2h", "--csv").stdout.splitlines()
+    assert csv[0] == "service,error,to_status,failures,payments,last_at"
+    assert {line.split(",")[1] for line in csv[1:]} == {"no [funds]", "'=cmd()"}
+
+
+def test_a_report_with_more_rows_than_its_limit_says_so_and_bad_arguments_say_the_rule(
+    payments: Changelog, connection_file: Path
+) -> None:
+    found = json.loads(audit(connection_file, "report", "payments-by-customer", "C1", "--limit", "1").stdout)
+    assert (len(found["rows"]), found["more"]) == (1, True)
+    for arguments, rule in (
+        (("failures", "--limit", "0"), "1 to 10,000"),
+        (("failures", "--since", "1h", "--until", "2h"), "begin before it ends"),
+        (("summary-by-period", "--period", "soon"), "90s, 15m, 2h or 7d"),
+        (("stuck-payments",), "--status"),
+        (("nothing",), "No such command"),
+    ):
+        result = audit(connection_file, "report", *arguments)
+        assert result.exit_code == 2 and rule in result.output, result.output
+    assert audit(connection_file, "report", "payment-by-id", "nobody").exit_code == 1
+
+
+def test_a_card_s_last_four_digits_find_the_payments_that_have_it_now(
+    payments: Changelog, connection_file: Path
+) -> None:
+    assert puids(audit(connection_file, "search", "--last-four", "1111")) == ["done", "gone"]
+    assert audit(connection_file, "search", "--last-four", "9999").exit_code == 1
+    assert audit(connection_file, "search", "--last-four", "11111").exit_code == 2
 
 
 @pytest.mark.parametrize("arguments", [("search", "nobody"), ("timeline", "nobody")])

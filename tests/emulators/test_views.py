@@ -176,8 +176,9 @@ def test_every_prebuilt_query_answers(changelog: Changelog) -> None:
     changelog.payments(
         row("ok", "INSERT", 1, "INITIATED", customer_id="C1", Region="EU", Currency="EUR", Amount="10.5"),
         row("ok", "UPDATE", 2, "CAPTURED", {"Status": "INITIATED"}, customer_id="C1", Region="EU", Currency="EUR",
-            Amount="10.5", _metadata_card_tokens=["v1:abc"]),
+            Amount="10.5", PaymentMethod="CARD", _metadata_card_tokens=["v1:abc"]),
         row("bad", "INSERT", 3, "DECLINED", customer_id="C1", Region="EU", Currency="EUR", Amount="2",
+            PaymentMethod="CARD",
             ErrorDetails="no funds", ServiceName="acquirer"),
         row("slow", "INSERT", 4, "PENDING", customer_id="C2", Region="US", Currency="USD", Amount="7"),
     )  # fmt: skip
@@ -204,12 +205,15 @@ def test_every_prebuilt_query_answers(changelog: Changelog) -> None:
     assert sum(each["began"] for each in answers["summary_by_period"]) == 3
     by_region = {each["Region"]: each for each in answers["summary_by_region"]}
     assert (by_region["EU"]["payments"], str(by_region["EU"]["amount"])) == (2, "12.5")
+    by_method = {each["PaymentMethod"]: each["payments"] for each in answers["summary_by_method"]}
+    assert by_method == {"CARD": 2, None: 1}
     assert [(each["customer_id"], each["failed"]) for each in answers["summary_by_customer"]] == [("C1", 1), ("C2", 0)]
     assert set(answers) == {
         *puids,
         "failures_by_reason",
         "summary_by_period",
         "summary_by_region",
+        "summary_by_method",
         "summary_by_customer",
     }
 

@@ -22,9 +22,12 @@ SELECT
   acting_user
 FROM `${project}.${payments}`
 WHERE
-  _metadata_spanner_mod_type != 'UPDATE'
-  OR JSON_VALUE(_metadata_spanner_old_values, '$$.${status_path}') IS NOT NULL
-  OR COALESCE(payment_state, '') != COALESCE(previous_payment_state, '')
+  -- A replay is not a transition: the payment was read again, and its status is as it was.
+  _metadata_spanner_mod_type IN ('INSERT', 'DELETE')
+  OR _metadata_spanner_mod_type = 'UPDATE' AND (
+    JSON_VALUE(_metadata_spanner_old_values, '$$.${status_path}') IS NOT NULL
+    OR COALESCE(payment_state, '') != COALESCE(previous_payment_state, '')
+  )
 -- At-least-once can deliver a change twice. Every column that readers filter by is in the partition: the filter
 -- reaches the table, and its partitions and clusters are pruned.
 QUALIFY ROW_NUMBER() OVER (
