@@ -80,7 +80,8 @@ def submit(
         )
     known = replay_id or uuid.uuid4().hex
     if not _ID.fullmatch(known):
-        raise ReplayError("the id of a replay must be such as INC-4711: A-Z, a-z, 0-9, then also . - _, at most 63 characters.")
+        rule = "such as INC-4711: A-Z, a-z, 0-9, then also . - _, at most 63 characters"
+        raise ReplayError(f"the id of a replay must be {rule}.")
     with _explained():
         return _Store(connection).add(known, requested_by, reason, wanted)
 
