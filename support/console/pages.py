@@ -118,12 +118,13 @@ def payment(request: Request, puid: str, replayed: Annotated[str, Query(alias="r
     console, viewer = of(request), viewer_of(request)
     if asked.is_card(puid):
         raise asked.AskedError("a card's number must not be in an address. Type it into the search box.")
+    # Before the changes are read: a page that says the replay has finished shows what it wrote.
+    awaited = _replay(request, replayed) if replayed else None
     result = console.logged(viewer, "payment", {"puid": puid}, lambda warehouse: timeline(warehouse, puid))
     if not result.events:
         raise NotFound("there is no such payment. Search for it by customer, card or time.")
     shown = personal.of_timeline(viewer, result, console.connection.watched)
     facts = _facts(shown, console.connection.watched)
-    awaited = _replay(request, replayed) if replayed else None
     return page(
         request, "payment.html", timeline=shown, bars=picture.bars(result.transitions), facts=facts, replay=awaited
     )
