@@ -1,6 +1,6 @@
 """All the measurements, one after the other: python -m bench [--quick]
 
-The pipeline alone, how long a search takes, then the whole service at 50 and 100 commits a second and with 500 asked
+The pipeline alone, how long a search and a page of the console take, then the whole service at 50 and 100 commits a second and with 500 asked
 for, then ten minutes for memory. About 20 minutes; on a quiet machine, or the figures are those of other programs.
 """
 
@@ -14,6 +14,7 @@ from typing import Final
 _RUNS: Final = (
     ("pipeline_only",),
     ("search",),
+    ("console",),
     ("live", "--tps=50", "--duration=120"),
     ("live", "--tps=100", "--duration=120"),
     ("live", "--tps=500", "--duration=60"),

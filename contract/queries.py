@@ -29,6 +29,7 @@ QUERIES = SQL / "queries"
 PAYMENT_CURRENT = "payment_current"
 PAYMENT_TRANSITIONS = "payment_transitions"
 PAYMENT_TIMELINE = "payment_timeline"
+PAYMENT_CARDS = "payment_cards"
 COMPLETE_UNTIL = "complete_until"
 
 MERGE_PAYMENT_STATE = "merge_payment_state"
@@ -99,6 +100,8 @@ def view(name: str, project: str, watched: WatchedTables) -> str:
     """The query of a view: what `CREATE VIEW … AS` takes."""
     if name == PAYMENT_TIMELINE:
         return _render(VIEWS, name, project, watched, changes_of_payments_and_events=_timeline(project, watched))
+    if name == PAYMENT_CARDS:
+        return _render(VIEWS, name, project, watched, cards_of_payments_and_events=_cards(project, watched))
     payment = (f"`{field.name}`" for field in tables.changelogs(watched)[watched.payments.name].fields)
     return _render(VIEWS, name, project, watched, payment_columns=_lines(payment))
 
@@ -193,6 +196,18 @@ def _timeline(project: str, watched: WatchedTables) -> str:
         text = Template(_template(SQL, "timeline_part"))
         parts.append(text.substitute(project=project, changelog=changelog, columns=_lines(columns)))
     return "\n    UNION ALL\n".join(parts)
+
+
+def _cards(project: str, watched: WatchedTables) -> str:
+    """Payment and card tokens of each change; two columns, so that a search by card reads no others."""
+    changelogs = tables.changelogs(watched)
+    key = tables.named(watched.payments, "payment")
+    [payment] = [field for field in _source_fields(changelogs[watched.payments.name]) if field.name == key]
+    return "\n  UNION ALL\n".join(
+        f"  SELECT {_of_event(payment, watched.payments, table, changelogs[table.name])}, "
+        f"{tables.CARD_TOKENS} AS card_tokens FROM `{project}.{changelogs[table.name].id}`"
+        for table in (watched.payments, *watched.events)
+    )
 
 
 def _of_event(field: tables.Field, payments: WatchedTable, table: WatchedTable, changelog: tables.Table) -> str:

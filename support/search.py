@@ -148,10 +148,7 @@ def _sql(warehouse: Warehouse, wanted: Search) -> str:
     key = columns["puid"][0]
     now = ", ".join(f"{column} AS {name}" for name, (column, _) in columns.items())
     before = ", ".join(f"{column} AS {name}" for name, (_, column) in columns.items())
-    with_card = (
-        f"SELECT {key} FROM {timeline} WHERE EXISTS "
-        "(SELECT 1 FROM UNNEST(card_tokens) AS token WHERE token IN UNNEST(@card_tokens))"
-    )
+    with_card = f"SELECT {key} FROM {warehouse.view(queries.PAYMENT_CARDS)} WHERE token IN UNNEST(@card_tokens)"
     union = f"SELECT {now} FROM {current} WHERE {_where(columns, wanted, 0, with_card)}"
     if wanted.narrow:
         # The last deletion of a payment that was not written again.
