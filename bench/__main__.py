@@ -1,7 +1,8 @@
 """All the measurements, one after the other: python -m bench [--quick]
 
-The pipeline alone, how long a search and a page of the console take, then the whole service at 50 and 100 commits a second and with 500 asked
-for, then ten minutes for memory. About 20 minutes; on a quiet machine, or the figures are those of other programs.
+The pipeline alone, how long a search and a page of the console take, then the whole service at 50 and 100 commits a
+second and with 500 asked for, then ten minutes for memory. About 25 minutes; on a quiet machine, or the figures are
+those of other programs.
 """
 
 from __future__ import annotations
