@@ -51,6 +51,7 @@ _QUICK: Final = "pipeline/transforms/quick.py"
 _MASK: Final = "pipeline/transforms/mask.py"
 _TABLES: Final = "contract/tables.py"
 _DDL: Final = "contract/ddl.py"
+_REPLAY: Final = "support/replay.py"
 
 _SET_OF_PARTITIONS: Final = "tests/unit/test_partitions.py"
 _READERS: Final = "tests/unit/test_source_read.py"
@@ -58,6 +59,9 @@ _READINGS: Final = "tests/unit/test_readable.py"
 _EXACTLY_ONCE: Final = "tests/unit/test_shards_exactly_once.py"
 _TAKEOVERS: Final = "tests/unit/test_takeover_rules.py"
 _STORES: Final = "tests/emulators/test_generations.py"
+_REPLAYS: Final = "tests/emulators/test_replay.py"
+_CONSOLE: Final = "tests/emulators/test_console.py"
+_IDENTITY: Final = "tests/unit/test_console_identity.py"
 _ROUNDS: Final = "tests/unit/test_retry_round.py"
 
 
@@ -757,4 +761,63 @@ _MASKING: Final = (
     ),
 )
 
-MUTATIONS: Final[tuple[Mutation, ...]] = (*_SOURCE, *_MASKING, *_SINK, *_JOBS, *_LETTERS)
+_SUPPORT: Final = (
+    Mutation(
+        name="a replay that is run twice commits both streams",
+        file=_REPLAY,
+        before="            if recorded is None:",
+        after="            if True:",
+        tests=(f"{_REPLAYS}::test_two_who_run_one_replay_at_once_write_it_once",),
+    ),
+    Mutation(
+        name="a replay reads the payments again each time it is run",
+        file=_REPLAY,
+        before="        if not found.read_at:",
+        after="        if True:",
+        tests=(f"{_REPLAYS}::test_a_replay_that_is_killed_half_way_is_finished_by_the_next_run",),
+    ),
+    Mutation(
+        name="a page is shown before its access is in the log",
+        file="support/console/app.py",
+        before="            written.result()",
+        after="            pass",
+        tests=(f"{_CONSOLE}::test_what_cannot_be_logged_is_not_shown",),
+    ),
+    Mutation(
+        name="old and new values of personal columns are shown to everybody",
+        file="support/console/personal.py",
+        before="return HIDDEN if value is not None and is_personal(watched, column) else value",
+        after="return value",
+        tests=(f"{_CONSOLE}::test_a_viewer_who_may_not_see_personal_data_sees_none_and_cannot_ask_by_it",),
+    ),
+    Mutation(
+        name="a card's number may be in an address",
+        file="support/console/asked.py",
+        before="if is_card(self.puid) or is_card(self.customer):",
+        after="if False:",
+        tests=("tests/unit/test_console_parts.py::test_a_card_is_known_as_one_and_is_in_no_filter",),
+    ),
+    Mutation(
+        name="a token of the proxy for another service is taken",
+        file="support/console/identity.py",
+        before="token, certs=keys, audience=self.audience",
+        after="token, certs=keys",
+        tests=(f"{_IDENTITY}::test_a_token_that_was_not_made_for_this_service_and_moment_is_refused",),
+    ),
+    Mutation(
+        name="a token of another issuer is taken",
+        file="support/console/identity.py",
+        before='if claims.get("iss") != _ISSUER or not',
+        after="if not",
+        tests=(f"{_IDENTITY}::test_a_token_that_was_not_made_for_this_service_and_moment_is_refused",),
+    ),
+    Mutation(
+        name="a form of another site on the same machine is taken",
+        file="support/console/guard.py",
+        before='return site == "same-origin"',
+        after='return site != "cross-site"',
+        tests=("tests/unit/test_console_parts.py::test_a_form_of_another_site_does_nothing",),
+    ),
+)
+
+MUTATIONS: Final[tuple[Mutation, ...]] = (*_SOURCE, *_MASKING, *_SINK, *_JOBS, *_LETTERS, *_SUPPORT)
