@@ -146,7 +146,7 @@ def _stages(state: State) -> dict[str, Any]:
 
 def _beam_metrics(state: State) -> dict[str, Any]:
     """What the pipeline reports of itself: mean and maximum of its distributions, asked of Prism."""
-    pipeline = state.read()["processes"]["pipeline"]["pid"]
+    pipeline = state.pids()["pipeline"]
     [prism] = [p for p in group_members(pipeline) if p.name() == "prism"]
     with grpc.insecure_channel(f"localhost:{_job_port(prism)}") as channel:
         service = job_service.JobServiceStub(channel)

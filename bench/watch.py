@@ -87,9 +87,8 @@ class Watch(ProcessWatch):
 
     def __init__(self, state: State, others: dict[str, int] | None = None) -> None:
         def leaders() -> dict[str, int]:
-            stack = state.read()
-            running = {name: record["pid"] for name, record in stack.get("processes", {}).items() if record.get("pid")}
-            return running | {"supervisor": stack["supervisor"]["pid"]} | (others or {})
+            supervisor = state.supervisor()
+            return state.pids() | ({"supervisor": supervisor} if supervisor else {}) | (others or {})
 
         super().__init__(leaders)
 

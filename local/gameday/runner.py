@@ -77,7 +77,7 @@ class StackRunner:
         )  # fmt: skip
 
     def kill(self, process: str) -> None:
-        psutil.Process(int(self._state.read()["processes"][process]["pid"])).kill()
+        psutil.Process(self._state.pids()[process]).kill()
 
     def change_schema(self, statements: Sequence[str]) -> None:
         stack = connections.load(self._state.connection)

@@ -14,10 +14,10 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack, cast
 
 from local.machine import installed
 from local.machine.processes import end_group, group_members, started_at
@@ -31,6 +31,57 @@ READY: Final = "ready"
 FAILED: Final = "failed"
 STOPPING: Final = "stopping"
 STOPPED: Final = "stopped"
+
+
+class ProcessRecord(TypedDict, total=False):
+    """A process of the stack. `pid` None: it is stopped on request. The addresses are those that it has."""
+
+    pid: int | None
+    started_at: float | None
+    log: str
+    exit_code: int | None
+    endpoint: str
+    rest: str
+    storage: str
+    url: str
+
+
+class StepRecord(TypedDict):
+    """A part of the start that is done."""
+
+    name: str
+    seconds: float
+
+
+class ResourceRecord(TypedDict):
+    """A resource of the program, and what became of it here."""
+
+    type: str
+    name: str
+    outcome: str
+
+
+class MergeRecord(TypedDict, total=False):
+    """The last merge of payment_state: how long it took, or why it failed."""
+
+    at: str
+    seconds: float
+    error: str
+
+
+class StackRecord(TypedDict, total=False):
+    """What stack.json has; nothing of it where no stack was ever started."""
+
+    supervisor: ProcessRecord
+    phase: str
+    phases: list[StepRecord]
+    processes: dict[str, ProcessRecord]
+    resources: list[ResourceRecord]
+    job_parameters: dict[str, str]
+    restarts: int
+    ready_seconds: float
+    merge: MergeRecord
+    error: str | None
 
 
 @dataclass(frozen=True)
@@ -97,9 +148,13 @@ class State:
         """Held by the supervisor as long as it lives."""
         return self.root / "supervisor.lock"
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> StackRecord:
         """stack.json, or {} when there is none."""
-        return read_json(self.stack)
+        return cast(StackRecord, read_json(self.stack))
+
+    def pids(self) -> dict[str, int]:
+        """The process id of each process that was started and is not stopped on request."""
+        return {name: pid for name, record in self.read().get("processes", {}).items() if (pid := record.get("pid"))}
 
     def supervisor(self) -> int | None:
         """The process id of the living supervisor, or None."""
@@ -107,10 +162,11 @@ class State:
 
     def end_leftovers(self) -> None:
         """Ends what an earlier supervisor started and did not end."""
-        for process in self.read().get("processes", {}).values():
+        processes = self.read().get("processes", {})
+        for name, pid in self.pids().items():
             # A group can outlive its leader; its id is not given to another process as long as it has a member.
-            if alive(process) or (started_at(process["pid"]) is None and group_members(process["pid"])):
-                end_group(process["pid"], grace=0)
+            if alive(processes[name]) or (started_at(pid) is None and group_members(pid)):
+                end_group(pid, grace=0)
 
     def clear(self, *, logs: bool = False) -> None:
         """Removes what belongs to emulators that are gone. Logs stay for reading, unless asked."""
@@ -130,7 +186,7 @@ class StatusFile:
         self._path = state.stack
         self._lock = threading.Lock()
         self._began = time.monotonic()
-        self._reported: dict[str, Any] = {
+        self._reported: StackRecord = {
             "supervisor": {"pid": os.getpid(), "started_at": started_at(os.getpid())},
             "phase": STARTING,
             "phases": [],
@@ -144,15 +200,16 @@ class StatusFile:
         """Since the supervisor was started."""
         return round(time.monotonic() - self._began, 1)
 
-    def report(self, **changes: Any) -> None:
+    def report(self, **changes: Unpack[StackRecord]) -> None:
         with self._lock:
             self._reported |= changes
             write_json(self._path, self._reported)
 
-    def report_process(self, name: str, **record: Any) -> None:
+    def report_process(self, name: str, record: ProcessRecord) -> None:
         with self._lock:
             processes = self._reported["processes"]
-            self._reported["processes"] = {**processes, name: {**processes.get(name, {}), **record}}
+            known: ProcessRecord = processes.get(name, {})
+            self._reported["processes"] = {**processes, name: {**known, **record}}
             write_json(self._path, self._reported)
 
     @contextlib.contextmanager
@@ -169,7 +226,7 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
-def alive(record: dict[str, Any]) -> int | None:
+def alive(record: ProcessRecord) -> int | None:
     """The pid in a record {"pid", "started_at"} if that very process still runs."""
     pid = record.get("pid")
     return int(pid) if pid and started_at(pid) == record["started_at"] else None
@@ -183,7 +240,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replaces `path` by `value`, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -181,7 +181,7 @@ def _follow(state: State, *, checked: bool) -> int:
     view.show(_arrived(state, view.figures))
     stack = state.read()
     if stack["phase"] == FAILED:
-        raise click.ClickException(stack["error"])
+        raise click.ClickException(stack["error"] or "The local stack failed.")
     if not checked:
         return 0
     audit = Path(sys.executable).with_name("audit")
@@ -367,7 +367,7 @@ def _await_ready(state: State, supervisor: Process | None = None) -> None:
                 click.echo(f"  ready after  {stack['ready_seconds']:>5.1f} s")
                 return
             if stack.get("phase") == FAILED:
-                raise click.ClickException(stack["error"])
+                raise click.ClickException(stack["error"] or "The local stack failed.")
         gone = not supervisor.alive if supervisor else not alive(stack.get("supervisor") or {})
         if gone and state.read().get("phase") not in {READY, FAILED}:
             raise click.ClickException(f"The local stack ended while it started. See {state.logs / 'stack.log'}.")

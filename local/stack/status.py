@@ -28,7 +28,7 @@ def collect(state: State) -> dict[str, Any]:
         name: {key: value for key, value in record.items() if key != "started_at"} | {"running": bool(alive(record))}
         for name, record in stack.get("processes", {}).items()
     }
-    found = {
+    found: dict[str, Any] = {
         "phase": phase,
         "error": stack.get("error"),
         "state": str(state.root),

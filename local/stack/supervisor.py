@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from contract import timestamps
 from contract.errors import AuditError
@@ -32,7 +32,18 @@ from local.emulators.launch import BigQueryEmulator, SpannerEmulator
 from local.machine import installed
 from local.machine.ports import LOOPBACK, free_port
 from local.machine.processes import Process, started_at
-from local.machine.state import FAILED, READY, STOPPED, STOPPING, State, StatusFile, now, write_json
+from local.machine.state import (
+    FAILED,
+    READY,
+    STOPPED,
+    STOPPING,
+    ProcessRecord,
+    ResourceRecord,
+    State,
+    StatusFile,
+    now,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from local.provision.engine import Provisioned
@@ -211,7 +222,9 @@ class Supervisor:
         with self._status.step("provision"):
             provisioned = self._provision(self.state, spanner, bigquery)
             write_json(self.state.connection, provisioned.outputs)
-        resources = [{"type": r.type, "name": r.name, "outcome": r.outcome} for r in provisioned.resources]
+        resources: list[ResourceRecord] = [
+            {"type": r.type, "name": r.name, "outcome": r.outcome} for r in provisioned.resources
+        ]
         self._status.report(resources=resources, job_parameters=provisioned.job_parameters)
         with self._status.step(PIPELINE):
             level = self.options.log_level
@@ -283,7 +296,7 @@ class Supervisor:
             elif name == TRAFFIC:
                 log.info("traffic ended with exit code %s", code)
                 self._processes.pop(name).stop()
-                self._status.report_process(name, pid=None, exit_code=code)
+                self._status.report_process(name, {"pid": None, "exit_code": code})
             else:
                 raise StackError(
                     f"The {name} ended by itself (exit code {code}), and the data in it is gone. "
@@ -297,7 +310,7 @@ class Supervisor:
             log.warning("%s is stopped on request", name)
             if process := self._processes.pop(name, None):
                 process.stop(grace=_GRACE_SECONDS)
-            self._status.report_process(name, pid=None)
+            self._status.report_process(name, {"pid": None})
         for name in self._held - wanted:
             log.info("%s is started on request", name)
             self._starts[name]()
@@ -372,16 +385,16 @@ class Supervisor:
                 log.warning("merge of payment_state failed, next try in %d s: %s", every, error)
                 self._status.report(merge={"at": now(), "error": str(error)})
 
-    def _launch(self, name: str, command: list[str], **where: str) -> None:
+    def _launch(self, name: str, command: list[str], **where: Unpack[ProcessRecord]) -> None:
         log_file = self.state.logs / f"{name}.log"
         # The log of a process that is started again continues.
         append = name in self.state.read().get("processes", {})
         self._keep(Process.start(name, command, log=log_file, cwd=installed.ROOT, append=append), **where)
 
-    def _keep(self, process: Process, **where: str) -> None:
+    def _keep(self, process: Process, **where: Unpack[ProcessRecord]) -> None:
         self._processes[process.name] = process
-        began = started_at(process.pid)
-        self._status.report_process(process.name, pid=process.pid, started_at=began, log=str(process.log), **where)
+        record: ProcessRecord = {"pid": process.pid, "started_at": started_at(process.pid), "log": str(process.log)}
+        self._status.report_process(process.name, {**record, **where})
         log.info("%s started, pid %d", process.name, process.pid)
 
     def _end_processes(self) -> None:

@@ -49,7 +49,7 @@ def resumed(state: State) -> list[tuple[int, str]]:
 
 def kill(state: State, killed: int) -> str:
     """Kills the job, and returns when, once the next one has taken over."""
-    os.killpg(int(state.read()["processes"]["pipeline"]["pid"]), signal.SIGKILL)
+    os.killpg(state.pids()["pipeline"], signal.SIGKILL)
     at = timestamps.now()
     await_(lambda: len(resumed(state)) == killed + 1, "the next job")
     return at

@@ -53,7 +53,7 @@ class Service:
         audit("local", "up", "--monitoring", "--log-level=DEBUG", "--state", self.state.root)
 
     def process(self, name: str) -> int:
-        return int(self.state.read()["processes"][name]["pid"])
+        return self.state.pids()[name]
 
     def traffic(self, tps: int, seconds: int) -> subprocess.Popen[bytes]:
         rest = [f"--duration={seconds}", f"--seed={SEED}"]

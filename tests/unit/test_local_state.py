@@ -19,8 +19,8 @@ def test_a_process_counts_as_alive_only_with_its_own_start_time() -> None:
 def test_what_a_supervisor_says_in_its_status_file_is_read_by_others(tmp_path: Path) -> None:
     status = StatusFile(State(tmp_path))
     with status.step("emulators"):
-        status.report_process("pipeline", pid=1, started_at=2.0)
-        status.report_process("pipeline", exit_code=3)
+        status.report_process("pipeline", {"pid": 1, "started_at": 2.0})
+        status.report_process("pipeline", {"exit_code": 3})
     status.report(phase=READY)
     told = State(tmp_path).read()
     assert told["phase"] == READY
