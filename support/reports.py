@@ -13,7 +13,7 @@ from contract.errors import AuditError
 from contract.queries import Argument
 from contract.watched import WatchedTable, WatchedTables
 from support.bigquery_rest import Parameter, Row
-from support.search import MAX_LIMIT, payment_id
+from support.search import MAX_LIMIT, Search, payment_id
 from support.warehouse import Warehouse
 
 PERIOD: Final = timedelta(days=1)
@@ -70,6 +70,8 @@ def run(warehouse: Warehouse, name: str, **given: Parameter) -> Report:
             raise ReportError(f"the limit must be 1 to {MAX_LIMIT:,}, got {limit}. Choose a shorter period.")
         # One more than requested shows whether there are more.
         parameters["limit"] = limit + 1
+    if isinstance(customer := parameters.get("customer_id"), str):
+        Search(customer_id=customer)
     if isinstance(parameters.get("puid"), str):
         parameters["puid"] = payment_id(watched.payments, str(parameters["puid"]))
     complete_until, rows = warehouse.complete_rows(sql, _order(sql), **parameters)

@@ -48,6 +48,8 @@ class Search:
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MAX_LIMIT:
             raise SearchError(f"the limit must be 1 to {MAX_LIMIT:,}, got {self.limit}. Narrow the search by time.")
+        for text in (self.puid, self.customer_id, self.state, self.status):
+            _printable(text or "")
         if self.last_four and not (len(self.last_four) == 4 and self.last_four.isascii() and self.last_four.isdigit()):
             raise SearchError("the last four digits of a card must be four digits. Search the whole card by its token.")
         if self.since and self.until and self.since >= self.until:
@@ -194,12 +196,18 @@ def _parameters(payments: WatchedTable, wanted: Search) -> Iterator[tuple[str, P
 def payment_id(payments: WatchedTable, puid: str) -> Parameter:
     """The id of a payment as the type of its column. Raises SearchError."""
     if payments.payment_type != "INT64":
-        return puid
+        return _printable(puid)
     if not re.fullmatch(r"-?\d{1,19}", puid):
         raise SearchError(
             f"the id of a payment must be a whole number, as {payments.column('payment')} is, got {puid!r}."
         )
     return int(puid)
+
+
+def _printable(text: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise SearchError("what is searched must have no line breaks and no other control characters. Type it again.")
+    return text
 
 
 def _payment(row: Row) -> Payment:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment
@@ -122,6 +123,7 @@ def create(connection: Connection, identity: Identity, *, hosts: frozenset[str] 
     app.state.console = console
     app.middleware("http")(Guard(identity, hosts))
     app.add_exception_handler(AuditError, _explained)
+    app.add_exception_handler(RequestValidationError, _invalid)
     app.include_router(api.router, prefix=API)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
@@ -146,10 +148,19 @@ def allow(viewer: Viewer, role: Role, what: str) -> None:
         raise NotAllowed(f"{what} takes the role {role}; you are a {viewer.role}. A stack's config names who has it.")
 
 
+def _invalid(request: Request, error: Exception) -> Response:
+    """As `_explained`, of a parameter that is not of its type. What was typed is not repeated: it can be a card."""
+    assert isinstance(error, RequestValidationError)
+    rules = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
+    return _shown(request, 422, f"{rules}.")
+
+
 def _explained(request: Request, error: Exception) -> Response:
     """A page, or JSON for the API, with the error's message: it has the rule and the remedy, and no payment's data."""
-    status = _status(error)
-    text = str(error)
+    return _shown(request, _status(error), str(error))
+
+
+def _shown(request: Request, status: int, text: str) -> Response:
     if request.url.path.startswith(API):
         return JSONResponse({"error": text}, status_code=status)
     from support.console.pages import page
@@ -157,7 +168,13 @@ def _explained(request: Request, error: Exception) -> Response:
     return page(request, "error.html", status=status, title=_TITLES.get(status, "That did not work"), text=text)
 
 
-_TITLES: Final = {404: "Not found", 403: "Not allowed", 400: "That cannot be searched", 503: "No answer"}
+_TITLES: Final = {
+    404: "Not found",
+    403: "Not allowed",
+    400: "That cannot be searched",
+    422: "That cannot be read",
+    503: "No answer",
+}
 
 
 def _status(error: Exception) -> int:

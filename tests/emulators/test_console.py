@@ -211,8 +211,19 @@ def test_bad_filters_get_a_page_with_the_rule(lead: TestClient) -> None:
     ):
         answer = lead.get(address)
         assert answer.status_code == 400 and rule in answer.text, address
-    for address in ("/search?limit=0", "/search?limit=x", "/search?limit=100001"):
-        assert lead.get(address).status_code == 422
+    for address in ("/search?limit=0", "/search?limit=x", f"/search?limit={CARD}", f"/api/v1/payments?limit={CARD}"):
+        answer = lead.get(address)
+        assert answer.status_code == 422
+        assert "limit: Input should be" in answer.text and CARD not in answer.text
+    for address in (
+        "/search?puid=a%00",
+        "/api/v1/payments?customer=a%0Ab",
+        "/payments/a%00",
+        "/api/v1/reports/payment_by_id?puid=%00",
+        "/api/v1/reports/payments_by_customer?customer=%7F",
+    ):
+        answer = lead.get(address)
+        assert answer.status_code == 400 and "no other control characters" in answer.text, address
 
 
 def test_more_than_the_limit_is_offered_and_ten_thousand_are_the_most(lead: TestClient) -> None:
