@@ -30,7 +30,7 @@ gameday: setup ## Break something, see its alert fire, fix it, lose nothing: mak
 test: pulumi ## Run all the tests: make test [ARGS="-k search"]
 	@local/setup.sh monitoring
 	@local/setup.sh browser
-	@$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-console: setup ## Run the tests of the console, in a real Chromium; screenshots in .audit/screenshots
 	@local/setup.sh browser
