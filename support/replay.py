@@ -21,7 +21,9 @@ from contract import payments, timestamps
 from contract.changes import Change, Column, Row, StepError
 from contract.errors import AuditError
 from contract.watched import WatchedTable
+from pipeline.transforms.cards import find_cards
 from support.connection import Connection
+from support.search import payment_id
 from support.source_rows import read, source_database
 
 MOST: Final = 1_000
@@ -49,7 +51,7 @@ class ReplayUnavailable(AuditError):
 class Replay:
     """A replay and how far it is. `problems` name payments that were not written, with why and no data of theirs.
 
-    `replayed` is the number of rows; None until it is finished. `read_at` is the moment that they show, RFC 3339.
+    `replayed` is the number of rows; None until it is finished. `read_at` is the moment that they show.
     """
 
     id: str
@@ -69,21 +71,36 @@ def submit(
 ) -> Replay:
     """Records a replay. One with an id that is known is not recorded again: it is returned as it is.
 
-    Raises ReplayError, ReplayUnavailable.
+    Raises ReplayError, also where the known one is of other payments; SearchError, ReplayUnavailable.
     """
     wanted, reason = tuple(dict.fromkeys(ids)), reason.strip()
+    check(connection, wanted, reason)
+    known = replay_id or uuid.uuid4().hex
+    if not _ID.fullmatch(known):
+        rule = "such as INC-4711: A-Z, a-z, 0-9, then also . - _, at most 63 characters"
+        raise ReplayError(f"the id of a replay must be {rule}.")
+    with _explained():
+        found = _Store(connection).add(known, requested_by, reason, wanted)
+    if set(found.payments) != set(wanted):
+        raise ReplayError(
+            f"the id of a replay must be a new one, or that of a replay of the same payments: {known} is of others. "
+            "Choose another id, or run that one with `audit replay resume`."
+        )
+    return found
+
+
+def check(connection: Connection, wanted: Sequence[str], reason: str) -> None:
+    """Raises ReplayError, or SearchError for an id that no payment can have, where a replay cannot be."""
     if not 1 <= len(wanted) <= MOST:
         raise ReplayError(f"a replay must be of 1 to {MOST:,} payments, got {len(wanted):,}. Narrow the search.")
     if not LEAST_REASON <= len(reason) <= _LONGEST_REASON:
         raise ReplayError(
             f"a reason must have {LEAST_REASON} to {_LONGEST_REASON:,} characters: it is kept with the replay."
         )
-    known = replay_id or uuid.uuid4().hex
-    if not _ID.fullmatch(known):
-        rule = "such as INC-4711: A-Z, a-z, 0-9, then also . - _, at most 63 characters"
-        raise ReplayError(f"the id of a replay must be {rule}.")
-    with _explained():
-        return _Store(connection).add(known, requested_by, reason, wanted)
+    if find_cards(reason) or any(find_cards(each) for each in wanted):
+        raise ReplayError("the payments and the reason of a replay must hold no card's number: they are kept.")
+    for each in wanted:
+        payment_id(connection.watched.payments, each)
 
 
 def run(connection: Connection, replay_id: str) -> Replay:
@@ -304,14 +321,17 @@ def _pending(connection: Connection, found: _Rows) -> str:
 
     from pipeline import clients
     from pipeline.sink import rows
-    from pipeline.sink.changelogs import Changelogs, Destinations
-    from pipeline.sink.connection import AppendConnection
+    from pipeline.sink.changelogs import Changelogs, Destinations, NotReady
+    from pipeline.sink.connection import AppendConnection, NoAnswer, TooLarge
 
     table = connection.watched.payments
     destinations = Destinations(project=connection.project, watched=connection.watched, dataset=table.dataset)
     client = clients.write_client(connection.big_query_storage_endpoint)
     changelogs = Changelogs(clients.bigquery_client(connection.big_query_endpoint, connection.project), destinations)
-    names = changelogs.conform(table.name, found.columns, rows.fields(found.columns, table))
+    try:
+        names = changelogs.conform(table.name, found.columns, rows.fields(found.columns, table))
+    except NotReady as error:
+        raise ReplayUnavailable(f"the changelog is not ready: {error}. Run the replay again then.") from None
     names = {name: names.get(name, name) for name in found.batch.schema.names if name != rows.STREAM}
     stamp = time.time_ns() // 1000 if connection.big_query_storage_endpoint else None
     sent = rows.for_append(pa.Table.from_batches([found.batch]), names, stamp)
@@ -322,6 +342,12 @@ def _pending(connection: Connection, found: _Rows) -> str:
     appending = AppendConnection(client, stream.name, sent.schema)
     try:
         response = appending.append(sent, 0, timeout=_APPEND_SECONDS)
+    except TooLarge:
+        raise ReplayError(
+            "the payments of a replay must fit into one request of 10 MB. Replay fewer at once."
+        ) from None
+    except NoAnswer as error:
+        raise ReplayUnavailable(f"BigQuery does not answer: {error}. Run the replay again.") from None
     finally:
         appending.close()
     if response.error.code or response.row_errors:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contract import tables
+from pipeline.transforms.cards import hide_cards
 from support.console.identity import ROLES, Viewer
 from support.warehouse import Warehouse
 
@@ -27,13 +28,15 @@ class Access:
 def write(warehouse: Warehouse, access: Access) -> None:
     """Appends an access to the log. Raises WarehouseError."""
     identifier = uuid.uuid4().hex
+    subject = json.dumps({key: value for key, value in access.subject.items() if value}, default=str)
     row = {
         "at": datetime.now(UTC).isoformat(),
         "viewer": access.viewer.email,
         "roles": [role for role in ROLES if access.viewer.may(role)],
         "action": access.action,
-        "subject": json.dumps({key: value for key, value in access.subject.items() if value}, default=str),
-        "reason": access.reason or None,
+        # What requests refuse is hidden here too: the log is kept.
+        "subject": hide_cards(subject, set()),
+        "reason": hide_cards(access.reason, set()) or None,
         "request_id": identifier,
     }
     warehouse.append(tables.access_log(warehouse.connection.watched).id, row, identifier)

@@ -109,16 +109,19 @@ def report(
 
 @router.get("/dead-letters", summary="What could not be written, and why.")
 def letters(request: Request) -> Response:
+    of(request).first_logged(viewer_of(request), "dead letters", {}, "")
     return Json(dead_letters.all_letters(dead_letters.queue(of(request).connection))[:_MOST])
 
 
 @router.get("/replays", summary="The last replays, the newest first: who asked for what, and why.")
 def replays(request: Request) -> Response:
+    of(request).first_logged(viewer_of(request), "replays", {}, "")
     return Json(replay.latest(of(request).connection))
 
 
 @router.get("/overview", summary="Payments by state, rates, stuck, failures, dead letters: as the poller saw it last.")
 def look(request: Request) -> Response:
+    of(request).first_logged(viewer_of(request), "overview", {}, "")
     seen = of(request).poller.after(0, 20)
     found = seen.overview and personal.of_overview(viewer_of(request), seen.overview)
     return Json({"overview": found, "alerts": seen.alerts, "error": seen.error})

@@ -53,6 +53,8 @@ class Console:
     _local: threading.local
     _logs: ThreadPoolExecutor
     _work: ThreadPoolExecutor
+    # Replay → why its run in this process did not finish it.
+    unfinished: dict[str, str]
 
     @property
     def warehouse(self) -> Warehouse:
@@ -67,7 +69,8 @@ class Console:
     ) -> T:
         """The answer, once the access is in the log: what cannot be logged is not shown. Both are under way at once."""
         access = access_log.Access(viewer=viewer, action=action, subject=subject, reason=reason)
-        written = self._logs.submit(lambda: access_log.write(Warehouse(self.connection), access))
+        # The session is that of the thread that writes.
+        written = self._logs.submit(lambda: access_log.write(self.warehouse, access))
         try:
             found = answer(self.warehouse)
         finally:
@@ -86,8 +89,12 @@ class Console:
         def work() -> None:
             try:
                 replay.run(self.connection, replay_id)
+            except AuditError as error:
+                self.unfinished[replay_id] = str(error)
             except Exception as error:
-                log.warning("The replay %s did not finish: %s.", replay_id, type(error).__name__)
+                self.unfinished[replay_id] = f"{type(error).__name__}: report it as a bug."
+            if problem := self.unfinished.get(replay_id):
+                log.warning("The replay %s did not finish: %s", replay_id, problem)
 
         self._work.submit(work)
 
@@ -105,6 +112,7 @@ def create(connection: Connection, identity: Identity, *, hosts: frozenset[str] 
         _local=threading.local(),
         _logs=ThreadPoolExecutor(8, thread_name_prefix="access-log"),
         _work=ThreadPoolExecutor(2, thread_name_prefix="replay"),
+        unfinished={},
     )
 
     @asynccontextmanager

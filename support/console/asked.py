@@ -8,15 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from contract.errors import AuditError
-from pipeline.transforms.cards import card_tokens
+from pipeline.transforms.cards import card_tokens, digits_of, find_cards
+from pipeline.transforms.cards import is_card as is_number_of_card
 from pipeline.transforms.keys import MaskingKeys
 from support.connection import Connection
 from support.search import Search
 
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 _AGO: Final = re.compile(r"(\d{1,6})([mhd])")
-# What can be a card's number, with the blanks that people type.
-_CARD: Final = re.compile(r"(?:\d[ -]?){12,18}\d")
 LONGEST: Final = 200
 
 
@@ -43,10 +42,7 @@ class Filters:
         """The search. Raises AskedError, SearchError."""
         if any(len(str(value)) > LONGEST for value in vars(self).values()):
             raise AskedError(f"a filter must be at most {LONGEST} characters long. Shorten it.")
-        if is_card(self.puid) or is_card(self.customer):
-            raise AskedError(
-                "a card's number must not be in an address, which browsers and proxies keep. Type it into the box."
-            )
+        refuse_cards(self.puid, self.customer, self.state, self.status)
         return Search(
             puid=self.puid.strip() or None,
             customer_id=self.customer.strip() or None,
@@ -80,11 +76,16 @@ def moment(text: str, name: str) -> datetime | None:
 
 
 def is_card(text: str) -> bool:
-    """Whether a text has the form of a card's number and its check digit."""
-    from stdnum import luhn
+    """Whether a text is a card's number and nothing else, with the blanks that people type."""
+    return not re.search(r"[^\d\s-]", text) and is_number_of_card(digits_of(text))
 
-    digits = re.sub(r"[ -]", "", text.strip())
-    return bool(_CARD.fullmatch(text.strip())) and bool(luhn.is_valid(digits))
+
+def refuse_cards(*texts: str) -> None:
+    """Raises AskedError where a text holds a card's number, as masking would find it: it is not repeated."""
+    if any(is_card(text) or find_cards(text) for text in texts):
+        raise AskedError(
+            "a card's number must not be in an address, a filter or a reason, which are kept. Type it into the box."
+        )
 
 
 def tokens(connection: Connection, number: str) -> tuple[str, ...]:

@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import unquote_plus
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse, Response
 
+from pipeline.transforms.cards import find_cards
 from support.console.identity import Identity, NotIdentified
 
 log = logging.getLogger(__name__)
@@ -74,6 +76,8 @@ class Guard:
         if self.hosts and request.headers.get("host", "").rpartition(":")[0] not in self.hosts:
             return _refused(421, "The console does not have this name. Open the address that it printed.")
         length = request.headers.get("content-length", "0")
+        if request.method in _SAFE and find_cards(unquote_plus(f"{request.url.path}?{request.url.query}")):
+            return _refused(400, "A card's number must not be in an address, which is kept. Type it into the box.")
         if len(request.url.query) > _LONGEST_QUERY or not length.isdecimal() or int(length) > _LARGEST_BODY:
             return _refused(413, "The request is too large. Search by fewer or shorter values.")
         if request.headers.get("transfer-encoding"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ _PAUSE_FACTOR: Final = 8
 _WATCHED_SECONDS: Final = 60.0
 # A line that says nothing keeps a proxy from ending the stream.
 _KEEP_ALIVE_SECONDS: Final = 15.0
+# How often a stream looks for news, which costs nothing.
+_NEWS_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +66,18 @@ class Poller:
             self._changed.wait_for(lambda: self._seen.number > number or self._ended, seconds)
             return self._seen
 
-    def events(self, show: Callable[[Seen], str]) -> Iterator[str]:
-        """Server-sent events, one for each look, each with what `show` makes of it."""
-        number = -1
+    async def events(self, show: Callable[[Seen], str]) -> AsyncIterator[str]:
+        """Server-sent events, one for each look, each with what `show` makes of it.
+
+        A viewer who waits takes no thread: there are forty of them for all requests.
+        """
+        number, said = -1, time.monotonic()
         while not self._ended:
-            seen = self.after(number, _KEEP_ALIVE_SECONDS)
+            seen = self.seen()
+            if seen.number <= number and time.monotonic() - said < _KEEP_ALIVE_SECONDS:
+                await asyncio.sleep(_NEWS_SECONDS)
+                continue
+            said = time.monotonic()
             if seen.number > number:
                 number = seen.number
                 yield "".join(["event: seen\n", *(f"data: {line}\n" for line in show(seen).splitlines()), "\n"])

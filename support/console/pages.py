@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import uuid
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -43,15 +44,16 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
 @router.get("/")
 def home(request: Request) -> Response:
     console, viewer = of(request), viewer_of(request)
-    seen = console.poller.seen()
-    return page(request, "home.html", **_shown(seen, viewer_of(request)), fragment=False, who=viewer.email)
+    console.first_logged(viewer, "overview", {}, "")
+    return page(request, "home.html", **_shown(console.poller.seen(), viewer))
 
 
 @router.get("/live")
 def live(request: Request) -> Response:
     console, viewer = of(request), viewer_of(request)
     template = console.templates.get_template("_overview.html")
-    events: Iterator[str] = console.poller.events(lambda seen: template.render(**_shown(seen, viewer)))
+    console.first_logged(viewer, "overview", {}, "")
+    events: AsyncIterator[str] = console.poller.events(lambda seen: template.render(**_shown(seen, viewer)))
     return StreamingResponse(events, media_type="text/event-stream")
 
 
@@ -126,8 +128,9 @@ def payment(request: Request, puid: str, replayed: Annotated[str, Query(alias="r
     shown = personal.of_timeline(viewer, result, console.connection.watched)
     facts = _facts(shown, console.connection.watched)
     return page(
-        request, "payment.html", timeline=shown, bars=picture.bars(result.transitions), facts=facts, replay=awaited
-    )
+        request, "payment.html", timeline=shown, bars=picture.bars(result.transitions), facts=facts, replay=awaited,
+        problem=console.unfinished.get(replayed),
+    )  # fmt: skip
 
 
 _FACTS: Final[tuple[Meaning, ...]] = ("amount", "currency", "customer", "region", "method", "service", "retries")
@@ -191,6 +194,7 @@ def summary(request: Request, what: str, since: str = "24h") -> Response:
 @router.get("/dead-letters")
 def letters(request: Request, done: str = "") -> Response:
     console = of(request)
+    console.first_logged(viewer_of(request), "dead letters", {}, "")
     every = dead_letters.all_letters(dead_letters.queue(console.connection))
     return page(request, "dead_letters.html", letters=every[-_STUCK:], total=len(every), done=done)
 
@@ -199,6 +203,7 @@ def letters(request: Request, done: str = "") -> Response:
 def retry(request: Request, letter_id: str, reason: Annotated[str, Form()] = "") -> Response:
     console, viewer = of(request), viewer_of(request)
     allow(viewer, "lead", "trying a dead letter again")
+    asked.refuse_cards(reason)
     if len(reason.strip()) < _LEAST_REASON:
         raise asked.AskedError(f"a reason must have at least {_LEAST_REASON} characters: it is kept in the access log.")
     console.first_logged(viewer, "retry", {"dead_letter": letter_id}, reason.strip()[: asked.LONGEST])
@@ -209,7 +214,9 @@ def retry(request: Request, letter_id: str, reason: Annotated[str, Form()] = "")
 
 @router.get("/replays")
 def replays(request: Request) -> Response:
-    return page(request, "replays.html", replays=replay.latest(of(request).connection))
+    console = of(request)
+    console.first_logged(viewer_of(request), "replays", {}, "")
+    return page(request, "replays.html", replays=replay.latest(console.connection))
 
 
 @router.post("/replays")
@@ -244,15 +251,20 @@ def start_replay(
         ids = [payment.puid for payment in found.payments if not payment.deleted_at]
     else:
         raise asked.AskedError("a replay needs a filter: all payments are never replayed at once.")
-    started = replay.submit(console.connection, ids, requested_by=viewer.email, reason=reason)
-    console.first_logged(viewer, "replay", {"replay": started.id, **filters.given()}, started.reason)
+    replay.check(console.connection, ids, reason.strip())
+    new = uuid.uuid4().hex
+    console.first_logged(viewer, "replay", {"replay": new, **filters.given()}, reason.strip())
+    started = replay.submit(console.connection, ids, requested_by=viewer.email, reason=reason, replay_id=new)
     console.replay(started.id)
     return _to(f"/payments/{quote(puid, safe='')}?replay={started.id}" if one else f"/replays/{started.id}")
 
 
 @router.get("/replays/{replay_id}")
 def show_replay(request: Request, replay_id: str) -> Response:
-    return page(request, "replay.html", replay=_replay(request, replay_id))
+    of(request).first_logged(viewer_of(request), "replays", {"replay": replay_id}, "")
+    return page(
+        request, "replay.html", replay=_replay(request, replay_id), problem=of(request).unfinished.get(replay_id)
+    )
 
 
 @router.get("/replays/{replay_id}/state")
@@ -260,7 +272,7 @@ def state_of_replay(request: Request, replay_id: str) -> Response:
     """What a page that waits for a replay requests: once it has finished, the page is loaded again."""
     found = _replay(request, replay_id)
     template = of(request).templates.get_template("_replay.html")
-    answer = HTMLResponse(template.render(replay=found))
+    answer = HTMLResponse(template.render(replay=found, problem=of(request).unfinished.get(replay_id)))
     if found.finished_at:
         answer.headers["HX-Refresh"] = "true"
     return answer
@@ -287,7 +299,7 @@ def objectives(request: Request) -> Response:
 
 
 @router.get("/runbooks")
-@router.get("/runbooks/{name}")
+@router.get("/runbooks/{name:path}")
 def runbook(request: Request, name: str = "README") -> Response:
     text = render.runbook(name)
     if text is None:

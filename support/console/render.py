@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -34,19 +36,36 @@ def environment() -> Environment:
 
 
 def runbook(name: str) -> Markup | None:
-    """A page of the runbooks as HTML; None where there is none of that name."""
+    """A page of the runbooks as HTML, such as `AuditDlqGrowth` or `how-to/replay`; None where there is none.
+
+    Its links lead to pages of the console, or to the web; what the console does not serve stays as text.
+    """
     # A name, never a path: what is requested is looked up, not opened.
-    file = {path.stem: path for path in RUNBOOKS.glob("*.md")}.get(name)
-    if not file:
+    pages = {path.relative_to(RUNBOOKS).with_suffix("").as_posix(): path for path in RUNBOOKS.rglob("*.md")}
+    if name not in pages:
         return None
     from markdown_it import MarkdownIt
 
-    text = re.sub(r"<!--.*?-->\n?", "", file.read_text(), flags=re.S)
-    html: str = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(re.sub(r"<!--.*?-->\n?", "", pages[name].read_text(), flags=re.S))
+    for link in (each for token in tokens for each in token.children or () if each.type.startswith("link_")):
+        if link.type == "link_open":
+            link.attrs["href"] = _address(str(link.attrs["href"]), name, pages)
+    html: str = parser.renderer.render(tokens, parser.options, {})
+    html = re.sub(r'<a href="">(.*?)</a>', r"\1", html, flags=re.S)
     # What is wider than the screen scrolls by itself, by keys too.
     html = html.replace("<pre>", '<pre tabindex="0">')
     html = html.replace("<table>", '<div class="scroll" tabindex="0"><table>').replace("</table>", "</table></div>")
-    return Markup(re.sub(r'href="(?!https?:)(?:\./)?([\w-]+)\.md(#[\w-]*)?"', r'href="/runbooks/\1\2"', html))  # noqa: S704
+    return Markup(html)  # noqa: S704 - what markdown-it rendered, without the page's own HTML
+
+
+def _address(target: str, name: str, pages: Mapping[str, Path]) -> str:
+    """A link's target in the console; empty for what it does not serve."""
+    if target.startswith("https://"):
+        return target
+    file, _, part = target.partition("#")
+    known = posixpath.normpath(posixpath.join(posixpath.dirname(name), file.removesuffix(".md"))) if file else name
+    return f"/runbooks/{known}{f'#{part}' if part else ''}" if known in pages else ""
 
 
 def _time(value: datetime | str | None) -> str:

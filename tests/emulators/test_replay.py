@@ -80,7 +80,9 @@ def test_a_replay_that_is_requested_or_run_again_writes_nothing_twice(
         write(audit_database, puid, "CAPTURED")
     submitted(both_stores, "a", "b")
     first = replay.run(both_stores, "INC-1")
-    assert submitted(both_stores, "a", "b", "c").payments == ("a", "b")
+    assert submitted(both_stores, "b", "a").payments == ("a", "b")
+    with pytest.raises(ReplayError, match="INC-1 is of others"):
+        submitted(both_stores, "a", "b", "c")
     assert replay.run(both_stores, "INC-1") == first
     assert replayed(changelog) == ["a", "b"]
     # Another one is another one: both are on record.
@@ -184,6 +186,8 @@ def test_a_replay_that_cannot_be_is_refused(both_stores: Connection) -> None:
         (tuple(map(str, range(1001))), WHY, "1 to 1,000 payments"),
         (("p",), " no ", "5 to 1,000 characters"),
         (("p",), "x" * 1001, "5 to 1,000 characters"),
+        (("p",), f"the card {CARD}", "no card's number"),
+        ((CARD,), WHY, "no card's number"),
     ):
         with pytest.raises(ReplayError, match=rule):
             replay.submit(both_stores, puids, requested_by="ann", reason=reason)
@@ -191,6 +195,16 @@ def test_a_replay_that_cannot_be_is_refused(both_stores: Connection) -> None:
         replay.submit(both_stores, ("p",), requested_by="ann", reason=WHY, replay_id="a/b")
     with pytest.raises(ReplayError, match="no replay with this id"):
         replay.run(both_stores, "nobody")
+
+
+def test_what_one_request_cannot_carry_is_refused_with_the_way_out(
+    both_stores: Connection, audit_database: AuditDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(audit_database, "p", "CAPTURED")
+    submitted(both_stores, "p")
+    monkeypatch.setattr("pipeline.sink.connection.REQUEST_BYTES", 100)
+    with pytest.raises(ReplayError, match="Replay fewer at once"):
+        replay.run(both_stores, "INC-1")
 
 
 def test_the_commands_replay_what_is_named_or_found(

@@ -793,7 +793,7 @@ _SUPPORT: Final = (
     Mutation(
         name="a card's number may be in an address",
         file="support/console/asked.py",
-        before="if is_card(self.puid) or is_card(self.customer):",
+        before="if any(is_card(text) or find_cards(text) for text in texts):",
         after="if False:",
         tests=("tests/unit/test_console_parts.py::test_a_card_is_known_as_one_and_is_in_no_filter",),
     ),
