@@ -1,4 +1,4 @@
-"""The warehouse: datasets, tables, the scheduled merge of the current state, and who may read and write what."""
+"""The warehouse: datasets, tables, the queries that keep state and lookup up to date, who may read and write what."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,15 +43,18 @@ class Warehouse(pulumi.ComponentResource):
         state, self._positions = tables.payment_state_table(self._watched), tables.resume_positions(self._watched)
         # The job adds columns to these as they appear in Spanner.
         self._growing = {table.id for table in (*changelogs.values(), state)}
-        self._merged = (state.id, tables.merge_progress(self._watched).id)
-        self._merged_from = (changelogs[self._watched.payments.name].id, self._positions.id)
+        self._merged = (state.id, tables.merge_progress(self._watched).id, tables.payment_lookup(self._watched).id)
+        searched = (self._watched.payments, *self._watched.events)
+        self._merged_from = (*(changelogs[table.name].id for table in searched), self._positions.id)
         every = tables.all_tables(self._watched)
         self.location = args.settings.warehouse.location
         self.datasets = {d: self._dataset(d) for d in sorted({table.dataset for table in every})}
         self.made = {table.id: self._table(table) for table in every}
         self._access()
         self._merge_access()
-        self._merge()
+        project, warehouse = self._settings.project, self._settings.warehouse
+        self._schedule(naming.MERGE, queries.merge_script(project, self._watched), warehouse.merge_minutes)
+        self._schedule(naming.FILL, queries.fill_script(project, self._watched), warehouse.lookup_minutes)
         self.register_outputs({"location": self.location})
 
     def _dataset(self, dataset: str) -> bigquery.Dataset:
@@ -66,6 +69,7 @@ class Warehouse(pulumi.ComponentResource):
             description=table.description,
             schema=self._schema(table),
             time_partitioning=self._partitioning(table),
+            range_partitioning=_buckets(table),
             clusterings=list(table.cluster_by) or None,
             encryption_configuration={"kms_key_name": self._args.key} if self._args.key is not None else None,
             deletion_protection=protect,
@@ -79,21 +83,21 @@ class Warehouse(pulumi.ComponentResource):
         return self._args.personal.apply(lambda tag: bigquery_schema.schema(table.fields, existing, personal=tag))
 
     def _partitioning(self, table: tables.Table) -> bigquery.TableTimePartitioningArgsDict | None:
-        if not table.partition_by:
+        if not table.partition_by or table.buckets:
             return None
         days = _POSITION_DAYS if table.id == self._positions.id else self._settings.warehouse.partition_days
         partitioning: bigquery.TableTimePartitioningArgsDict = {"type": table.partition, "field": table.partition_by}
         return {**partitioning, "expiration_ms": days * _DAY_MILLIS} if days else partitioning
 
-    def _merge(self) -> None:
-        """The scheduled query that brings payment_state up to date."""
+    def _schedule(self, name: str, query: str, minutes: int) -> None:
+        """A scheduled query that brings a table up to date."""
         bigquery.DataTransferConfig(
-            naming.MERGE,
-            display_name=naming.MERGE,
+            name,
+            display_name=name,
             data_source_id="scheduled_query",
             location=self.location,
-            schedule=f"every {self._settings.warehouse.merge_minutes} minutes",
-            params={"query": queries.merge_script(self._settings.project, self._watched)},
+            schedule=f"every {minutes} minutes",
+            params={"query": query},
             service_account_name=self._args.accounts.merge.email,
             encryption_configuration={"kms_key_name": self._args.key} if self._args.key is not None else None,
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(self.made.values())),
@@ -129,6 +133,12 @@ class Warehouse(pulumi.ComponentResource):
             member=member,
             opts=pulumi.ResourceOptions(parent=self),
         )
+
+
+def _buckets(table: tables.Table) -> bigquery.TableRangePartitioningArgsDict | None:
+    if not table.buckets:
+        return None
+    return {"field": str(table.partition_by), "range": {"start": 0, "end": table.buckets, "interval": 1}}
 
 
 def dataset_of(

@@ -29,11 +29,16 @@ QUERIES = SQL / "queries"
 PAYMENT_CURRENT = "payment_current"
 PAYMENT_TRANSITIONS = "payment_transitions"
 PAYMENT_TIMELINE = "payment_timeline"
-PAYMENT_CARDS = "payment_cards"
+PAYMENT_LATEST = "payment_latest"
+PAYMENT_CHANGELOG = "payment_changelog"
+PAYMENT_CHANGES = "payment_changes"
+PAYMENT_LOOKUP = "payment_lookup"
 COMPLETE_UNTIL = "complete_until"
 
 MERGE_PAYMENT_STATE = "merge_payment_state"
+FILL_PAYMENT_LOOKUP = "fill_payment_lookup"
 REWIND_PAYMENT_STATE = "rewind_payment_state"
+_LATEST_CHANGES: Final = "latest_changes"
 
 
 # What the timeline has beside the payments' own columns.
@@ -98,12 +103,11 @@ def _head(name: str) -> str:
 
 def view(name: str, project: str, watched: WatchedTables) -> str:
     """The query of a view: what `CREATE VIEW … AS` takes."""
-    if name == PAYMENT_TIMELINE:
+    if name in (PAYMENT_TIMELINE, PAYMENT_CHANGES):
         return _render(VIEWS, name, project, watched, changes_of_payments_and_events=_timeline(project, watched))
-    if name == PAYMENT_CARDS:
-        return _render(VIEWS, name, project, watched, cards_of_payments_and_events=_cards(project, watched))
-    payment = (f"`{field.name}`" for field in tables.changelogs(watched)[watched.payments.name].fields)
-    return _render(VIEWS, name, project, watched, payment_columns=_lines(payment))
+    payment = _lines(f"`{field.name}`" for field in tables.changelogs(watched)[watched.payments.name].fields)
+    latest = _render(SQL, _LATEST_CHANGES, project, watched, payment_columns=payment)
+    return _render(VIEWS, name, project, watched, payment_columns=payment, latest_changes=latest)
 
 
 def query(name: str, project: str, watched: WatchedTables) -> str:
@@ -142,8 +146,13 @@ def merge_script(project: str, watched: WatchedTables) -> str:
     )
 
 
+def fill_script(project: str, watched: WatchedTables) -> str:
+    """The script that brings payment_lookup up to date; it has no parameter."""
+    return _render(SQL, FILL_PAYMENT_LOOKUP, project, watched, values_of_payments_and_events=_values(project, watched))
+
+
 def rewind_script(project: str, watched: WatchedTables) -> str:
-    """The script that makes the next merge go back to `@commit_timestamp`."""
+    """The script that makes the next merge and the next fill go back to `@commit_timestamp`."""
     return _render(SQL, REWIND_PAYMENT_STATE, project, watched)
 
 
@@ -194,20 +203,34 @@ def _timeline(project: str, watched: WatchedTables) -> str:
         columns = [_of_event(field, watched.payments, table, changelogs[table.name]) for field in source]
         changelog = changelogs[table.name].id
         text = Template(_template(SQL, "timeline_part"))
-        parts.append(text.substitute(project=project, changelog=changelog, columns=_lines(columns)))
+        parts.append(
+            text.substitute(project=project, changelog=changelog, source_table=table.name, columns=_lines(columns))
+        )
     return "\n    UNION ALL\n".join(parts)
 
 
-def _cards(project: str, watched: WatchedTables) -> str:
-    """Payment and card tokens of each change; two columns, so that a search by card reads no others."""
+def _values(project: str, watched: WatchedTables) -> str:
+    """What people search payments by, as (kind, value, puid, commit_timestamp), of the payments and the events."""
     changelogs = tables.changelogs(watched)
     key = tables.named(watched.payments, "payment")
     [payment] = [field for field in _source_fields(changelogs[watched.payments.name]) if field.name == key]
-    return "\n  UNION ALL\n".join(
-        f"  SELECT {_of_event(payment, watched.payments, table, changelogs[table.name])}, "
-        f"{tables.CARD_TOKENS} AS card_tokens FROM `{project}.{changelogs[table.name].id}`"
-        for table in (watched.payments, *watched.events)
-    )
+    cards = [name for name, column in watched.payments.columns.items() if column.policy == "card"]
+    selects = []
+    for table in (watched.payments, *watched.events):
+        puid = _of_event(payment, watched.payments, table, changelogs[table.name]).removesuffix(f" AS `{payment.name}`")
+        found = {"payment": f"CAST({puid} AS STRING)", "customer": tables.CUSTOMER_ID}
+        if table is watched.payments and cards:
+            found["last_four"] = f"RIGHT(`{tables.column_name(table, cards[0])}`, 4)"
+        changelog = f"`{project}.{changelogs[table.name].id}`"
+        sources = {kind: (value, changelog) for kind, value in found.items()}
+        sources["card"] = ("token", f"{changelog} CROSS JOIN UNNEST({tables.CARD_TOKENS}) AS token")
+        selects += [
+            f"    SELECT '{kind}' AS kind, {value} AS value, {puid} AS puid, {tables.COMMIT_TIMESTAMP} AS "
+            f"commit_timestamp\n    FROM {source}\n    WHERE {tables.COMMIT_TIMESTAMP} >= from_timestamp AND "
+            f"COALESCE({tables.BIG_QUERY_COMMIT_TIMESTAMP}, CURRENT_TIMESTAMP()) >= from_arrival"
+            for kind, (value, source) in sources.items()
+        ]
+    return "\n    UNION ALL\n".join(selects)
 
 
 def _of_event(field: tables.Field, payments: WatchedTable, table: WatchedTable, changelog: tables.Table) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from contract import schema
+from contract import lookups, schema
 from contract.watched import VIEWS_DATASET as _VIEWS_DATASET
 from contract.watched import Meaning, Partition, WatchedTable, WatchedTables
 
@@ -70,6 +70,8 @@ class Table:
     fields: tuple[Field, ...]
     partition_by: str | None = None
     partition: Partition = "DAY"
+    # Partitioned by whole numbers from 0, where there are so many.
+    buckets: int = 0
     cluster_by: tuple[str, ...] = ()
     description: str = ""
 
@@ -276,12 +278,39 @@ def payment_state_table(watched: WatchedTables) -> Table:
 
 
 def merge_progress(watched: WatchedTables) -> Table:
-    """How far the merge has come; one row. Rewinding it is always safe: the newest change of each payment is merged."""
+    """How far merge and fill have come; one row. Rewinding it is always safe: a change is merged or added once more."""
     return Table(
         dataset=watched.payments.dataset,
         name="payment_state_progress",
-        fields=(Field("merged_until", "TIMESTAMP"), Field("merged_at", "TIMESTAMP")),
-        description="payment_state holds every change committed before merged_until.",
+        fields=(
+            Field("merged_until", "TIMESTAMP"),
+            Field("merged_at", "TIMESTAMP"),
+            Field("filled_until", "TIMESTAMP"),
+            Field("filled_at", "TIMESTAMP"),
+            Field("added_at", "TIMESTAMP"),
+        ),
+        description="payment_state has every change committed before merged_until, payment_lookup before filled_until.",
+    )
+
+
+def payment_lookup(watched: WatchedTables) -> Table:
+    """On which days something happened to a payment, by the keys of `contract.lookups`. A row can be there twice."""
+    return Table(
+        dataset=watched.payments.dataset,
+        name="payment_lookup",
+        fields=(
+            Field("bucket", "INT64", description="First bits of the key"),
+            Field("lookup_key", "STRING", description="Key of the value: see contract/lookups.py"),
+            Field("kind", "STRING", description="payment, customer, last_four or card: what the value is"),
+            Field("puid", watched.payments.payment_type, description="Payment"),
+            Field(CUSTOMER_ID, "STRING", description="Customer, where that is the value", personal=True),
+            Field("day", "DATE", description="Day of commit"),
+            Field("last_at", "TIMESTAMP", description="The last commit of the day"),
+        ),
+        partition_by="bucket",
+        buckets=lookups.BUCKETS,
+        cluster_by=("lookup_key",),
+        description="On which days something happened to a payment, by its id, its customer or a card.",
     )
 
 
@@ -329,6 +358,7 @@ def all_tables(watched: WatchedTables) -> tuple[Table, ...]:
         *changelogs(watched).values(),
         payment_state_table(watched),
         merge_progress(watched),
+        payment_lookup(watched),
         resume_positions(watched),
         access_log(watched),
     )

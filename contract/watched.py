@@ -70,7 +70,9 @@ _DESCRIPTION: Final = "the description"
 
 # Datasets and tables that the platform makes: the views, and what is beside the changelog of the payments.
 VIEWS_DATASET: Final = "payment_views"
-_OWN_TABLES: Final = frozenset({"payment_state", "payment_state_progress", "resume_positions", "access_log"})
+_OWN_TABLES: Final = frozenset(
+    {"payment_state", "payment_state_progress", "payment_lookup", "resume_positions", "access_log"}
+)
 # Columns that the views have beside those of the source, enrichment aside.
 OF_TIMELINE: Final = frozenset(
     {"commit_timestamp", "commit_timestamp_nanos", "change_id", "source_table", "mod_type", "server_transaction_id"}

@@ -23,7 +23,7 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     import requests
 
-Parameter = str | int | datetime | Sequence[str]
+Parameter = str | int | datetime | Sequence[str] | Sequence[int]
 Row = dict[str, Any]
 
 _GOOGLE: Final = "https://bigquery.googleapis.com"
@@ -157,8 +157,9 @@ def _parameter(name: str, value: Parameter) -> dict[str, Any]:
         return _named(name, {"type": "INT64"}, {"value": str(value)})
     if isinstance(value, datetime):
         return _named(name, {"type": "TIMESTAMP"}, {"value": value.astimezone(UTC).isoformat(sep=" ")})
-    texts = [{"value": each} for each in value]
-    return _named(name, {"type": "ARRAY", "arrayType": {"type": "STRING"}}, {"arrayValues": texts})
+    kind = "INT64" if value and all(isinstance(each, int) for each in value) else "STRING"
+    values = [{"value": str(each)} for each in value]
+    return _named(name, {"type": "ARRAY", "arrayType": {"type": kind}}, {"arrayValues": values})
 
 
 def _named(name: str, kind: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:

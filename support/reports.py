@@ -13,6 +13,7 @@ from contract.errors import AuditError
 from contract.queries import Argument
 from contract.watched import WatchedTable, WatchedTables
 from support.bigquery_rest import Parameter, Row
+from support.lookup import days_of
 from support.search import MAX_LIMIT, Search, payment_id
 from support.warehouse import Warehouse
 
@@ -72,9 +73,11 @@ def run(warehouse: Warehouse, name: str, **given: Parameter) -> Report:
         parameters["limit"] = limit + 1
     if isinstance(customer := parameters.get("customer_id"), str):
         Search(customer_id=customer)
-    if isinstance(parameters.get("puid"), str):
-        parameters["puid"] = payment_id(watched.payments, str(parameters["puid"]))
-    complete_until, rows = warehouse.complete_rows(sql, _order(sql), **parameters)
+    if isinstance(puid := parameters.get("puid"), str):
+        parameters["puid"] = payment_id(watched.payments, puid)
+        if "since" in parameters and "since" not in given:
+            parameters["since"] = next(days_of(warehouse, puid).ranges())[0]
+    complete, rows = warehouse.complete_rows(sql, _order(sql), **parameters)
     found = [_by_meaning(row, watched.payments) for row in rows]
     most = limit if isinstance(limit, int) else len(found)
     return Report(
@@ -83,7 +86,7 @@ def run(warehouse: Warehouse, name: str, **given: Parameter) -> Report:
         columns=tuple(found[0]) if found else (),
         rows=tuple(found[:most]),
         more=len(found) > most,
-        complete_until=complete_until,
+        complete_until=complete.until,
     )
 
 

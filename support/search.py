@@ -1,24 +1,30 @@
 """Search: the payments that match, the last changed first, as they are now.
 
-A deleted payment is found too where the search is narrow (by PUID, customer or card), as it was before its deletion.
+A narrow one (by PUID, customer or card) finds its payments by the lookup table, and reads each by the cluster; deleted
+ones too, as they were before. Any other is of a time: it reads the changes since then, by default of the last day.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from contract import queries, tables
 from contract.errors import AuditError
+from contract.lookups import Kind
 from contract.watched import Meaning, WatchedTable
 from support.bigquery_rest import Parameter, Row
+from support.lookup import payments_with
 from support.warehouse import Warehouse
 
-MAX_LIMIT = 10_000
+MAX_LIMIT: Final = 10_000
+# What a search is of that says no time and names no payment, customer or card.
+PERIOD: Final = timedelta(days=1)
+_CHOSEN_FROM: Final = 1000
 
 
 class SearchError(AuditError, ValueError):
@@ -93,12 +99,55 @@ class Found:
 
 def search(warehouse: Warehouse, wanted: Search) -> Found:
     """Runs the search over the views. Raises WarehouseError."""
-    payments_of = warehouse.connection.watched.payments
-    complete_until, rows = warehouse.complete_rows(
-        _sql(warehouse, wanted), "changed_at DESC, puid", **dict(_parameters(payments_of, wanted))
+    payments = warehouse.connection.watched.payments
+    ids = _ids(warehouse, wanted) if wanted.narrow else None
+    source, parameters = _of_ids(warehouse, ids) if ids is not None else _of_time(warehouse, wanted)
+    rest = {name: getattr(wanted, name) for name in _CONDITIONS if getattr(wanted, name)}
+    where = " AND ".join(["TRUE", *(_CONDITIONS[name] for name in rest)])
+    columns = ", ".join(f"{column} AS {name}" for name, column in _columns(payments).items())
+    # One more than requested shows whether there are more.
+    sql = f"SELECT * FROM (SELECT {columns} FROM {source}) WHERE {where}"
+    order = f"changed_at DESC, puid LIMIT {wanted.limit + 1}"
+    complete, rows = warehouse.complete_rows(sql, order, **parameters, **rest)
+    found = tuple(_payment(row) for row in rows[: wanted.limit])
+    more = len(rows) > wanted.limit or len(ids or ()) > _most(wanted)
+    return Found(payments=found, more=more, complete_until=complete.until)
+
+
+def _ids(warehouse: Warehouse, wanted: Search) -> list[Any]:
+    """The payments that the narrowest of the conditions names, the last seen first."""
+    if wanted.puid:
+        return [payment_id(warehouse.connection.watched.payments, wanted.puid)]
+    sought: tuple[Kind, Sequence[str]] = (
+        ("card", wanted.card_tokens)
+        if wanted.card_tokens
+        else ("customer", [wanted.customer_id])
+        if wanted.customer_id
+        else ("last_four", [wanted.last_four or ""])
     )
-    payments = tuple(_payment(row) for row in rows[: wanted.limit])
-    return Found(payments=payments, more=len(rows) > wanted.limit, complete_until=complete_until)
+    return payments_with(warehouse, *sought, most=_most(wanted) + 1, since=wanted.since)
+
+
+def _most(wanted: Search) -> int:
+    """How many payments of a customer or a card are looked at: more where other conditions choose among them."""
+    return max(wanted.limit, _CHOSEN_FROM if _CONDITIONS.keys() - {"customer_id", "last_four"} & _given(wanted) else 0)
+
+
+def _of_ids(warehouse: Warehouse, ids: list[Any]) -> tuple[str, dict[str, Parameter]]:
+    key = tables.named(warehouse.connection.watched.payments, "payment")
+    return f"{warehouse.view(queries.PAYMENT_LATEST)} WHERE `{key}` IN UNNEST(@ids)", {"ids": ids}
+
+
+def _of_time(warehouse: Warehouse, wanted: Search) -> tuple[str, dict[str, Parameter]]:
+    """The last change of each payment since the search's beginning. What was deleted is not among them."""
+    key = tables.named(warehouse.connection.watched.payments, "payment")
+    since = wanted.since or (wanted.until or datetime.now(UTC)) - PERIOD
+    newest = f"ROW_NUMBER() OVER (PARTITION BY `{key}` ORDER BY {tables.CHANGE_ID} DESC) AS _newest"
+    return (
+        f"(SELECT *, {newest} FROM {warehouse.view(queries.PAYMENT_CHANGELOG)} "
+        f"WHERE {tables.COMMIT_TIMESTAMP} >= @begin) WHERE _newest = 1 AND {tables.MOD_TYPE} != 'DELETE'",
+        {"begin": since},
+    )
 
 
 # A payment's columns that are found by what they mean, and the type of those that are not text.
@@ -114,83 +163,48 @@ _MEANT: Final[Mapping[Meaning, str]] = {
 }
 
 
-def _columns(payments: WatchedTable) -> dict[str, tuple[str, str]]:
-    """A payment's columns in payment_current, and in the timeline's DELETE, where they are in the before image."""
-    key = f"`{tables.named(payments, 'payment')}`"
+# The conditions on a payment as it is now, or was before its deletion, by the attribute of the search.
+_CONDITIONS: Final = {
+    "customer_id": "customer_id = @customer_id",
+    "last_four": "ENDS_WITH(card, @last_four)",
+    "state": "state = @state",
+    "status": "status = @status",
+    "since": "changed_at >= @since",
+    "until": "changed_at < @until",
+}
+
+
+def _given(wanted: Search) -> set[str]:
+    return {name for name in _CONDITIONS if getattr(wanted, name)}
+
+
+def _columns(payments: WatchedTable) -> dict[str, str]:
+    """What a Payment has, of the last change of each: of a DELETE from its before image."""
     card = next((name for name, column in payments.columns.items() if column.policy == "card"), None)
+    deleted = f"{tables.MOD_TYPE} = 'DELETE'"
     return {
-        **{meaning: _column(payments, payments.column(meaning), kind) for meaning, kind in _MEANT.items()},
-        "card": _column(payments, card, "STRING"),
-        "puid": (key, key),
-        "customer_id": ("customer_id", "customer_id"),
-        "state": ("payment_state", "previous_payment_state"),
-        "status_since": ("payment_state_at", "previous_payment_state_at"),
-        "acting_user": ("acting_user", "acting_user"),
-        "changed_at": (tables.COMMIT_TIMESTAMP, "commit_timestamp"),
-        "deleted_at": ("CAST(NULL AS TIMESTAMP)", "commit_timestamp"),
+        "puid": f"`{tables.named(payments, 'payment')}`",
+        "customer_id": tables.CUSTOMER_ID,
+        "acting_user": tables.ACTING_USER,
+        "state": f"IF({deleted}, {tables.PREVIOUS_PAYMENT_STATE}, {tables.PAYMENT_STATE})",
+        "status_since": f"IF({deleted}, {tables.PREVIOUS_PAYMENT_STATE_AT}, {tables.PAYMENT_STATE_AT})",
+        "changed_at": tables.COMMIT_TIMESTAMP,
+        "deleted_at": f"IF({deleted}, {tables.COMMIT_TIMESTAMP}, NULL)",
+        "card": _column(payments, card, "STRING", deleted),
+        **{meaning: _column(payments, payments.column(meaning), kind, deleted) for meaning, kind in _MEANT.items()},
     }
 
 
-def _column(payments: WatchedTable, source: str | None, kind: str) -> tuple[str, str]:
-    """A column now and in a before image; NULL where the payments have no such column."""
+def _column(payments: WatchedTable, source: str | None, kind: str, deleted: str) -> str:
+    """A column now, or in the before image; NULL where the payments have no such column."""
     if source is None:
-        return (f"CAST(NULL AS {kind})",) * 2
-    now, before = f"`{tables.column_name(payments, source)}`", f"JSON_VALUE(old_values, '$.{source}')"
+        return f"CAST(NULL AS {kind})"
+    now, before = f"`{tables.column_name(payments, source)}`", f"JSON_VALUE({tables.OLD_VALUES}, '$.{source}')"
     # Both of one type, which need not be the table's: an amount in whole cents, a card in a number column.
     own = payments.columns[source].type
     if own != kind:
         now = f"CAST(NULL AS {kind})" if own.startswith("ARRAY") else f"SAFE_CAST({now} AS {kind})"
-    return now, before if kind == "STRING" else f"SAFE_CAST({before} AS {kind})"
-
-
-def _sql(warehouse: Warehouse, wanted: Search) -> str:
-    payments = warehouse.connection.watched.payments
-    columns = _columns(payments)
-    current, timeline = warehouse.view(queries.PAYMENT_CURRENT), warehouse.view(queries.PAYMENT_TIMELINE)
-    key = columns["puid"][0]
-    now = ", ".join(f"{column} AS {name}" for name, (column, _) in columns.items())
-    before = ", ".join(f"{column} AS {name}" for name, (_, column) in columns.items())
-    with_card = f"SELECT {key} FROM {warehouse.view(queries.PAYMENT_CARDS)} WHERE token IN UNNEST(@card_tokens)"
-    union = f"SELECT {now} FROM {current} WHERE {_where(columns, wanted, 0, with_card)}"
-    if wanted.narrow:
-        # The last deletion of a payment that was not written again.
-        union += (
-            f" UNION ALL SELECT {before} FROM {timeline} WHERE mod_type = 'DELETE'"
-            f" AND source_table = '{payments.name}' AND {_where(columns, wanted, 1, with_card)}"
-            f" AND {key} NOT IN (SELECT {key} FROM {current}{f' WHERE {key} = @puid' if wanted.puid else ''})"
-            f" QUALIFY ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY change_id DESC) = 1"
-        )
-    # One more than requested shows whether there are more.
-    return f"SELECT * FROM ({union}) ORDER BY changed_at DESC, puid LIMIT {wanted.limit + 1}"
-
-
-def _where(columns: Mapping[str, tuple[str, str]], wanted: Search, side: int, with_card: str) -> str:
-    def named(name: str) -> str:
-        return columns[name][side]
-
-    conditions = {
-        "puid": f"{named('puid')} = @puid",
-        "customer_id": f"{named('customer_id')} = @customer_id",
-        "card_tokens": f"{named('puid')} IN ({with_card})",
-        "last_four": f"ENDS_WITH({named('card')}, @last_four)",
-        "state": f"{named('state')} = @state",
-        "status": f"{named('status')} = @status",
-        "since": f"{named('changed_at')} >= @since",
-        "until": f"{named('changed_at')} < @until",
-    }
-    return " AND ".join(["TRUE", *(conditions[name] for name in _given(wanted))])
-
-
-def _given(wanted: Search) -> Iterator[str]:
-    for name in ("puid", "customer_id", "card_tokens", "last_four", "state", "status", "since", "until"):
-        if getattr(wanted, name):
-            yield name
-
-
-def _parameters(payments: WatchedTable, wanted: Search) -> Iterator[tuple[str, Parameter]]:
-    for name in _given(wanted):
-        value = getattr(wanted, name)
-        yield name, payment_id(payments, value) if name == "puid" else value
+    return f"IF({deleted}, {before if kind == 'STRING' else f'SAFE_CAST({before} AS {kind})'}, {now})"
 
 
 def payment_id(payments: WatchedTable, puid: str) -> Parameter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -12,6 +12,7 @@ from typing import Any
 from contract import queries, tables
 from contract.watched import Meaning, WatchedTable
 from support.bigquery_rest import Row
+from support.lookup import days_of
 from support.search import payment_id
 from support.warehouse import Warehouse
 
@@ -80,15 +81,15 @@ def timeline(warehouse: Warehouse, puid: str) -> Timeline:
     """Reads everything about a payment; without events when there is no such payment. Raises WarehouseError."""
     payments = warehouse.connection.watched.payments
     wanted = payment_id(payments, puid)
-    sql = queries.query("timeline_of_payment", warehouse.connection.project, warehouse.connection.watched)
-    complete_until, rows = warehouse.complete_rows(sql, "change_id, source_table", puid=wanted)
-    events = tuple(_event(row, payments) for row in rows)
-    found = warehouse.prebuilt("transitions_of_payment", puid=wanted) if events else []
+    changed, days = days_of(warehouse, puid).condition("commit_timestamp")
+    key = tables.named(payments, "payment")
+    sql = f"SELECT * FROM {warehouse.view(queries.PAYMENT_TIMELINE)} WHERE `{key}` = @puid AND {changed}"
+    complete, rows = warehouse.complete_rows(sql, "change_id, source_table", puid=wanted, **days)
     return Timeline(
         puid=puid,
-        events=events,
-        transitions=tuple(_transition(row) for row in found),
-        complete_until=complete_until,
+        events=tuple(_event(row, payments) for row in rows),
+        transitions=tuple(_transitions(rows, payments)),
+        complete_until=complete.until,
         payments_table=payments.name,
     )
 
@@ -159,13 +160,24 @@ def _text(value: Any) -> str | None:
     return str(value)
 
 
-def _transition(row: Row) -> Transition:
-    return Transition(
-        from_status=row["from_status"],
-        to_status=row["to_status"],
-        from_state=row["from_state"],
-        to_state=row["to_state"],
-        at=row["to_at"],
-        seconds=row["seconds_in_from_state"],
-        expected=row["expected"],
-    )
+def _transitions(rows: Iterable[Row], payments: WatchedTable) -> Iterator[Transition]:
+    """As the view payment_transitions has them, from rows that are here already."""
+    column = str(payments.column("status"))
+    status = queries.timeline_column(tables.column_name(payments, column))
+    for row in rows:
+        before = (row["old_values"] or {}).get(column)
+        moved = before is not None or row["payment_state"] != row["previous_payment_state"]
+        if row["source_table"] != payments.name or not (
+            row["mod_type"] in ("INSERT", "DELETE") or (row["mod_type"] == "UPDATE" and moved)
+        ):
+            continue
+        at, earlier = row["payment_state_at"] or row["commit_timestamp"], row["previous_payment_state_at"]
+        yield Transition(
+            from_status=before,
+            to_status=row[status],
+            from_state=row["previous_payment_state"],
+            to_state=row["payment_state"],
+            at=at,
+            seconds=(at - earlier).total_seconds() if earlier else None,
+            expected=row["transition_expected"],
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from contract import queries, tables
 from contract.errors import AuditError
@@ -12,6 +12,17 @@ from support.bigquery_rest import Answer, Parameter, QueryApi, QueryRefusedError
 from support.connection import Connection
 
 T = TypeVar("T")
+
+
+class Complete(NamedTuple):
+    """How far the warehouse has come: None where nobody has said so, of the changes in the last week.
+
+    Every change committed before `until` is in it or is a dead letter, and before `filled_until` in payment_lookup.
+    """
+
+    until: datetime | None
+    filled_until: datetime | None
+
 
 # People wait for the answer: give up on an emulator soon, on Google after the time a big query may take.
 _EMULATOR_SECONDS = 20.0
@@ -47,18 +58,21 @@ class Warehouse:
         found: datetime | None = row["complete_until"]
         return found
 
-    def complete_rows(self, sql: str, order: str, **parameters: Parameter) -> tuple[datetime | None, list[Row]]:
-        """`complete_until`, and the rows of a query in `order`, from one snapshot: they are as complete as it says."""
+    def complete_rows(self, sql: str, order: str, **parameters: Parameter) -> tuple[Complete, list[Row]]:
+        """How complete it is, and the rows of a query in `order`, of one snapshot: they are as complete as it says."""
         # On Google Cloud a query more is a second more. Both sides have a key: BigQuery needs an equality of two.
-        complete = f"SELECT 1 AS _here, complete_until AS _complete_until FROM {self.view(queries.COMPLETE_UNTIL)}"
+        complete = (
+            "SELECT 1 AS _here, complete_until AS _complete_until, filled_until AS _filled_until "
+            f"FROM {self.view(queries.COMPLETE_UNTIL)}"
+        )
         found = f"SELECT 1 AS _found, * FROM (\n{sql}\n)"
         rows = self.rows(
             f"SELECT * FROM ({complete}) LEFT JOIN ({found}) ON _found = _here ORDER BY {order}", **parameters
         )
-        complete_until: datetime | None = rows[0]["_complete_until"]
+        found_complete = Complete(rows[0]["_complete_until"], rows[0]["_filled_until"])
         for row in rows:
-            del row["_here"], row["_complete_until"]
-        return complete_until, [row for row in rows if row.pop("_found")]
+            del row["_here"], row["_complete_until"], row["_filled_until"]
+        return found_complete, [row for row in rows if row.pop("_found")]
 
     def dry_run(self, sql: str) -> int:
         """The bytes that a query would read: BigQuery checks it, and runs nothing. Raises WarehouseError."""

@@ -17,6 +17,7 @@ class WarehouseSettings:
 
     location: str
     merge_minutes: int
+    lookup_minutes: int
     readers: tuple[str, ...]
     personal_data_readers: tuple[str, ...]
     card_searchers: tuple[str, ...]
@@ -27,7 +28,8 @@ class WarehouseSettings:
         place = (r"US|EU|[a-z]+-[a-z]+\d+", "a BigQuery location, such as us-central1")
         return cls(
             location=read.text("warehouseLocation", *place),
-            merge_minutes=read.integer("mergeMinutes", 5, 1440),
+            merge_minutes=read.integer("mergeMinutes", 5, 10_080),
+            lookup_minutes=read.integer("lookupMinutes", 5, 60),
             readers=read.texts("readers", *_MEMBERS),
             personal_data_readers=read.texts("personalDataReaders", *_MEMBERS),
             card_searchers=read.texts("cardSearchers", *_MEMBERS),

@@ -61,8 +61,8 @@ class ResourceRecord(TypedDict):
     outcome: str
 
 
-class MergeRecord(TypedDict, total=False):
-    """The last merge of payment_state: how long it took, or why it failed."""
+class QueryRecord(TypedDict, total=False):
+    """The last run of a scheduled query: how long it took, or why it failed."""
 
     at: str
     seconds: float
@@ -80,7 +80,7 @@ class StackRecord(TypedDict, total=False):
     job_parameters: dict[str, str]
     restarts: int
     ready_seconds: float
-    merge: MergeRecord
+    queries: dict[str, QueryRecord]
     error: str | None
 
 

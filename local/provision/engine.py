@@ -31,13 +31,21 @@ class Resource:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScheduledQuery:
+    """A query that BigQuery would run every so often."""
+
+    name: str
+    sql: str
+    seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provisioned:
     """`job_parameters` are those that the flex template job got; `outputs` are the stack's, as in connection.json."""
 
     resources: tuple[Resource, ...]
     job_parameters: dict[str, str]
-    merge_sql: str
-    merge_seconds: int
+    scheduled: tuple[ScheduledQuery, ...]
     outputs: dict[str, Any]
 
 
@@ -66,8 +74,12 @@ def provision(
     return Provisioned(
         resources=tuple(making.resources),
         job_parameters=dict(making.inputs(JOB)["parameters"]),
-        merge_sql=making.inputs(SCHEDULED_QUERY)["params"]["query"],
-        merge_seconds=60 * int(making.inputs(SCHEDULED_QUERY)["schedule"].split()[1]),
+        scheduled=tuple(
+            ScheduledQuery(
+                name=each["displayName"], sql=each["params"]["query"], seconds=60 * int(each["schedule"].split()[1])
+            )
+            for each in making.every(SCHEDULED_QUERY)
+        ),
         outputs=outputs,
     )
 
@@ -79,7 +91,7 @@ class _Making:
         self.resources: list[Resource] = []
         self._on = on
         self._on_resource = on_resource
-        self._inputs: dict[str, Mapping[str, Any]] = {}
+        self._inputs: dict[str, list[Mapping[str, Any]]] = {}
         self._lock = threading.Lock()
 
     def make(self, kind: str, name: str, inputs: Mapping[str, Any]) -> State:
@@ -89,7 +101,7 @@ class _Making:
             if not kind.startswith("pulumi:"):
                 resource = Resource(type=kind, name=name, outcome=outcome)
                 self.resources.append(resource)
-                self._inputs[kind] = inputs
+                self._inputs.setdefault(kind, []).append(inputs)
                 self._on_resource(resource)
             handler = HANDLERS.get(kind)
             return {**state, **(handler.outputs(self._on, name, inputs) if handler else {})}
@@ -104,7 +116,11 @@ class _Making:
             raise ProviderError(
                 f"the stack has no {kind}: pipelineOwner must be pulumi here. Set it in Pulumi.local.yaml."
             )
-        return self._inputs[kind]
+        return self._inputs[kind][-1]
+
+    def every(self, kind: str) -> list[Mapping[str, Any]]:
+        """The inputs of each resource of a kind."""
+        return self._inputs.get(kind, [])
 
     def _really_make(self, kind: str, name: str, inputs: Mapping[str, Any]) -> Outcome:
         handler = HANDLERS.get(kind)

@@ -34,7 +34,7 @@ def collect(state: State) -> dict[str, Any]:
         "state": str(state.root),
         "processes": processes,
         "restarts": stack.get("restarts", 0),
-        "merge": stack.get("merge"),
+        "queries": stack.get("queries", {}),
         "resources": stack.get("resources", []),
         "dead_letters": dead_letters(state.dead_letters),
         "unreadable_dead_letters": unreadable(state.dead_letters),
@@ -81,16 +81,16 @@ def show(found: dict[str, Any]) -> None:
 
 
 def _show_pipeline(console: Console, found: dict[str, Any]) -> None:
-    position, letters, merge = found["pipeline"], found["dead_letters"], found["merge"]
+    position, letters = found["pipeline"], found["dead_letters"]
     if position:
         console.print(f"pipeline: resume position {position['position']}, {position['lag_seconds']} s behind now")
     console.print(f"restarts of the pipeline: {found['restarts']}")
     console.print(f"dead letters: {letters['retry']} to retry, {letters['severe']} parked")
     if lines := found["unreadable_dead_letters"]:
         console.print(f"{lines} lines among them are not dead letters: see `audit dead-letters list`", style="yellow")
-    if merge:
-        how = f"failed: {merge['error']}" if "error" in merge else f"took {merge['seconds']} s"
-        console.print(f"last merge of payment_state: {merge['at']}, {how}", soft_wrap=True)
+    for name, last in found["queries"].items():
+        how = f"failed: {last['error']}" if "error" in last else f"took {last['seconds']} s"
+        console.print(f"last {name}: {last['at']}, {how}", soft_wrap=True)
 
 
 def _show_alerts(console: Console, found: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ from local.machine.state import (
     STOPPED,
     STOPPING,
     ProcessRecord,
+    QueryRecord,
     ResourceRecord,
     State,
     StatusFile,
@@ -242,7 +243,7 @@ class Supervisor:
         if self.options.tps:
             self._starts[TRAFFIC] = partial(self._launch, TRAFFIC, traffic_command(self.options))
             self._starts[TRAFFIC]()
-        threading.Thread(target=self._merge, args=(bigquery.rest, provisioned), daemon=True).start()
+        threading.Thread(target=self._run_scheduled, args=(bigquery.rest, provisioned), daemon=True).start()
 
     def _start_emulators(self) -> tuple[SpannerEmulator, BigQueryEmulator]:
         options = self.options
@@ -369,21 +370,25 @@ class Supervisor:
         self.stopped.wait(pause)
         self._start_pipeline()
 
-    def _merge(self, rest: str, provisioned: Provisioned) -> None:
-        """Runs the scheduled query that keeps payment_state up to date, as BigQuery does it in the cloud."""
+    def _run_scheduled(self, rest: str, provisioned: Provisioned) -> None:
+        """Runs the scheduled queries as BigQuery does it in the cloud, but one after the other."""
         from pipeline.clients import bigquery_client
 
         client = bigquery_client(rest, provisioned.outputs["project"])
-        every = provisioned.merge_seconds
-        while not self.stopped.wait(every):
+        last: dict[str, QueryRecord] = {}
+        due = {query: time.monotonic() + query.seconds for query in provisioned.scheduled}
+        while due and not self.stopped.wait(max(0.0, min(due.values()) - time.monotonic())):
+            query = min(due, key=due.__getitem__)
             began = time.monotonic()
             try:
-                client.query(provisioned.merge_sql).result(timeout=every)
-                self._status.report(merge={"at": now(), "seconds": round(time.monotonic() - began, 2)})
+                client.query(query.sql).result(timeout=query.seconds)
+                last[query.name] = {"at": now(), "seconds": round(time.monotonic() - began, 2)}
             except Exception as error:
-                # The next one makes up for it: a merge takes everything since the last that succeeded.
-                log.warning("merge of payment_state failed, next try in %d s: %s", every, error)
-                self._status.report(merge={"at": now(), "error": str(error)})
+                # The next one makes up for it: it takes everything since the last that succeeded.
+                log.warning("%s failed, next try in %d s: %s", query.name, query.seconds, error)
+                last[query.name] = {"at": now(), "error": str(error)}
+            self._status.report(queries=dict(last))
+            due[query] = time.monotonic() + query.seconds
 
     def _launch(self, name: str, command: list[str], **where: Unpack[ProcessRecord]) -> None:
         log_file = self.state.logs / f"{name}.log"

@@ -17,9 +17,8 @@ from support.cli.output import (
     print_table,
     wants_json,
 )
-from support.cli.types import Length, When, card_tokens
+from support.cli.types import Length, When
 
-_CARD_TOKENS = "card_tokens"
 # Parameter → how it is given; a query may have others, which get an option by their name.
 _PARAMETERS: dict[str, click.Parameter] = {
     "puid": click.Argument(["puid"]),
@@ -55,7 +54,7 @@ def _command(name: str) -> click.Command:
     wanted = [argument.name for argument in queries.arguments(name)]
     csv = click.Option(["--csv", "as_csv"], is_flag=True, help="CSV with a header.")
     as_json = click.Option(["--json", "as_json"], is_flag=True, help="JSON also on a terminal.")
-    parameters = [_parameter(each) for each in wanted if each != _CARD_TOKENS]
+    parameters = [_parameter(each) for each in wanted]
 
     @click.pass_context
     def run(ctx: click.Context, /, as_json: bool, as_csv: bool, **given: Any) -> None:
@@ -73,8 +72,6 @@ def _run(ctx: click.Context, name: str, as_json: bool, as_csv: bool, given: dict
     from support.warehouse import Warehouse
 
     connection = current_connection(ctx)
-    if _CARD_TOKENS in {argument.name for argument in queries.arguments(name)}:
-        given[_CARD_TOKENS] = card_tokens(connection.masking_keys)
     found = reports.run(Warehouse(connection), name, **given)
     if as_csv:
         print_csv(found.columns, (row.values() for row in found.rows))

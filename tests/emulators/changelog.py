@@ -86,6 +86,9 @@ class Changelog:
     def merge(self) -> None:
         self.client.query(queries.merge_script(self.project, WATCHED)).result()
 
+    def fill(self) -> None:
+        self.client.query(queries.fill_script(self.project, WATCHED)).result()
+
     def rewind(self, second: float) -> None:
         self.query(queries.rewind_script(self.project, WATCHED), commit_timestamp=at(second))
 

@@ -68,7 +68,8 @@ def payments(changelog: Changelog) -> Changelog:
             CardNumber="411111******1111", _metadata_card_tokens=[NEW_TOKEN]),
         row("bad", "INSERT", 2, "DECLINED", customer_id="C1", ErrorDetails="no [funds]"),
         row("slow", "INSERT", 3, "PENDING", customer_id="C2", _metadata_card_tokens=[OLD_TOKEN, "v1:other"]),
-        row("gone", "INSERT", 3, "CAPTURED", customer_id="C3", _metadata_card_tokens=[NEW_TOKEN]),
+        row("gone", "INSERT", 3, "CAPTURED", customer_id="C3", CardNumber="411111******1111",
+            _metadata_card_tokens=[NEW_TOKEN]),
         row("gone", "DELETE", 4, old=gone, customer_id="C3", previous_payment_state="processed"),
     )  # fmt: skip
     changelog.position(6)

@@ -20,6 +20,7 @@ from contract import schema
 from local.emulators import launch as emulators
 from local.emulators.launch import INSTANCE, PROJECT, BigQueryEmulator, SpannerEmulator
 from local.machine.state import State
+from local.provision.engine import ScheduledQuery
 from local.stack.supervisor import Options, Supervisor
 
 
@@ -28,8 +29,7 @@ class Provisioned:
     outputs: dict[str, Any]
     resources: tuple[Any, ...] = ()
     job_parameters: dict[str, str] = field(default_factory=lambda: {"writeMode": "exactly-once"})
-    merge_sql: str = "SELECT 1"
-    merge_seconds: int = 1
+    scheduled: tuple[ScheduledQuery, ...] = (ScheduledQuery(name="merge", sql="SELECT 1", seconds=1),)
 
 
 def provision(_: State, spanner: SpannerEmulator, __: BigQueryEmulator) -> Any:

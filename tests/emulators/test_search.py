@@ -171,10 +171,10 @@ def test_what_is_no_card_is_refused_without_repeating_it(payments: Changelog, co
 
 
 REPORTS: dict[str, tuple[tuple[str, ...], int]] = {
+    "days-of-payment": (("done",), 1),
     "failures": (("--since", "2h"), 1),
     "failures-by-reason": (("--since", "2h"), 1),
     "payment-by-id": (("done",), 1),
-    "payments-by-card": ((), 3),
     "payments-by-customer": (("C1",), 2),
     "stuck-payments": (("--status", "PENDING", "--older-than", "30m"), 1),
     # Of each currency, and of none.

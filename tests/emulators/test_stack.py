@@ -156,8 +156,8 @@ def test_up_twice_is_harmless_status_tells_and_down_ends_all(stack: tuple[State,
     status = _audit_local("status", at)
     assert status.exit_code == 0
     assert "resume position" in status.output
-    _await(lambda: "merge" in state.read(), "a merge")
-    assert "seconds" in state.read()["merge"]
+    _await(lambda: "merge" in state.read().get("queries", {}), "a scheduled query")
+    assert "seconds" in state.read()["queries"]["merge"]
     assert "is down" in _audit_local("down", at).output
     assert supervisor.popen.wait(30) == 0
     assert not any(group_members(group) for group in groups)

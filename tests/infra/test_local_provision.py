@@ -191,8 +191,12 @@ def test_the_databases_are_those_of_the_changelogs(
 def test_the_views_and_the_merge_run(provisioned: tuple[Machine, Provisioned]) -> None:
     machine, made = provisioned
     client = machine.bigquery
-    client.query(made.merge_sql).result(timeout=60)
-    assert made.merge_seconds == 300
+    assert {query.name: query.seconds for query in made.scheduled} == {
+        "merge-payment-state": 300,
+        "fill-payment-lookup": 300,
+    }
+    for query in made.scheduled:
+        client.query(query.sql).result(timeout=60)
     for view in queries.views():
         client.query(f"SELECT * FROM `{tables.VIEWS_DATASET}.{view}`").result(timeout=60)
     client.query(f"SELECT * FROM `{machine.project}.{tables.VIEWS_DATASET}.payment_by_id`('x')").result(timeout=60)
@@ -259,7 +263,8 @@ def test_a_column_of_a_later_changeset_reaches_tables_views_and_merge_of_a_livin
     for view in (queries.PAYMENT_CURRENT, queries.PAYMENT_TIMELINE):
         [shown] = client.query(f"SELECT Channel FROM `{tables.VIEWS_DATASET}.{view}`").result(timeout=60)
         assert shown["Channel"] == "web"
-    client.query(provisioned.merge_sql).result(timeout=60)
+    [merge] = [query.sql for query in provisioned.scheduled if query.name == "merge-payment-state"]
+    client.query(merge).result(timeout=60)
     [merged] = client.query(f"SELECT Channel FROM `{state}`").result(timeout=60)
     assert merged["Channel"] == "web"
     assert not [r for r in machine.provision().resources if r.outcome == "updated"]

@@ -69,7 +69,7 @@ def test_the_stack_s_own_config_is_accepted(stack: str) -> None:
         ("schemaContexts", ["Cloud!"], "a list of names of Liquibase contexts"),
         ("schemaContexts", "cloud", "a list of names of Liquibase contexts"),
         ("warehouseLocation", "Mars", "a BigQuery location, such as us-central1"),
-        ("mergeMinutes", 1, "a whole number from 5 to 1440"),
+        ("mergeMinutes", 1, "a whole number from 5 to 10080"),
         ("readers", ["allUsers"], "a list of members such as group:support-staff@example.com, never everyone"),
         ("readers", ["support-staff@example.com"], "a list of members such as group:support-staff@example.com"),
         ("personalDataReaders", ["allUsers"], "a list of members such as group:support-staff@example.com"),

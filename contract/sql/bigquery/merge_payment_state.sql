@@ -50,4 +50,5 @@ WHEN NOT MATCHED THEN INSERT (
 -- Only if nobody rewound it meanwhile (a rewind always changes merged_at): else the next merge goes back that far.
 UPDATE `${project}.${payment_dataset}.payment_state_progress`
 SET merged_until = GREATEST(COALESCE(resume_position, from_timestamp), from_timestamp), merged_at = CURRENT_TIMESTAMP()
-WHERE COALESCE(merged_until, TIMESTAMP '1970-01-01 00:00:00+00') = from_timestamp AND merged_at = seen_at;
+WHERE COALESCE(merged_until, TIMESTAMP '1970-01-01 00:00:00+00') = from_timestamp
+  AND COALESCE(merged_at = seen_at, seen_at IS NULL);

@@ -2,7 +2,7 @@
       _metadata_spanner_commit_timestamp AS commit_timestamp,
       _metadata_spanner_commit_timestamp_nanos AS commit_timestamp_nanos,
       _metadata_change_id AS change_id,
-      _metadata_spanner_table_name AS source_table,
+      '${source_table}' AS source_table,
       _metadata_spanner_mod_type AS mod_type,
       _metadata_spanner_server_transaction_id AS server_transaction_id,
       _metadata_spanner_old_values AS old_values,

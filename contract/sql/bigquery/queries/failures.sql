@@ -14,7 +14,15 @@ SELECT
   payment.${retries},
   payment.payment_state AS state_now
 FROM `${project}.${views_dataset}.payment_transitions` AS failure
-LEFT JOIN `${project}.${views_dataset}.payment_current` AS payment ON payment.${payment} = failure.${payment}
+LEFT JOIN (
+  -- A payment that failed since then has its last change since then.
+  SELECT
+    *,
+    ROW_NUMBER() OVER (PARTITION BY ${payment} ORDER BY _metadata_change_id DESC) AS _newest
+  FROM `${project}.${views_dataset}.payment_changelog`
+  WHERE _metadata_spanner_commit_timestamp >= @since
+) AS payment
+ON payment.${payment} = failure.${payment} AND payment._newest = 1 AND payment._metadata_spanner_mod_type != 'DELETE'
 WHERE
   failure.commit_timestamp >= @since
   AND failure.commit_timestamp < @until

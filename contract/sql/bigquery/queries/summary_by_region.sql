@@ -11,8 +11,14 @@ SELECT
   SUM(${amount}) AS amount,
   SUM(IF(payment_state = 'processed', ${amount}, 0)) AS processed_amount,
   COUNTIF(payment_state IS NULL) AS of_unknown_state
-FROM `${project}.${views_dataset}.payment_current`
-WHERE _metadata_spanner_commit_timestamp >= @since AND _metadata_spanner_commit_timestamp < @until
+FROM (
+  SELECT
+    *,
+    ROW_NUMBER() OVER (PARTITION BY ${payment} ORDER BY _metadata_change_id DESC) AS _newest
+  FROM `${project}.${views_dataset}.payment_changelog`
+  WHERE _metadata_spanner_commit_timestamp >= @since
+)
+WHERE _newest = 1 AND _metadata_spanner_mod_type != 'DELETE' AND _metadata_spanner_commit_timestamp < @until
 GROUP BY
   ${currency},
   ${region}

@@ -1,6 +1,6 @@
--- Every change of one payment and of its audit log, in commit order.
--- @puid ${payment_type}
+-- Every change of one payment and of its audit log, in commit order, since a moment: days_of_payment has its first day.
+-- @puid ${payment_type}, @since TIMESTAMP
 SELECT *
 FROM `${project}.${views_dataset}.payment_timeline`
-WHERE ${payment} = @puid
+WHERE ${payment} = @puid AND commit_timestamp >= @since
 ORDER BY change_id, source_table

@@ -1,0 +1,2 @@
+-- The latest change of each payment, as payment_current, and of a deleted one its DELETE.
+${latest_changes}
