@@ -8,6 +8,7 @@ from typing import Final
 # A month.
 HOURS: Final = 730
 DAYS: Final = HOURS / 24
+WORKDAYS: Final = 22
 _SECONDS: Final = HOURS * 3600
 GIB: Final = 2**30
 
@@ -26,7 +27,10 @@ class Assumptions:
     )
     stream_days: float = field(default=7, metadata={"help": "Days that Spanner keeps change records."})
     workers: float = field(default=0, metadata={"help": "Dataflow workers on average; 0 is the job's initial workers."})
-    queries_tib: float = field(default=1, metadata={"help": "TiB that people's queries read a month."})
+    queries_tib: float = field(default=1, metadata={"help": "TiB that SQL of people's own reads a month."})
+    agents: float = field(default=10, metadata={"help": "Support agents who search payments."})
+    searches: float = field(default=30, metadata={"help": "Searches of an agent a day, each with a payment opened."})
+    found: float = field(default=10, metadata={"help": "Payments that a search by customer finds."})
     dead_letter_share: float = field(default=0.0001, metadata={"help": "Share of changes that become dead letters."})
     log_bytes: float = field(default=1500, metadata={"help": "Bytes of a Data Access log entry."})
     log_share: float = field(default=0.01, metadata={"help": "Log entries a commit, besides the services' own writes."})

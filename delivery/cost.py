@@ -12,14 +12,15 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 from components import naming
 from components.config import ROOT
-from contract import tables
+from contract import lookups, reading, tables
 from contract.errors import AuditError
 from contract.watched import WatchedTables
-from delivery.assumptions import DAYS, GIB, HOURS, Assumptions
+from delivery.assumptions import DAYS, GIB, HOURS, WORKDAYS, Assumptions
 from delivery.prices import Price, Prices
 from graph.resources import Graph, Node
 
@@ -32,6 +33,7 @@ _GIB_OF_A_CPU: Final = {
 # Of a worker with Streaming Engine, where the job does not say.
 _DISK_GIB: Final = 30
 _ACTIVE_MONTHS: Final = 3
+_PROBED_BYTES: Final = 24
 
 
 class CostError(AuditError, ValueError):
@@ -183,19 +185,47 @@ class _Charges:
             yield self._line(where, "bigquery-long-term-storage", node.name, month, (old, "older months"))
         elif node.name == tables.payment_state_table(self._watched).id:
             yield self._line(where, "bigquery-active-storage", node.name, (self._state_gib(), "GiB"))
+        elif node.name == tables.payment_lookup(self._watched).id:
+            layout = self._layout
+            rows, row_bytes = layout.partition("lookup")
+            size = (rows * lookups.BUCKETS * row_bytes / GIB, "GiB")
+            yield self._line(where, "bigquery-active-storage", node.name, size)
 
-    def merge(self, node: Node) -> Iterator[Line]:
-        """A MERGE that updates is charged for the whole of its target, and for half a day of its source on average.
+    def scheduled(self, node: Node) -> Iterator[Line]:
+        """The merge is charged for the whole of its target and what changed since; the fill for half a day, on average.
 
-        Here too: what people ask.
+        With the merge: what people ask, in the console and by SQL of their own.
         """
         minutes = int(re.findall(r"every (\d+) minutes", node.inputs["schedule"])[0])
-        day = self._assumed.changelog_bytes / DAYS / 2
-        read = (self._state_gib() * GIB + day) / _TIB
-        people = (self._assumed.queries_tib, "TiB")
-        where = self._big_query()
-        yield self._line(where, "bigquery-queries", "people's queries", people)
-        yield self._line(where, "bigquery-queries", node.name, (read, "TiB a merge"), (HOURS * 60 / minutes, "merges"))
+        runs, where = HOURS * 60 / minutes, self._big_query()
+        if node.name == naming.FILL:
+            read = (self._reads("fill of payment_lookup") / 2 / _TIB, "TiB a run")
+        else:
+            yield self._line(where, "bigquery-queries", "SQL of people's own", (self._assumed.queries_tib, "TiB"))
+            yield from self._agents(where)
+            read = (self._reads("merge of payment_state", days=minutes / 1440) / _TIB, "TiB a run")
+        yield self._line(where, "bigquery-queries", node.name, read, (runs, "runs"))
+
+    def _agents(self, where: _Place) -> Iterator[Line]:
+        """Searches by customer, each with a payment opened after it; and the console's first page, looked at by one."""
+        assumed = self._assumed
+        search = self._reads("search by customer or card", keys=assumed.found) + self._reads("timeline")
+        people = ((assumed.agents, "agents"), (assumed.searches * WORKDAYS, "searches each"))
+        yield self._line(where, "bigquery-queries", "what agents search", *people, (search / _TIB, "TiB a search"))
+
+    def _reads(self, question: str, *, days: float = 2, keys: float = 1) -> int:
+        return reading.of(question, self._layout, reading.Asked(days, math.ceil(keys))).reads
+
+    @cached_property
+    def _layout(self) -> reading.Layout:
+        assumed = self._assumed
+        return reading.Layout(
+            changes_per_second=assumed.tps,
+            days=assumed.retention_months * DAYS,
+            row_bytes=round(assumed.row_bytes * assumed.changelog_factor),
+            state_row_bytes=round(assumed.row_bytes),
+            changes_per_payment=assumed.changes_per_payment,
+        )
 
     def bucket(self, node: Node) -> Iterator[Line]:
         """Dead letters for their retention; the other buckets hold a few files, counted as one GiB each."""
@@ -238,6 +268,9 @@ class _Charges:
         yield self._line(where, "run-vcpu", node.name, (float(limits["cpu"]), "vCPU"), seconds)
         memory = float(limits["memory"].removesuffix("Gi"))
         yield self._line(where, "run-memory", node.name, (memory, "GiB"), seconds)
+        # Three columns of the day so far, once a minute.
+        read = self._layout.changes_a_day * _PROBED_BYTES / 2 / _TIB
+        yield self._line(self._big_query(), "bigquery-queries", node.name, (read, "TiB a run"), (HOURS * 60, "runs"))
 
     def schedule(self, node: Node) -> Iterator[Line]:
         where = _Place(service="Cloud Scheduler", place=self._region())
@@ -278,7 +311,7 @@ CHARGED: Final[Mapping[str, Callable[[_Charges, Node], Iterator[Line]]]] = {
     "gcp:spanner/backupSchedule:BackupSchedule": _Charges.spanner_backups,
     "gcp:dataflow/flexTemplateJob:FlexTemplateJob": _Charges.job,
     "gcp:bigquery/table:Table": _Charges.table,
-    "gcp:bigquery/dataTransferConfig:DataTransferConfig": _Charges.merge,
+    "gcp:bigquery/dataTransferConfig:DataTransferConfig": _Charges.scheduled,
     "gcp:storage/bucket:Bucket": _Charges.bucket,
     "gcp:kms/cryptoKey:CryptoKey": _Charges.key,
     "gcp:secretmanager/secret:Secret": _Charges.secret,

@@ -92,7 +92,11 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("launcher-sa", "repository audit-images", "artifactregistry.reader"): "a launch starts from the job's image",
     Grant(
         "merge-sa", "table payment_audit.payment_audit_trail_bq", "bigquery.dataViewer"
-    ): "the merge reads new changes",
+    ): "merge and fill read new changes",
+    Grant("merge-sa", "table audit_service_dataset.audit_logs", "bigquery.dataViewer"): "the fill reads new changes",
+    Grant("merge-sa", "table payment_audit.payment_lookup", "bigquery.dataEditor"): (
+        "the fill adds on which days something happened to a payment"
+    ),
     Grant("merge-sa", "table payment_audit.resume_positions", "bigquery.dataViewer"): (
         "the merge never passes the job's resume position"
     ),

@@ -56,6 +56,7 @@ def days_of(warehouse: Warehouse, puid: str) -> Days:
     """When a payment changed. Raises WarehouseError."""
     found, open_from = _look(
         warehouse,
+        "days_of_payment",
         f"SELECT DISTINCT day FROM {warehouse.view(queries.PAYMENT_LOOKUP)} WHERE {_of('payment', [puid])}",
         None,
         {"keys": [lookups.key("payment", puid)]},
@@ -79,6 +80,7 @@ def payments_with(
     parameters: dict[str, Parameter] = {"keys": [lookups.key(kind, value) for value in values]}
     rows, _ = _look(
         warehouse,
+        "payments_by_customer",
         known,
         fresh,
         parameters | {"sought": list(values)},
@@ -90,6 +92,7 @@ def payments_with(
 
 def _look(
     warehouse: Warehouse,
+    question: str,
     known: str,
     fresh: str | None,
     parameters: dict[str, Parameter],
@@ -99,10 +102,11 @@ def _look(
 ) -> tuple[list[Row], datetime]:
     """The rows of `known`, and of `fresh` since `@open_from`; and since when payment_lookup may lack changes."""
     open_from = datetime.now(UTC) - _BEHIND
+    most = warehouse.limit(question, keys=len(parameters["keys"]))  # type: ignore[arg-type]
     while True:
         both = f"{known} UNION ALL {fresh}" if fresh else known
         more: dict[str, Parameter] = {"open_from": open_from} if fresh else {}
-        complete, rows = warehouse.complete_rows(shape.format(both), order, **parameters, **more)
+        complete, rows = warehouse.complete_rows(shape.format(both), order, most, **parameters, **more)
         filled = complete.filled_until or _EVER
         if filled >= open_from:
             return rows, open_from

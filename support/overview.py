@@ -54,7 +54,9 @@ class Minute:
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """One look at the stack. `stuck` counts to a thousand; `reasons` are of the last hour, the most frequent first."""
+    """One look at the stack. `stuck` counts to a thousand. `states` are those of the payments that changed in the last
+    hour, `reasons` why payments failed in it, the most frequent first. `bytes_read` is BigQuery's count for the look.
+    """
 
     at: datetime
     complete_until: datetime | None
@@ -64,22 +66,24 @@ class Overview:
     latest: tuple[Payment, ...]
     stuck: int
     dead_letters: dict[str, int]
+    bytes_read: int = 0
 
 
 def overview(warehouse: Warehouse) -> Overview:
     """Looks at everything, query by query. Raises WarehouseError, and what the dead letters' store raises."""
-    now = datetime.now(UTC)
+    now, read_before = datetime.now(UTC), warehouse.bytes_read
     by_minute = reports.run(warehouse, "summary_by_period", since=now - _HOUR, until=now, period_seconds=60)
-    found = search(warehouse, Search(limit=_LATEST))
+    found = search(warehouse, Search(since=now - _HOUR, limit=_LATEST))
     return Overview(
         at=datetime.now(UTC),
         complete_until=found.complete_until,
-        states=_states(warehouse),
+        states=_states(warehouse, now - _HOUR),
         minutes=_minutes(by_minute.rows, now),
         reasons=reports.run(warehouse, "failures_by_reason", since=now - _HOUR, until=now).rows[:_REASONS],
         latest=found.payments,
         stuck=len(stuck(warehouse, limit=_COUNTED)),
         dead_letters={str(k): number for k, number in dead_letters.queue(warehouse.connection).counts().items()},
+        bytes_read=warehouse.bytes_read - read_before,
     )
 
 
@@ -123,9 +127,14 @@ def stuck(warehouse: Warehouse, *, limit: int) -> tuple[Stuck, ...]:
     return tuple(Stuck(**row) for row in rows)
 
 
-def _states(warehouse: Warehouse) -> dict[str, int]:
+def _states(warehouse: Warehouse, since: datetime) -> dict[str, int]:
+    """State → payments of which the last change is since then. A deleted one has none."""
+    key = f"`{tables.named(warehouse.connection.watched.payments, 'payment')}`"
+    newest = f"ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY {tables.CHANGE_ID} DESC) AS _newest"
     sql = (
-        f"SELECT payment_state AS state, COUNT(*) AS payments FROM {warehouse.view(queries.PAYMENT_CURRENT)} GROUP BY 1"
+        f"SELECT {tables.PAYMENT_STATE} AS state, COUNT(*) AS payments FROM (SELECT *, {newest} "
+        f"FROM {warehouse.view(queries.PAYMENT_CHANGELOG)} WHERE {tables.COMMIT_TIMESTAMP} >= @since) "
+        f"WHERE _newest = 1 AND {tables.MOD_TYPE} != 'DELETE' GROUP BY 1"
     )
-    found: dict[Any, int] = {row["state"]: row["payments"] for row in warehouse.rows(sql)}
+    found: dict[Any, int] = {row["state"]: row["payments"] for row in warehouse.rows(sql, since=since)}
     return {state: found.pop(state, 0) for state in payments.STATES} | {"unknown": sum(found.values())}

@@ -15,7 +15,7 @@ from contract.watched import WatchedTable, WatchedTables
 from support.bigquery_rest import Parameter, Row
 from support.lookup import days_of
 from support.search import MAX_LIMIT, Search, payment_id
-from support.warehouse import Warehouse
+from support.warehouse import Warehouse, whole_days
 
 PERIOD: Final = timedelta(days=1)
 LIMIT: Final = 50
@@ -77,7 +77,8 @@ def run(warehouse: Warehouse, name: str, **given: Parameter) -> Report:
         parameters["puid"] = payment_id(watched.payments, puid)
         if "since" in parameters and "since" not in given:
             parameters["since"] = next(days_of(warehouse, puid).ranges())[0]
-    complete, rows = warehouse.complete_rows(sql, _order(sql), **parameters)
+    most = warehouse.limit(name, days=whole_days(parameters.get("since")))
+    complete, rows = warehouse.complete_rows(sql, _order(sql), most, **parameters)
     found = [_by_meaning(row, watched.payments) for row in rows]
     most = limit if isinstance(limit, int) else len(found)
     return Report(

@@ -19,7 +19,7 @@ from contract.lookups import Kind
 from contract.watched import Meaning, WatchedTable
 from support.bigquery_rest import Parameter, Row
 from support.lookup import payments_with
-from support.warehouse import Warehouse
+from support.warehouse import Warehouse, whole_days
 
 MAX_LIMIT: Final = 10_000
 # What a search is of that says no time and names no payment, customer or card.
@@ -108,7 +108,12 @@ def search(warehouse: Warehouse, wanted: Search) -> Found:
     # One more than requested shows whether there are more.
     sql = f"SELECT * FROM (SELECT {columns} FROM {source}) WHERE {where}"
     order = f"changed_at DESC, puid LIMIT {wanted.limit + 1}"
-    complete, rows = warehouse.complete_rows(sql, order, **parameters, **rest)
+    most = (
+        warehouse.limit("search by customer or card", keys=len(ids))
+        if ids is not None
+        else warehouse.limit("search of a time", days=whole_days(parameters["begin"]))
+    )
+    complete, rows = warehouse.complete_rows(sql, order, most, **parameters, **rest)
     found = tuple(_payment(row) for row in rows[: wanted.limit])
     more = len(rows) > wanted.limit or len(ids or ()) > _most(wanted)
     return Found(payments=found, more=more, complete_until=complete.until)

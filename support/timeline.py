@@ -14,7 +14,7 @@ from contract.watched import Meaning, WatchedTable
 from support.bigquery_rest import Row
 from support.lookup import days_of
 from support.search import payment_id
-from support.warehouse import Warehouse
+from support.warehouse import Warehouse, whole_days
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +81,12 @@ def timeline(warehouse: Warehouse, puid: str) -> Timeline:
     """Reads everything about a payment; without events when there is no such payment. Raises WarehouseError."""
     payments = warehouse.connection.watched.payments
     wanted = payment_id(payments, puid)
-    changed, days = days_of(warehouse, puid).condition("commit_timestamp")
+    found = days_of(warehouse, puid)
+    changed, days = found.condition("commit_timestamp")
     key = tables.named(payments, "payment")
     sql = f"SELECT * FROM {warehouse.view(queries.PAYMENT_TIMELINE)} WHERE `{key}` = @puid AND {changed}"
-    complete, rows = warehouse.complete_rows(sql, "change_id, source_table", puid=wanted, **days)
+    most = warehouse.limit("timeline", days=len(found.days) + whole_days(found.open_from))
+    complete, rows = warehouse.complete_rows(sql, "change_id, source_table", most, puid=wanted, **days)
     return Timeline(
         puid=puid,
         events=tuple(_event(row, payments) for row in rows),

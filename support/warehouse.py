@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
-from contract import queries, tables
+from contract import queries, reading, tables
 from contract.errors import AuditError
 from support.bigquery_rest import Answer, Parameter, QueryApi, QueryRefusedError, Row
 from support.connection import Connection
@@ -29,8 +29,20 @@ _EMULATOR_SECONDS = 20.0
 _GOOGLE_SECONDS = 120.0
 
 
+def whole_days(since: object) -> int:
+    """How many daily partitions a query reads that begins then; two where it says no time."""
+    return (datetime.now(UTC) - since).days + 2 if isinstance(since, datetime) else 2
+
+
 class WarehouseError(AuditError):
     """BigQuery gives no answer; the message says why, as far as it is known, and the remedy."""
+
+
+_LIMIT = "bytesBilledLimitExceeded"
+_TOO_MUCH = (
+    "the query would read more than it may at the stack's designTps. Choose a shorter time. If it names a payment, a "
+    "customer or a card, see that the scheduled query fill-payment-lookup runs."
+)
 
 
 class Warehouse:
@@ -43,6 +55,8 @@ class Warehouse:
         self.connection = connection
         self._seconds = seconds or (_EMULATOR_SECONDS if connection.big_query_endpoint else _GOOGLE_SECONDS)
         self._api: QueryApi | None = None
+        # Of all its queries, by BigQuery's count.
+        self.bytes_read = 0
 
     def view(self, name: str) -> str:
         """A view's name as SQL takes it."""
@@ -58,7 +72,14 @@ class Warehouse:
         found: datetime | None = row["complete_until"]
         return found
 
-    def complete_rows(self, sql: str, order: str, **parameters: Parameter) -> tuple[Complete, list[Row]]:
+    def limit(self, question: str, *, days: float = 2, keys: int = 1) -> int:
+        """The most that BigQuery may read for a question of `contract.reading`, at the stack's design load."""
+        load = float(self.connection.design_tps or reading.Layout.changes_per_second)
+        return reading.limit(question, reading.Layout(changes_per_second=load), reading.Asked(days, keys))
+
+    def complete_rows(
+        self, sql: str, order: str, most_bytes: int, **parameters: Parameter
+    ) -> tuple[Complete, list[Row]]:
         """How complete it is, and the rows of a query in `order`, of one snapshot: they are as complete as it says."""
         # On Google Cloud a query more is a second more. Both sides have a key: BigQuery needs an equality of two.
         complete = (
@@ -66,9 +87,8 @@ class Warehouse:
             f"FROM {self.view(queries.COMPLETE_UNTIL)}"
         )
         found = f"SELECT 1 AS _found, * FROM (\n{sql}\n)"
-        rows = self.rows(
-            f"SELECT * FROM ({complete}) LEFT JOIN ({found}) ON _found = _here ORDER BY {order}", **parameters
-        )
+        joined = f"SELECT * FROM ({complete}) LEFT JOIN ({found}) ON _found = _here ORDER BY {order}"
+        rows = self.answer(joined, parameters, most_bytes=most_bytes).rows
         found_complete = Complete(rows[0]["_complete_until"], rows[0]["_filled_until"])
         for row in rows:
             del row["_here"], row["_complete_until"], row["_filled_until"]
@@ -84,7 +104,9 @@ class Warehouse:
 
     def answer(self, sql: str, parameters: Mapping[str, Parameter], *, most_bytes: int | None = None) -> Answer:
         """As `rows`, with the cost. BigQuery refuses to read more than `most_bytes`. Raises WarehouseError."""
-        return self._ask(lambda api: api.answer(sql, parameters, most_bytes))
+        answer = self._ask(lambda api: api.answer(sql, parameters, most_bytes))
+        self.bytes_read += answer.bytes_read
+        return answer
 
     def append(self, table: str, row: Row, insert_id: str) -> None:
         """Appends a row to `dataset.table`, once for an id. Raises WarehouseError."""
@@ -124,5 +146,5 @@ def _explained(error: Exception, connection: Connection) -> Exception:
             "or pass the --connection of another stack."
         )
     if status:
-        return WarehouseError(f"BigQuery on {where} refused the query ({reason}).")
+        return WarehouseError(_TOO_MUCH if reason == _LIMIT else f"BigQuery on {where} refused the query ({reason}).")
     return error

@@ -39,6 +39,9 @@ _PARAMETERS: dict[str, click.Parameter] = {
 }  # fmt: skip
 
 
+_OF_ONE = click.Option(["--since"], type=When(), help="Begin of the period.  [default: the payment's first day]")
+
+
 class _Reports(Group):
     """A command for each file in `contract/sql/bigquery/queries/`."""
 
@@ -54,7 +57,8 @@ def _command(name: str) -> click.Command:
     wanted = [argument.name for argument in queries.arguments(name)]
     csv = click.Option(["--csv", "as_csv"], is_flag=True, help="CSV with a header.")
     as_json = click.Option(["--json", "as_json"], is_flag=True, help="JSON also on a terminal.")
-    parameters = [_parameter(each) for each in wanted]
+    # A payment's changes are shown from its first day on.
+    parameters = [_OF_ONE if each == "since" and "puid" in wanted else _parameter(each) for each in wanted]
 
     @click.pass_context
     def run(ctx: click.Context, /, as_json: bool, as_csv: bool, **given: Any) -> None:
@@ -72,7 +76,8 @@ def _run(ctx: click.Context, name: str, as_json: bool, as_csv: bool, given: dict
     from support.warehouse import Warehouse
 
     connection = current_connection(ctx)
-    found = reports.run(Warehouse(connection), name, **given)
+    asked = {key: value for key, value in given.items() if value is not None}
+    found = reports.run(Warehouse(connection), name, **asked)
     if as_csv:
         print_csv(found.columns, (row.values() for row in found.rows))
     elif wants_json(as_json):

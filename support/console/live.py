@@ -15,9 +15,11 @@ from support.overview import Overview
 
 log = logging.getLogger(__name__)
 
-# The least pause, and how many times longer than a look: BigQuery is charged for each, the emulator has one core.
+# The least pause, and how many times longer than a look: the emulator has one core.
 _PAUSE_SECONDS: Final = 5.0
 _PAUSE_FACTOR: Final = 8
+# BigQuery is charged by what a look reads: it pauses so that an hour of looking reads no more than this.
+_BYTES_AN_HOUR: Final = 250 * 2**30
 # Nobody has asked for so long: nobody watches.
 _WATCHED_SECONDS: Final = 60.0
 # A line that says nothing keeps a proxy from ending the stream.
@@ -117,7 +119,8 @@ class Poller:
                     error=error,
                 )
                 self._changed.notify_all()
-                pause = max(self._pause, (time.monotonic() - began) * _PAUSE_FACTOR)
+                took, read = time.monotonic() - began, found.bytes_read if found else 0
+                pause = max(self._pause, took * _PAUSE_FACTOR, 3600 * read / _BYTES_AN_HOUR)
                 self._changed.wait_for(lambda: self._ended, pause)
                 if time.monotonic() - self._watched > max(_WATCHED_SECONDS, 2 * pause):
                     # The next viewer starts it again.

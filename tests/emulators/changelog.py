@@ -16,7 +16,7 @@ KEYS = {"v1": bytes(range(32)), "v2": bytes(range(1, 33))}
 OLD_TOKEN, NEW_TOKEN = (MaskingKeys({v: KEYS[v]}).token("card", CARD) for v in ("v1", "v2"))
 
 # A recent whole second: payment_current reads the last days only.
-START = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+START = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=50)
 
 
 def at(second: float) -> datetime:

@@ -1,14 +1,19 @@
--- Why payments failed in a period: reasons with their number, the most frequent first.
+-- Why payments failed in a period: how often they came to that state, by reason, the most frequent first.
 -- @since TIMESTAMP, @until TIMESTAMP
 SELECT
   ${service},
   ${error},
-  to_status,
-  COUNT(*) AS failures,
+  ${status} AS to_status,
+  COUNT(DISTINCT _metadata_change_id) AS failures,
   COUNT(DISTINCT ${payment}) AS payments,
-  MAX(commit_timestamp) AS last_at
-FROM `${project}.${views_dataset}.payment_transitions`
-WHERE commit_timestamp >= @since AND commit_timestamp < @until AND to_state = 'failed'
+  MAX(_metadata_spanner_commit_timestamp) AS last_at
+FROM `${project}.${views_dataset}.payment_changelog`
+WHERE
+  _metadata_spanner_commit_timestamp >= @since
+  AND _metadata_spanner_commit_timestamp < @until
+  AND _metadata_spanner_mod_type IN ('INSERT', 'UPDATE')
+  AND payment_state = 'failed'
+  AND COALESCE(previous_payment_state, '') != 'failed'
 GROUP BY
   ${service},
   ${error},
