@@ -1,7 +1,7 @@
 """The lookup table: on which days something happened to a payment, by what people search: its id, its customer, a card.
 
 A value goes by a key of its kind: what is personal is in no key as text, and a key is of one length. The table is
-partitioned by the first bits of the key and clustered by it, so a look-up reads a block, whatever the history.
+partitioned by the first bits of the key and clustered by it, so a look-up reads a block, however long the history.
 `contract/sql/bigquery/fill_payment_lookup.sql` makes the same keys.
 """
 

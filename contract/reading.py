@@ -1,6 +1,6 @@
 """What a question reads of BigQuery: a model over partitions and blocks, for any load and history.
 
-A table is so many partitions of so many blocks, sorted by what it is clustered by. A question names columns, partitions
+A table is partitions of blocks, sorted by what it is clustered by. A question names columns, partitions
 and keys: without keys it reads its columns of whole partitions, with keys a block for each key and partition. BigQuery
 says beforehand what the first would read, clustering or not, and compares that with `maximumBytesBilled`: `at_most`.
 The tables of events are not counted. The model is checked on synthetic layouts (tests/unit/test_reading.py); against

@@ -70,7 +70,7 @@ class Table:
     fields: tuple[Field, ...]
     partition_by: str | None = None
     partition: Partition = "DAY"
-    # Partitioned by whole numbers from 0, where there are so many.
+    # Where there are any, the table is partitioned by whole numbers from 0 to below this.
     buckets: int = 0
     cluster_by: tuple[str, ...] = ()
     description: str = ""

@@ -27,7 +27,7 @@ class Assumptions:
     )
     stream_days: float = field(default=7, metadata={"help": "Days that Spanner keeps change records."})
     workers: float = field(default=0, metadata={"help": "Dataflow workers on average; 0 is the job's initial workers."})
-    queries_tib: float = field(default=1, metadata={"help": "TiB that SQL of people's own reads a month."})
+    queries_tib: float = field(default=1, metadata={"help": "TiB that people's SQL reads a month."})
     agents: float = field(default=10, metadata={"help": "Support agents who search payments."})
     searches: float = field(default=30, metadata={"help": "Searches of an agent a day, each with a payment opened."})
     found: float = field(default=10, metadata={"help": "Payments that a search by customer finds."})

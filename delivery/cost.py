@@ -194,14 +194,14 @@ class _Charges:
     def scheduled(self, node: Node) -> Iterator[Line]:
         """The merge is charged for the whole of its target and what changed since; the fill for half a day, on average.
 
-        With the merge: what people ask, in the console and by SQL of their own.
+        With the merge: what people ask, in the console and by other SQL.
         """
         minutes = int(re.findall(r"every (\d+) minutes", node.inputs["schedule"])[0])
         runs, where = HOURS * 60 / minutes, self._big_query()
         if node.name == naming.FILL:
             read = (self._reads("fill of payment_lookup") / 2 / _TIB, "TiB a run")
         else:
-            yield self._line(where, "bigquery-queries", "SQL of people's own", (self._assumed.queries_tib, "TiB"))
+            yield self._line(where, "bigquery-queries", "people's SQL", (self._assumed.queries_tib, "TiB"))
             yield from self._agents(where)
             read = (self._reads("merge of payment_state", days=minutes / 1440) / _TIB, "TiB a run")
         yield self._line(where, "bigquery-queries", node.name, read, (runs, "runs"))

@@ -1,7 +1,7 @@
 """Where in the warehouse to look: on which days a payment changed, and which payments a customer or a card has.
 
 One narrow query, of a block of payment_lookup and of what it may not have yet, the last hours of the changes. What is
-read after it is bounded by what it finds, whatever the history.
+read after it is bounded by what it finds, not by the history.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Resource:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduledQuery:
-    """A query that BigQuery would run every so often."""
+    """A query that BigQuery would run on a schedule."""
 
     name: str
     sql: str

@@ -176,13 +176,12 @@ def test_the_outputs_are_the_connection_file(graph: Graph) -> None:
 
 
 def test_the_merge_may_use_the_tables_that_its_sql_names_and_no_others(graph: Graph) -> None:
-    named = set(
-        re.findall(r"`[\w-]+\.payment_audit\.(\w+)`", graph.one("DataTransferConfig").inputs["params"]["query"])
-    )
+    scripts = "".join(node.inputs["params"]["query"] for node in graph.of("DataTransferConfig"))
+    named = set(re.findall(r"`[\w-]+\.\w+\.(\w+)`", scripts))
     grants = [node.inputs for node in graph.of("IamMember") if "merge-sa" in node.inputs["member"]]
     assert {grant["tableId"] for grant in grants} == named
     edited = {grant["tableId"] for grant in grants if grant["role"] == "roles/bigquery.dataEditor"}
-    assert edited == {"payment_state", "payment_state_progress"}
+    assert edited == {"payment_state", "payment_state_progress", "payment_lookup"}
 
 
 def test_liquibase_s_database_is_made_empty_and_left_alone() -> None:

@@ -67,9 +67,10 @@ def test_the_views_dataset_holds_views_and_every_prebuilt_query_as_a_function(gr
     assert all(node.inputs.get("view") for node in there)
     functions = {node.inputs["routineId"]: node.inputs for node in graph.of("Routine")}
     assert set(functions) == set(queries.queries(WATCHED))
-    assert functions["payments_by_card"]["arguments"] == [
-        {"name": "p_card_tokens", "dataType": '{"typeKind": "ARRAY", "arrayElementType": {"typeKind": "STRING"}}'}
-    ]
+    assert functions["stuck_payments"]["arguments"][0] == {
+        "name": "p_statuses",
+        "dataType": '{"typeKind": "ARRAY", "arrayElementType": {"typeKind": "STRING"}}',
+    }
 
 
 def test_views_wait_for_the_tables_and_functions_for_the_views(graph: Graph) -> None:
@@ -81,7 +82,7 @@ def test_views_wait_for_the_tables_and_functions_for_the_views(graph: Graph) -> 
 
 
 def test_the_merge_waits_for_the_tables_that_it_widens_to(graph: Graph) -> None:
-    merge = graph.one("DataTransferConfig")
+    merge = graph.one("DataTransferConfig", "merge-payment-state")
     for table in (tables.payment_state_table(WATCHED).id, tables.changelogs(WATCHED)[PAYMENT_TABLE].id):
         assert any(urn.endswith(f"::{table}") for urn in merge.options.dependencies)
 

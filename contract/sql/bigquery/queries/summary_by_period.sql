@@ -10,7 +10,7 @@ FROM `${project}.${views_dataset}.payment_changelog`
 WHERE
   _metadata_spanner_commit_timestamp >= @since
   AND _metadata_spanner_commit_timestamp < @until
-  -- What only changed something else than the state is none of these. A replay is not a change.
+  -- What changed something else than the state does not count, nor does a replay.
   AND _metadata_spanner_mod_type IN ('INSERT', 'UPDATE')
   AND (_metadata_spanner_mod_type = 'INSERT' OR COALESCE(payment_state, '') != COALESCE(previous_payment_state, ''))
 GROUP BY period
