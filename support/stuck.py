@@ -1,7 +1,7 @@
 """Stuck payments: those in a Status for longer than its limit.
 
 Spanner's status index knows them, also while the audit is down: the probe seeks them there once a minute, and appends
-what it saw to a table. Whoever looks reads the last of these looks, whatever the history: a few kilobytes.
+what it saw to a table. People are shown the last of these looks, which reads an hour of that table.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def keep(warehouse: Warehouse, found: Found, now: datetime) -> None:
         {"puid": e.puid, "status": e.status, "status_since": e.since.isoformat(), "limit_seconds": e.limit_seconds}
         for e in found.payments
     ]
-    # Nothing is stuck: that somebody looked is known all the same.
+    # Where nothing is stuck, a row says that somebody looked.
     look = [{"seen_at": now.isoformat(), **row} for row in rows or [{}]]
     table = tables.stuck_payments_seen(warehouse.connection.watched).id
     warehouse.append(table, {f"{now.isoformat()}/{number}": row for number, row in enumerate(look)})
