@@ -14,8 +14,8 @@ from components.settings import Settings
 from contract import queries, tables
 
 _DAY_MILLIS: Final = 24 * 3600 * 1000
-# Readers look a week back.
-_POSITION_DAYS: Final = 30
+# What says how far or how well it goes, and is of no use later: readers look back a week at most.
+_NOTED_DAYS: Final = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,7 @@ class Warehouse(pulumi.ComponentResource):
         self._watched = args.settings.watched
         changelogs = tables.changelogs(self._watched)
         state, self._positions = tables.payment_state_table(self._watched), tables.resume_positions(self._watched)
+        self._stuck = tables.stuck_payments_seen(self._watched)
         # The job adds columns to these as they appear in Spanner.
         self._growing = {table.id for table in (*changelogs.values(), state)}
         self._merged = (state.id, tables.merge_progress(self._watched).id, tables.payment_lookup(self._watched).id)
@@ -85,7 +86,8 @@ class Warehouse(pulumi.ComponentResource):
     def _partitioning(self, table: tables.Table) -> bigquery.TableTimePartitioningArgsDict | None:
         if not table.partition_by or table.buckets:
             return None
-        days = _POSITION_DAYS if table.id == self._positions.id else self._settings.warehouse.partition_days
+        noted = table.id in (self._positions.id, self._stuck.id)
+        days = _NOTED_DAYS if noted else self._settings.warehouse.partition_days
         partitioning: bigquery.TableTimePartitioningArgsDict = {"type": table.partition, "field": table.partition_by}
         return {**partitioning, "expiration_ms": days * _DAY_MILLIS} if days else partitioning
 
@@ -109,6 +111,7 @@ class Warehouse(pulumi.ComponentResource):
         self._on_datasets("pipeline", "dataEditor", accounts.pipeline.member)
         self._on_datasets("validation", "dataEditor", accounts.validation.member)
         self._on_datasets("probe", "dataViewer", accounts.probe.member)
+        self._grant(self._stuck.id, "dataEditor", "probe", accounts.probe.member)
 
     def _on_datasets(self, who: str, role: str, member: pulumi.Input[str]) -> None:
         for key, dataset in self.datasets.items():
@@ -117,16 +120,16 @@ class Warehouse(pulumi.ComponentResource):
 
     def _merge_access(self) -> None:
         member = self._args.accounts.merge.member
-        on = partial(self._grant, member=member)
+        on = partial(self._grant, who="merge", member=member)
         for table in self._merged:
             on(table, "dataEditor")
         for table in self._merged_from:
             on(table, "dataViewer")
         grant_queries(self, self._settings, "merge", member)
 
-    def _grant(self, table: str, role: str, member: pulumi.Input[str]) -> None:
+    def _grant(self, table: str, role: str, who: str, member: pulumi.Input[str]) -> None:
         bigquery.IamMember(
-            f"{table}-merge",
+            f"{table}-{who}",
             dataset_id=self.made[table].dataset_id,
             table_id=self.made[table].table_id,
             role=f"roles/bigquery.{role}",

@@ -42,7 +42,7 @@ class Views(pulumi.ComponentResource):
         self.register_outputs({"dataset": self.dataset})
 
     def _access(self) -> None:
-        """Support and those that search in people's stead; the probe counts what is stuck."""
+        """Support and those that search in people's stead; the probe counts payments by state."""
         accounts = self._args.accounts
         searching: dict[str, pulumi.Input[str]] = {
             "console": accounts.console.member,

@@ -33,6 +33,7 @@ PAYMENT_LATEST = "payment_latest"
 PAYMENT_CHANGELOG = "payment_changelog"
 PAYMENT_CHANGES = "payment_changes"
 PAYMENT_LOOKUP = "payment_lookup"
+PAYMENT_STUCK = "payment_stuck"
 COMPLETE_UNTIL = "complete_until"
 
 MERGE_PAYMENT_STATE = "merge_payment_state"

@@ -352,6 +352,32 @@ def access_log(watched: WatchedTables) -> Table:
     )
 
 
+def stuck_payments_seen(watched: WatchedTables) -> Table:
+    """Appended by the probe at each look: the payments that are stuck; one row without a payment where none is.
+
+    It holds what Spanner's status index has. At most 1,000 payments a look, and a look reads the partitions of an hour.
+    """
+    payments = watched.payments
+
+    def personal(meaning: Meaning) -> bool:
+        return payments.is_personal(payments.column(meaning) or "")
+
+    return Table(
+        dataset=payments.dataset,
+        name="stuck_payments_seen",
+        fields=(
+            Field("seen_at", "TIMESTAMP"),
+            Field("puid", payments.payment_type, personal=personal("payment")),
+            Field("status", "STRING", personal=personal("status")),
+            Field("status_since", "TIMESTAMP", description="When the payment changed last"),
+            Field("limit_seconds", "INT64", description="How long a payment may stay in the status"),
+        ),
+        partition_by="seen_at",
+        partition="HOUR",
+        description="Which payments were stuck, look by look.",
+    )
+
+
 def all_tables(watched: WatchedTables) -> tuple[Table, ...]:
     """Every table that infrastructure creates."""
     return (
@@ -361,4 +387,5 @@ def all_tables(watched: WatchedTables) -> tuple[Table, ...]:
         payment_lookup(watched),
         resume_positions(watched),
         access_log(watched),
+        stuck_payments_seen(watched),
     )

@@ -71,7 +71,14 @@ _DESCRIPTION: Final = "the description"
 # Datasets and tables that the platform makes: the views, and what is beside the changelog of the payments.
 VIEWS_DATASET: Final = "payment_views"
 _OWN_TABLES: Final = frozenset(
-    {"payment_state", "payment_state_progress", "payment_lookup", "resume_positions", "access_log"}
+    {
+        "payment_state",
+        "payment_state_progress",
+        "payment_lookup",
+        "resume_positions",
+        "access_log",
+        "stuck_payments_seen",
+    }
 )
 # Columns that the views have beside those of the source, enrichment aside.
 OF_TIMELINE: Final = frozenset(

@@ -114,9 +114,10 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant(
         "probe-sa", "dataset audit_service_dataset", "bigquery.dataViewer"
     ): "the probe counts what arrived, and when",
-    Grant(
-        "probe-sa", "dataset payment_views", "bigquery.dataViewer"
-    ): "the probe counts payments by state, and stuck ones",
+    Grant("probe-sa", "dataset payment_views", "bigquery.dataViewer"): "the probe counts payments by state",
+    Grant("probe-sa", "table payment_audit.stuck_payments_seen", "bigquery.dataEditor"): (
+        "the probe appends which payments are stuck; no smaller role of Google's appends, and it is on this table alone"
+    ),
     Grant("probe-sa", "project", "bigquery.jobUser"): "the probe's counts are queries",
     Grant("probe-sa", "data policy personal_as_null", "bigquerydatapolicy.maskedReader"): (
         "the probe reads views with personal columns, and NULL in these"

@@ -32,8 +32,8 @@ from probe.state import (
     look_again,
     open_window,
 )
+from support import stuck
 from support.connection import Connection
-from support.stuck import stuck_payments
 from support.warehouse import Warehouse, WarehouseError
 
 log = logging.getLogger(__name__)
@@ -159,14 +159,7 @@ class Probe:
             oldest_unaudited_seconds=_age(waiting.oldest_unaudited, now),
             dead_letters={reason: letters.by_reason[reason] for reason in sorted({*_REASONS, *letters.by_reason})},
             oldest_dead_letter_seconds=_age(letters.oldest, now),
-            stuck=stuck_payments(
-                self._source,
-                self._connection.watched.payments,
-                self._limits,
-                payments.ends(self._states, self._limits),
-                now,
-                options={"priority": f"PRIORITY_{_PRIORITY}"},
-            ),
+            stuck=self._stuck(now, notes),
             unclassified_columns=self._unclassified(),
             bytes_read=bytes_read,
             notes=tuple(dict.fromkeys(notes)),
@@ -267,6 +260,19 @@ class Probe:
         with self._source.snapshot() as snapshot:
             found = snapshot.execute_sql(sql)
             return sum(watched.of(table).policy_of(column) is None for table, column in found)
+
+    def _stuck(self, now: datetime, notes: list[str]) -> dict[str, int]:
+        """Status → stuck payments; their ids are kept in the warehouse, for those who ask which."""
+        watched, limits = self._connection.watched.payments, self._limits
+        if not watched.column("changed"):
+            return {}
+        options = {"priority": f"PRIORITY_{_PRIORITY}"}
+        found = stuck.seek(self._source, watched, limits, payments.ends(self._states, limits), now, options=options)
+        try:
+            stuck.keep(self._warehouse, found, now)
+        except WarehouseError as error:
+            notes.append(f"Nobody can see which payments are stuck: {error}")
+        return found.counts
 
     # ------------------------------------------------------------------ the warehouse
 

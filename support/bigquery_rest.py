@@ -1,4 +1,4 @@
-"""BigQuery's REST as far as support uses it: a query with named parameters, its rows by name, what it read; a row.
+"""BigQuery's REST as far as support uses it: a query with named parameters, its rows by name, what it read; rows.
 
 The client library speaks the same methods; its import (Arrow, NumPy, the Storage API, gRPC) takes longer than a
 person waits for the answer, so nothing of it is in here: `python -m bench.search` has the figures. The session is that
@@ -82,16 +82,19 @@ class QueryApi:
             rows += _rows(page)
         return Answer(rows, bytes_read)
 
-    def append(self, table: str, row: Row, insert_id: str) -> None:
-        """Appends a row to `dataset.table`. BigQuery takes one of two with the same id in the same minute.
+    def append(self, table: str, rows: Mapping[str, Row]) -> None:
+        """Appends rows to `dataset.table`, by their insert ids: all, or none if BigQuery refuses one of them.
 
+        Of two rows with the same id in the same minute it takes one.
         Source: cloud.google.com/bigquery/docs/reference/rest/v2/tabledata/insertAll.
         """
         dataset, _, name = table.partition(".")
         url = f"{self._project}/datasets/{quote(dataset, safe='')}/tables/{quote(name, safe='')}/insertAll"
-        body: dict[str, Any] = {"rows": [{"insertId": insert_id, "json": row}]}
-        if errors := _content(self._session.post(url, json=body, timeout=self._seconds)).get("insertErrors"):
-            raise QueryRefusedError(400, str(errors[0]["errors"][0]["reason"]))
+        body: dict[str, Any] = {"rows": [{"insertId": insert_id, "json": row} for insert_id, row in rows.items()]}
+        refused = _content(self._session.post(url, json=body, timeout=self._seconds)).get("insertErrors", ())
+        if reasons := [str(each["errors"][0]["reason"]) for each in refused]:
+            # The rows beside a bad one are "stopped".
+            raise QueryRefusedError(400, min(reasons, key=lambda reason: reason == "stopped"))
 
     def _begin(self, sql: str, parameters: Mapping[str, Parameter], **options: Any) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -8,30 +8,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from contract import payments, queries, tables
-from contract.watched import Meaning
 from support import dead_letters, reports
-from support.bigquery_rest import Parameter, Row
+from support.bigquery_rest import Row
 from support.search import Payment, Search, search
+from support.stuck import stuck
 from support.warehouse import Warehouse
 
 _HOUR: Final = timedelta(hours=1)
 _LATEST: Final = 8
 _REASONS: Final = 6
-_COUNTED: Final = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stuck:
-    """A payment that has not changed for longer than its status allows. Times are in seconds."""
-
-    puid: str
-    customer_id: str | None
-    state: str | None
-    status: str | None
-    seconds: int
-    limit_seconds: int
-    service: str | None
-    error: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +39,10 @@ class Minute:
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """One look at the stack. `stuck` counts to a thousand. `states` are those of the payments that changed in the last
-    hour, `reasons` why payments failed in it, the most frequent first. `bytes_read` is BigQuery's count for the look.
+    """One look at the stack. `states` are those of the payments that changed in the last hour, `reasons` why payments
+    failed in it, the most frequent first. `bytes_read` is BigQuery's count for the look.
+
+    `stuck` counts to a thousand; None where the probe has not looked lately.
     """
 
     at: datetime
@@ -64,7 +51,7 @@ class Overview:
     minutes: tuple[Minute, ...]
     reasons: tuple[Row, ...]
     latest: tuple[Payment, ...]
-    stuck: int
+    stuck: int | None
     dead_letters: dict[str, int]
     bytes_read: int = 0
 
@@ -74,6 +61,7 @@ def overview(warehouse: Warehouse) -> Overview:
     now, read_before = datetime.now(UTC), warehouse.bytes_read
     by_minute = reports.run(warehouse, "summary_by_period", since=now - _HOUR, until=now, period_seconds=60)
     found = search(warehouse, Search(since=now - _HOUR, limit=_LATEST))
+    seen = stuck(warehouse)
     return Overview(
         at=datetime.now(UTC),
         complete_until=found.complete_until,
@@ -81,7 +69,7 @@ def overview(warehouse: Warehouse) -> Overview:
         minutes=_minutes(by_minute.rows, now),
         reasons=reports.run(warehouse, "failures_by_reason", since=now - _HOUR, until=now).rows[:_REASONS],
         latest=found.payments,
-        stuck=len(stuck(warehouse, limit=_COUNTED)),
+        stuck=None if seen.warning else len(seen.payments),
         dead_letters={str(k): number for k, number in dead_letters.queue(warehouse.connection).counts().items()},
         bytes_read=warehouse.bytes_read - read_before,
     )
@@ -96,35 +84,6 @@ def _minutes(rows: Iterable[Row], now: datetime) -> tuple[Minute, ...]:
         Minute(at=at, **{name: known[at][name] if at in known else 0 for name in ("began", "processed", "failed")})
         for at in every
     )
-
-
-def stuck(warehouse: Warehouse, *, limit: int) -> tuple[Stuck, ...]:
-    """The payments that are stuck, the longest first, by the stack's limits. Raises WarehouseError."""
-    watched = warehouse.connection.watched.payments
-    limits = payments.parse_limits(warehouse.connection.stuck_limits)
-    known = warehouse.connection.payment_states
-    ends = payments.ends(payments.parse_states(known) if known else payments.PAYMENT_STATES, limits)
-    named = sorted(limits.keys() - {payments.ANY})
-    parameters: dict[str, Parameter] = {f"status_{i}": status for i, status in enumerate(named)}
-
-    def column(meaning: Meaning, kind: str = "STRING") -> str:
-        name = tables.named(watched, meaning)
-        return f"`{name}`" if name else f"CAST(NULL AS {kind})"
-
-    status = column("status")
-    cases = " ".join(f"WHEN @status_{i} THEN {limits[name]}" for i, name in enumerate(named))
-    allowed = f"CASE {status} {cases} ELSE {limits[payments.ANY]} END" if named else str(limits[payments.ANY])
-    rows = warehouse.rows(
-        f"SELECT puid, customer_id, state, status, seconds, limit_seconds, service, error FROM ("
-        f"SELECT CAST({column('payment')} AS STRING) AS puid, customer_id, payment_state AS state, {status} AS status, "
-        f"TIMESTAMP_DIFF(CURRENT_TIMESTAMP(), {tables.COMMIT_TIMESTAMP}, SECOND) AS seconds, "
-        f"{allowed} AS limit_seconds, {column('service')} AS service, {column('error')} AS error "
-        f"FROM {warehouse.view(queries.PAYMENT_CURRENT)} WHERE {status} IS NOT NULL AND {status} NOT IN UNNEST(@ends)"
-        f") WHERE seconds > limit_seconds ORDER BY seconds DESC, puid LIMIT {int(limit)}",
-        ends=sorted(ends),
-        **parameters,
-    )
-    return tuple(Stuck(**row) for row in rows)
 
 
 def _states(warehouse: Warehouse, since: datetime) -> dict[str, int]:

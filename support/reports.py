@@ -12,6 +12,7 @@ from contract import queries, tables
 from contract.errors import AuditError
 from contract.queries import Argument
 from contract.watched import WatchedTable, WatchedTables
+from support import stuck
 from support.bigquery_rest import Parameter, Row
 from support.lookup import days_of
 from support.search import MAX_LIMIT, Search, payment_id
@@ -31,7 +32,8 @@ class ReportError(AuditError, ValueError):
 class Report:
     """The rows of a prebuilt query. A column that means something has its meaning's name; `puid` is the payment's id.
 
-    `more`: there are more rows than the limit. The warehouse is complete up to `complete_until`.
+    `more`: there are more rows than the limit. The warehouse is complete up to `complete_until`; `warning` is why the
+    rows may be out of date for another reason.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Report:
     rows: tuple[Row, ...]
     more: bool
     complete_until: datetime | None
+    warning: str = ""
 
 
 def names() -> tuple[str, ...]:
@@ -88,6 +91,7 @@ def run(warehouse: Warehouse, name: str, **given: Parameter) -> Report:
         rows=tuple(found[:most]),
         more=len(found) > most,
         complete_until=complete.until,
+        warning=stuck.warning(warehouse) if queries.PAYMENT_STUCK in sql else "",
     )
 
 

@@ -108,9 +108,9 @@ class Warehouse:
         self.bytes_read += answer.bytes_read
         return answer
 
-    def append(self, table: str, row: Row, insert_id: str) -> None:
-        """Appends a row to `dataset.table`, once for an id. Raises WarehouseError."""
-        self._ask(lambda api: api.append(table, row, insert_id))
+    def append(self, table: str, rows: Mapping[str, Row]) -> None:
+        """Appends rows to `dataset.table`, each once for its id. Raises WarehouseError."""
+        self._ask(lambda api: api.append(table, rows))
 
     def _ask(self, question: Callable[[QueryApi], T]) -> T:
         try:

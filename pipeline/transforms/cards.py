@@ -38,6 +38,7 @@ __all__ = [
     "digits_of",
     "find_cards",
     "hide_cards",
+    "holds_card",
     "is_card",
     "is_surely_card",
     "may_hold_card",
@@ -67,6 +68,13 @@ def hide_cards(text: str, found: set[str]) -> str:
     However they are encoded, three levels deep (see `readable`). Adds the numbers to `found`.
     """
     return Reader(found).text(text) if may_hold(text) else text
+
+
+def holds_card(text: str) -> bool:
+    """Whether masking refuses an identifier: it has a card number of a known range, or other data of a card."""
+    reader = Reader(set())
+    reader.text(text)
+    return reader.refused_in_identifier
 
 
 class CardNumberError(AuditError, ValueError):

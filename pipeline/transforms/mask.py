@@ -17,7 +17,7 @@ from contract import tables
 from contract.changes import Change, Column, Reason, Row, StepError
 from contract.tables import TOKEN_SUFFIX
 from contract.watched import Policy, WatchedTable, WatchedTables
-from pipeline.transforms.cards import CARD_TOKEN, SHORTEST, is_card, is_surely_card
+from pipeline.transforms.cards import CARD_TOKEN, SHORTEST, is_card
 from pipeline.transforms.json_text import masked_json
 from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.members import by_token, card_in_number, quoted
@@ -188,7 +188,7 @@ class Masker:
         except _NotExpectedError:
             raise _not_maskable(name) from None
         if identifies and name in plan.identifiers:
-            if reader.named or any(is_surely_card(digits) for digits in reader.found):
+            if reader.refused_in_identifier:
                 raise StepError(
                     Reason.CARD_IN_KEY,
                     f"{name} holds a card number or other data of a card. It identifies the row and is never "

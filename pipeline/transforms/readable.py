@@ -30,6 +30,7 @@ from pipeline.transforms.numbers import (
     SHORTEST,
     Card,
     digits_of,
+    is_surely_card,
     may_hold_number,
     numbers_in,
     shorten,
@@ -93,6 +94,11 @@ class Reader:
         self.named = 0
         self.token = token
         self.mask_card = mask_card or (lambda value: mask_number(value, found))
+
+    @property
+    def refused_in_identifier(self) -> bool:
+        """Whether what was found makes a text no identifier: a number may be one by chance, a card's rarely is."""
+        return bool(self.named) or any(is_surely_card(digits) for digits in self.found)
 
     def text(self, text: str, depth: int = 0) -> str:
         """The text masked. What cannot be masked in its place becomes stars as a whole."""

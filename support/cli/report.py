@@ -88,6 +88,8 @@ def _run(ctx: click.Context, name: str, as_json: bool, as_csv: bool, given: dict
         more = ", and there are more (--limit)" if found.more else ""
         number = len(found.rows)
         click.echo(f"{number or 'No'} row{'' if number == 1 else 's'}{more}. {complete_line(found.complete_until)}")
+    if found.warning:
+        click.echo(found.warning, err=True)
     if not found.rows:
         raise NothingFound
 

@@ -12,9 +12,9 @@ from support import dead_letters, replay, reports
 from support.console import personal
 from support.console.app import NotFound, of, viewer_of
 from support.console.asked import Filters, moment
-from support.overview import stuck
 from support.plain import plain
 from support.search import MAX_LIMIT, search
+from support.stuck import stuck
 from support.timeline import timeline
 
 router = APIRouter()
@@ -70,11 +70,11 @@ def payment(request: Request, puid: str) -> Response:
     return Json(personal.of_timeline(viewer, found, console.connection.watched))
 
 
-@router.get("/stuck", summary="Payments that have not changed for longer than their status allows, the longest first.")
+@router.get("/stuck", summary="Payments unchanged for longer than their status allows, the longest first; seen when.")
 def stuck_payments(request: Request, limit: Limit = 100) -> Response:
     console, viewer = of(request), viewer_of(request)
     found = console.logged(viewer, "stuck", {"limit": limit}, lambda warehouse: stuck(warehouse, limit=limit))
-    return Json(personal.of_stuck(viewer, found))
+    return Json(found)
 
 
 @router.get("/reports", summary="The prebuilt queries, and what each answers.")

@@ -18,9 +18,9 @@ from support.console import asked, personal, picture, render
 from support.console.app import NotFound, allow, of, viewer_of
 from support.console.asked import Filters
 from support.console.live import Seen
-from support.overview import stuck
 from support.replay import Replay, ReplayError
 from support.search import MAX_LIMIT, Search, search
+from support.stuck import stuck
 from support.timeline import Timeline, timeline
 
 router = APIRouter(include_in_schema=False)
@@ -154,7 +154,7 @@ def _facts(timeline: Timeline, watched: WatchedTables) -> dict[str, str]:
 def stuck_payments(request: Request) -> Response:
     console, viewer = of(request), viewer_of(request)
     result = console.logged(viewer, "stuck", {"limit": _STUCK}, lambda warehouse: stuck(warehouse, limit=_STUCK))
-    return page(request, "stuck.html", stuck=personal.of_stuck(viewer, result), most=_STUCK)
+    return page(request, "stuck.html", look=result, most=_STUCK)
 
 
 @router.get("/failures")

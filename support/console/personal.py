@@ -9,7 +9,7 @@ from typing import Any, Final
 from contract.errors import AuditError
 from contract.watched import WatchedTables
 from support.console.identity import Viewer
-from support.overview import Overview, Stuck
+from support.overview import Overview
 from support.reports import Report
 from support.search import Found, Payment
 from support.timeline import Event, Timeline
@@ -48,10 +48,6 @@ def of_found(viewer: Viewer, found: Found) -> Found:
 
 def of_overview(viewer: Viewer, seen: Overview) -> Overview:
     return replace(seen, latest=of_payments(viewer, seen.latest))
-
-
-def of_stuck(viewer: Viewer, stuck: Iterable[Stuck]) -> tuple[Stuck, ...]:
-    return tuple(stuck) if viewer.sees_personal else tuple(replace(payment, customer_id=None) for payment in stuck)
 
 
 def of_report(viewer: Viewer, report: Report, watched: WatchedTables) -> Report:

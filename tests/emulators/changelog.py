@@ -83,6 +83,16 @@ class Changelog:
         written = {"written_at": datetime.now(UTC).isoformat(), "position": at(second).isoformat()}
         self._insert(tables.resume_positions(WATCHED).id, [{"job_name": job, "generation": 1, **written}])
 
+    def stuck(self, *payments: tuple[str, str, int], ago: float = 0) -> None:
+        """What the probe writes at a look, so many seconds ago, of payments (id, Status, seconds in it), or of none."""
+        seen = datetime.now(UTC) - timedelta(seconds=ago)
+        rows = [
+            {"puid": p, "status": s, "status_since": (seen - timedelta(seconds=n)).isoformat(), "limit_seconds": 60}
+            for p, s, n in payments
+        ]
+        look = [{"seen_at": seen.isoformat(), **row} for row in rows or [{}]]
+        self._insert(tables.stuck_payments_seen(WATCHED).id, look)
+
     def merge(self) -> None:
         self.client.query(queries.merge_script(self.project, WATCHED)).result()
 

@@ -134,6 +134,23 @@ def test_the_api_answers_what_the_pages_show(lead: TestClient) -> None:
     assert seen["overview"]["states"] == {"initiated": 1, "processed": 1, "failed": 1, "unknown": 0}
 
 
+def test_the_stuck_are_those_of_the_last_look_and_an_old_look_says_so(lead: TestClient, changelog: Changelog) -> None:
+    assert "Nobody has looked for stuck payments" in lead.get("/stuck").text
+    assert lead.get("/api/v1/overview").json()["overview"]["stuck"] is None
+    changelog.stuck(("slow", "PENDING", 7300), ("slower", "HELD", 200_000), ago=400)
+    text = lead.get("/stuck").text
+    assert re.findall(r'href="/payments/(\w+)"', text) == ["slower", "slow"]
+    assert "2 d" in text and "2 h" in text and "The probe looks once a minute" in text
+    changelog.stuck(("slow", "PENDING", 7700))
+    look = lead.get("/api/v1/stuck").json()
+    assert [(e["puid"], e["status"], e["seconds"], e["limit_seconds"]) for e in look["payments"]] == [
+        ("slow", "PENDING", 7700, 60)
+    ]
+    assert look["at"] and look["warning"] == ""
+    changelog.stuck()
+    assert "No payment is stuck." in lead.get("/stuck").text
+
+
 def test_whatever_is_asked_is_in_the_access_log(lead: TestClient, changelog: Changelog) -> None:
     lead.get("/search", params={"customer": "C1", "limit": 9})
     lead.get("/payments/done")

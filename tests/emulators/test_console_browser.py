@@ -45,6 +45,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def connection(payments: Changelog, both_stores: Connection) -> Connection:
+    payments.stuck(("slow", "PENDING", 300_000))
     return both_stores
 
 

@@ -20,8 +20,9 @@ from pipeline.sink.dead_letters import DeadLetterQueue
 from probe.measure import Measurement, Pace, Probe
 from probe.state import ProbeError
 from support.connection import Connection
-from support.stuck import stuck_payments
-from tests.emulators.changelog import Changelog, row
+from support.stuck import Found, seek, stuck
+from support.warehouse import Warehouse
+from tests.emulators.changelog import CARD, Changelog, row
 from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_TABLE, PAYMENTS, WATCHED
 
 SECOND = timedelta(seconds=1)
@@ -186,16 +187,41 @@ def test_payments_are_stuck_by_status_and_unmapped_ones_by_the_default(stack: St
     limits = {"INITIATED": 10, "PENDING": 3600, payments.ANY: 7200}
     ends = payments.ends(payments.PAYMENT_STATES, limits)
 
-    def stuck(hours: float) -> dict[str, int]:
-        return stuck_payments(stack.database, PAYMENTS, limits, ends, datetime.now(UTC) + timedelta(hours=hours))
+    def found(hours: float, ends: frozenset[str] = ends) -> Found:
+        return seek(stack.database, PAYMENTS, limits, ends, datetime.now(UTC) + timedelta(hours=hours))
 
-    assert stuck(0.5) == {"INITIATED": 0, "PENDING": 0}
-    assert stuck(1.5) == {"INITIATED": 0, "PENDING": 2}
-    assert stuck(2.5) == {"INITIATED": 0, "PENDING": 2, "ON_HOLD": 1, "???": 1}
-    assert (
-        stuck_payments(stack.database, PAYMENTS, limits, frozenset(), datetime.now(UTC) + timedelta(hours=3))["SETTLED"]
-        == 1
-    )
+    assert (found(0.5).counts, found(0.5).payments) == ({"INITIATED": 0, "PENDING": 0}, ())
+    assert found(1.5).counts == {"INITIATED": 0, "PENDING": 2}
+    assert found(2.5).counts == {"INITIATED": 0, "PENDING": 2, "ON_HOLD": 1, "???": 1}
+    assert found(3, frozenset()).counts["SETTLED"] == 1
+    # The longest stuck of each Status, then the second.
+    assert [(each.puid, each.status, each.limit_seconds) for each in found(2.5).payments] == [
+        ("p1", "PENDING", 3600), ("p3", "ON_HOLD", 7200), ("p5", "???", 7200), ("p2", "PENDING", 3600),
+    ]  # fmt: skip
+    assert 9000 <= found(2.5).payments[0].seconds < 9060
+
+
+def test_what_is_stuck_is_kept_by_its_id_and_only_what_masking_lets_through(stack: Stack) -> None:
+    look = Warehouse(stack.connection)
+    first = stack.run()
+    assert (first.notes, stuck(look).payments, stuck(look).at) == ((), (), first.at)
+    for puid, status in (("p1", "HELD"), (CARD, "HELD"), ("p2", f"HELD {CARD}")):
+        stack.payment(puid, status)
+    time.sleep(1.2)
+    later = replace(stack.connection, stuck_limits="*=1")
+    measured = stack.run(probe=Probe(later, PACE))
+    hidden = "HELD 411111******1111"
+    # A payment without a place in the warehouse is counted, and no more: it is a dead letter there.
+    assert {status: n for status, n in measured.stuck.items() if n} == {"HELD": 2, hidden: 1}
+    assert stuck(look).at == measured.at
+    assert {(each.puid, each.status, each.limit_seconds) for each in stuck(look).payments} == {
+        ("p1", "HELD", 1), ("p2", hidden, 1),
+    }  # fmt: skip
+    cut_off = Probe(replace(later, big_query_endpoint=UNREACHABLE), PACE)
+    blind = stack.run(probe=cut_off)
+    assert sum(blind.stuck.values()) == 3
+    assert "Nobody can see which payments are stuck: BigQuery" in " ".join(blind.notes)
+    assert stuck(look).at == measured.at
 
 
 def test_a_column_that_nobody_classified_is_counted(stack: Stack) -> None:

@@ -188,6 +188,7 @@ REPORTS: dict[str, tuple[tuple[str, ...], int]] = {
 
 
 def test_every_prebuilt_query_has_a_command(payments: Changelog, connection_file: Path) -> None:
+    payments.stuck(("slow", "PENDING", 3600))
     assert REPORTS.keys() == {name.replace("_", "-") for name in reports.names()}
     for name, (arguments, rows) in REPORTS.items():
         result = audit(connection_file, "report", name, *arguments, stdin=f"{CARD}\n")
@@ -226,6 +227,20 @@ def test_a_report_with_more_rows_than_its_limit_says_so_and_bad_arguments_say_th
         result = audit(connection_file, "report", *arguments)
         assert result.exit_code == 2 and rule in result.output, result.output
     assert audit(connection_file, "report", "payment-by-id", "nobody").exit_code == 1
+
+
+def test_who_asks_what_is_stuck_learns_that_nobody_has_looked(payments: Changelog, connection_file: Path) -> None:
+    asked = ("report", "stuck-payments", "--status", "PENDING", "--older-than", "30m")
+    assert "Nobody has looked for stuck payments for an hour" in audit(connection_file, *asked).stderr
+    payments.stuck(("slow", "PENDING", 3600), ago=400)
+    found = json.loads(audit(connection_file, *asked).stdout)
+    assert [(row["puid"], row["status"], row["seconds_in_status"]) for row in found["rows"]] == [
+        ("slow", "PENDING", 3600)
+    ]
+    assert "The probe looks once a minute" in found["warning"]
+    payments.stuck()
+    none = audit(connection_file, *asked)
+    assert (none.exit_code, json.loads(none.stdout)["warning"], none.stderr) == (1, "", "")
 
 
 def test_a_card_s_last_four_digits_find_the_payments_that_have_it_now(

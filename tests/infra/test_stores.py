@@ -105,13 +105,18 @@ def test_changes_expire_only_where_config_says_so() -> None:
     changelog = tables.changelogs(WATCHED)[PAYMENT_TABLE].id
     assert days(graph_of("dev"), changelog) is None
     kept = graph_of("dev", {"partitionExpirationDays": 400})
-    assert (days(kept, changelog), days(kept, tables.resume_positions(WATCHED).id)) == (400, 30)
+    noted = (tables.resume_positions(WATCHED).id, tables.stuck_payments_seen(WATCHED).id)
+    assert [days(kept, table) for table in (changelog, *noted)] == [400, 30, 30]
+    assert [days(graph_of("dev"), table) for table in noted] == [30, 30]
 
 
 def test_accounts_have_what_their_work_takes(graph: Graph) -> None:
     expected = {
         "validation-sa": {("bigquery.dataEditor", dataset) for dataset in DATASETS},
-        "probe-sa": {("bigquery.dataViewer", dataset) for dataset in {*DATASETS, tables.VIEWS_DATASET}},
+        "probe-sa": {
+            *(("bigquery.dataViewer", dataset) for dataset in {*DATASETS, tables.VIEWS_DATASET}),
+            ("bigquery.dataEditor", tables.stuck_payments_seen(WATCHED).name),
+        },
         "console-sa": {("bigquery.dataViewer", tables.VIEWS_DATASET)},
         "card-search-sa": {("bigquery.dataViewer", tables.VIEWS_DATASET)},
     }

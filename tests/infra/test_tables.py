@@ -54,12 +54,13 @@ def test_personal_columns_are_those_of_the_description(graph: Graph) -> None:
     }
 
 
-def test_the_merge_reads_and_writes_its_tables(graph: Graph) -> None:
+def test_the_merge_and_the_probe_have_their_tables(graph: Graph) -> None:
     sql = "".join(node.inputs["params"]["query"] for node in graph.of("DataTransferConfig"))
     assert "bank_audit.transfers_log`" in sql
     assert "payment_audit" not in sql
     granted = {node.inputs["tableId"] for node in graph.of("IamMember") if "tableId" in node.inputs}
-    assert {"transfers_log", "payment_state", "payment_state_progress", "payment_lookup", "resume_positions"} <= granted
+    merged = {"transfers_log", "payment_state", "payment_state_progress", "payment_lookup", "resume_positions"}
+    assert granted == merged | {"stuck_payments_seen"}
 
 
 def test_the_job_and_the_connection_have_the_description(graph: Graph) -> None:

@@ -153,6 +153,20 @@ def test_a_dry_run_reads_nothing(server: Server, api: QueryApi) -> None:
     assert server.calls[0].body["dryRun"] is True and server.calls[0].body["useQueryCache"] is False
 
 
+def test_rows_are_appended_in_one_request_by_their_ids_and_a_refusal_names_the_bad_row_s_reason(
+    server: Server, api: QueryApi
+) -> None:
+    server.answers = [(200, {})]
+    api.append("d.t", {"1": {"a": 1}, "2": {"a": 2}})
+    [call] = server.calls
+    assert (call.method, call.path) == ("POST", f"/bigquery/v2/projects/{PROJECT}/datasets/d/tables/t/insertAll")
+    assert call.body == {"rows": [{"insertId": "1", "json": {"a": 1}}, {"insertId": "2", "json": {"a": 2}}]}
+    refused = [{"index": i, "errors": [{"reason": reason}]} for i, reason in enumerate(("stopped", "invalid"))]
+    server.answers = [(200, {"insertErrors": refused})]
+    with pytest.raises(bigquery_rest.QueryRefusedError, match="400 invalid"):
+        api.append("d.t", {"1": {"a": 1}, "2": {"a": "x"}})
+
+
 def test_google_cloud_is_asked_with_credentials(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     import google.auth
     from google.oauth2.credentials import Credentials
