@@ -46,6 +46,7 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
     │   ├── pipeline.transforms.cards.CardNumberError
     │   ├── support.connection.ConnectionFileError
     │   ├── support.console.asked.AskedError
+    │   ├── support.console.cloud.CloudSettingsError
     │   ├── support.replay.ReplayError
     │   ├── support.reports.ReportError
     │   ├── support.search.SearchError

@@ -153,7 +153,9 @@ def viewer_of(request: Request) -> Viewer:
 def allow(viewer: Viewer, role: Role, what: str) -> None:
     """Raises NotAllowed unless the viewer has the role."""
     if not viewer.may(role):
-        raise NotAllowed(f"{what} takes the role {role}; you are a {viewer.role}. A stack's config names who has it.")
+        raise NotAllowed(
+            f"{what} takes the role {role}; you are a {viewer.role}. A stack's config names who has it.{viewer.doubt}"
+        )
 
 
 def _invalid(request: Request, error: Exception) -> Response:
