@@ -41,6 +41,7 @@ class Warehouse(pulumi.ComponentResource):
         self._watched = args.settings.watched
         changelogs = tables.changelogs(self._watched)
         state, self._positions = tables.payment_state_table(self._watched), tables.resume_positions(self._watched)
+        self._access_log = tables.access_log(self._watched)
         # The job adds columns to these as they appear in Spanner.
         self._growing = {table.id for table in (*changelogs.values(), state)}
         self._merged = (state.id, tables.merge_progress(self._watched).id, tables.payment_lookup(self._watched).id)
@@ -85,7 +86,8 @@ class Warehouse(pulumi.ComponentResource):
     def _partitioning(self, table: tables.Table) -> bigquery.TableTimePartitioningArgsDict | None:
         if not table.partition_by or table.buckets:
             return None
-        days = _POSITION_DAYS if table.id == self._positions.id else self._settings.warehouse.partition_days
+        kept = {self._positions.id: _POSITION_DAYS, self._access_log.id: self._settings.retention.access_log_days}
+        days = kept.get(table.id, self._settings.warehouse.partition_days)
         partitioning: bigquery.TableTimePartitioningArgsDict = {"type": table.partition, "field": table.partition_by}
         return {**partitioning, "expiration_ms": days * _DAY_MILLIS} if days else partitioning
 
@@ -109,11 +111,25 @@ class Warehouse(pulumi.ComponentResource):
         self._on_datasets("pipeline", "dataEditor", accounts.pipeline.member)
         self._on_datasets("validation", "dataEditor", accounts.validation.member)
         self._on_datasets("probe", "dataViewer", accounts.probe.member)
+        if self._settings.console.image:
+            self._log_access(accounts.console.member)
 
     def _on_datasets(self, who: str, role: str, member: pulumi.Input[str]) -> None:
         for key, dataset in self.datasets.items():
             grant_on_dataset(self, f"{key}-{who}", dataset, role, member)
         grant_queries(self, self._settings, who, member)
+
+    def _log_access(self, member: pulumi.Input[str]) -> None:
+        """The console appends to its log. Google's smallest role for that reads and deletes the table too."""
+        table = self.made[self._access_log.id]
+        bigquery.IamMember(
+            f"{self._access_log.id}-console",
+            dataset_id=table.dataset_id,
+            table_id=table.table_id,
+            role=naming.role(naming.ACCESS_LOGGER, self._settings.project),
+            member=member,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
 
     def _merge_access(self) -> None:
         member = self._args.accounts.merge.member

@@ -23,9 +23,13 @@ class CloudSettingsError(AuditError, ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class CloudSettings:
-    """`audience`: for whom the proxy signs. The lists have members as IAM writes them: user:, group:."""
+    """`audience`: for whom the proxy signs. The lists have members as IAM writes them: user:, group:.
+
+    `card_tokens`: the token service's address; empty: the console reads the masking key itself.
+    """
 
     audience: str
+    card_tokens: str
     agents: tuple[str, ...]
     leads: tuple[str, ...]
     personal_data_readers: tuple[str, ...]
@@ -38,16 +42,17 @@ class CloudSettings:
         try:
             given = json.loads(text)
             lists = {key: _members(given[key]) for key in _MEMBERS}
-            audience = given["audience"]
+            audience, card_tokens = given["audience"], given["cardTokens"]
         except (ValueError, LookupError, TypeError, AttributeError):
-            lists, audience = {}, None
-        if not (isinstance(audience, str) and audience):
+            lists, audience, card_tokens = {}, "", ""
+        if not (isinstance(audience, str) and audience and isinstance(card_tokens, str)):
             raise CloudSettingsError(
-                f"{IN_ENVIRONMENT} must be a JSON object with an audience, and {', '.join(_MEMBERS)} as lists of "
-                "members. The stack's program writes it (components/console.py): run `pulumi up`."
+                f"{IN_ENVIRONMENT} must be a JSON object with an audience, cardTokens, and {', '.join(_MEMBERS)} as "
+                "lists of members. The stack's program writes it (components/console.py): run `pulumi up`."
             )
         return cls(
             audience=audience,
+            card_tokens=card_tokens,
             agents=lists["agents"],
             leads=lists["leads"],
             personal_data_readers=lists["personalDataReaders"],

@@ -9,6 +9,7 @@ import click
 
 from support.cli.explained import Command
 from support.cli.output import current_connection
+from support.console.card_tokens import CardTokens
 from support.console.cloud import IN_ENVIRONMENT, CloudSettings
 from support.console.identity import ROLES, Development, Identity, Role, Viewer
 
@@ -48,11 +49,12 @@ def console(ctx: click.Context, host: str, port: int, role: Role, hide_personal:
         viewer = Viewer(email=f"{getpass.getuser()}@localhost", role=role, sees_personal=not hide_personal)
         identity, hosts = Development(known=viewer), frozenset({host, "localhost"})
         who = f"as {viewer.email}, {role}: nobody signs in here."
-    app = create(connection, identity, hosts=hosts)
-    with _listening(host, port) as listening:
-        click.echo(f"Console: http://{host}:{listening.getsockname()[1]}  {who}")
+    tokens = CardTokens(url=cloud.card_tokens).of if cloud and cloud.card_tokens else None
+    app = create(connection, identity, hosts=hosts, tokens=tokens)
+    with listening(host, port) as opened:
+        click.echo(f"Console: http://{host}:{opened.getsockname()[1]}  {who}")
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
-        uvicorn.Server(config).run(sockets=[listening])
+        uvicorn.Server(config).run(sockets=[opened])
 
 
 def _refuse_others(host: str) -> None:
@@ -69,14 +71,15 @@ def _refuse_others(host: str) -> None:
         )
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises ClickException where the port is taken."""
+    opened = socket.socket()
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
+        opened.bind((host, port))
         # Whoever reads the address may open it at once.
-        listening.listen()
+        opened.listen()
     except OSError as error:
-        listening.close()
+        opened.close()
         raise click.ClickException(f"port {port} cannot be opened: {error.strerror}. Choose another --port.") from None
-    return listening
+    return opened

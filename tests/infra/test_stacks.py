@@ -90,6 +90,7 @@ def test_stacks_have_the_same_types_of_resources() -> None:
         "gcp:dns/managedZone:ManagedZone",
         "gcp:dns/recordSet:RecordSet",
         "gcp:monitoring/notificationChannel:NotificationChannel",
+        "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember",
     }
     dev, staging, prod, local = (
         {node.type for node in graph_of(stack).nodes} - asked_for for stack in ("dev", "staging", "prod", "local")
@@ -236,7 +237,7 @@ def test_names_are_the_same_in_every_run(graph: Graph) -> None:
 
 def test_the_program_is_wiring_only() -> None:
     lines = (ROOT / "__main__.py").read_text().splitlines()
-    assert len(lines) <= 100
+    assert len(lines) <= 120
     assert not [line for line in lines if re.match(r"\s*(def|class|if|for|while) ", line)]
 
 

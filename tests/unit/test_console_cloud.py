@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 AUDIENCE = "/projects/1/locations/us-central1/services/audit-console"
 GIVEN = {
     "audience": AUDIENCE,
+    "cardTokens": "",
     "agents": [],
     "leads": ["group:leads@example.com"],
     "personalDataReaders": ["user:ann@example.com"],
@@ -87,7 +88,10 @@ def test_what_the_container_is_given_is_read(monkeypatch: pytest.MonkeyPatch) ->
         "no json",
         "[]",
         "{}",
-        *(json.dumps({**GIVEN, key: value}) for key, value in (("audience", ""), ("audience", 1), ("leads", "all"))),
+        *(
+            json.dumps({**GIVEN, key: value})
+            for key, value in (("audience", ""), ("audience", 1), ("cardTokens", None), ("leads", "all"))
+        ),
         *(json.dumps({name: value for name, value in GIVEN.items() if name != key}) for key in GIVEN),
     ],
 )
