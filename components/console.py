@@ -48,6 +48,8 @@ class Console(pulumi.ComponentResource):
             service = self._console(self._access(), self._card_tokens())
             run.grant_call(self, "proxy", service, self._agent("iap"))
             self._let_in(service)
+            for person in self._settings.identity.on_call:
+                run.grant_look(self, person, service)
             self.url = service.uri
         self.register_outputs({"url": self.url})
 

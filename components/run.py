@@ -88,15 +88,24 @@ def service(
     )
 
 
-def grant_call(
-    parent: pulumi.Resource, who: str, called: cloudrunv2.Service, member: pulumi.Input[str]
-) -> cloudrunv2.ServiceIamMember:
+def grant_call(parent: pulumi.Resource, who: str, called: cloudrunv2.Service, member: pulumi.Input[str]) -> None:
     """Lets a member call one service."""
-    return cloudrunv2.ServiceIamMember(
-        f"{called._name}-{who}",
-        location=called.location,
-        name=called.name,
-        role="roles/run.invoker",
+    _grant(parent, who, called, "invoker", member)
+
+
+def grant_look(parent: pulumi.Resource, person: str, seen: cloudrunv2.Service) -> None:
+    """Lets who is on call see whether a service runs, and from which revision."""
+    _grant(parent, person, seen, "viewer", person)
+
+
+def _grant(
+    parent: pulumi.Resource, who: str, service: cloudrunv2.Service, role: str, member: pulumi.Input[str]
+) -> None:
+    cloudrunv2.ServiceIamMember(
+        f"{service._name}-{who}",
+        location=service.location,
+        name=service.name,
+        role=f"roles/run.{role}",
         member=member,
         opts=pulumi.ResourceOptions(parent=parent),
     )

@@ -213,6 +213,9 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("on-call", "Cloud Run job audit-probe", "run.viewer"): (
         "sees whether the probe runs, and how its runs ended"
     ),
+    Grant("on-call", "Cloud Run service audit-console", "run.viewer"): (
+        "sees whether the console runs, and from which image"
+    ),
     Grant("on-call", "project", "cloudscheduler.viewer"): (
         "sees whether the probe's schedule is paused; Google grants it on a project alone"
     ),
