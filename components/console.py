@@ -1,7 +1,7 @@
 """The console: a Cloud Run service that Identity-Aware Proxy alone may call, for who may open it.
 
 Beside it the token service, which the console alone may call: a card's number becomes its tokens by the masking key,
-which the console never holds. Both run from an image of their own, and are made once there is one. Source:
+which the console never holds. Both run from one image, and are made once there is one. Source:
 cloud.google.com/run/docs/securing/identity-aware-proxy-cloud-run.
 """
 

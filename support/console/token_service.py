@@ -34,7 +34,7 @@ def create(tokens: Callable[[str], tuple[str, ...]]) -> FastAPI:
 
     @app.post("/tokens")
     def tokens_of(card: Annotated[str, Body(embed=True, max_length=_LONGEST)]) -> Response:
-        # Of nothing but cards: it is no service that masks what it is sent.
+        # Of nothing but cards: it must not become a service that masks anything.
         if not asked.is_card(card):
             return JSONResponse({"error": _RULE}, status_code=400)
         return JSONResponse({"tokens": tokens(card)})
