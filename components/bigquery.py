@@ -29,7 +29,10 @@ class WarehouseArgs:
 
 
 class Warehouse(pulumi.ComponentResource):
-    """Every dataset and table of the contract, by their ids. `location` is where they are. Views have their own."""
+    """Every dataset and table of the contract, by their ids. `location` is where they are.
+
+    `datasets` are those of the data: neither the views', nor the access log's, which is the console's alone.
+    """
 
     location: str
     datasets: Mapping[str, bigquery.Dataset]
@@ -41,7 +44,7 @@ class Warehouse(pulumi.ComponentResource):
         self._watched = args.settings.watched
         changelogs = tables.changelogs(self._watched)
         state, self._positions = tables.payment_state_table(self._watched), tables.resume_positions(self._watched)
-        self._access_log = tables.access_log(self._watched)
+        self._access_log = tables.access_log()
         # The job adds columns to these as they appear in Spanner.
         self._growing = {table.id for table in (*changelogs.values(), state)}
         self._merged = (state.id, tables.merge_progress(self._watched).id, tables.payment_lookup(self._watched).id)
@@ -49,7 +52,8 @@ class Warehouse(pulumi.ComponentResource):
         self._merged_from = (*(changelogs[table.name].id for table in searched), self._positions.id)
         every = tables.all_tables(self._watched)
         self.location = args.settings.warehouse.location
-        self.datasets = {d: self._dataset(d) for d in sorted({table.dataset for table in every})}
+        self._all_datasets = {d: self._dataset(d) for d in sorted({table.dataset for table in every})}
+        self.datasets = {d: made for d, made in self._all_datasets.items() if d != tables.ACCESS_DATASET}
         self.made = {table.id: self._table(table) for table in every}
         self._access()
         self._merge_access()
@@ -65,7 +69,7 @@ class Warehouse(pulumi.ComponentResource):
         protect = self._settings.protect
         return bigquery.Table(
             table.id,
-            dataset_id=self.datasets[table.dataset].dataset_id,
+            dataset_id=self._all_datasets[table.dataset].dataset_id,
             table_id=table.name,
             description=table.description,
             schema=self._schema(table),

@@ -68,11 +68,10 @@ _HIDDEN: Final = ("card", "token", "drop", "hold")
 # Where a description comes from that is not a file.
 _DESCRIPTION: Final = "the description"
 
-# Datasets and tables that the platform makes: the views, and what is beside the changelog of the payments.
+# Datasets and tables that the platform makes: views, access log, and what is beside the changelog of the payments.
 VIEWS_DATASET: Final = "payment_views"
-_OWN_TABLES: Final = frozenset(
-    {"payment_state", "payment_state_progress", "payment_lookup", "resume_positions", "access_log"}
-)
+ACCESS_DATASET: Final = "payment_access"
+_OWN_TABLES: Final = frozenset({"payment_state", "payment_state_progress", "payment_lookup", "resume_positions"})
 # Columns that the views have beside those of the source, enrichment aside.
 OF_TIMELINE: Final = frozenset(
     {"commit_timestamp", "commit_timestamp_nanos", "change_id", "source_table", "mod_type", "server_transaction_id"}
@@ -335,8 +334,9 @@ class _Read:
 
     def _place(self, table: WatchedTable, tables: tuple[WatchedTable, ...]) -> None:
         what = f"tables.{table.name}"
-        if table.dataset.casefold() == VIEWS_DATASET:
-            self._refuse(f"{what}.dataset", f"not be {VIEWS_DATASET}, which has the views", table.dataset)
+        for taken, by in ((VIEWS_DATASET, "the views"), (ACCESS_DATASET, "the access log")):
+            if table.dataset.casefold() == taken:
+                self._refuse(f"{what}.dataset", f"not be {taken}, which has {by}", table.dataset)
         of_payments = {other.dataset for other in tables if other.kind == "payments"}
         if table.dataset in of_payments and table.table.casefold() in _OWN_TABLES:
             self._refuse(f"{what}.table", f"not be one of {', '.join(sorted(_OWN_TABLES))} there", table.table)

@@ -153,7 +153,7 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("console-sa", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (
         "the console shows personal columns to personalDataReaders, and hides them from its other viewers"
     ),
-    Grant("console-sa", "table payment_audit.access_log", naming.ACCESS_LOGGER): (
+    Grant("console-sa", "table payment_access.access_log", naming.ACCESS_LOGGER): (
         "the console notes who looked at what; a custom role, since Google's smallest reads and deletes the table too"
     ),
     Grant("console-sa", "Spanner database audit-metadata", "spanner.databaseUser"): (

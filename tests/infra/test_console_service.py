@@ -147,8 +147,8 @@ def test_the_console_s_account_reads_views_submits_work_and_appends_to_its_log()
     }
     assert graph.one("DatasetIamMember", "payment_views-console").inputs["datasetId"] == "payment_views"
     assert graph.one("DatabaseIAMMember", "audit-metadata-console").inputs["database"] == "audit-metadata"
-    log = graph.one("IamMember", "payment_audit.access_log-console").inputs
-    assert (log["datasetId"], log["tableId"]) == ("payment_audit", "access_log")
+    log = graph.one("IamMember", "payment_access.access_log-console").inputs
+    assert (log["datasetId"], log["tableId"]) == ("payment_access", "access_log")
     assert set(roles.LOG_ACCESS.permissions) == {"bigquery.tables.get", "bigquery.tables.updateData"}
 
 
@@ -188,9 +188,19 @@ def test_cloud_run_pulls_from_each_repository_once() -> None:
     assert IMAGE.split("/")[2] == "audit-images"
 
 
+def test_who_writes_the_changelogs_has_no_part_in_the_access_log(graph: Graph) -> None:
+    held = {
+        node.inputs["member"]
+        for node in graph.nodes
+        if node.inputs.get("datasetId") == "payment_access" and "member" in node.inputs
+    }
+    assert held == {f"serviceAccount:console-sa@{graph.outputs['project']}.iam.gserviceaccount.com"}
+    assert "payment_access" not in {node.inputs["datasetId"] for node in graph.of("DatasetAccess")}
+
+
 def test_the_access_log_is_kept_as_long_as_config_says() -> None:
     def days(config: dict[str, Any]) -> float:
-        partitioning = graph_of("dev", config).one("Table", "payment_audit.access_log").inputs["timePartitioning"]
+        partitioning = graph_of("dev", config).one("Table", "payment_access.access_log").inputs["timePartitioning"]
         return float(partitioning["expirationMs"]) / 86_400_000
 
     assert (days({}), days(OTHER)) == (400, 90)
