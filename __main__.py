@@ -1,6 +1,7 @@
 """The stack, in the order data flows: services write to Spanner, the job carries every change into BigQuery."""
 
 from components.bigquery import Warehouse, WarehouseArgs
+from components.console import Console, ConsoleArgs
 from components.dataflow import StreamJob, StreamJobArgs, WorkerPlace
 from components.delivery import Delivery, DeliveryArgs
 from components.identity import Identity, IdentityArgs
@@ -14,6 +15,7 @@ from components.perimeter import Perimeter, PerimeterArgs
 from components.personal_data import PersonalData, PersonalDataArgs
 from components.probe import Probe, ProbeArgs
 from components.provider import google, under
+from components.run import RunPlace
 from components.secrets import MaskingKeys, MaskingKeysArgs
 from components.services import Services, ServicesArgs
 from components.settings import Settings
@@ -86,4 +88,14 @@ probe = Probe(
     ),
     opts,
 )
-export(outputs)
+console = Console(
+    "console",
+    ConsoleArgs(
+        place=RunPlace(settings=settings, keys=keys, network=network),
+        accounts=accounts,
+        connection=connection(outputs),
+        needs=[accounts, source, masking_keys, storage, warehouse, views, image],
+    ),
+    opts,
+)
+export(outputs, console)

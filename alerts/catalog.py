@@ -398,6 +398,7 @@ def _services(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
         method="~.*BigQueryWrite.AppendRows",
         response_code_class="~4xx|5xx",
     )
+    refused = increase(metrics.RUN_REQUESTS, "10m", service_name=watched.console, response_code_class="5xx")
     return (
         Alert(
             name="DataflowJobDown",
@@ -461,6 +462,16 @@ def _services(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
             conditions=(Condition(value=appends, comparison=">", threshold=numbers.write_errors),),
             holds=5 * MINUTE,
             cloud_only="the emulator reports no requests",
+        ),
+        Alert(
+            name="AuditConsoleErrors",
+            severity="ticket",
+            title="The support console answers with errors",
+            summary="People who look at payments get an error page: BigQuery, a grant, or the console itself.",
+            chart="console-errors",
+            conditions=(Condition(value=refused, comparison=">", threshold=numbers.console_errors),),
+            holds=5 * MINUTE,
+            cloud_only="Cloud Run counts the requests",
         ),
     )
 

@@ -81,6 +81,7 @@ def rows(numbers: Thresholds, watched: Watched, *, local: bool = False) -> tuple
         _dead_letters(),
         _payments(),
         _correctness(),
+        _console(watched),
     )
     return tuple(
         Row(title=row.title, charts=charts)
@@ -294,6 +295,18 @@ def _payments() -> Row:
                 "share",
                 failed=f"{failed} / {increase(PAYMENTS_TERMINAL, '10m')}",
             ),
+        ),
+    )
+
+
+def _console(watched: Watched) -> Row:
+    answers = increase(metrics.RUN_REQUESTS, "10m", by="response_code_class", service_name=watched.console)
+    errors = increase(metrics.RUN_REQUESTS, "10m", service_name=watched.console, response_code_class="5xx")
+    return Row(
+        title="Console",
+        charts=(
+            _by("console-answers", "Answers, 10 m, by code", "count", "response_code_class", answers, cloud_only=True),
+            _chart("console-errors", "Server errors, 10 m", "count", cloud_only=True, errors=errors),
         ),
     )
 

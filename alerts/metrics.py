@@ -113,6 +113,16 @@ QUERY_TIMES: Final = _google(
     "s",
     "Run times of the queries that ended in the last minute.",
 )
+RUN_REQUESTS: Final = _google(
+    "run.googleapis.com/request_count",
+    "cloud_run_revision",
+    "DELTA",
+    "INT64",
+    "1",
+    "Requests that reached a service's instances; what was refused before, or found none, is not counted.",
+    response_code="HTTP code of the answer",
+    response_code_class="2xx, 3xx, 4xx or 5xx",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,5 +187,6 @@ CATALOG: Final = (
     API_REQUESTS,
     BYTES_BILLED,
     QUERY_TIMES,
+    RUN_REQUESTS,
     *(log.metric for log in LOG_METRICS),
 )

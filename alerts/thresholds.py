@@ -58,6 +58,7 @@ class Thresholds:
     )
     watermark_seconds: int = _number(300, 60, 3600, "Age of the job's watermark that is a ticket.")
     write_errors: int = _number(20, 1, 100_000, "Streams of appends that may end with one error code in 10 m.")
+    console_errors: int = _number(10, 1, 100_000, "Server errors (5xx) that the console may answer in 10 m.")
     forecast_gib_per_day: int = _number(
         200, 1, 1_000_000, "GiB that all queries of the project are expected to bill in a day."
     )
@@ -70,6 +71,7 @@ class Watched:
     """What the stack's alerts look at. `retention_hours` is how long Spanner keeps change records."""
 
     job: str = "audit-stream-job"
+    console: str = "audit-console"
     instance: str = "audit-instance"
     multi_region: bool = False
     retention_hours: int = 168

@@ -67,7 +67,14 @@ DRAIN: Final = CustomRole(
     reason=OWN_ROLES[naming.DRAINER],
     permissions=("dataflow.jobs.cancel", "dataflow.jobs.get", "dataflow.jobs.list", "dataflow.jobs.updateContents"),
 )
-CUSTOM: Final = (SECRETS, LOOK, LOG_VIEWS, DRAIN)
+# In place of roles/bigquery.dataEditor, which reads, changes and deletes the table.
+LOG_ACCESS: Final = CustomRole(
+    id=naming.ACCESS_LOGGER,
+    title="Payment audit: appends to the access log",
+    reason="the console appends to its access log, and neither reads nor deletes it",
+    permissions=("bigquery.tables.get", "bigquery.tables.updateData"),
+)
+CUSTOM: Final = (SECRETS, LOOK, LOG_VIEWS, DRAIN, LOG_ACCESS)
 
 # On the stack's own project. The program makes and changes each kind of resource, so these are its services' makers.
 DEPLOYER: Final[Mapping[str, str]] = {
@@ -83,10 +90,11 @@ DEPLOYER: Final[Mapping[str, str]] = {
     "roles/dns.admin": "names of Google's APIs inside the perimeter",
     "roles/iam.serviceAccountAdmin": "the stack's accounts and who may act as them",
     "roles/iam.workloadIdentityPoolAdmin": "the pool of a CI outside Google",
+    "roles/iap.admin": "who may open the console; Google's smallest role that grants it",
     "roles/logging.configWriter": "log bucket, sink, exclusion",
     "roles/logging.logWriter": "the log of a build that runs as this account",
     "roles/monitoring.editor": "SLOs, alerts, dashboards",
-    "roles/run.admin": "the probe, and who may start it",
+    "roles/run.admin": "the probe and the console, and who may start or call them",
     "roles/serviceusage.serviceUsageAdmin": "enables APIs, and calls are counted against the project",
     "roles/spanner.admin": "instance, databases, schema",
     "roles/storage.admin": "buckets, and the template in its bucket",

@@ -29,7 +29,10 @@ class WarehouseArgs:
 
 
 class Warehouse(pulumi.ComponentResource):
-    """Every dataset and table of the contract, by their ids. `location` is where they are. Views have their own."""
+    """Every dataset and table of the contract, by their ids. `location` is where they are.
+
+    `datasets` are those of the data: neither the views', nor the access log's, which is the console's alone.
+    """
 
     location: str
     datasets: Mapping[str, bigquery.Dataset]
@@ -41,7 +44,7 @@ class Warehouse(pulumi.ComponentResource):
         self._watched = args.settings.watched
         changelogs = tables.changelogs(self._watched)
         state, self._positions = tables.payment_state_table(self._watched), tables.resume_positions(self._watched)
-        self._stuck = tables.stuck_payments_seen(self._watched)
+        self._stuck, self._access_log = tables.stuck_payments_seen(self._watched), tables.access_log()
         # The job adds columns to these as they appear in Spanner.
         self._growing = {table.id for table in (*changelogs.values(), state)}
         self._merged = (state.id, tables.merge_progress(self._watched).id, tables.payment_lookup(self._watched).id)
@@ -49,7 +52,8 @@ class Warehouse(pulumi.ComponentResource):
         self._merged_from = (*(changelogs[table.name].id for table in searched), self._positions.id)
         every = tables.all_tables(self._watched)
         self.location = args.settings.warehouse.location
-        self.datasets = {d: self._dataset(d) for d in sorted({table.dataset for table in every})}
+        self._all_datasets = {d: self._dataset(d) for d in sorted({table.dataset for table in every})}
+        self.datasets = {d: made for d, made in self._all_datasets.items() if d != tables.ACCESS_DATASET}
         self.made = {table.id: self._table(table) for table in every}
         self._access()
         self._merge_access()
@@ -65,7 +69,7 @@ class Warehouse(pulumi.ComponentResource):
         protect = self._settings.protect
         return bigquery.Table(
             table.id,
-            dataset_id=self.datasets[table.dataset].dataset_id,
+            dataset_id=self._all_datasets[table.dataset].dataset_id,
             table_id=table.name,
             description=table.description,
             schema=self._schema(table),
@@ -86,8 +90,9 @@ class Warehouse(pulumi.ComponentResource):
     def _partitioning(self, table: tables.Table) -> bigquery.TableTimePartitioningArgsDict | None:
         if not table.partition_by or table.buckets:
             return None
-        noted = table.id in (self._positions.id, self._stuck.id)
-        days = _NOTED_DAYS if noted else self._settings.warehouse.partition_days
+        kept = {self._positions.id: _NOTED_DAYS, self._stuck.id: _NOTED_DAYS}
+        kept[self._access_log.id] = self._settings.retention.access_log_days
+        days = kept.get(table.id, self._settings.warehouse.partition_days)
         partitioning: bigquery.TableTimePartitioningArgsDict = {"type": table.partition, "field": table.partition_by}
         return {**partitioning, "expiration_ms": days * _DAY_MILLIS} if days else partitioning
 
@@ -112,11 +117,25 @@ class Warehouse(pulumi.ComponentResource):
         self._on_datasets("validation", "dataEditor", accounts.validation.member)
         self._on_datasets("probe", "dataViewer", accounts.probe.member)
         self._grant(self._stuck.id, "dataEditor", "probe", accounts.probe.member)
+        if self._settings.console.image:
+            self._log_access(accounts.console.member)
 
     def _on_datasets(self, who: str, role: str, member: pulumi.Input[str]) -> None:
         for key, dataset in self.datasets.items():
             grant_on_dataset(self, f"{key}-{who}", dataset, role, member)
         grant_queries(self, self._settings, who, member)
+
+    def _log_access(self, member: pulumi.Input[str]) -> None:
+        """The console appends to its log. Google's smallest role for that reads and deletes the table too."""
+        table = self.made[self._access_log.id]
+        bigquery.IamMember(
+            f"{self._access_log.id}-console",
+            dataset_id=table.dataset_id,
+            table_id=table.table_id,
+            role=naming.role(naming.ACCESS_LOGGER, self._settings.project),
+            member=member,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
 
     def _merge_access(self) -> None:
         member = self._args.accounts.merge.member

@@ -1,4 +1,4 @@
-"""The job's image, named by its digest, and the flex template that launches it, generated and put into its bucket."""
+"""The images, named by their digests, who pulls them, and the flex template that launches the job's."""
 
 import hashlib
 from dataclasses import dataclass
@@ -35,12 +35,16 @@ class Image(pulumi.ComponentResource):
         self.image = pipeline.image
         self.template = pulumi.Output.from_input(pipeline.template)
         if self.image:
-            self._grant_pull("pipeline", args.accounts.pipeline.member)
-            self._grant_pull("launcher", args.accounts.launcher.member)
-            # Cloud Run pulls as its own agent, whoever the probe runs as.
-            self._grant_pull("run", pulumi.Output.concat("serviceAccount:", args.keys.agent("run")))
-            if not pipeline.template:
-                self.template = self._template()
+            self._grant_pull("pipeline", self.image, args.accounts.pipeline.member)
+            self._grant_pull("launcher", self.image, args.accounts.launcher.member)
+        # Cloud Run pulls as its own agent, whoever probe and console run as. A second grant of the same on the same
+        # repository would end with the first.
+        images = {_repository(image): image for image in (args.settings.console.image, self.image) if image}
+        for (_, _, repository), image in images.items():
+            who = "run" if image == self.image else f"run-{repository}"
+            self._grant_pull(who, image, pulumi.Output.concat("serviceAccount:", args.keys.agent("run")))
+        if self.image and not pipeline.template:
+            self.template = self._template()
         self.register_outputs({"image": self.image, "template": self.template})
 
     def _template(self) -> pulumi.Output[str]:
@@ -57,15 +61,21 @@ class Image(pulumi.ComponentResource):
         )
         return pulumi.Output.all(self._args.storage.templates, made.id).apply(lambda place: f"{place[0]}/{name}")
 
-    def _grant_pull(self, who: str, member: pulumi.Input[str]) -> None:
+    def _grant_pull(self, who: str, image: str, member: pulumi.Input[str]) -> None:
         """On the one repository that the image is in, which another project may hold: images are promoted by digest."""
-        registry, project, repository, _ = self.image.split("/", 3)
+        location, project, repository = _repository(image)
         artifactregistry.RepositoryIamMember(
             f"image-{who}",
             project=project,
-            location=registry.removesuffix("-docker.pkg.dev"),
+            location=location,
             repository=repository,
             role="roles/artifactregistry.reader",
             member=member,
             opts=pulumi.ResourceOptions(parent=self),
         )
+
+
+def _repository(image: str) -> tuple[str, str, str]:
+    """Location, project and repository of an image."""
+    registry, project, repository, _ = image.split("/", 3)
+    return registry.removesuffix("-docker.pkg.dev"), project, repository

@@ -11,6 +11,8 @@ STREAM_JOB: Final = "audit-stream-job"
 MASKING_KEYS: Final = "masking-keys"
 PROBE: Final = "audit-probe"
 FILL: Final = "fill-payment-lookup"
+CONSOLE: Final = "audit-console"
+CARD_TOKENS: Final = "audit-card-tokens"
 MERGE: Final = "merge-payment-state"
 NETWORK: Final = "audit"
 KEY_RING: Final = "audit"
@@ -27,6 +29,7 @@ PREVIEW: Final = "preview-sa"
 BOOTSTRAP_RING: Final = "bootstrap"
 IMAGES: Final = "audit-images"
 DRAINER: Final = "auditDrainer"
+ACCESS_LOGGER: Final = "auditAccessLogger"
 
 
 def bucket(project: str, purpose: str) -> str:

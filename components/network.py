@@ -28,10 +28,12 @@ class NetworkArgs:
 class Network(pulumi.ComponentResource):
     """The subnetwork of the job: the stack's own, or one that is there already (setting `subnetwork`).
 
-    `subnetwork` is as Dataflow takes it. `id` is the network's, None where it is somebody else's.
+    `subnetwork` is as Dataflow takes it, `run_subnetwork` as Cloud Run does. `network` is the network's id, None where
+    it is somebody else's.
     """
 
     subnetwork: pulumi.Output[str]
+    run_subnetwork: pulumi.Output[str]
     network: pulumi.Output[str] | None
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -47,7 +49,13 @@ class Network(pulumi.ComponentResource):
             self._firewall(network)
             if args.settings.perimeter.on:
                 self._restricted_names(network)
+        self.run_subnetwork = self.subnetwork.apply(self._full)
         self.register_outputs({"subnetwork": self.subnetwork})
+
+    def _full(self, subnetwork: str) -> str:
+        """A name with its project, where Dataflow takes one without or a URL."""
+        shared = subnetwork.removeprefix("https://www.googleapis.com/compute/v1/")
+        return shared if shared.startswith("projects/") else f"projects/{self._settings.project}/{shared}"
 
     def _network(self) -> compute.Network:
         return compute.Network(

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 import pulumi
 
 from components.bigquery import Warehouse
+from components.console import Console
 from components.dataflow import StreamJob
 from components.image import Image
 from components.monitoring import Monitoring
@@ -37,9 +38,9 @@ class Outputs:
     monitoring: Monitoring
 
 
-def export(stack: Outputs) -> None:
-    """Makes them the stack's outputs."""
-    for name, value in {**connection(stack), **_links(stack)}.items():
+def export(stack: Outputs, console: Console) -> None:
+    """Makes them the stack's outputs. The console is given the connection, and so comes after it."""
+    for name, value in {**connection(stack), **_links(stack), "consoleUrl": console.url}.items():
         pulumi.export(name, value)
 
 

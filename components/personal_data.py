@@ -39,9 +39,11 @@ class PersonalData(pulumi.ComponentResource):
                 "merge": accounts.merge.member,
                 "validation": accounts.validation.member,
             }
+            if self._settings.console.image:
+                # It shows them to whom they are shown here, and hides them from all others.
+                work["console"] = accounts.console.member
             views: dict[str, pulumi.Input[str]] = {
                 "probe": accounts.probe.member,
-                "console": accounts.console.member,
                 "card-search": accounts.card_search.member,
             }
             chosen = {reader: reader for reader in warehouse.personal_data_readers}

@@ -99,17 +99,12 @@ class Probe(pulumi.ComponentResource):
                     # As the workers: no way to Google's APIs but the private one.
                     "vpc_access": {
                         "egress": "ALL_TRAFFIC",
-                        "network_interfaces": [{"subnetwork": args.network.subnetwork.apply(self._full)}],
+                        "network_interfaces": [{"subnetwork": args.network.run_subnetwork}],
                     },
                 },
             },
             opts=pulumi.ResourceOptions(parent=self, depends_on=access),
         )
-
-    def _full(self, subnetwork: str) -> str:
-        """Cloud Run takes a name with its project, where Dataflow takes one without or a URL."""
-        shared = subnetwork.removeprefix("https://www.googleapis.com/compute/v1/")
-        return shared if shared.startswith("projects/") else f"projects/{self._settings.project}/{shared}"
 
     def _schedule(self, job: cloudrunv2.Job) -> None:
         """The account starts its own job, and no other."""

@@ -171,7 +171,7 @@ class SourceDatabase(pulumi.ComponentResource):
         self._access(database, "validation", "databaseReader", accounts.validation.member)
 
     def _metadata_access(self, metadata: spanner.Database) -> None:
-        """The job keeps its position there, the probe its totals, replay and validation who asked for what.
+        """The job keeps its position there, the probe its totals, replay, validation and console who asked for what.
 
         Who is on call reads it: no payment is in it.
         """
@@ -180,6 +180,7 @@ class SourceDatabase(pulumi.ComponentResource):
             ("pipeline", accounts.pipeline),
             ("probe", accounts.probe),
             ("validation", accounts.validation),
+            *([("console", accounts.console)] if self._settings.console.image else []),
         ):
             self._access(metadata, who, "databaseUser", account.member)
         for person in self._settings.identity.on_call:

@@ -44,10 +44,9 @@ class Views(pulumi.ComponentResource):
     def _access(self) -> None:
         """Support and those that search in people's stead; the probe counts payments by state."""
         accounts = self._args.accounts
-        searching: dict[str, pulumi.Input[str]] = {
-            "console": accounts.console.member,
-            "card-search": accounts.card_search.member,
-        }
+        searching: dict[str, pulumi.Input[str]] = {"card-search": accounts.card_search.member}
+        if self._settings.console.image:
+            searching["console"] = accounts.console.member
         readers = {reader: reader for reader in self._settings.warehouse.readers}
         for who, member in {**readers, **searching}.items():
             grant_queries(self, self._settings, who, member)

@@ -36,6 +36,7 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
     │   ├── probe.state.ProbeError
     │   ├── support.console.app.NotAllowed
     │   ├── support.console.app.NotFound
+    │   ├── support.console.card_tokens.TokenServiceError
     │   ├── support.console.identity.NotIdentified
     │   ├── support.console.personal.PersonalDataError
     │   ├── support.promql.MonitoringError
@@ -46,6 +47,7 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
     │   ├── pipeline.transforms.cards.CardNumberError
     │   ├── support.connection.ConnectionFileError
     │   ├── support.console.asked.AskedError
+    │   ├── support.console.cloud.CloudSettingsError
     │   ├── support.replay.ReplayError
     │   ├── support.reports.ReportError
     │   ├── support.search.SearchError

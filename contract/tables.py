@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from contract import lookups, schema
+from contract.watched import ACCESS_DATASET as _ACCESS_DATASET
 from contract.watched import VIEWS_DATASET as _VIEWS_DATASET
 from contract.watched import Meaning, Partition, WatchedTable, WatchedTables
 
@@ -20,6 +21,7 @@ Mode = Literal["NULLABLE", "REPEATED", "REQUIRED"]
 
 # The views and table functions, and no table: who may read it sees nothing below them.
 VIEWS_DATASET: Final = _VIEWS_DATASET
+ACCESS_DATASET: Final = _ACCESS_DATASET
 
 MOD_TYPE: Final = "_metadata_spanner_mod_type"
 TABLE_NAME: Final = "_metadata_spanner_table_name"
@@ -333,10 +335,13 @@ def resume_positions(watched: WatchedTables) -> Table:
     )
 
 
-def access_log(watched: WatchedTables) -> Table:
-    """Appended by the console: who asked for what, when and why. It names payments and customers, never a card."""
+def access_log() -> Table:
+    """Appended by the console: who asked for what, when and why. It names payments and customers, never a card.
+
+    In a separate dataset: who writes the changelogs may empty all that is beside them.
+    """
     return Table(
-        dataset=watched.payments.dataset,
+        dataset=ACCESS_DATASET,
         name="access_log",
         fields=(
             Field("at", "TIMESTAMP"),
@@ -386,6 +391,6 @@ def all_tables(watched: WatchedTables) -> tuple[Table, ...]:
         merge_progress(watched),
         payment_lookup(watched),
         resume_positions(watched),
-        access_log(watched),
+        access_log(),
         stuck_payments_seen(watched),
     )

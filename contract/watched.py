@@ -68,17 +68,11 @@ _HIDDEN: Final = ("card", "token", "drop", "hold")
 # Where a description comes from that is not a file.
 _DESCRIPTION: Final = "the description"
 
-# Datasets and tables that the platform makes: the views, and what is beside the changelog of the payments.
+# Datasets and tables that the platform makes: views, access log, and what is beside the changelog of the payments.
 VIEWS_DATASET: Final = "payment_views"
+ACCESS_DATASET: Final = "payment_access"
 _OWN_TABLES: Final = frozenset(
-    {
-        "payment_state",
-        "payment_state_progress",
-        "payment_lookup",
-        "resume_positions",
-        "access_log",
-        "stuck_payments_seen",
-    }
+    {"payment_state", "payment_state_progress", "payment_lookup", "resume_positions", "stuck_payments_seen"}
 )
 # Columns that the views have beside those of the source, enrichment aside.
 OF_TIMELINE: Final = frozenset(
@@ -342,8 +336,9 @@ class _Read:
 
     def _place(self, table: WatchedTable, tables: tuple[WatchedTable, ...]) -> None:
         what = f"tables.{table.name}"
-        if table.dataset.casefold() == VIEWS_DATASET:
-            self._refuse(f"{what}.dataset", f"not be {VIEWS_DATASET}, which has the views", table.dataset)
+        for taken, by in ((VIEWS_DATASET, "the views"), (ACCESS_DATASET, "the access log")):
+            if table.dataset.casefold() == taken:
+                self._refuse(f"{what}.dataset", f"not be {taken}, which has {by}", table.dataset)
         of_payments = {other.dataset for other in tables if other.kind == "payments"}
         if table.dataset in of_payments and table.table.casefold() in _OWN_TABLES:
             self._refuse(f"{what}.table", f"not be one of {', '.join(sorted(_OWN_TABLES))} there", table.table)

@@ -272,6 +272,18 @@ class _Charges:
         read = self._layout.changes_a_day * _PROBED_BYTES / 2 / _TIB
         yield self._line(self._big_query(), "bigquery-queries", node.name, (read, "TiB a run"), (HOURS * 60, "runs"))
 
+    def service(self, node: Node) -> Iterator[Line]:
+        """Instances that wait for requests. Those that work are charged while a page is open: in NOT_COUNTED."""
+        template = node.inputs["template"]
+        waiting = (float(template["scaling"]["minInstanceCount"]), "instances that wait")
+        if not waiting[0]:
+            return
+        limits = template["containers"][0]["resources"]["limits"]
+        where, seconds = _Place(service="Cloud Run", place=str(node.inputs["location"])), (HOURS * 3600, "seconds")
+        yield self._line(where, "run-idle-vcpu", node.name, waiting, (float(limits["cpu"]), "vCPU"), seconds)
+        memory = (float(limits["memory"].removesuffix("Gi")), "GiB")
+        yield self._line(where, "run-idle-memory", node.name, waiting, memory, seconds)
+
     def schedule(self, node: Node) -> Iterator[Line]:
         where = _Place(service="Cloud Scheduler", place=self._region())
         yield self._line(where, "scheduler-job", node.name, (1, "schedule"))
@@ -318,6 +330,7 @@ CHARGED: Final[Mapping[str, Callable[[_Charges, Node], Iterator[Line]]]] = {
     "gcp:logging/projectBucketConfig:ProjectBucketConfig": _Charges.log_bucket,
     "gcp:dns/managedZone:ManagedZone": _Charges.zone,
     "gcp:cloudrunv2/job:Job": _Charges.probe,
+    "gcp:cloudrunv2/service:Service": _Charges.service,
     "gcp:cloudscheduler/job:Job": _Charges.schedule,
 }
 # Types without a separate charge, or with one that NOT_COUNTED names.
@@ -337,6 +350,7 @@ FREE: Final = frozenset(
         "gcp:cloudbuild/trigger:Trigger",
         "gcp:cloudbuild/workerPool:WorkerPool",
         "gcp:cloudrunv2/jobIamMember:JobIamMember",
+        "gcp:cloudrunv2/serviceIamMember:ServiceIamMember",
         "gcp:compute/firewall:Firewall",
         "gcp:compute/network:Network",
         "gcp:compute/router:Router",
@@ -348,6 +362,7 @@ FREE: Final = frozenset(
         "gcp:dns/recordSet:RecordSet",
         "gcp:iam/workloadIdentityPool:WorkloadIdentityPool",
         "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider",
+        "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember",
         "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember",
         "gcp:kms/keyRing:KeyRing",
         "gcp:logging/logView:LogView",
@@ -377,6 +392,7 @@ NOT_COUNTED: Final = (
     "network traffic out of a region",
     "operations of Cloud Storage and Cloud KMS",
     "Cloud Build minutes and images",
+    "Cloud Run instances beyond those that wait: the console is charged while a page is open",
     "metrics, alert conditions and the time series that they read",
     "VPC flow logs and Cloud NAT",
     "committed-use discounts, which lower Spanner and Dataflow by 20 to 40 %",

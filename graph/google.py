@@ -22,6 +22,7 @@ IMPORT_IDS: Final[Mapping[str, str]] = {
     ),
     "gcp:cloudbuild/workerPool:WorkerPool": "projects/{{project}}/locations/{{location}}/workerPools/{{name}}",
     "gcp:cloudrunv2/job:Job": "projects/{{project}}/locations/{{location}}/jobs/{{name}}",
+    "gcp:cloudrunv2/service:Service": "projects/{{project}}/locations/{{location}}/services/{{name}}",
     "gcp:cloudscheduler/job:Job": "projects/{{project}}/locations/{{region}}/jobs/{{name}}",
     "gcp:compute/firewall:Firewall": "projects/{{project}}/global/firewalls/{{name}}",
     "gcp:compute/network:Network": "projects/{{project}}/global/networks/{{name}}",
@@ -104,6 +105,8 @@ def server_made(project: str, kind: str, name: str, inputs: Mapping[str, Any]) -
         made["url"] = f"gs://{inputs['name']}"
     if kind == "gcp:projects/serviceIdentity:ServiceIdentity":
         made["email"] = _agent(inputs["service"].partition(".")[0])
+    if kind == "gcp:cloudrunv2/service:Service":
+        made["uri"] = f"https://{inputs.get('name', name)}-{PROJECT_NUMBER}.{inputs['location']}.run.app"
     if kind == "pulumi:index:Stash":
         made["output"] = inputs["input"]
     return made

@@ -10,8 +10,9 @@ from components.config import stack_config
 from graph.google import looked_up, server_made
 from graph.program import Look, run_program
 
-# Delivery gives a stack the image that it built; no stack's file has one.
+# Delivery gives a stack the images that it built; no stack's file has one.
 IMAGE: Final = f"us-central1-docker.pkg.dev/images/audit-images/stream@sha256:{'5' * 64}"
+CONSOLE_IMAGE: Final = f"us-central1-docker.pkg.dev/images/audit-images/stream-console@sha256:{'6' * 64}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ def graph_of(
     look: Look = lambda function, inputs: looked_up(function),
 ) -> Graph:
     """Runs the stack's program, or another one with its config. `look` answers what it looks up."""
-    values = {**stack_config(stack), "image": IMAGE, **(config or {})}
+    values = {**stack_config(stack), "image": IMAGE, "consoleImage": CONSOLE_IMAGE, **(config or {})}
     inputs: dict[tuple[str, str], Mapping[str, Any]] = {}
     registered: list[Any] = []
 

@@ -151,8 +151,29 @@ REASONS: Final[Mapping[Grant, str]] = {
     ),
     Grant("console-sa", "dataset payment_views", "bigquery.dataViewer"): "the console searches the views",
     Grant("console-sa", "project", "bigquery.jobUser"): "a search is a query",
-    Grant("console-sa", "data policy personal_as_null", "bigquerydatapolicy.maskedReader"): (
-        "the console shows NULL in personal columns, unless personalDataReaders names it"
+    Grant("console-sa", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (
+        "the console shows personal columns to personalDataReaders, and hides them from its other viewers"
+    ),
+    Grant("console-sa", "table payment_access.access_log", naming.ACCESS_LOGGER): (
+        "the console notes who looked at what; a custom role, since Google's smallest reads and deletes the table too"
+    ),
+    Grant("console-sa", "Spanner database audit-metadata", "spanner.databaseUser"): (
+        "the console records and shows the replays that people request; no payment is there"
+    ),
+    Grant("console-sa", "bucket dead-letters", "storage.objectUser"): (
+        "the console lists dead letters, and moves those that a lead retries"
+    ),
+    Grant("console-sa", "project", "monitoring.viewer"): (
+        "the console shows what the objectives attained; Google grants it on a project alone"
+    ),
+    Grant("iap service agent", "Cloud Run service audit-console", "run.invoker"): (
+        "Identity-Aware Proxy calls the console for who it lets in; nobody else may"
+    ),
+    Grant("console viewers", "proxy of audit-console", "iap.httpsResourceAccessor"): (
+        "people whom config names open the console; what they may do there, it decides by its lists"
+    ),
+    Grant("console-sa", "Cloud Run service audit-card-tokens", "run.invoker"): (
+        "the console asks the token service for the tokens of a card"
     ),
     Grant("card-search-sa", "dataset payment_views", "bigquery.dataViewer"): "a search by card searches the views",
     Grant("card-search-sa", "project", "bigquery.jobUser"): "a search is a query",
@@ -193,6 +214,9 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("on-call", "Cloud Run job audit-probe", "run.viewer"): (
         "sees whether the probe runs, and how its runs ended"
     ),
+    Grant("on-call", "Cloud Run service audit-console", "run.viewer"): (
+        "sees whether the console runs, and from which image"
+    ),
     Grant("on-call", "project", "cloudscheduler.viewer"): (
         "sees whether the probe's schedule is paused; Google grants it on a project alone"
     ),
@@ -214,6 +238,12 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant(
         "deployer-sa", "account probe-sa", "iam.serviceAccountUser"
     ): "who makes the probe lets it run as this account",
+    Grant(
+        "deployer-sa", "account console-sa", "iam.serviceAccountUser"
+    ): "who makes the console lets it run as this account",
+    Grant(
+        "deployer-sa", "account card-search-sa", "iam.serviceAccountUser"
+    ): "who makes the token service lets it run as this account",
     Grant("spanner service agent", "key spanner", _ENCRYPTER): "Spanner encrypts the databases",
     Grant(
         "spanner service agent", "key spanner-us-east4", _ENCRYPTER
@@ -235,7 +265,7 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("logging service agent", "key logging", _ENCRYPTER): "Cloud Logging encrypts the log bucket",
     Grant("serverless-robot-prod service agent", "key run", _ENCRYPTER): "Cloud Run encrypts its copy of the image",
     Grant("serverless-robot-prod service agent", "repository audit-images", "artifactregistry.reader"): (
-        "Cloud Run pulls the probe's image as its own agent"
+        "Cloud Run pulls the images of the probe and the console as its own agent"
     ),
 }
 
@@ -254,6 +284,8 @@ _RESOURCES: Final[Mapping[str, str]] = {
     "gcp:serviceaccount/iAMMember:IAMMember": "account {serviceAccountId}",
     "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": "repository {repository}",
     "gcp:cloudrunv2/jobIamMember:JobIamMember": "Cloud Run job {name}",
+    "gcp:cloudrunv2/serviceIamMember:ServiceIamMember": "Cloud Run service {name}",
+    "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember": "proxy of {cloudRunServiceName}",
     "gcp:pubsub/topicIAMMember:TopicIAMMember": "topic {topic}",
     "gcp:compute/subnetworkIAMMember:SubnetworkIAMMember": "subnetwork {subnetwork}",
     "gcp:logging/logViewIamMember:LogViewIamMember": "log view {name}",
@@ -289,7 +321,7 @@ def document(graphs: Iterable[Graph]) -> str:
         "Every grant that the program makes, from the graphs of the three stacks. Written by `make docs` from",
         "`guardrails/iam.py`, which has the reasons. All of them are on one resource; a grant on `project` is one that",
         "Google grants nowhere else. `readers` are the members that a stack's config names; `on-call` and",
-        "`drainers` too. `auditDrainer` is a custom role of the project, made by bootstrap.",
+        "`drainers` too. `auditDrainer` and `auditAccessLogger` are custom roles of the project, made by bootstrap.",
         "",
         "| who | on | role | stacks | why |",
         "|---|---|---|---|---|",
@@ -303,6 +335,7 @@ def document(graphs: Iterable[Graph]) -> str:
 
 # What config names for one role, by that role; any other member that config names is a reader.
 _CHOSEN: Final[Mapping[str, tuple[str, str]]] = {
+    "iap.httpsResourceAccessor": ("consoleViewers consoleAgents consoleLeads readers", "console viewers"),
     "iam.serviceAccountTokenCreator": ("cardSearchers", "card searchers"),
     "datacatalog.categoryFineGrainedReader": ("personalDataReaders", "personal data readers"),
     "logging.viewAccessor": ("onCall", "on-call"),
@@ -318,8 +351,8 @@ _CHOSEN: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def _principal(graph: Graph, member: str, role: str) -> str:
-    setting, chosen = _CHOSEN.get(role, ("", ""))
-    if member in (graph.config.get(setting) or []):
+    settings, chosen = _CHOSEN.get(role, ("", ""))
+    if any(member in (graph.config.get(setting) or []) for setting in settings.split()):
         return chosen
     if member in (graph.config.get("readers") or []):
         return "readers"

@@ -51,6 +51,7 @@ KEYS: Final[Mapping[str, str]] = {
     "gcp:logging/projectBucketConfig:ProjectBucketConfig": "cmekSettings",
     "gcp:pubsub/topic:Topic": "kmsKeyName",
     "gcp:cloudrunv2/job:Job": "template",
+    "gcp:cloudrunv2/service:Service": "template",
 }
 # Kinds with such an input that need no separate key, and why.
 KEYS_ELSEWHERE: Final[Mapping[str, str]] = {
@@ -136,6 +137,16 @@ def no_public_address(graph: Graph) -> Iterator[str]:
     """Nothing has an address on the internet or a firewall open to it. Use private addresses, Private Google Access."""
     for node in graph.nodes:
         if any(is_open(node.inputs) for kind, is_open in _OPEN.items() if node.type == kind):
+            yield node.id
+
+
+def services_are_behind_a_proxy(graph: Graph) -> Iterator[str]:
+    """Other networks reach a service through Identity-Aware Proxy alone, and IAM checks who calls. Set iapEnabled."""
+    for node in graph.nodes:
+        if node.type != "gcp:cloudrunv2/service:Service":
+            continue
+        internal = node.inputs.get("ingress") == "INGRESS_TRAFFIC_INTERNAL_ONLY"
+        if node.inputs.get("invokerIamDisabled") or not (node.inputs.get("iapEnabled") is True or internal):
             yield node.id
 
 
@@ -225,6 +236,7 @@ RULES: Final[tuple[Rule, ...]] = (
     buckets_are_private,
     dead_letters_are_kept_a_week,
     no_public_address,
+    services_are_behind_a_proxy,
     no_element_is_sampled,
     keys_are_our_own,
     nothing_that_holds_data_can_be_deleted_in_prod,

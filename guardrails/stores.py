@@ -20,6 +20,7 @@ STORES: Final[Mapping[str, Mapping[str, bool]]] = {
 # Kinds with such a switch that hold nothing, and why.
 HOLDS_NOTHING: Final[Mapping[str, str]] = {
     "gcp:cloudrunv2/job:Job": "the probe's totals are in the metadata database",
+    "gcp:cloudrunv2/service:Service": "what the console shows and logs is in BigQuery",
     "gcp:dns/managedZone:ManagedZone": "all its records are the program's own",
 }
 # Buckets of the job's own scratch files: nobody misses them.

@@ -11,6 +11,7 @@ from typing import Final, Self
 import pulumi
 
 from components import config
+from components.settings.console import ConsoleSettings
 from components.settings.delivery import DeliverySettings
 from components.settings.endpoints import Endpoints
 from components.settings.identity import IdentitySettings
@@ -27,6 +28,7 @@ from contract.watched import WatchedTables
 
 __all__ = [
     "WITHOUT_JOB",
+    "ConsoleSettings",
     "DeliverySettings",
     "Endpoints",
     "IdentitySettings",
@@ -65,6 +67,7 @@ class Settings:
     warehouse: WarehouseSettings
     watched: WatchedTables
     pipeline: PipelineSettings
+    console: ConsoleSettings
     delivery: DeliverySettings
     monitoring: MonitoringSettings
 
@@ -115,6 +118,7 @@ class Settings:
             warehouse=WarehouseSettings.read(read),
             watched=watched_tables(read),
             pipeline=PipelineSettings.read(read),
+            console=ConsoleSettings.read(read),
             delivery=DeliverySettings.read(read),
             monitoring=MonitoringSettings.read(read),
         )

@@ -1,4 +1,4 @@
-"""How long logs, backups and memory profiles are kept."""
+"""How long logs, the access log, backups and memory profiles are kept."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -11,6 +11,7 @@ class RetentionSettings:
     """`unaudited`: members whose reads and writes of data are not logged, since they are the data's own way."""
 
     log_days: int
+    access_log_days: int
     backup_days: int
     memory_profile_days: int
     unaudited: tuple[str, ...]
@@ -19,6 +20,7 @@ class RetentionSettings:
     def read(cls, read: Reader) -> Self:
         return cls(
             log_days=read.integer("logRetentionDays", 30, 3650),
+            access_log_days=read.integer("accessLogDays", 30, 3650),
             backup_days=read.integer("backupRetentionDays", 7, 3650),
             memory_profile_days=read.integer("memoryProfileDays", 1, 30),
             unaudited=read.texts(

@@ -20,7 +20,7 @@ from jinja2 import Environment
 from contract.errors import AuditError
 from support import replay
 from support.connection import Connection
-from support.console import access_log, render
+from support.console import access_log, asked, render
 from support.console.guard import Guard
 from support.console.identity import Identity, Role, Viewer
 from support.console.live import Poller
@@ -53,6 +53,8 @@ class Console:
     _local: threading.local
     _logs: ThreadPoolExecutor
     _work: ThreadPoolExecutor
+    # A card's number → its tokens.
+    tokens: Callable[[str], tuple[str, ...]]
     # Replay → why its run in this process did not finish it.
     unfinished: dict[str, str]
 
@@ -99,8 +101,17 @@ class Console:
         self._work.submit(work)
 
 
-def create(connection: Connection, identity: Identity, *, hosts: frozenset[str] = frozenset()) -> FastAPI:
-    """The application over a stack. `hosts` are its names where it is not behind a proxy."""
+def create(
+    connection: Connection,
+    identity: Identity,
+    *,
+    hosts: frozenset[str] = frozenset(),
+    tokens: Callable[[str], tuple[str, ...]] | None = None,
+) -> FastAPI:
+    """The application over a stack. `hosts` are its names where it is not behind a proxy.
+
+    `tokens` gives a card's tokens; by default they are made here, with the masking key.
+    """
     from support.console import api, pages
 
     looker = Warehouse(connection)
@@ -112,6 +123,7 @@ def create(connection: Connection, identity: Identity, *, hosts: frozenset[str] 
         _local=threading.local(),
         _logs=ThreadPoolExecutor(8, thread_name_prefix="access-log"),
         _work=ThreadPoolExecutor(2, thread_name_prefix="replay"),
+        tokens=tokens or (lambda card: asked.tokens(connection, card)),
         unfinished={},
     )
 
@@ -153,7 +165,9 @@ def viewer_of(request: Request) -> Viewer:
 def allow(viewer: Viewer, role: Role, what: str) -> None:
     """Raises NotAllowed unless the viewer has the role."""
     if not viewer.may(role):
-        raise NotAllowed(f"{what} takes the role {role}; you are a {viewer.role}. A stack's config names who has it.")
+        raise NotAllowed(
+            f"{what} takes the role {role}; you are a {viewer.role}. A stack's config names who has it.{viewer.doubt}"
+        )
 
 
 def _invalid(request: Request, error: Exception) -> Response:

@@ -33,32 +33,75 @@ class NotIdentified(AuditError):
 
 @dataclass(frozen=True, kw_only=True)
 class Viewer:
-    """A person, what they may do, and whether they see what is personal. A role includes those before it."""
+    """A person, what they may do, and whether they see what is personal. A role includes those before it.
+
+    `unchecked`: groups that might give them more, and could not be checked.
+    """
 
     email: str
     role: Role
     sees_personal: bool = True
+    unchecked: tuple[str, ...] = ()
 
     def may(self, role: Role) -> bool:
         return ROLES.index(self.role) >= ROLES.index(role)
 
+    @property
+    def doubt(self) -> str:
+        """For a refusal: which groups could not be checked, and the remedy. Empty where all could be."""
+        if not self.unchecked:
+            return ""
+        return (
+            f" Whether you are in {', '.join(self.unchecked)} cannot be checked, so the group gives you nothing: "
+            "console-sa needs the role Groups Reader, or the stack's config your address."
+        )
+
+
+class Members(Protocol):
+    """Knows who is in a group."""
+
+    def has(self, group: str, email: str) -> bool | None:
+        """None where it cannot be checked."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Who has which role, by their e-mail address; everybody else whom the proxy lets in is a viewer.
+    """Who has which role, by members as IAM writes them (user:, group:); who else is let in by the proxy is a viewer.
 
-    `personal_data_readers` empty: nothing is hidden from anybody, as in BigQuery.
+    `personal_data_readers` empty: nothing is hidden from anybody, as in BigQuery. A group gives nobody a right without
+    `groups`, nor while it cannot be checked.
     """
 
-    agents: frozenset[str] = frozenset()
-    leads: frozenset[str] = frozenset()
-    personal_data_readers: frozenset[str] = frozenset()
+    agents: tuple[str, ...] = ()
+    leads: tuple[str, ...] = ()
+    personal_data_readers: tuple[str, ...] = ()
+    groups: Members | None = None
 
     def viewer(self, email: str) -> Viewer:
         """The viewer with this address."""
-        role: Role = "lead" if email in self.leads else "agent" if email in self.agents else "viewer"
-        personal = not self.personal_data_readers or email in self.personal_data_readers
-        return Viewer(email=email, role=role, sees_personal=personal)
+        unchecked: dict[str, None] = {}
+        role: Role = (
+            "lead"
+            if self._among(self.leads, email, unchecked)
+            else "agent"
+            if self._among(self.agents, email, unchecked)
+            else "viewer"
+        )
+        personal = not self.personal_data_readers or self._among(self.personal_data_readers, email, unchecked)
+        return Viewer(email=email, role=role, sees_personal=personal, unchecked=tuple(unchecked))
+
+    def _among(self, members: tuple[str, ...], email: str, unchecked: dict[str, None]) -> bool:
+        """Whether one of the members is the person, or a group that has them. People first: they cost no question."""
+        known = [member.lower() for member in members]
+        if f"user:{email}" in known:
+            return True
+        for group in (member.removeprefix("group:") for member in known if member.startswith("group:")):
+            found = self.groups.has(group, email) if self.groups else None
+            if found:
+                return True
+            if found is None:
+                unchecked[group] = None
+        return False
 
 
 class Identity(Protocol):

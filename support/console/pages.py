@@ -97,7 +97,7 @@ def find(request: Request, q: Annotated[str, Form()] = "") -> Response:
     if not text:
         return _to("/search")
     if asked.is_card(text):
-        wanted = Search(card_tokens=asked.tokens(console.connection, text))
+        wanted = Search(card_tokens=console.tokens(text))
         subject = {"card": "by its token", "last_four": text[-4:]}
         result = console.logged(viewer, "search", subject, lambda warehouse: search(warehouse, wanted))
         shown = personal.of_found(viewer, result)

@@ -22,17 +22,17 @@ _ALWAYS: Final = frozenset({"customer_id", "acting_user", "customer"})
 class PersonalDataError(AuditError):
     """The viewer may not ask for this; the message says who may."""
 
-    def __init__(self) -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__(
             "customers are personal data, which you may not see here. Ask for a place in personalDataReaders, or "
-            "search by payment."
+            f"search by payment.{viewer.doubt}"
         )
 
 
 def refuse(viewer: Viewer) -> None:
     """Raises PersonalDataError where the viewer would learn of a customer by asking for one."""
     if not viewer.sees_personal:
-        raise PersonalDataError
+        raise PersonalDataError(viewer)
 
 
 def of_payments(viewer: Viewer, payments: Iterable[Payment]) -> tuple[Payment, ...]:

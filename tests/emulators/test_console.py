@@ -23,7 +23,6 @@ from tests.conftest import AuditDatabase
 from tests.emulators.changelog import CARD, NEW_TOKEN, Changelog, row
 from tests.emulators.payments import write
 from tests.letters import letter
-from tests.shipped import WATCHED
 
 LEAD = Viewer(email="lead@localhost", role="lead")
 HERE = {"sec-fetch-site": "same-origin"}
@@ -47,7 +46,7 @@ def lead(connection: Connection) -> Iterator[TestClient]:
 
 
 def logged(changelog: Changelog) -> list[tuple[str, str, dict[str, Any], str | None]]:
-    table = tables.access_log(WATCHED).id
+    table = tables.access_log().id
     rows = changelog.query(f"SELECT viewer, action, subject, reason FROM `{changelog.project}.{table}` ORDER BY at")
     return [(r["viewer"], r["action"], _json(r["subject"]), r["reason"]) for r in rows]
 
@@ -175,7 +174,7 @@ def test_whatever_is_asked_is_in_the_access_log(lead: TestClient, changelog: Cha
     "address", ["/", "/search", "/payments/done", "/api/v1/payments/done", "/stuck", "/failures", "/dead-letters"]
 )
 def test_what_cannot_be_logged_is_not_shown(connection: Connection, changelog: Changelog, address: str) -> None:
-    table = f"{changelog.project}.{tables.access_log(WATCHED).id}"
+    table = f"{changelog.project}.{tables.access_log().id}"
     made = changelog.client.get_table(table)
     changelog.client.delete_table(table)
     try:

@@ -203,6 +203,7 @@ MAKERS = {
     "dataflow": "roles/dataflow.developer",
     "dns": "roles/dns.admin",
     "iam": "roles/iam.workloadIdentityPoolAdmin",
+    "iap": "roles/iap.admin",
     "kms": "roles/cloudkms.admin",
     "logging": "roles/logging.configWriter",
     "monitoring": "roles/monitoring.editor",

@@ -109,6 +109,13 @@ def test_an_assumption_scales_its_charge(assumed: dict[str, float], sku: str, wh
     assert line(of(replace(ONE, **assumed)), sku, what).used == pytest.approx(2 * line(of(), sku, what).used)
 
 
+def test_instances_that_wait_are_charged_for_all_of_the_month_and_others_by_no_line() -> None:
+    assert not [each for each in of().lines if "audit-console" in each.what]
+    waiting = of(consoleMinInstances=2)
+    assert line(waiting, "run-idle-vcpu").quantity == line(waiting, "run-idle-memory").quantity == 2 * 730 * 3600
+    assert waiting.dollars - of().dollars == pytest.approx(2 * 2 * 730 * 3600 * 0.0000025)
+
+
 def _other_stores() -> None:
     """Resources in the shapes that a stack's config can give them."""
     gcp.spanner.Instance(
@@ -193,7 +200,7 @@ def test_writes_of_exempted_services_leave_no_log() -> None:
 
 
 def test_every_price_is_used(others: Estimate) -> None:
-    used = {each.price.sku for found in (of(), others) for each in found.lines}
+    used = {each.price.sku for found in (of(consoleMinInstances=2), others) for each in found.lines}
     assert used == Prices.load().skus
 
 

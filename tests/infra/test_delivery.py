@@ -272,9 +272,9 @@ class Delivery:
             done = self.run(step, **values)
             assert done.returncode == 0, f"{step}: {done.stdout}{done.stderr}"
 
-    def image(self, stack: str) -> str:
+    def image(self, stack: str, setting: str = "image") -> str:
         config = yaml.safe_load((self.folder / f"Pulumi.{stack}.yaml").read_text())["config"]
-        return str(config["payment-audit:image"])
+        return str(config[f"payment-audit:{setting}"])
 
     @property
     def tags(self) -> dict[str, str]:
@@ -317,6 +317,10 @@ def test_prod_gets_the_digest_that_passed_in_staging_and_builds_nothing(delivery
     delivery.calls.unlink()
     delivery.through("image", "push", "template", _STACK="prod", _PROMOTED_FROM="staging")
     assert delivery.image("prod") == built
+    console = delivery.image("staging", "consoleImage")
+    assert re.fullmatch(rf"{IMAGE}-console@sha256:[0-9a-f]{{64}}", console)
+    assert delivery.image("prod", "consoleImage") == console
+    assert console.partition("@")[2] != built.partition("@")[2]
     assert {call.split()[0] for call in delivery.calls.read_text().splitlines()} == {"gcloud"}
 
 
@@ -324,7 +328,9 @@ def test_the_digest_reaches_the_job_of_prod(delivery: Delivery) -> None:
     delivery.through("image", "push", "template", "passed", _STACK="staging")
     delivery.through("template", _STACK="prod", _PROMOTED_FROM="staging")
     pinned = delivery.image("prod")
-    graph = graph_of("prod", {"image": pinned})
+    graph = graph_of("prod", {"image": pinned, "consoleImage": delivery.image("prod", "consoleImage")})
+    [container] = graph.one("Service", "audit-console").inputs["template"]["containers"]
+    assert container["image"] == delivery.image("prod", "consoleImage")
     assert graph.one("FlexTemplateJob").inputs["sdkContainerImage"] == pinned
     template = graph.one("BucketObject", "template").inputs["source"]
     assert pinned in str(getattr(template, "text", template))
@@ -345,7 +351,8 @@ def test_the_preview_looks_at_the_image_that_runs_now(delivery: Delivery) -> Non
         (delivery.folder / f"Pulumi.{stack}.yaml").write_text((ROOT / f"Pulumi.{stack}.yaml").read_text())
         looked = delivery.run("image", FILES[0], _STACK=stack, _PROMOTED_FROM=promoted_from)
         assert looked.returncode == 0, looked.stderr
-    assert delivery.image("prod") == delivery.image("staging")
+    for setting in ("image", "consoleImage"):
+        assert delivery.image("prod", setting) == delivery.image("staging", setting)
 
 
 def test_a_stack_that_nobody_deployed_yet_can_be_previewed(delivery: Delivery) -> None:
@@ -379,7 +386,8 @@ def test_other_settings_of_the_stack_stay_as_they_are(delivery: Delivery) -> Non
     earlier = yaml.safe_load((delivery.folder / "Pulumi.prod.yaml").read_text())["config"]
     delivery.through("image", "push", "template", _STACK="prod")
     later = yaml.safe_load((delivery.folder / "Pulumi.prod.yaml").read_text())["config"]
-    assert {key: value for key, value in later.items() if key != "payment-audit:image"} == earlier
+    pinned = {"payment-audit:image", "payment-audit:consoleImage"}
+    assert {key: value for key, value in later.items() if key not in pinned} == earlier
 
 
 # ---------------------------------------------------------------------- the triggers

@@ -29,12 +29,16 @@ KEPT = ("KeyRing", "CryptoKey", "WorkloadIdentityPool", "WorkloadIdentityPoolPro
 CI = {"ciIssuer": "https://token.actions.githubusercontent.com", "ciCondition": "assertion.repository == 'org/repo'"}
 
 
+API = "gcp:projects/service:Service"
+RUN_AS = ("dataflow", "merge", "probe", "console", "card-search")
+
+
 def test_everything_waits_for_the_apis(graph: Graph) -> None:
-    kinds = [node.kind for node in graph.nodes if node.type.startswith("gcp:")]
-    enabled = kinds.count("Service")
+    kinds = [node.type for node in graph.nodes if node.type.startswith("gcp:")]
+    enabled = kinds.count(API)
     assert enabled >= 18
-    assert kinds[:enabled] == ["Service"] * enabled
-    urns = {f"::{node.name}" for node in graph.of("Service")}
+    assert kinds[:enabled] == [API] * enabled
+    urns = {f"::{node.name}" for node in graph.nodes if node.type == API}
     for component in graph.components:
         if component.type.startswith("payment-audit:") and component.name != "services":
             awaited = {f"::{urn.rpartition('::')[2]}" for urn in component.dependencies}
@@ -42,7 +46,7 @@ def test_everything_waits_for_the_apis(graph: Graph) -> None:
 
 
 def test_a_destroyed_stack_leaves_the_apis_on(graph: Graph) -> None:
-    assert {node.inputs["disableOnDestroy"] for node in graph.of("Service")} == {False}
+    assert {node.inputs["disableOnDestroy"] for node in graph.nodes if node.type == API} == {False}
 
 
 def test_pods_act_as_the_application_in_the_clusters_of_one_project() -> None:
@@ -81,7 +85,7 @@ def test_who_deploys_may_act_as_what_it_starts_and_as_nobody_else() -> None:
     acts = [n.inputs for n in graph.nodes if n.inputs.get("role") == "roles/iam.serviceAccountUser"]
     deployers = {"user:ops@example.com", "serviceAccount:deployer-sa@payment-audit-dev.iam.gserviceaccount.com"}
     assert {(g["serviceAccountId"].rpartition("/")[2].partition("@")[0], g["member"]) for g in acts} == {
-        *((account, who) for account in ("dataflow-sa", "merge-sa", "probe-sa") for who in deployers),
+        *((f"{account}-sa", who) for account in RUN_AS for who in deployers),
         ("dataflow-sa", "serviceAccount:launcher-sa@payment-audit-dev.iam.gserviceaccount.com"),
     }
 
@@ -242,8 +246,8 @@ def test_keys_rotate_as_config_says() -> None:
 def test_dev_may_leave_encryption_to_google() -> None:
     graph = graph_of("dev", {"customerManagedKeys": False})
     assert [node.id for node in graph.nodes if node.type.startswith("gcp:kms/")] == []
-    # Cloud Run's agent pulls the probe's image.
-    assert [node.name for node in graph.of("ServiceIdentity")] == ["run-agent"]
+    # Cloud Run's agent pulls images, the proxy's calls the console.
+    assert [node.name for node in graph.of("ServiceIdentity")] == ["run-agent", "iap-agent"]
     assert [node.id for node in graph.of("Bucket") if "encryption" in node.inputs] == []
     assert "cmekSettings" not in graph.one("ProjectBucketConfig").inputs
 

@@ -31,12 +31,16 @@ def test_on_call_reads_log_job_probe_metadata_dead_letters_and_dashboards_and_no
         "roles/dataflow.viewer": "IAMMember",
         "roles/monitoring.viewer": "IAMMember",
         "roles/cloudscheduler.viewer": "IAMMember",
-        "roles/run.viewer": "JobIamMember",
+        "roles/run.viewer": "ServiceIamMember",
         "roles/storage.objectViewer": "BucketIAMMember",
         "roles/spanner.databaseReader": "DatabaseIAMMember",
     }
     assert granted["roles/storage.objectViewer"].inputs["bucket"] == "payment-audit-staging-dead-letters"
-    assert granted["roles/run.viewer"].inputs["name"] == "audit-probe"
+    seen = [n for n in staffed.nodes if n.inputs.get("role") == "roles/run.viewer" and n.inputs["member"] == ON_CALL]
+    assert {(node.kind, node.inputs["name"]) for node in seen} == {
+        ("JobIamMember", "audit-probe"),
+        ("ServiceIamMember", "audit-console"),
+    }
     assert granted["roles/spanner.databaseReader"].inputs["database"] == "audit-metadata"
 
 

@@ -35,6 +35,7 @@ from guardrails.rules import (
     no_public_address,
     nobody_is_everybody,
     nothing_that_holds_data_can_be_deleted_in_prod,
+    services_are_behind_a_proxy,
 )
 from guardrails.stores import HOLDS_NOTHING, RETAINED, STORES
 from tests.infra.graphs import graph_of
@@ -144,6 +145,10 @@ BREAKING: list[tuple[Rule, Program]] = [
             boot_disk={},
             network_interfaces=[{"network": "n", "access_configs": [{}]}],
         ),
+    ),
+    (
+        services_are_behind_a_proxy,
+        lambda: gcp.cloudrunv2.Service("bad", location="us-east4", template={}, ingress="INGRESS_TRAFFIC_ALL"),
     ),
     (no_element_is_sampled, _job()),
     (no_element_is_sampled, _job(additional_experiments=["use_runner_v2"])),
@@ -321,9 +326,9 @@ def test_a_grant_without_a_reason_is_found_and_a_reason_without_a_grant() -> Non
 
 def test_a_grant_of_a_new_kind_says_where_to_name_it() -> None:
     def program() -> None:
-        gcp.cloudrunv2.ServiceIamMember("bad", name="s", role="roles/run.invoker", member="user:a@b.c")
+        gcp.cloudrunv2.WorkerPoolIamMember("bad", name="w", role="roles/run.viewer", member="user:a@b.c")
 
-    with pytest.raises(iam.UnnamedResource, match="serviceIamMember:ServiceIamMember: say in _RESOURCES"):
+    with pytest.raises(iam.UnnamedResource, match="workerPoolIamMember:WorkerPoolIamMember: say in _RESOURCES"):
         list(iam.grants(graph_of("dev", program=program)))
 
 

@@ -90,6 +90,7 @@ def test_stacks_have_the_same_types_of_resources() -> None:
         "gcp:dns/managedZone:ManagedZone",
         "gcp:dns/recordSet:RecordSet",
         "gcp:monitoring/notificationChannel:NotificationChannel",
+        "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember",
     }
     dev, staging, prod, local = (
         {node.type for node in graph_of(stack).nodes} - asked_for for stack in ("dev", "staging", "prod", "local")
@@ -235,7 +236,7 @@ def test_names_are_the_same_in_every_run(graph: Graph) -> None:
 
 def test_the_program_is_wiring_only() -> None:
     lines = (ROOT / "__main__.py").read_text().splitlines()
-    assert len(lines) <= 100
+    assert len(lines) <= 120
     assert not [line for line in lines if re.match(r"\s*(def|class|if|for|while) ", line)]
 
 
@@ -261,8 +262,12 @@ def test_a_stack_as_shipped_needs_no_image_where_its_job_is_left_out(stack: str)
     """The image comes later: the first cloud command of the README is run before there is one."""
     there = _as_shipped(stack, without_job=True)
     missing = {node.name for node in graph_of(stack).nodes if (node.type, node.name) not in there}
-    assert {"image-pipeline", "template", "audit-probe"} <= missing
-    assert not [name for name in missing if not re.match("image-|template|.*probe|schedule-", name)]
+    assert {"image-pipeline", "template", "audit-probe", "audit-console"} <= missing
+    assert not [
+        name
+        for name in missing
+        if not re.match("image-|template|.*probe|schedule-|.*console|audit-card-tokens|card-search-sa-|iap-agent", name)
+    ]
 
 
 @pytest.mark.parametrize("stack", DEPLOYED)

@@ -45,6 +45,7 @@ def test_support_sees_the_views_dataset_and_nothing_below_it(prod: Graph) -> Non
         ("bigquery.dataViewer", tables.VIEWS_DATASET),
         ("bigquery.jobUser", "projects/iAMMember"),
         ("bigquerydatapolicy.maskedReader", "personal_as_null"),
+        ("iap.httpsResourceAccessor", "iap/webCloudRunServiceIamMember"),
     }
 
 
@@ -142,9 +143,9 @@ def test_personal_columns_are_tagged_in_every_table_and_open_to_the_chosen(prod:
         *(tables.CUSTOMER_ID, tables.ACTING_USER, tables.OLD_VALUES),
     }
     readers = [n.inputs["member"] for n in prod.of("PolicyTagIamMember")]
-    assert set(readers) == {LEADS, account(prod, "merge-sa"), account(prod, "validation-sa")}
+    assert set(readers) == {LEADS, *(account(prod, f"{who}-sa") for who in ("merge", "validation", "console"))}
     masked = [n.inputs["member"] for n in prod.of("DataPolicyIamMember")]
-    assert set(masked) == {SUPPORT, *(account(prod, f"{who}-sa") for who in ("probe", "console", "card-search"))}
+    assert set(masked) == {SUPPORT, *(account(prod, f"{who}-sa") for who in ("probe", "card-search"))}
     assert prod.one("DataPolicy").inputs["dataMaskingPolicy"] == {"predefinedExpression": "ALWAYS_NULL"}
 
 
@@ -298,7 +299,7 @@ def test_workers_run_in_the_template_s_image_and_may_pull_it(graph: Graph) -> No
 
 
 def test_a_template_of_one_s_own_is_used_as_it_is() -> None:
-    graph = graph_of("dev", {"image": "", "templatePath": "gs://mine/t.json"})
+    graph = graph_of("dev", {"image": "", "consoleImage": "", "templatePath": "gs://mine/t.json"})
     assert graph.one("FlexTemplateJob").inputs["containerSpecGcsPath"] == "gs://mine/t.json"
     assert not graph.of("BucketObject", "RepositoryIamMember")
 

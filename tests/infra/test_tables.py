@@ -36,7 +36,11 @@ def test_the_database_has_the_statements_of_its_changelog(graph: Graph) -> None:
 
 
 def test_the_warehouse_is_laid_out_as_described(graph: Graph) -> None:
-    assert {node.inputs["datasetId"] for node in graph.of("Dataset")} == {"bank_audit", "payment_views"}
+    assert {node.inputs["datasetId"] for node in graph.of("Dataset")} == {
+        "bank_audit",
+        "payment_views",
+        "payment_access",
+    }
     changelog = graph.one("Table", "bank_audit.transfers_log").inputs
     assert changelog["timePartitioning"]["type"] == "MONTH"
     assert changelog["clusterings"] == ["transfer_no", "branch"]

@@ -9,8 +9,6 @@ import ast
 import fnmatch
 import json
 import re
-import shutil
-import subprocess
 import sys
 import sysconfig
 from importlib.metadata import packages_distributions
@@ -22,11 +20,10 @@ from google.cloud.dataflow_v1beta3 import ContainerSpec, SDKInfo
 from contract.options import OPTIONS, Option
 from graph.resources import IMAGE
 from pipeline.image import template
+from tests.infra.images import ROOT, ImageFile
 
-ROOT = Path(__file__).parents[2]
-DOCKERFILE = (ROOT / "pipeline" / "image" / "Dockerfile").read_text()
-LOCK = (ROOT / "pipeline" / "image" / "requirements.lock").read_text()
-PINNED = dict(re.findall(r"^([a-z0-9._-]+)==([^\s;\\]+)", LOCK, re.M))
+OF = ImageFile(ROOT / "pipeline" / "image", ROOT / ".dockerignore")
+DOCKERFILE, LOCK, PINNED = OF.text, OF.lock, OF.pinned
 
 
 def test_google_s_own_type_reads_the_spec() -> None:
@@ -84,23 +81,17 @@ def test_an_image_without_a_digest_is_refused(capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out) == template.spec(IMAGE)
 
 
-def _copied() -> list[str]:
-    """What the Dockerfile copies from the repository."""
-    return [source for line in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.M) for source in line.split()]
-
-
 def test_what_the_dockerfile_copies_is_there_and_sent_to_the_build() -> None:
-    sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    assert _copied() == ["pipeline/image/requirements.lock", "contract", "pipeline", "alerts", "support", "probe"]
-    for source in _copied():
+    assert OF.copied == ["pipeline/image/requirements.lock", "contract", "pipeline", "alerts", "support", "probe"]
+    for source in OF.copied:
         assert (ROOT / source).exists(), source
-        assert any(fnmatch.fnmatch(source.partition("/")[0], pattern) for pattern in sent), source
+        assert any(fnmatch.fnmatch(source.partition("/")[0], pattern) for pattern in OF.sent), source
 
 
 def test_the_script_that_the_launcher_runs_is_copied() -> None:
     [script] = re.findall(r"FLEX_TEMPLATE_PYTHON_PY_FILE=/template/(\S+)", DOCKERFILE)
     assert (ROOT / script).is_file()
-    assert script.partition("/")[0] in _copied()
+    assert script.partition("/")[0] in OF.copied
 
 
 def test_the_image_has_the_beam_of_the_lock() -> None:
@@ -136,9 +127,9 @@ def test_the_image_s_lock_is_a_part_of_the_whole_lock() -> None:
 def test_the_lock_has_everything_that_the_job_and_the_probe_import() -> None:
     known = packages_distributions()
     missing = set()
-    folders = _copied()[1:]
+    folders = OF.copied[1:]
     for folder in folders:
-        for file in _sent(folder):
+        for file in (file for file in OF.files(folder) if file.suffix == ".py"):
             for module in _imported(ast.parse(file.read_text())):
                 top = module.partition(".")[0]
                 if top in sys.stdlib_module_names or top in folders:
@@ -150,27 +141,10 @@ def test_the_lock_has_everything_that_the_job_and_the_probe_import() -> None:
     assert missing == set()
 
 
-def _sent(folder: str) -> list[Path]:
-    """The Python files of a folder that reach the image."""
-    left_out = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] not in "!#*"]
-    files = [file for file in (ROOT / folder).rglob("*.py") if "__pycache__" not in file.parts]
-    return [f for f in files if not any(f.is_relative_to(ROOT / each) for each in left_out)]
-
-
 def test_what_the_build_of_the_image_tries_works_with_what_it_copies(tmp_path: Path) -> None:
     """Without the repository on the path, as in the image: a folder that was forgotten is missed."""
-    for folder in _copied()[1:]:
-        for file in [*_sent(folder), *(f for f in (ROOT / folder).rglob("*") if f.suffix not in (".py", ".pyc"))]:
-            if file.is_file():
-                (tmp_path / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(file, tmp_path / file.relative_to(ROOT))
-    packages = sysconfig.get_path("purelib")
-    # -S: the environment's own way to the repository is not taken.
-    python = [sys.executable, "-S", "-c"]
-    start = f"import sys; sys.path += [{packages!r}]; "
-    tried = "import pipeline.jobs.stream, pipeline.steps; from support.cli.main import main; main(['probe', '--help'])"
-    assert "import pipeline.jobs.stream, pipeline.steps" in DOCKERFILE and "support.cli.main probe --help" in DOCKERFILE
-    done = subprocess.run([*python, start + tried], cwd=tmp_path, check=False, capture_output=True, text=True)
+    OF.lay_out(tmp_path)
+    done = OF.try_as_built(tmp_path, Path(sysconfig.get_path("purelib")))
     assert done.returncode == 0, done.stderr
     assert "Compare what Spanner committed" in done.stdout
 

@@ -723,6 +723,33 @@ def _big_query() -> list[Scenario]:
     ]
 
 
+def _console() -> list[Scenario]:
+    name = "AuditConsoleErrors"
+
+    def answers(growth: float, code: str = "503", minutes: int = 60, service: str = "audit-console") -> Series:
+        labels = {"service_name": service, "response_code": code, "response_code_class": f"{code[0]}xx"}
+        return {series(metrics.RUN_REQUESTS, **labels): counter((30, 0), (minutes, growth), (30, 0))}
+
+    return [
+        _scenario(
+            name,
+            "three a minute for 20 minutes",
+            answers(3, minutes=20),
+            {30: QUIET, 36: QUIET, 40: FIRES, 50: FIRES, 62: QUIET},
+            "fires",
+            "recovers",
+        ),
+        _scenario(name, "10 in ten minutes", answers(1), {60: QUIET}, "boundary", "low traffic"),
+        _scenario(name, "11 in ten minutes", answers(1.1), {60: FIRES}, "boundary"),
+        _scenario(name, "6 each of two codes", {**answers(0.6), **answers(0.6, "500")}, {60: FIRES}, "fires"),
+        _scenario(name, "6 each of two revisions", two(answers(1.2)), {60: FIRES}, "fires"),
+        _scenario(name, "people without a right", answers(9, "403"), {60: QUIET}, "quiet"),
+        _scenario(name, "all is well", answers(900, "200"), {60: QUIET}, "quiet"),
+        _scenario(name, "another service", answers(900, service="audit-card-tokens"), {60: QUIET}, "quiet"),
+        _nothing(name),
+    ]
+
+
 def _cost() -> list[Scenario]:
     """Steps of an hour for what is billed, of five minutes for what is used."""
     name, limit, hour = "AuditCostAnomaly", 300 * _GIB / 24, 12
@@ -785,5 +812,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     *_dataflow(),
     *_spanner(),
     *_big_query(),
+    *_console(),
     *_cost(),
 )

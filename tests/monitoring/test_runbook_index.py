@@ -51,6 +51,7 @@ SAID = {
     "AuditRetentionClock": (f"{Watched().retention_hours // 24} days",),
     "DataflowWatermarkStalled": (f"more than {NUMBERS.watermark_seconds} s old",),
     "BigQueryWriteErrors": (f"More than {NUMBERS.write_errors} append streams",),
+    "AuditConsoleErrors": (f"More than {NUMBERS.console_errors} answers",),
     "AuditCostAnomaly": (f"{NUMBERS.cost_factor:g} times",),
 }
 

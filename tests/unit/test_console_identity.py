@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from support.console.identity import HEADER, Access, IdentityAwareProxy, NotIdentified
 
-AUDIENCE = "/projects/1/global/backendServices/2"
+AUDIENCE = "/projects/1/locations/us-central1/services/audit-console"
 ISSUER = "https://cloud.google.com/iap"
 
 
@@ -76,7 +76,7 @@ def proxy(url: str, access: Access | None = None) -> IdentityAwareProxy:
 
 def test_whom_the_proxy_names_is_the_viewer_with_the_role_of_the_config(keys: tuple[Keys, str]) -> None:
     made, url = keys
-    identity = proxy(url, Access(agents=frozenset({"ann@example.com"}), personal_data_readers=frozenset({"b@x.com"})))
+    identity = proxy(url, Access(agents=("user:Ann@example.com",), personal_data_readers=("user:b@x.com",)))
     viewer = identity.viewer({HEADER: made.token()})
     assert (viewer.email, viewer.role, viewer.sees_personal) == ("ann@example.com", "agent", False)
     assert viewer.may("viewer") and viewer.may("agent") and not viewer.may("lead")
@@ -88,7 +88,7 @@ def test_whom_the_proxy_names_is_the_viewer_with_the_role_of_the_config(keys: tu
 @pytest.mark.parametrize(
     "claims",
     [
-        {"aud": "/projects/1/global/backendServices/3"},
+        {"aud": "/projects/1/locations/us-central1/services/another"},
         {"iat": int(time.time()) - 7200, "exp": int(time.time()) - 3600},
         {"iat": int(time.time()) + 3600, "exp": int(time.time()) + 7200},
         {"iss": "https://accounts.google.com"},
