@@ -58,7 +58,7 @@ class Changelog:
         """Makes the tables, views and table functions."""
         from google.cloud import bigquery
 
-        for dataset in (PAYMENT_DATASET, AUDIT_LOG_DATASET, tables.VIEWS_DATASET):
+        for dataset in (PAYMENT_DATASET, AUDIT_LOG_DATASET, tables.VIEWS_DATASET, tables.ACCESS_DATASET):
             self.client.create_dataset(f"{self.project}.{dataset}")
         for table in tables.all_tables(WATCHED):
             fields = [bigquery.SchemaField(f.name, f.type, f.mode) for f in table.fields]

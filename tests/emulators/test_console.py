@@ -123,7 +123,9 @@ def test_the_api_answers_what_the_pages_show(lead: TestClient) -> None:
     found = lead.get("/api/v1/payments", params={"customer": "C1"}).json()
     assert [payment["puid"] for payment in found["payments"]] == ["done", "bad"]
     assert found["payments"][0]["amount"] == "10.25"
-    assert lead.get("/api/v1/me").json() == {"email": "lead@localhost", "role": "lead", "sees_personal": True}
+    assert lead.get("/api/v1/me").json() == {
+        "email": "lead@localhost", "role": "lead", "sees_personal": True, "unchecked": [],
+    }  # fmt: skip
     reasons = lead.get("/api/v1/reports/failures_by_reason", params={"since": "2h"}).json()
     assert [(r["error"], r["failures"]) for r in reasons["rows"]] == [("no [funds]", 1)]
     assert {"summary_by_region", "stuck_payments"} <= {each["name"] for each in lead.get("/api/v1/reports").json()}
