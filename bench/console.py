@@ -2,8 +2,9 @@
 
     python -m bench.console [--changes 200000] [--rounds 15]
 
-It starts a local stack without traffic, writes changes of a quarter as many payments into the changelog, merges them and fills
-the lookup table as the stack does, and opens pages in turn with the function below each page: the difference is the console's own time.
+It starts a local stack without traffic, writes changes of a quarter as many payments into the changelog, merges and
+fills as the stack does, and opens pages in turn with the function below each page: the difference is
+the console's own time.
 """
 
 from __future__ import annotations

@@ -154,6 +154,14 @@ def test_a_payment_that_has_lost_its_customer_is_not_that_customer_s(changelog: 
     assert [payment.puid for payment in search(reader, Search(customer_id="C2")).payments] == ["a"]
 
 
+def test_a_search_finds_what_a_fill_that_fails_for_days_has_not_added(changelog: Changelog, reader: Warehouse) -> None:
+    changelog.position(-5 * _DAY)
+    changelog.fill()
+    changelog.payments(row("a", "INSERT", -3 * _DAY, "INITIATED", **A_PAYMENT))
+    assert seen(reader) == [["a"]] * 3
+    assert [event.status for event in timeline(reader, "a").events] == ["INITIATED"]
+
+
 def test_a_search_without_a_time_is_of_the_last_day(changelog: Changelog, reader: Warehouse) -> None:
     changelog.payments(row("old", "INSERT", -2 * _DAY, "PENDING"), row("new", "INSERT", 1, "PENDING"))
     assert [payment.puid for payment in search(reader, Search()).payments] == ["new"]

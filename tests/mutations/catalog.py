@@ -820,4 +820,49 @@ _SUPPORT: Final = (
     ),
 )
 
-MUTATIONS: Final[tuple[Mutation, ...]] = (*_SOURCE, *_MASKING, *_SINK, *_JOBS, *_LETTERS, *_SUPPORT)
+_LOOKUPS: Final = "tests/emulators/test_lookup.py"
+_FINDING: Final = (
+    Mutation(
+        name="a search finds only what the lookup table has",
+        file="support/lookup.py",
+        before='        both = f"{known} UNION ALL {fresh}" if fresh else known',
+        after="        both = known",
+        tests=(f"{_LOOKUPS}::test_a_payment_is_found_before_the_first_fill_and_after_each",),
+    ),
+    Mutation(
+        name="a look-up takes what it expects for how far the lookup table is",
+        file="support/lookup.py",
+        before="        if filled >= open_from:",
+        after="        if True:",
+        tests=(f"{_LOOKUPS}::test_a_search_finds_what_a_fill_that_fails_for_days_has_not_added",),
+    ),
+    Mutation(
+        name="a fill moves on although it was rewound meanwhile",
+        file="contract/sql/bigquery/fill_payment_lookup.sql",
+        before="  AND COALESCE(filled_at = seen_at, seen_at IS NULL);",
+        after="  AND TRUE;",
+        tests=(f"{_LOOKUPS}::test_a_rewind_during_a_fill_is_not_lost",),
+    ),
+    Mutation(
+        name="a fill adds again what it had added before a rewind",
+        file="contract/sql/bigquery/fill_payment_lookup.sql",
+        before="  seen_until IS NULL, from_timestamp, TIMESTAMP_SUB(",
+        after="  TRUE, from_timestamp, TIMESTAMP_SUB(",
+        tests=(f"{_LOOKUPS}::test_a_fill_adds_a_change_once_also_a_late_one",),
+    ),
+    Mutation(
+        name="the first merge after a fill never moves on",
+        file="contract/sql/bigquery/merge_payment_state.sql",
+        before="  AND COALESCE(merged_at = seen_at, seen_at IS NULL);",
+        after="  AND merged_at = seen_at;",
+        tests=(f"{_LOOKUPS}::test_merge_and_fill_share_their_progress_and_do_not_hold_each_other_up",),
+    ),
+    Mutation(
+        name="a late change rewinds the merge and not the fill",
+        file="contract/sql/bigquery/rewind_payment_state.sql",
+        before="  filled_until = LEAST(filled_until, @commit_timestamp),",
+        after="  filled_until = filled_until,",
+        tests=(f"{_LOOKUPS}::test_a_fill_adds_a_change_once_also_a_late_one",),
+    ),
+)
+MUTATIONS: Final[tuple[Mutation, ...]] = (*_SOURCE, *_MASKING, *_SINK, *_JOBS, *_LETTERS, *_SUPPORT, *_FINDING)
