@@ -68,7 +68,8 @@ class Identity(pulumi.ComponentResource):
         """Who makes what runs as one of these accounts must be allowed to act as it."""
         bootstrap = f"serviceAccount:{naming.account(naming.DEPLOYER, self._settings.project)}"
         console = (self.console, self.card_search) if self._settings.console.image else ()
-        for account in (self.pipeline, self.merge, self.probe, self.validation, *console):
+        replays = (self.validation,) if self._settings.pipeline.image else ()
+        for account in (self.pipeline, self.merge, self.probe, *replays, *console):
             for who in (bootstrap, *self._settings.identity.deployers):
                 name = naming.DEPLOYER if who == bootstrap else who
                 self._grant(f"{account._name}-{name}", account.name, "serviceAccountUser", who)
