@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from contract.changes import Coordinates, DeadLetter, Reason, StepError
 from pipeline.failures import dead_letter
 from pipeline.replay.store import ReplayStore
 from pipeline.sink.dead_letters import DeadLetterQueue
-from support import replay
+from support import replay, reports
 from support.cli.main import main
 from support.connection import Connection
+from support.overview import overview
 from support.replay import Replay, ReplayError, Selection
 from support.search import Search, search
 from support.timeline import timeline
@@ -66,6 +68,24 @@ def test_a_payment_that_never_arrived_is_there_masked_and_with_its_state(
     assert (event.replay, event.replayed_by) == ("INC-1", None)
     everything = changelog.query(f"SELECT * FROM `{changelog.project}.{tables.changelogs(WATCHED)[PAYMENT_TABLE].id}`")
     assert CARD not in repr(everything)
+
+
+def test_a_replayed_payment_is_in_no_count_of_what_changed(
+    both_stores: Connection, changelog: Changelog, audit_database: AuditDatabase
+) -> None:
+    changelog.payments(row("p", "INSERT", 1, "INITIATED"))
+    for puid in ("p", "lost"):
+        write(audit_database, puid, "CAPTURED")
+    submitted(both_stores, "p", "lost")
+    replay.run(both_stores, "INC-1")
+    warehouse, since = Warehouse(both_stores), datetime.now(UTC) - timedelta(days=1)
+    for name in ("summary_by_region", "summary_by_customer", "summary_by_method"):
+        found = reports.run(warehouse, name, since=since)
+        assert [(each["payments"], each["initiated"], each["processed"]) for each in found.rows] == [(1, 1, 0)], name
+    assert overview(warehouse).states == {"initiated": 1, "processed": 0, "failed": 0, "unknown": 0}
+    assert [each["began"] for each in reports.run(warehouse, "summary_by_period", since=since).rows] == [1]
+    # What the payment is now takes it.
+    assert changelog.current() == {"p": "CAPTURED", "lost": "CAPTURED"}
 
 
 def test_a_replay_shows_the_moment_of_its_read_whatever_arrives_later(

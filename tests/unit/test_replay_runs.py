@@ -18,7 +18,7 @@ JOB = "projects/p/locations/us-central1/jobs/audit-replay"
 def connection(**more: Any) -> Connection:
     names = "project location big_query_endpoint spanner_endpoint spanner_instance spanner_database metadata_database"
     texts = dict.fromkeys(f"{names} masking_keys dead_letter_directory job_name".split(), "x")
-    return Connection(**texts, watched_tables=WATCHED.to_json(), **more)
+    return Connection(**{**texts, "watched_tables": WATCHED.to_json(), **more})
 
 
 def test_the_stack_says_where_replays_run() -> None:
