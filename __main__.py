@@ -15,6 +15,7 @@ from components.perimeter import Perimeter, PerimeterArgs
 from components.personal_data import PersonalData, PersonalDataArgs
 from components.probe import Probe, ProbeArgs
 from components.provider import google, under
+from components.replay import Replay, ReplayArgs
 from components.run import RunPlace
 from components.secrets import MaskingKeys, MaskingKeysArgs
 from components.services import Services, ServicesArgs
@@ -88,14 +89,27 @@ probe = Probe(
     ),
     opts,
 )
+place = RunPlace(settings=settings, keys=keys, network=network)
+replays = Replay(
+    "replays",
+    ReplayArgs(
+        place=place,
+        accounts=accounts,
+        storage=storage,
+        image=image,
+        connection=connection(outputs),
+        needs=[source, masking_keys, warehouse, personal],
+    ),
+    opts,
+)
 console = Console(
     "console",
     ConsoleArgs(
-        place=RunPlace(settings=settings, keys=keys, network=network),
+        place=place,
         accounts=accounts,
-        connection=connection(outputs),
+        connection={**connection(outputs), "replayJob": replays.job},
         needs=[accounts, source, masking_keys, storage, warehouse, views, image],
     ),
     opts,
 )
-export(outputs, console)
+export(outputs, console, replays.job)

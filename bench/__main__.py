@@ -16,6 +16,7 @@ _RUNS: Final = (
     ("pipeline_only",),
     ("search",),
     ("console",),
+    ("replay",),
     ("live", "--tps=50", "--duration=120"),
     ("live", "--tps=100", "--duration=120"),
     ("live", "--tps=500", "--duration=60"),

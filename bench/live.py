@@ -57,7 +57,7 @@ def measure(tps: float, duration: float, seed: int, chosen: list[str]) -> dict[s
         state = State(Path(folder))
         with local_stack(state, chosen):
             before = machine()
-            traffic = _traffic(state, tps, duration, seed)
+            traffic = start_traffic(state, tps, duration, seed)
             watch = Watch(state, {"traffic": traffic.pid})
             watch.start()
             _await_end(traffic)
@@ -82,7 +82,8 @@ def measure(tps: float, duration: float, seed: int, chosen: list[str]) -> dict[s
             }
 
 
-def _traffic(state: State, tps: float, duration: float, seed: int) -> Process:
+def start_traffic(state: State, tps: float, duration: float, seed: int) -> Process:
+    """Payment traffic onto a stack."""
     command = [_AUDIT, "local", "traffic", f"--state={state.root}", f"--tps={tps}", f"--duration={duration}"]
     return Process.start("traffic", [*command, f"--seed={seed}"], log=state.logs / "traffic.log", cwd=installed.ROOT)
 

@@ -65,10 +65,11 @@ class Identity(pulumi.ComponentResource):
         return serviceaccount.Account(key, account_id=key, display_name=what, opts=pulumi.ResourceOptions(parent=self))
 
     def _deployers_access(self) -> None:
-        """Who makes the job, the scheduled merge, the probe or the console must be allowed to act as its account."""
+        """Who makes what runs as one of these accounts must be allowed to act as it."""
         bootstrap = f"serviceAccount:{naming.account(naming.DEPLOYER, self._settings.project)}"
         console = (self.console, self.card_search) if self._settings.console.image else ()
-        for account in (self.pipeline, self.merge, self.probe, *console):
+        replays = (self.validation,) if self._settings.pipeline.image else ()
+        for account in (self.pipeline, self.merge, self.probe, *replays, *console):
             for who in (bootstrap, *self._settings.identity.deployers):
                 name = naming.DEPLOYER if who == bootstrap else who
                 self._grant(f"{account._name}-{name}", account.name, "serviceAccountUser", who)

@@ -37,7 +37,9 @@ class Image(pulumi.ComponentResource):
         if self.image:
             self._grant_pull("pipeline", self.image, args.accounts.pipeline.member)
             self._grant_pull("launcher", self.image, args.accounts.launcher.member)
-        # Cloud Run pulls as its own agent, whoever probe and console run as. A second grant of the same on the same
+            # Workers of a replay.
+            self._grant_pull("validation", self.image, args.accounts.validation.member)
+        # Cloud Run pulls as its own agent, whoever its jobs and services run as. A second grant of the same on the same
         # repository would end with the first.
         images = {_repository(image): image for image in (args.settings.console.image, self.image) if image}
         for (_, _, repository), image in images.items():

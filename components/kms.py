@@ -24,7 +24,7 @@ class Keys(pulumi.ComponentResource):
     """Each attribute is the full name of a store's key, once the store's service may encrypt with it.
 
     None with customerManagedKeys false: Google's keys then. A multi-region Spanner has `spanner_replicas`, one key
-    per region, in place of `spanner`.
+    per region, in place of `spanner`; `pubsub` is there where the stack makes a topic.
     """
 
     spanner: pulumi.Output[str] | None
@@ -36,6 +36,7 @@ class Keys(pulumi.ComponentResource):
     secrets: pulumi.Output[str] | None
     logging: pulumi.Output[str] | None
     run: pulumi.Output[str] | None
+    pubsub: pulumi.Output[str] | None
 
     def __init__(self, name: str, args: KeysArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("Keys"), name, {}, opts)
@@ -54,6 +55,7 @@ class Keys(pulumi.ComponentResource):
         self.secrets = self._key("secrets", region)
         self.logging = self._key("logging", region)
         self.run = self._key("run", region)
+        self.pubsub = self._key("pubsub", region) if settings.replay.own_topic else None
         self.register_outputs({})
 
     def _key(self, name: str, location: str) -> pulumi.Output[str] | None:

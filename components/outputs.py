@@ -38,9 +38,13 @@ class Outputs:
     monitoring: Monitoring
 
 
-def export(stack: Outputs, console: Console) -> None:
-    """Makes them the stack's outputs. The console is given the connection, and so comes after it."""
-    for name, value in {**connection(stack), **_links(stack), "consoleUrl": console.url}.items():
+def export(stack: Outputs, console: Console, replay_job: str) -> None:
+    """Makes them the stack's outputs. The console is given the connection, and so comes after it.
+
+    `replay_job` is where `audit` has replays run; the job itself runs them.
+    """
+    links = {**_links(stack), "consoleUrl": console.url}
+    for name, value in {**connection(stack), "replayJob": replay_job, **links}.items():
         pulumi.export(name, value)
 
 

@@ -20,6 +20,7 @@ _GUARDED: Final = (
     "dataflow",
     "logging",
     "monitoring",
+    "pubsub",
     "run",
     "secretmanager",
     "spanner",

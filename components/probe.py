@@ -14,6 +14,8 @@ from components import naming
 from components.identity import Identity
 from components.kms import Keys
 from components.network import Network
+from components.run import RunPlace
+from components.run_job import RunJob, job
 from components.settings import Settings
 
 # Longer than any run that catches up, and shorter than what AuditProbeSilent waits for.
@@ -42,10 +44,10 @@ class Probe(pulumi.ComponentResource):
         super().__init__(naming.component("Probe"), name, {}, opts)
         self._args, self._settings = args, args.settings
         if args.settings.pipeline.image:
-            job = self._job(self._access())
-            self._schedule(job)
+            made = self._job(self._access())
+            self._schedule(made)
             for person in args.settings.identity.on_call:
-                self._grant_look(job, person)
+                self._grant_look(made, person)
         self.register_outputs({})
 
     def _access(self) -> Sequence[pulumi.Resource]:
@@ -70,41 +72,19 @@ class Probe(pulumi.ComponentResource):
         )
 
     def _job(self, access: Sequence[pulumi.Resource]) -> cloudrunv2.Job:
-        settings, args = self._settings, self._args
-        return cloudrunv2.Job(
-            naming.PROBE,
+        args = self._args
+        place = RunPlace(settings=self._settings, keys=args.keys, network=args.network)
+        # The next minute's run catches up: none is tried again.
+        what = RunJob(
             name=naming.PROBE,
-            location=settings.region,
-            deletion_protection=False,
-            labels=naming.labels(settings.stack),
-            template={
-                "task_count": 1,
-                "parallelism": 1,
-                "template": {
-                    "containers": [
-                        {
-                            "image": settings.pipeline.image,
-                            "commands": _COMMAND,
-                            "envs": [
-                                {"name": "AUDIT_CONNECTION_JSON", "value": pulumi.Output.json_dumps(args.connection)}
-                            ],
-                            "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
-                        }
-                    ],
-                    "service_account": args.accounts.probe.email,
-                    "encryption_key": args.keys.run,
-                    "execution_environment": "EXECUTION_ENVIRONMENT_GEN2",
-                    "timeout": f"{_TIMEOUT_SECONDS}s",
-                    "max_retries": 0,
-                    # As the workers: no way to Google's APIs but the private one.
-                    "vpc_access": {
-                        "egress": "ALL_TRAFFIC",
-                        "network_interfaces": [{"subnetwork": args.network.run_subnetwork}],
-                    },
-                },
-            },
-            opts=pulumi.ResourceOptions(parent=self, depends_on=access),
+            command=_COMMAND,
+            account=args.accounts.probe,
+            connection=args.connection,
+            memory="1Gi",
+            timeout_seconds=_TIMEOUT_SECONDS,
+            retries=0,
         )
+        return job(self, place, what, access)
 
     def _schedule(self, job: cloudrunv2.Job) -> None:
         """The account starts its own job, and no other."""

@@ -103,7 +103,9 @@ class SourceDatabase(pulumi.ComponentResource):
     def _metadata_database(self, instance: spanner.Instance) -> spanner.Database:
         own = bool(self._settings.spanner.metadata_processing_units)
         encryption = _encryption([self._args.keys.spanner]) if own else self._encryption()
-        return self._database(naming.METADATA_DATABASE, instance, schema.statements(schema.METADATA_DB), encryption)
+        contexts = frozenset(self._settings.spanner.schema_contexts)
+        statements = schema.statements(schema.METADATA_DB, contexts=contexts)
+        return self._database(naming.METADATA_DATABASE, instance, statements, encryption)
 
     def _encryption(self) -> spanner.DatabaseEncryptionConfigArgsDict | None:
         """The key of the instance's region or, of a multi-region instance, one in each of its regions."""
@@ -168,23 +170,31 @@ class SourceDatabase(pulumi.ComponentResource):
             self._access(database, "application", "databaseUser", accounts.application.member)
             self._access(database, "pipeline", "databaseReader", accounts.pipeline.member)
         self._access(database, "probe", "databaseReader", accounts.probe.member)
-        self._access(database, "validation", "databaseReader", accounts.validation.member)
+        boost = "WithDataBoost" if self._settings.replay.data_boost else ""
+        self._access(database, "validation", f"databaseReader{boost}", accounts.validation.member)
 
     def _metadata_access(self, metadata: spanner.Database) -> None:
         """The job keeps its position there, the probe its totals, replay, validation and console who asked for what.
 
-        Who is on call reads it: no payment is in it.
+        Who is on call reads it: no payment is in it. They and the console submit replays, by a role for that.
         """
         accounts = self._args.accounts
         for who, account in (
             ("pipeline", accounts.pipeline),
             ("probe", accounts.probe),
             ("validation", accounts.validation),
-            *([("console", accounts.console)] if self._settings.console.image else []),
         ):
             self._access(metadata, who, "databaseUser", account.member)
         for person in self._settings.identity.on_call:
             self._access(metadata, person, "databaseReader", person)
+            self._submits(metadata, f"{person}-submits", person)
+        if self._settings.console.image:
+            self._submits(metadata, "console", accounts.console.member)
+
+    def _submits(self, metadata: spanner.Database, who: str, member: pulumi.Input[str]) -> None:
+        """Lets a member record replays; the role is of a changeset for the cloud."""
+        if "cloud" in self._settings.spanner.schema_contexts:
+            self._database_role(metadata, who, schema.SUBMITTER_ROLE, member)
 
     def _database_role(
         self, database: spanner.Database, who: str, database_role: str, member: pulumi.Input[str]

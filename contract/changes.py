@@ -195,7 +195,7 @@ REASONS: Final[dict[str, ReasonInfo]] = {
     ),
     Reason.GONE: ReasonInfo(
         meaning="the dead letter had no change, and the stream no longer keeps its record",
-        remedy="discard; the payment's next change arrives as usual",
+        remedy="`audit replay start --dead-letter ID` fills it from the payment's present state, and resolves it",
         retry="never",
     ),
 }

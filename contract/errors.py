@@ -29,6 +29,7 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
     │   ├── local.stack.supervisor.StackError
     │   ├── local.traffic.commits.CommitError
     │   ├── pipeline.jobs.checks.CheckFailed
+    │   ├── pipeline.replay.records.ReplayUnavailable
     │   ├── pipeline.sink.dead_letters.DeadLetterError
     │   ├── pipeline.source.partition_threads.QueryRefused
     │   ├── pipeline.source.records.UnreadableStream
@@ -40,15 +41,14 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
     │   ├── support.console.identity.NotIdentified
     │   ├── support.console.personal.PersonalDataError
     │   ├── support.promql.MonitoringError
-    │   ├── support.replay.ReplayUnavailable
     │   ├── support.warehouse.WarehouseError
     ├── exit code 2
     │   ├── pipeline.jobs.settings.SettingsError
+    │   ├── pipeline.replay.records.ReplayError
     │   ├── pipeline.transforms.cards.CardNumberError
     │   ├── support.connection.ConnectionFileError
     │   ├── support.console.asked.AskedError
     │   ├── support.console.cloud.CloudSettingsError
-    │   ├── support.replay.ReplayError
     │   ├── support.reports.ReportError
     │   ├── support.search.SearchError
 """

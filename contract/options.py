@@ -373,3 +373,47 @@ OPTIONS: Final = (
 
 # Launch options that a stack's config sets.
 STACK_OPTIONS: Final = tuple(option.name for option in OPTIONS if option.stack)
+
+_REPLAYS_TOO: Final = (
+    "spannerProjectId", "spannerInstanceId", "spannerDatabase", "spannerMetadataInstanceId", "spannerMetadataDatabase",
+    "watchedTables", "spannerEndpoint", "maskingKeys", "newColumns", "paymentStates", "ignoreFields", "ignoreTables",
+    "bigQueryProjectId", "bigQueryEndpoint", "bigQueryStorageEndpoint", "deadLetterQueueDirectory", "logLevel",
+)  # fmt: skip
+
+# cloud.google.com/pubsub/docs/pubsub-basics#resource_names
+TOPIC_NAME: Final = r"[A-Za-z][A-Za-z0-9._~+%-]{2,254}"
+TOPIC: Final = rf"projects/[a-z][a-z0-9-]*/topics/{TOPIC_NAME}"
+
+# Those of the batch job, which runs a replay: some of the streaming job's, and its separate ones.
+BATCH_OPTIONS: Final = (
+    *(named(name) for name in _REPLAYS_TOO),
+    Option(
+        name="replayId",
+        help="The replay to run, as `audit replay list` names it.",
+        default=None,
+        regex=r"[A-Za-z0-9][A-Za-z0-9._-]*",
+        rule="the id of a replay",
+    ),
+    Option(
+        name="replayMost",
+        help="Most payments of one replay.",
+        default="1000000",
+        regex="[1-9][0-9]*",
+        rule=_WHOLE,
+        low=1,
+        high=50_000_000,
+    ),
+    Option(name="dataBoost", help="Read on Spanner Data Boost's capacity.", default="false", regex=BOOLEAN),
+    Option(
+        name="replayTopic",
+        help="Pub/Sub topic that replayed payments are handed over to. Empty: none.",
+        regex=rf"|{TOPIC}",
+        rule="empty or projects/P/topics/T",
+    ),
+    Option(
+        name="pubSubEndpoint",
+        help="URL of Pub/Sub's REST API. Empty: Google Cloud.",
+        regex=rf"|https?://{_HOST}(:[0-9]+)?",
+        rule="empty or an http:// or https:// URL",
+    ),
+)

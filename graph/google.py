@@ -51,6 +51,7 @@ IMPORT_IDS: Final[Mapping[str, str]] = {
     "gcp:monitoring/metricDescriptor:MetricDescriptor": "projects/{{project}}/metricDescriptors/{{type}}",
     "gcp:monitoring/slo:Slo": "projects/{{project}}/services/{{service}}/serviceLevelObjectives/{{slo_id}}",
     "gcp:projects/service:Service": "{{project}}/{{service}}",
+    "gcp:pubsub/topic:Topic": "projects/{{project}}/topics/{{name}}",
     "gcp:secretmanager/secret:Secret": "projects/{{project}}/secrets/{{secret_id}}",
     "gcp:serviceaccount/account:Account": (
         "projects/{{project}}/serviceAccounts/{{account_id}}@{{project}}.iam.gserviceaccount.com"

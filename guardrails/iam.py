@@ -149,6 +149,32 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("validation-sa", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (
         "personal columns are compared too"
     ),
+    Grant("validation-sa", "bucket dead-letters", "storage.objectUser"): (
+        "a replay resolves dead letters that it was for"
+    ),
+    Grant("validation-sa", "bucket staging", "storage.objectUser"): "a replay of many payments is launched from there",
+    Grant("validation-sa", "bucket temp", "storage.objectUser"): "workers of a replay write and remove scratch files",
+    Grant("validation-sa", "project", "dataflow.developer"): (
+        "a replay of many payments is a Dataflow job; Google grants its launch on a project alone"
+    ),
+    Grant("validation-sa", "project", "dataflow.worker"): (
+        "a replay's worker leases work; Google grants it on a project alone"
+    ),
+    Grant("validation-sa", "account validation-sa", "iam.serviceAccountUser"): (
+        "the Dataflow job that it launches runs as itself"
+    ),
+    Grant("validation-sa", "repository audit-images", "artifactregistry.reader"): (
+        "workers of a replay start from the job's image"
+    ),
+    Grant("console-sa", "Cloud Run job audit-replay", "run.jobsExecutorWithOverrides"): (
+        "the console has a recorded replay run, by its id; it reads no payment in Spanner itself"
+    ),
+    Grant("console-sa", "Spanner database audit-metadata", "spanner.fineGrainedAccessUser"): (
+        "the console records replays as a database role, and does nothing else there"
+    ),
+    Grant("console-sa", "Spanner database audit-metadata, replay_submitter", "spanner.databaseRoleUser"): (
+        "the role adds a replay and reads how far replays are"
+    ),
     Grant("console-sa", "dataset payment_views", "bigquery.dataViewer"): "the console searches the views",
     Grant("console-sa", "project", "bigquery.jobUser"): "a search is a query",
     Grant("console-sa", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (
@@ -156,9 +182,6 @@ REASONS: Final[Mapping[Grant, str]] = {
     ),
     Grant("console-sa", "table payment_access.access_log", naming.ACCESS_LOGGER): (
         "the console notes who looked at what; a custom role, since Google's smallest reads and deletes the table too"
-    ),
-    Grant("console-sa", "Spanner database audit-metadata", "spanner.databaseUser"): (
-        "the console records and shows the replays that people request; no payment is there"
     ),
     Grant("console-sa", "bucket dead-letters", "storage.objectUser"): (
         "the console lists dead letters, and moves those that a lead retries"
@@ -217,6 +240,16 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("on-call", "Cloud Run service audit-console", "run.viewer"): (
         "sees whether the console runs, and from which image"
     ),
+    Grant("on-call", "Cloud Run job audit-replay", "run.jobsExecutorWithOverrides"): (
+        "has a recorded replay run, by its id; reads no payment in Spanner"
+    ),
+    Grant("on-call", "Cloud Run job audit-replay", "run.viewer"): "sees how the runs of replays ended",
+    Grant("on-call", "Spanner database audit-metadata", "spanner.fineGrainedAccessUser"): (
+        "records replays as a database role"
+    ),
+    Grant("on-call", "Spanner database audit-metadata, replay_submitter", "spanner.databaseRoleUser"): (
+        "the role adds a replay and reads how far replays are"
+    ),
     Grant("on-call", "project", "cloudscheduler.viewer"): (
         "sees whether the probe's schedule is paused; Google grants it on a project alone"
     ),
@@ -244,6 +277,9 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant(
         "deployer-sa", "account card-search-sa", "iam.serviceAccountUser"
     ): "who makes the token service lets it run as this account",
+    Grant(
+        "deployer-sa", "account validation-sa", "iam.serviceAccountUser"
+    ): "who makes the replays' job lets it run as this account",
     Grant("spanner service agent", "key spanner", _ENCRYPTER): "Spanner encrypts the databases",
     Grant(
         "spanner service agent", "key spanner-us-east4", _ENCRYPTER
@@ -265,7 +301,7 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("logging service agent", "key logging", _ENCRYPTER): "Cloud Logging encrypts the log bucket",
     Grant("serverless-robot-prod service agent", "key run", _ENCRYPTER): "Cloud Run encrypts its copy of the image",
     Grant("serverless-robot-prod service agent", "repository audit-images", "artifactregistry.reader"): (
-        "Cloud Run pulls the images of the probe and the console as its own agent"
+        "Cloud Run pulls the images of the probe, of replays and of the console as its own agent"
     ),
 }
 
@@ -343,6 +379,9 @@ _CHOSEN: Final[Mapping[str, tuple[str, str]]] = {
     "dataflow.viewer": ("onCall", "on-call"),
     "monitoring.viewer": ("onCall", "on-call"),
     "run.viewer": ("onCall", "on-call"),
+    "run.jobsExecutorWithOverrides": ("onCall", "on-call"),
+    "spanner.fineGrainedAccessUser": ("onCall", "on-call"),
+    "spanner.databaseRoleUser": ("onCall", "on-call"),
     "cloudscheduler.viewer": ("onCall", "on-call"),
     "storage.objectViewer": ("onCall", "on-call"),
     "spanner.databaseReader": ("onCall", "on-call"),

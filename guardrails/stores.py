@@ -19,7 +19,7 @@ STORES: Final[Mapping[str, Mapping[str, bool]]] = {
 }
 # Kinds with such a switch that hold nothing, and why.
 HOLDS_NOTHING: Final[Mapping[str, str]] = {
-    "gcp:cloudrunv2/job:Job": "the probe's totals are in the metadata database",
+    "gcp:cloudrunv2/job:Job": "the probe's totals and what is known about replays are in the metadata database",
     "gcp:cloudrunv2/service:Service": "what the console shows and logs is in BigQuery",
     "gcp:dns/managedZone:ManagedZone": "all its records are the program's own",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -28,6 +29,15 @@ class Endpoints:
     spanner: str = ""
     bigquery: str = ""
     bigquery_storage: str = ""
+
+    @classmethod
+    def of(cls, values: Mapping[str, str]) -> Endpoints:
+        """From launch options."""
+        return cls(
+            spanner=values["spannerEndpoint"],
+            bigquery=values["bigQueryEndpoint"],
+            bigquery_storage=values["bigQueryStorageEndpoint"],
+        )
 
 
 def _credentials() -> Any:
@@ -113,3 +123,15 @@ def write_client(endpoint: str) -> Any:
     return BigQueryWriteClient(
         transport=BigQueryWriteGrpcTransport(channel=grpc.insecure_channel(endpoint, options=_CHANNEL))
     )
+
+
+def authorized_session(endpoint: str, scope: str) -> Any:
+    """A session for one of Google's REST APIs; one at another endpoint is asked without credentials."""
+    import requests
+    from google.auth import default
+    from google.auth.transport.requests import AuthorizedSession
+
+    if endpoint:
+        return requests.Session()
+    credentials, _ = default(scopes=[scope])
+    return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]

@@ -60,6 +60,14 @@ class Connection:
     ignore_tables: str = ""
     new_columns: str = ""
     big_query_storage_endpoint: str = ""
+    pub_sub_endpoint: str = ""
+    replay_most: str = ""
+    replay_data_boost: str = ""
+    replay_topic: str = ""
+    # Where replays run: the full name of a Cloud Run job; empty is here. Beam's options of those with several shards.
+    replay_job: str = ""
+    replay_beam_args: str = ""
+    cloud_run_endpoint: str = ""
 
     @cached_property
     def watched(self) -> WatchedTables:

@@ -92,7 +92,8 @@ def _states(warehouse: Warehouse, since: datetime) -> dict[str, int]:
     newest = f"ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY {tables.CHANGE_ID} DESC) AS _newest"
     sql = (
         f"SELECT {tables.PAYMENT_STATE} AS state, COUNT(*) AS payments FROM (SELECT *, {newest} "
-        f"FROM {warehouse.view(queries.PAYMENT_CHANGELOG)} WHERE {tables.COMMIT_TIMESTAMP} >= @since) "
+        f"FROM {warehouse.view(queries.PAYMENT_CHANGELOG)} WHERE {tables.COMMIT_TIMESTAMP} >= @since "
+        f"AND {tables.MOD_TYPE} != 'REPLAY') "
         f"WHERE _newest = 1 AND {tables.MOD_TYPE} != 'DELETE' GROUP BY 1"
     )
     found: dict[Any, int] = {row["state"]: row["payments"] for row in warehouse.rows(sql, since=since)}

@@ -11,6 +11,7 @@ from typing import Any
 
 from contract import queries, tables
 from contract.watched import Meaning, WatchedTable
+from pipeline.replay.records import replay_of
 from support.bigquery_rest import Row
 from support.lookup import days_of
 from support.search import payment_id
@@ -31,7 +32,8 @@ class Event:
     """One change of the payment or of its audit log.
 
     `committed_at` is RFC 3339 with nanoseconds. `differences`: of an INSERT what was written (old is None), of an
-    UPDATE the columns that changed, of a DELETE the before image (new is None).
+    UPDATE the columns that changed, of a DELETE the before image (new is None). Of a replay who requested it, and why:
+    `support.replay.with_reasons` fills these in.
     """
 
     change_id: str
@@ -46,6 +48,9 @@ class Event:
     acting_user: str | None
     error: str | None
     differences: tuple[Difference, ...]
+    replay: str | None = None
+    replayed_by: str | None = None
+    replay_reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +113,7 @@ def _event(row: Row, payments: WatchedTable) -> Event:
         arrived_at=row["arrived_at"],
         table=row["source_table"],
         mod_type=row["mod_type"],
+        replay=replay_of(row["change_id"]) if row["mod_type"] == "REPLAY" else None,
         status=value("status"),
         state=row["payment_state"],
         expected=row["transition_expected"],

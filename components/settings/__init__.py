@@ -20,6 +20,7 @@ from components.settings.monitoring import MonitoringSettings
 from components.settings.network import NetworkSettings, PerimeterSettings
 from components.settings.pipeline import PipelineSettings
 from components.settings.reader import Reader, SettingsError
+from components.settings.replay import ReplaySettings
 from components.settings.retention import RetentionSettings
 from components.settings.spanner import SpannerSettings
 from components.settings.tables import watched_tables
@@ -37,6 +38,7 @@ __all__ = [
     "NetworkSettings",
     "PerimeterSettings",
     "PipelineSettings",
+    "ReplaySettings",
     "RetentionSettings",
     "Settings",
     "SettingsError",
@@ -68,6 +70,7 @@ class Settings:
     watched: WatchedTables
     pipeline: PipelineSettings
     console: ConsoleSettings
+    replay: ReplaySettings
     delivery: DeliverySettings
     monitoring: MonitoringSettings
 
@@ -91,6 +94,9 @@ class Settings:
             "region": self.region,
             **{n: pipeline.options.get(n, "") for n in ("paymentStates", "ignoreFields", "ignoreTables", "newColumns")},
             "stuckLimits": pipeline.stuck_limits,
+            "replayMost": str(self.replay.most),
+            "replayDataBoost": str(self.replay.data_boost).lower(),
+            "replayTopic": self.replay.topic_of(self.project),
             "latencyGoal": str(numbers.latency_goal),
             "throughputGoal": str(numbers.throughput_goal),
             "designTps": str(numbers.design_tps),
@@ -119,6 +125,7 @@ class Settings:
             watched=watched_tables(read),
             pipeline=PipelineSettings.read(read),
             console=ConsoleSettings.read(read),
+            replay=ReplaySettings.read(read),
             delivery=DeliverySettings.read(read),
             monitoring=MonitoringSettings.read(read),
         )

@@ -23,8 +23,9 @@ from local.check import compare
 from local.check.compare import Arrivals, Finding, Latency, Row, SourceTable
 from local.machine.state import DEFAULT, State
 from local.traffic.ledger import Entry, read_ledger
+from pipeline.clients import spanner_database
+from pipeline.source.table_rows import ALL, TableAt, Where
 from support import connection as connections
-from support import source_rows
 from support.cli.explained import Command
 from support.connection import Connection
 from support.warehouse import Warehouse
@@ -170,12 +171,15 @@ def _wrong_state(
 
 def _source(connection: Connection, table: WatchedTable, moment: datetime) -> SourceTable:
     """A strong read of a Spanner table as it was at `moment`, its values as they come."""
-    found = source_rows.read(source_rows.source_database(connection), table, moment)
+    database = spanner_database(
+        connection.spanner_endpoint, connection.project, connection.spanner_instance, connection.spanner_database
+    )
+    found = TableAt(database, table.name, moment, Where())
     emulated = bool(connection.spanner_endpoint)
     return SourceTable(
         table=table,
         columns=found.columns,
-        rows=found.rows,
+        rows=list(found.rows(ALL)),
         left_out=frozenset(filter(None, [table.column("changed")])) if emulated else frozenset(),
         whole_seconds=emulated,
     )

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from contract import payments, timestamps
+from contract import timestamps
 from contract.errors import AuditError
-from contract.options import OPTIONS
+from contract.options import OPTIONS, Option
 from contract.watched import WatchedTables
-from pipeline.clients import Endpoints
-from pipeline.sink.changelogs import Destinations
-from pipeline.sink.config import MetadataDatabase, SinkSettings
+from pipeline.sink.config import SinkSettings
 from pipeline.source.partition_threads import Reading
 from pipeline.source.query import ChangeStream
-from pipeline.transforms.filter import Ignored
 from pipeline.transforms.settings import TransformSettings
 
 _EXAMPLE = """
@@ -48,14 +45,6 @@ class StreamSettings:
 
     def __getitem__(self, name: str) -> str:
         return self.values[name]
-
-    @property
-    def endpoints(self) -> Endpoints:
-        return Endpoints(
-            spanner=self["spannerEndpoint"],
-            bigquery=self["bigQueryEndpoint"],
-            bigquery_storage=self["bigQueryStorageEndpoint"],
-        )
 
     @property
     def stream_names(self) -> tuple[str, ...]:
@@ -94,52 +83,26 @@ class StreamSettings:
 
     @property
     def transforms(self) -> TransformSettings:
-        return TransformSettings(
-            masking_keys=self["maskingKeys"],
-            new_columns=self["newColumns"],  # type: ignore[arg-type]
-            payment_states=payments.parse_states(self["paymentStates"]),
-            ignored=Ignored.parse(fields=self["ignoreFields"], tables=self["ignoreTables"]),
-            watched=self.watched,
-        )
+        return TransformSettings.of(self.values)
 
     @property
     def sink(self) -> SinkSettings:
-        return SinkSettings(
-            endpoints=self.endpoints,
-            metadata=MetadataDatabase(
-                project=self["spannerProjectId"],
-                instance=self["spannerMetadataInstanceId"],
-                database=self["spannerMetadataDatabase"],
-            ),
-            destinations=Destinations(
-                project=self["bigQueryProjectId"],
-                dataset=self["bigQueryDataset"] or self.watched.payments.dataset,
-                name_template=self["bigQueryChangelogTableNameTemplate"],
-                watched=self.watched,
-            ),
-            job_name=self.job_name,
-            exactly_once=self["writeMode"] == "exactly-once",
-        )
+        return SinkSettings.of(self.values, self.job_name)
 
 
 def parse(argv: Sequence[str]) -> tuple[StreamSettings, list[str]]:
     """Reads the command line. Returns the settings and what is left for Beam. Raises SettingsError."""
-    parser = ArgumentParser(
+    parser = parser_of(
+        OPTIONS,
         prog="pipeline.jobs.stream",
         description="Carries every change of Spanner change streams, masked and enriched, into BigQuery.",
         epilog=_EXAMPLE,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    for option in OPTIONS:
-        shown = "required" if option.required else f"default: {option.default or 'empty'}"
-        help_text = f"{option.help} ({shown})".replace("%", "%%")
-        parser.add_argument(f"--{option.name}", default=option.default, help=help_text, metavar="VALUE")
     parser.add_argument("--job_name", default="audit-stream-job", help="Name of the job; its resume position is by it.")
     known, beam_args = parser.parse_known_args(argv)
     values: dict[str, Any] = vars(known)
     job_name: str = values.pop("job_name")
-    problems = _problems(values)
+    problems = broken(OPTIONS, values) or _relations(values)
     if not re.fullmatch(_JOB_NAME, job_name):
         problems.append(
             f"--job_name must match {_JOB_NAME}, got {job_name!r}. It names the Dataflow job and the resume position."
@@ -149,17 +112,31 @@ def parse(argv: Sequence[str]) -> tuple[StreamSettings, list[str]]:
     return StreamSettings(values=values, job_name=job_name), [*beam_args, f"--job_name={job_name}"]
 
 
-def _problems(values: dict[str, Any]) -> list[str]:
+def parser_of(options: Sequence[Option], **texts: str) -> ArgumentParser:
+    """A command line with these options. `texts` are ArgumentParser's: prog, description, epilog."""
+    parser = ArgumentParser(**texts, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)  # type: ignore[arg-type]
+    for option in options:
+        shown = "required" if option.required else f"default: {option.default or 'empty'}"
+        help_text = f"{option.help} ({shown})".replace("%", "%%")
+        parser.add_argument(f"--{option.name}", default=option.default, help=help_text, metavar="VALUE")
+    return parser
+
+
+def broken(options: Sequence[Option], values: Mapping[str, Any]) -> list[str]:
     """Every problem of the values. What the job parses later is parsed here once: it must not fail in a worker."""
     found = []
-    for option in OPTIONS:
+    for option in options:
         value = values[option.name]
         if value is None or (option.required and not value.strip()):
             found.append(f"--{option.name} is required: {option.help}")
         elif (rule := option.broken(value)) is not None:
             found.append(f"--{option.name} must be {rule}, got {value!r}. {option.help}")
-    if found:
-        return found
+    return found
+
+
+def _relations(values: dict[str, Any]) -> list[str]:
+    """Rules between the options of the streaming job."""
+    found = []
     names = [name.lower() for name in _listed(values["spannerChangeStreamNames"])]
     if len(set(names)) < len(names):
         found.append("--spannerChangeStreamNames must name each change stream once: a second reader doubles its rows.")

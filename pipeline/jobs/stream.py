@@ -96,13 +96,20 @@ def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOpti
 
     Raises SettingsError for an option that would have Dataflow keep the elements of the steps before Mask.
     """
-    args = [*beam_args, *logs.worker_options(settings["logLevel"]), f"--experiments={NO_EXCEPTION_SAMPLING}"]
-    options = PipelineOptions(args, streaming=True, save_main_session=False)
+    options = without_samples([*beam_args, *logs.worker_options(settings["logLevel"])], streaming=True)
     if "dataflow" not in (options.view_as(StandardOptions).runner or "").lower():
         # Beam's own runners may use Prism, under any name.
         options.view_as(DebugOptions).add_experiment(_NO_PRISM_SPLIT)
+    return options
+
+
+def without_samples(args: list[str], *, streaming: bool = False) -> PipelineOptions:
+    """Beam's options with which Dataflow keeps no samples of elements. Raises SettingsError for those that would."""
+    options = PipelineOptions(
+        [*args, f"--experiments={NO_EXCEPTION_SAMPLING}"], streaming=streaming, save_main_session=False
+    )
     features = [
-        *(arg.partition("=")[0].lstrip("-") for arg in beam_args if arg.startswith("-")),
+        *(arg.partition("=")[0].lstrip("-") for arg in args if arg.startswith("-")),
         *(options.view_as(DebugOptions).experiments or []),
         *(options.view_as(GoogleCloudOptions).dataflow_service_options or []),
     ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from contract.watched import WatchedTables
 from pipeline import clients
 from pipeline.clients import Endpoints
 from pipeline.sink import fencing
@@ -40,6 +42,27 @@ class SinkSettings:
     start: str = ""
     generation: int = 0
     fenced_at: str | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, str], job_name: str) -> SinkSettings:
+        """From launch options."""
+        watched = WatchedTables.from_json(values["watchedTables"])
+        return cls(
+            endpoints=Endpoints.of(values),
+            metadata=MetadataDatabase(
+                project=values["spannerProjectId"],
+                instance=values["spannerMetadataInstanceId"],
+                database=values["spannerMetadataDatabase"],
+            ),
+            destinations=Destinations(
+                project=values["bigQueryProjectId"],
+                dataset=values["bigQueryDataset"] or watched.payments.dataset,
+                name_template=values["bigQueryChangelogTableNameTemplate"],
+                watched=watched,
+            ),
+            job_name=job_name,
+            exactly_once=values["writeMode"] == "exactly-once",
+        )
 
     def joined(self) -> SinkSettings:
         """These settings with the run's generation and fence. Takes over if no worker of the run did. Raises Fenced."""

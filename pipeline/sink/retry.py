@@ -26,7 +26,7 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
 from google.auth.exceptions import GoogleAuthError
 
-from contract import queries, tables, timestamps
+from contract import tables, timestamps
 from contract.changes import Change, Coordinates, DeadLetter, Reason, StepError
 from contract.logs import ErrorClass
 from pipeline import clients, logs
@@ -39,6 +39,7 @@ from pipeline.sink.config import SinkSettings
 from pipeline.sink.connection import NoAnswer
 from pipeline.sink.dead_letters import DeadLetterQueue, bounded
 from pipeline.sink.generations import Fenced
+from pipeline.sink.rewind import rewind_merge
 from pipeline.sink.shards import Shard, existing_ids
 from pipeline.source.lookup import read_again
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
@@ -224,8 +225,8 @@ class Retrier:
         if record is None:
             raise StepError(
                 Reason.GONE,
-                f"the record is no longer in {at.stream}: its retention period is over. Replay the payment from "
-                "Spanner, then discard the dead letter.",
+                f"the record is no longer in {at.stream}: its retention period is over. `audit replay start "
+                "--dead-letter` fills it from the payment's present state.",
             )
         change = decode.decode(record, at.mod_index)
         self._masker.mask(change)
@@ -328,29 +329,12 @@ class Retrier:
         if not late:
             return resolved
         try:
-            self._rewind_merge(min(letter.coordinates.commit_timestamp for letter in late))
+            oldest = min(letter.coordinates.commit_timestamp for letter in late)
+            rewind_merge(self._clients.query, self._clients.destinations, oldest, pauses=self._pauses)
         except Exception as error:
             done.wait(late, f"the rewind of {tables.merge_progress(self._transforms.watched).id}", type(error).__name__)
             return [letter for letter in resolved if letter.id not in ids]
         return resolved
-
-    def _rewind_merge(self, oldest: str) -> None:
-        """The merged state ends before the oldest row that came late, so that the next merge takes it in.
-
-        The merge may be writing the same row: "could not serialize access" passes.
-        """
-        from google.cloud.bigquery import QueryJobConfig, ScalarQueryParameter
-
-        parameter = ScalarQueryParameter("commit_timestamp", "TIMESTAMP", timestamps.to_datetime(oldest))
-        rewind = queries.rewind_script(self._clients.destinations.project, self._transforms.watched)
-        for pause in (*self._pauses, None):
-            try:
-                self._clients.query.query(rewind, job_config=QueryJobConfig(query_parameters=[parameter])).result()
-                return
-            except Exception:
-                if pause is None:
-                    raise
-                time.sleep(pause)
 
     def _park(self, letters: list[DeadLetter]) -> list[DeadLetter]:
         """Parks those that were tried often enough, or that trying again does not help. Gives them."""

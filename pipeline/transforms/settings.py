@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from contract import payments
 from contract.watched import WatchedTables
 from pipeline.transforms.filter import Ignored
 from pipeline.transforms.keys import MaskingKeys
@@ -20,6 +21,17 @@ class TransformSettings:
     payment_states: Mapping[str, str]
     ignored: Ignored
     watched: WatchedTables
+
+    @classmethod
+    def of(cls, values: Mapping[str, str]) -> TransformSettings:
+        """From launch options. Raises ValueError where a value breaks its rule."""
+        return cls(
+            masking_keys=values["maskingKeys"],
+            new_columns=values["newColumns"],  # type: ignore[arg-type]
+            payment_states=payments.parse_states(values["paymentStates"]),
+            ignored=Ignored.parse(fields=values["ignoreFields"], tables=values["ignoreTables"]),
+            watched=WatchedTables.from_json(values["watchedTables"]),
+        )
 
     def masker(self) -> Masker:
         """Loads the keys. Raises MaskingKeyError."""

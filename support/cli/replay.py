@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+from dataclasses import replace as changed
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,12 @@ from support.cli.output import NothingFound, current_connection, json_option, pr
 from support.cli.types import When
 
 if TYPE_CHECKING:
-    from support.replay import Replay
+    from support.connection import Connection
+    from support.replay import Replay, Selection
+
+_in_this_process = click.option(
+    "--here", "in_process", is_flag=True, help="Run it in this process, also where the stack has a job for it."
+)
 
 
 @click.group(cls=Group)
@@ -31,9 +36,11 @@ def replay() -> None:
 @click.option("--status", help="Payments in a status.")
 @click.option("--since", type=When(), help="Last changed at or after: a UTC time, or so long ago (15m, 2h, 7d).")
 @click.option("--until", type=When(), help="Last changed before.")
+@click.option("--dead-letter", "letters", multiple=True, help="Fill a dead letter, and resolve it. As often as needed.")
 @click.option("--reason", required=True, help="Why; it is kept with the replay.")
 @click.option("--id", "replay_id", help="Id of the replay. With one that is known, that replay is run to its end.")
-@click.option("--dry-run", is_flag=True, help="Name the payments, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Name the payments, or how they are selected, and do nothing.")
+@_in_this_process
 @json_option
 @click.pass_context
 def start(
@@ -44,43 +51,49 @@ def start(
     status: str | None,
     since: datetime | None,
     until: datetime | None,
+    letters: tuple[str, ...],
     reason: str,
     replay_id: str | None,
     dry_run: bool,
+    in_process: bool,
     as_json: bool,
 ) -> None:
-    """Replays payments: those that are named, or those that a search finds. At most 1,000.
+    """Replays payments: those that are named, those that a search finds, or those of dead letters.
+
+    Of a search that finds more than 1,000, those that Spanner has in the same state, status, time or of the customer.
 
     \b
     Examples:
       audit replay start 7d0f2c9e-… --reason "its last change is missing"
       audit replay start --state failed --since 2h --reason "INC-4711" --dry-run
       audit replay start --customer C-1042 --reason "INC-4711" --id INC-4711
+      audit replay start --dead-letter ID --reason "its record has left the stream"
     """
     from support import replay as replays
-    from support.search import Search, search
+    from support.search import Search
     from support.warehouse import Warehouse
+    from support.who import who
 
     connection = current_connection(ctx)
-    wanted = list(puids)
-    if not wanted:
-        if not (customer or state or status or since or until):
-            raise click.UsageError("name payments, or say which: --customer, --state, --status, --since.", ctx)
-        asked = Search(customer_id=customer, state=state, status=status, since=since, until=until, limit=replays.MOST)
-        found = search(Warehouse(connection), asked)
-        if found.more:
-            raise click.UsageError(f"the search finds more than {replays.MOST:,} payments. Narrow it by time.", ctx)
-        wanted = [payment.puid for payment in found.payments if not payment.deleted_at]
+    if letters and not puids:
+        chosen = replays.of_dead_letters(connection, letters)
+    elif puids:
+        chosen = replays.Selection(payments=tuple(dict.fromkeys(puids)))
+    elif customer or state or status or since or until:
+        wanted = Search(customer_id=customer, state=state, status=status, since=since, until=until)
+        chosen = replays.selected(Warehouse(connection), wanted)
+    else:
+        raise click.UsageError("name payments, or say which: --customer, --state, --status, --since.", ctx)
     if dry_run:
-        click.echo("\n".join(wanted))
-        click.echo(f"{len(wanted)} payment{'' if len(wanted) == 1 else 's'}; nothing was done.", err=True)
+        _show_selection(chosen)
         return
-    if not wanted:
+    if not chosen.given:
         click.echo("No payment is found.", err=True)
         raise NothingFound
-    submitted = replays.submit(connection, wanted, requested_by=getpass.getuser(), reason=reason, replay_id=replay_id)
-    click.echo(f"Replay {submitted.id} …", err=True)
-    _show(replays.run(connection, submitted.id), as_json)
+    submitted = replays.submit(
+        connection, chosen, requested_by=who(connection), reason=reason, replay_id=replay_id, dead_letters=letters
+    )
+    _run(connection, submitted, in_process, as_json)
 
 
 @replay.command("list", cls=Command)
@@ -95,12 +108,12 @@ def list_(ctx: click.Context, as_json: bool) -> None:
         print_json(found)
     elif found:
         print_table(
-            ["replay", "by", "requested", "payments", "rows", "finished", "reason"],
+            ["replay", "by", "requested", "state", "done", "rows", "finished", "reason"],
             [
-                [x.id, x.requested_by, x.requested_at, len(x.payments), x.replayed, x.finished_at, x.reason]
+                [x.id, x.requested_by, x.requested_at, x.state, _progress(x), x.replayed, x.finished_at, x.reason]
                 for x in found
             ],
-            optional=["rows", "payments", "finished", "requested", "by", "reason"],
+            optional=["done", "rows", "finished", "requested", "by", "reason"],
         )
     else:
         click.echo("There is none.")
@@ -113,7 +126,7 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def show(ctx: click.Context, replay_id: str, as_json: bool) -> None:
-    """Shows a replay, its payments and its problems."""
+    """Shows a replay: its payments, how far it is, and its problems."""
     from support import replay as replays
 
     _show(replays.find(current_connection(ctx), replay_id), as_json)
@@ -121,20 +134,59 @@ def show(ctx: click.Context, replay_id: str, as_json: bool) -> None:
 
 @replay.command(cls=Command)
 @click.argument("replay_id", metavar="ID")
+@_in_this_process
 @json_option
 @click.pass_context
-def resume(ctx: click.Context, replay_id: str, as_json: bool) -> None:
-    """Runs a replay to its end that was killed or failed. One that has ended writes nothing again."""
+def resume(ctx: click.Context, replay_id: str, in_process: bool, as_json: bool) -> None:
+    """Runs a replay to its end that waits, was killed or failed. One that has ended writes nothing again."""
     from support import replay as replays
 
-    _show(replays.run(current_connection(ctx), replay_id), as_json)
+    connection = current_connection(ctx)
+    _run(connection, replays.find(connection, replay_id), in_process, as_json)
+
+
+def _run(connection: Connection, submitted: Replay, in_process: bool, as_json: bool) -> None:
+    """Runs it, or has the stack's job run it and does not wait."""
+    from support import replay as replays
+    from support.replay_runs import runs
+
+    click.echo(f"Replay {submitted.id} …", err=True)
+    if in_process or not connection.replay_job:
+        found = replays.run(connection, submitted.id)
+    else:
+        if not submitted.finished_at:
+            runs(connection).start(submitted.id)
+            click.echo(f"It runs in the cloud. See how far it is: `audit replay show {submitted.id}`.", err=True)
+        found = replays.find(connection, submitted.id)
+    _show(found, as_json)
+
+
+def _show_selection(chosen: Selection) -> None:
+    if chosen.payments:
+        click.echo("\n".join(chosen.payments))
+        number = f"{len(chosen.payments)} payment{'' if len(chosen.payments) == 1 else 's'}"
+    else:
+        click.echo(", ".join(f"{name}: {value}" for name, value in chosen.given.items()))
+        number = "those that Spanner has then" if chosen.given else "0 payments"
+    click.echo(f"{number}; nothing was done.", err=True)
 
 
 def _show(found: Replay, as_json: bool) -> None:
     if wants_json(as_json):
         print_json(found)
         return
-    ended = f"{found.replayed} written, as they were at {found.read_at}" if found.finished_at else "not finished"
-    click.echo(f"Replay {found.id} of {len(found.payments)}, by {found.requested_by}: {ended}. Reason: {found.reason}")
+    ended = (
+        f"{found.replayed} written, as they were at {found.read_at}"
+        if found.finished_at
+        else f"{found.state}, {_progress(found)} done"
+    )
+    which = str(len(found.payments)) if found.payments else str(changed(found.selection, payments=()).given)
+    click.echo(f"Replay {found.id} of {which}, by {found.requested_by}: {ended}. Reason: {found.reason}")
+    for letter in found.dead_letters:
+        click.echo(f"  for the dead letter {letter}")
     for problem in found.problems:
         click.echo(f"  {problem}")
+
+
+def _progress(found: Replay) -> str:
+    return f"{found.done:,} of {'?' if found.total is None else f'{found.total:,}'}"

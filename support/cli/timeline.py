@@ -36,10 +36,12 @@ def timeline(ctx: click.Context, puid: str, as_json: bool) -> None:
       audit timeline 7d0f2c9e-…
       audit timeline 7d0f2c9e-… --json | jq '.transitions'
     """
+    from support import replay
     from support import timeline as timelines
     from support.warehouse import Warehouse
 
-    found = timelines.timeline(Warehouse(current_connection(ctx)), puid)
+    connection = current_connection(ctx)
+    found = replay.with_reasons(connection, timelines.timeline(Warehouse(connection), puid))
     if wants_json(as_json):
         print_json(found)
     else:
@@ -67,7 +69,7 @@ def _print(found: Timeline) -> None:
 
 
 def _event(event: Event) -> list[Any]:
-    what = []
+    what = [f"replay {event.replay} by {event.replayed_by}: {event.replay_reason}"] if event.replayed_by else []
     for difference in event.differences:
         if difference.column in _NOISE:
             continue

@@ -67,6 +67,7 @@ def payment(request: Request, puid: str) -> Response:
     found = console.logged(viewer, "payment", {"puid": puid}, lambda warehouse: timeline(warehouse, puid))
     if not found.events:
         raise NotFound("there is no such payment. Search for it by customer or time.")
+    found = replay.with_reasons(console.connection, found)
     return Json(personal.of_timeline(viewer, found, console.connection.watched))
 
 
@@ -116,7 +117,8 @@ def letters(request: Request) -> Response:
 @router.get("/replays", summary="The last replays, the newest first: who asked for what, and why.")
 def replays(request: Request) -> Response:
     of(request).first_logged(viewer_of(request), "replays", {}, "")
-    return Json(replay.latest(of(request).connection))
+    found = replay.latest(of(request).connection)
+    return Json([personal.of_replay(viewer_of(request), each) for each in found])
 
 
 @router.get("/overview", summary="Payments by state, rates, stuck, failures, dead letters: as the poller saw it last.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,6 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment
 
 from contract.errors import AuditError
-from support import replay
 from support.connection import Connection
 from support.console import access_log, asked, render
 from support.console.guard import Guard
@@ -26,9 +24,9 @@ from support.console.identity import Identity, Role, Viewer
 from support.console.live import Poller
 from support.console.personal import PersonalDataError
 from support.overview import overview
+from support.replay_runs import Runs, runs
 from support.warehouse import Warehouse, WarehouseError
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STATIC: Final = Path(__file__).parent / "static"
@@ -52,11 +50,10 @@ class Console:
     templates: Environment
     _local: threading.local
     _logs: ThreadPoolExecutor
-    _work: ThreadPoolExecutor
+    # Where replays run.
+    runs: Runs
     # A card's number → its tokens.
     tokens: Callable[[str], tuple[str, ...]]
-    # Replay → why its run in this process did not finish it.
-    unfinished: dict[str, str]
 
     @property
     def warehouse(self) -> Warehouse:
@@ -85,21 +82,6 @@ class Console:
             self.warehouse, access_log.Access(viewer=viewer, action=action, subject=subject, reason=reason)
         )
 
-    def replay(self, replay_id: str) -> None:
-        """Runs a replay in the background. One that fails stays unfinished: `audit replay resume` runs it again."""
-
-        def work() -> None:
-            try:
-                replay.run(self.connection, replay_id)
-            except AuditError as error:
-                self.unfinished[replay_id] = str(error)
-            except Exception as error:
-                self.unfinished[replay_id] = f"{type(error).__name__}: report it as a bug."
-            if problem := self.unfinished.get(replay_id):
-                log.warning("The replay %s did not finish: %s", replay_id, problem)
-
-        self._work.submit(work)
-
 
 def create(
     connection: Connection,
@@ -122,9 +104,8 @@ def create(
         templates=render.environment(),
         _local=threading.local(),
         _logs=ThreadPoolExecutor(8, thread_name_prefix="access-log"),
-        _work=ThreadPoolExecutor(2, thread_name_prefix="replay"),
         tokens=tokens or (lambda card: asked.tokens(connection, card)),
-        unfinished={},
+        runs=runs(connection),
     )
 
     @asynccontextmanager

@@ -18,7 +18,7 @@ from support.console import asked, personal, picture, render
 from support.console.app import NotFound, allow, of, viewer_of
 from support.console.asked import Filters
 from support.console.live import Seen
-from support.replay import Replay, ReplayError
+from support.replay import Replay, ReplayError, Selection, selected
 from support.search import MAX_LIMIT, Search, search
 from support.stuck import stuck
 from support.timeline import Timeline, timeline
@@ -125,11 +125,12 @@ def payment(request: Request, puid: str, replayed: Annotated[str, Query(alias="r
     result = console.logged(viewer, "payment", {"puid": puid}, lambda warehouse: timeline(warehouse, puid))
     if not result.events:
         raise NotFound("there is no such payment. Search for it by customer, card or time.")
+    result = replay.with_reasons(console.connection, result)
     shown = personal.of_timeline(viewer, result, console.connection.watched)
     facts = _facts(shown, console.connection.watched)
     return page(
         request, "payment.html", timeline=shown, bars=picture.bars(result.transitions), facts=facts, replay=awaited,
-        problem=console.unfinished.get(replayed),
+        problem=console.runs.problem(replayed),
     )  # fmt: skip
 
 
@@ -241,29 +242,23 @@ def start_replay(
     allow(viewer, "agent" if one else "lead", "replaying a payment" if one else "replaying many payments")
     if customer:
         personal.refuse(viewer)
-    wanted = filters.search()
-    if one:
-        ids = [puid]
-    elif len(filters.given()) > 1:
-        found = search(console.warehouse, wanted)
-        if found.more:
-            raise asked.AskedError(f"the search finds more than {replay.MOST:,} payments. Narrow it by time.")
-        ids = [payment.puid for payment in found.payments if not payment.deleted_at]
-    else:
+    if not one and len(filters.given()) <= 1:
         raise asked.AskedError("a replay needs a filter: all payments are never replayed at once.")
-    replay.check(console.connection, ids, reason.strip())
+    chosen = Selection(payments=(puid,)) if one else selected(console.warehouse, filters.search())
+    replay.check(console.connection, chosen, reason.strip())
     new = uuid.uuid4().hex
     console.first_logged(viewer, "replay", {"replay": new, **filters.given()}, reason.strip())
-    started = replay.submit(console.connection, ids, requested_by=viewer.email, reason=reason, replay_id=new)
-    console.replay(started.id)
+    started = replay.submit(console.connection, chosen, requested_by=viewer.email, reason=reason, replay_id=new)
+    console.runs.start(started.id)
     return _to(f"/payments/{quote(puid, safe='')}?replay={started.id}" if one else f"/replays/{started.id}")
 
 
 @router.get("/replays/{replay_id}")
 def show_replay(request: Request, replay_id: str) -> Response:
     of(request).first_logged(viewer_of(request), "replays", {"replay": replay_id}, "")
+    found = _replay(request, replay_id)
     return page(
-        request, "replay.html", replay=_replay(request, replay_id), problem=of(request).unfinished.get(replay_id)
+        request, "replay.html", replay=found, chosen=found.selection.given, problem=of(request).runs.problem(replay_id)
     )
 
 
@@ -272,7 +267,7 @@ def state_of_replay(request: Request, replay_id: str) -> Response:
     """What a page that waits for a replay requests: once it has finished, the page is loaded again."""
     found = _replay(request, replay_id)
     template = of(request).templates.get_template("_replay.html")
-    answer = HTMLResponse(template.render(replay=found, problem=of(request).unfinished.get(replay_id)))
+    answer = HTMLResponse(template.render(replay=found, problem=of(request).runs.problem(replay_id)))
     if found.finished_at:
         answer.headers["HX-Refresh"] = "true"
     return answer
@@ -280,7 +275,7 @@ def state_of_replay(request: Request, replay_id: str) -> Response:
 
 def _replay(request: Request, replay_id: str) -> Replay:
     try:
-        return replay.find(of(request).connection, replay_id)
+        return personal.of_replay(viewer_of(request), replay.find(of(request).connection, replay_id))
     except ReplayError:
         raise NotFound("there is no such replay. /replays has the last ones.") from None
 

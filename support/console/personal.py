@@ -10,6 +10,7 @@ from contract.errors import AuditError
 from contract.watched import WatchedTables
 from support.console.identity import Viewer
 from support.overview import Overview
+from support.replay import Replay
 from support.reports import Report
 from support.search import Found, Payment
 from support.timeline import Event, Timeline
@@ -48,6 +49,13 @@ def of_found(viewer: Viewer, found: Found) -> Found:
 
 def of_overview(viewer: Viewer, seen: Overview) -> Overview:
     return replace(seen, latest=of_payments(viewer, seen.latest))
+
+
+def of_replay(viewer: Viewer, found: Replay) -> Replay:
+    """A replay without the customer that it is of, where the viewer may not see one."""
+    if viewer.sees_personal or not found.selection.customer:
+        return found
+    return replace(found, selection=replace(found.selection, customer=HIDDEN))
 
 
 def of_report(viewer: Viewer, report: Report, watched: WatchedTables) -> Report:

@@ -27,6 +27,8 @@ INTERNAL = {
     "pipeline.sink.changelogs.NotReady": "the table's new column is waited for",
     "pipeline.sink.connection.NoAnswer": "the append is sent again",
     "pipeline.sink.connection.TooLarge": "the batch is split",
+    "pipeline.sink.pending._Doubt": "the rows go to another pending stream",
+    "pipeline.sink.pending._Halve": "the rows of a request are sent in two",
     "pipeline.sink.generations.Fenced": "a newer job has taken over: the runner gives this one's work up",
     "pipeline.sink.retry._Late": "the round ends, the next one goes on",
     "pipeline.sink.shards._Refused": "the rows become dead letters",

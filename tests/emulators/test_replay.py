@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,31 @@ import pytest
 from click.testing import CliRunner
 
 from contract import tables
-from support import replay
+from contract.changes import Coordinates, DeadLetter, Reason, StepError
+from pipeline.failures import dead_letter
+from pipeline.replay.store import ReplayStore
+from pipeline.sink.dead_letters import DeadLetterQueue
+from support import replay, reports
 from support.cli.main import main
 from support.connection import Connection
-from support.replay import Replay, ReplayError
+from support.overview import overview
+from support.replay import Replay, ReplayError, Selection
 from support.search import Search, search
 from support.timeline import timeline
 from support.warehouse import Warehouse
 from tests.conftest import AuditDatabase
 from tests.emulators.changelog import CARD, Changelog, row
 from tests.emulators.payments import write
+from tests.letters import letter as letter_of
 from tests.shipped import PAYMENT_TABLE, WATCHED
+from tests.strict.bigquery import StrictBigQuery
+from tests.strict.google_apis import PubSub, serving
 
 WHY = "its last change never arrived"
 
 
 def submitted(connection: Connection, *puids: str, replay_id: str = "INC-1") -> Replay:
-    return replay.submit(connection, puids, requested_by="ann", reason=WHY, replay_id=replay_id)
+    return replay.submit(connection, Selection(payments=puids), requested_by="ann", reason=WHY, replay_id=replay_id)
 
 
 def replayed(changelog: Changelog) -> list[str]:
@@ -51,10 +60,32 @@ def test_a_payment_that_never_arrived_is_there_masked_and_with_its_state(
     assert str(payment.amount) == "10.5"
     story = timeline(warehouse, "lost")
     [event] = story.events
-    assert (event.mod_type, story.transitions) == ("REPLAY", ())
-    assert event.change_id.split("/")[1] == "replay-INC-1"
+    assert (event.mod_type, event.replay, story.transitions) == ("REPLAY", "INC-1", ())
+    [event] = replay.with_reasons(both_stores, story).events
+    assert (event.replayed_by, event.replay_reason) == ("ann", WHY)
+    # A reader who may not read that sees the rest.
+    [event] = replay.with_reasons(replace(both_stores, metadata_database="not-there"), story).events
+    assert (event.replay, event.replayed_by) == ("INC-1", None)
     everything = changelog.query(f"SELECT * FROM `{changelog.project}.{tables.changelogs(WATCHED)[PAYMENT_TABLE].id}`")
     assert CARD not in repr(everything)
+
+
+def test_a_replayed_payment_is_in_no_count_of_what_changed(
+    both_stores: Connection, changelog: Changelog, audit_database: AuditDatabase
+) -> None:
+    changelog.payments(row("p", "INSERT", 1, "INITIATED"))
+    for puid in ("p", "lost"):
+        write(audit_database, puid, "CAPTURED")
+    submitted(both_stores, "p", "lost")
+    replay.run(both_stores, "INC-1")
+    warehouse, since = Warehouse(both_stores), datetime.now(UTC) - timedelta(days=1)
+    for name in ("summary_by_region", "summary_by_customer", "summary_by_method"):
+        found = reports.run(warehouse, name, since=since)
+        assert [(each["payments"], each["initiated"], each["processed"]) for each in found.rows] == [(1, 1, 0)], name
+    assert overview(warehouse).states == {"initiated": 1, "processed": 0, "failed": 0, "unknown": 0}
+    assert [each["began"] for each in reports.run(warehouse, "summary_by_period", since=since).rows] == [1]
+    # What the payment is now takes it.
+    assert changelog.current() == {"p": "CAPTURED", "lost": "CAPTURED"}
 
 
 def test_a_replay_shows_the_moment_of_its_read_whatever_arrives_later(
@@ -92,7 +123,25 @@ def test_a_replay_that_is_requested_or_run_again_writes_nothing_twice(
     assert [each.id for each in replay.latest(both_stores)] == ["INC-2", "INC-1"]
 
 
-@pytest.mark.parametrize("at", ["_Store.record", "_commit", "_Store.finish"])
+class Killed(Exception):
+    """In place of the end of the process."""
+
+
+def killed(*_: Any) -> None:
+    raise Killed
+
+
+STEPS = [
+    "pipeline.replay.store.ReplayStore.plan",
+    "pipeline.replay.store.ReplayStore.record",
+    "pipeline.sink.pending.PendingWriter.commit",
+    "pipeline.replay.store.ReplayStore.finish_shard",
+    "pipeline.replay.work.rewind_merge",
+    "pipeline.replay.store.ReplayStore.finish",
+]
+
+
+@pytest.mark.parametrize("at", STEPS)
 def test_a_replay_that_is_killed_half_way_is_finished_by_the_next_run(
     both_stores: Connection,
     changelog: Changelog,
@@ -102,20 +151,14 @@ def test_a_replay_that_is_killed_half_way_is_finished_by_the_next_run(
 ) -> None:
     write(audit_database, "p", "CAPTURED")
     submitted(both_stores, "p")
-
-    class Killed(Exception):
-        pass
-
-    def killed(*_: Any) -> None:
-        raise Killed
-
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(f"support.replay.{at}", killed)
+        patched.setattr(at, killed)
         replay.run(both_stores, "INC-1")
-    assert replay.find(both_stores, "INC-1").finished_at is None
-    if at != "_Store.record":
+    found = replay.find(both_stores, "INC-1")
+    assert (found.finished_at, found.state) == (None, "waiting" if at == STEPS[0] else "running")
+    if at not in STEPS[:2]:
         # Its rows wait in the stream that is recorded: nothing is read or appended again.
-        monkeypatch.setattr("support.replay._pending", killed)
+        monkeypatch.setattr("pipeline.replay.work.PendingWriter.write", killed)
     assert replay.run(both_stores, "INC-1").replayed == 1
     assert replayed(changelog) == ["p"]
 
@@ -125,23 +168,59 @@ def test_two_who_run_one_replay_at_once_write_it_once(
 ) -> None:
     write(audit_database, "p", "CAPTURED")
     submitted(both_stores, "p")
-    both, record = threading.Barrier(2, timeout=60), replay._Store.record
+    both, record = threading.Barrier(2, timeout=60), ReplayStore.record
     streams: list[str] = []
+    recorded: list[str | None] = []
 
-    def together(store: Any, replay_id: str, rows: Any, stream: str) -> Replay:
+    def together(store: Any, replay_id: str, number: int, stream: str, *rest: Any) -> Any:
         streams.append(stream)
         both.wait()
-        return record(store, replay_id, rows, stream)
+        found = record(store, replay_id, number, stream, *rest)
+        recorded.append(found.write_stream)
+        return found
 
-    monkeypatch.setattr(replay._Store, "record", together)
+    monkeypatch.setattr(ReplayStore, "record", together)
     done: list[Replay] = []
     threads = [threading.Thread(target=lambda: done.append(replay.run(both_stores, "INC-1"))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
-    assert len(set(streams)) == 2 and len({each.write_stream for each in done}) == 1
+    assert len(set(streams)) == 2 and len(set(recorded)) == 1 and len(done) == 2
     assert replayed(changelog) == ["p"]
+
+
+def test_a_replay_takes_the_merge_of_the_state_back_to_its_moment(
+    both_stores: Connection, changelog: Changelog, audit_database: AuditDatabase
+) -> None:
+    changelog.merge()
+    changelog.position(7_200)
+    changelog.merge()
+    write(audit_database, "p", "CAPTURED")
+    submitted(both_stores, "p")
+    done = replay.run(both_stores, "INC-1")
+    [row] = changelog.query("SELECT merged_until FROM payment_audit.payment_state_progress")
+    assert row["merged_until"] == done.read_at
+    assert changelog.current() == {"p": "CAPTURED"}
+
+
+def test_one_row_that_bigquery_refuses_is_a_problem_and_the_others_are_written(
+    both_stores: Connection, audit_database: AuditDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The emulator inserts the good rows of a refused request; BigQuery does not, nor does this one.
+    monkeypatch.setattr("pipeline.replay.work.rewind_merge", lambda *_: None)
+    for puid in ("a", "b", "c"):
+        write(audit_database, puid, "CAPTURED")
+    with StrictBigQuery(both_stores.project) as strict:
+        strict.create_tables()
+        strict.refuse_rows({"column": "PUID", "values": ["b"]})
+        connection = replace(both_stores, big_query_endpoint=strict.rest, big_query_storage_endpoint=strict.grpc)
+        submitted(connection, "a", "b", "c")
+        done = replay.run(connection, "INC-1")
+        rows = strict.rows(tables.changelogs(WATCHED)[PAYMENT_TABLE].id)
+    assert sorted(row["PUID"] for row in rows) == ["a", "c"]
+    assert (done.replayed, done.problems) == (2, ("b: BigQuery refuses the row: FIELDS_ERROR.",))
+    assert CARD not in repr(done)
 
 
 def test_what_cannot_be_replayed_is_named_without_its_data_and_holds_nothing_up(
@@ -183,28 +262,18 @@ def _scanned() -> Any:
 def test_a_replay_that_cannot_be_is_refused(both_stores: Connection) -> None:
     for puids, reason, rule in (
         ((), WHY, "1 to 1,000 payments"),
-        (tuple(map(str, range(1001))), WHY, "1 to 1,000 payments"),
+        (tuple(map(str, range(1001))), WHY, "got 1,001"),
         (("p",), " no ", "5 to 1,000 characters"),
         (("p",), "x" * 1001, "5 to 1,000 characters"),
         (("p",), f"the card {CARD}", "no card's number"),
         ((CARD,), WHY, "no card's number"),
     ):
         with pytest.raises(ReplayError, match=rule):
-            replay.submit(both_stores, puids, requested_by="ann", reason=reason)
+            replay.submit(both_stores, Selection(payments=puids), requested_by="ann", reason=reason)
     with pytest.raises(ReplayError, match="such as INC-4711"):
-        replay.submit(both_stores, ("p",), requested_by="ann", reason=WHY, replay_id="a/b")
+        replay.submit(both_stores, Selection(payments=("p",)), requested_by="ann", reason=WHY, replay_id="a/b")
     with pytest.raises(ReplayError, match="no replay with this id"):
         replay.run(both_stores, "nobody")
-
-
-def test_what_one_request_cannot_carry_is_refused_with_the_way_out(
-    both_stores: Connection, audit_database: AuditDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(audit_database, "p", "CAPTURED")
-    submitted(both_stores, "p")
-    monkeypatch.setattr("pipeline.sink.connection.REQUEST_BYTES", 100)
-    with pytest.raises(ReplayError, match="Replay fewer at once"):
-        replay.run(both_stores, "INC-1")
 
 
 def test_the_commands_replay_what_is_named_or_found(
@@ -227,3 +296,92 @@ def test_the_commands_replay_what_is_named_or_found(
     assert [each["id"] for each in json.loads(audit("list").stdout)] == ["INC-9"]
     assert audit("start", "--reason", WHY).exit_code == 2
     assert audit("start", "--customer", "nobody", "--reason", WHY).exit_code == 1
+
+
+def parked(connection: Connection, *letters: DeadLetter) -> DeadLetterQueue:
+    queue = DeadLetterQueue(connection.dead_letter_directory)
+    queue.put(letters)
+    queue.park(letters)
+    return queue
+
+
+def gone(table: str, commit_timestamp: str) -> DeadLetter:
+    """One that says only where its change was, in a change stream that keeps it no longer."""
+    at = Coordinates("S", table, commit_timestamp, "tx", "00000000", 0)
+    return dead_letter(at, "Mask", StepError(Reason.GONE, "replay it"))
+
+
+def test_a_dead_letter_whose_record_is_gone_is_filled_from_the_present_state_and_resolved_on_record(
+    both_stores: Connection, changelog: Changelog, audit_database: AuditDatabase, connection_file: Path
+) -> None:
+    committed = write(audit_database, "lost", "CAPTURED")
+    write(audit_database, "other", "CAPTURED")
+    letter = gone(PAYMENT_TABLE, committed)
+    queue = parked(both_stores, letter)
+    arguments = ["--connection", str(connection_file), "replay", "start", "--dead-letter", letter.id]
+    done = CliRunner().invoke(main, [*arguments, "--reason", WHY, "--id", "INC-1", "--json"])
+    assert done.exit_code == 0, done.output
+    assert replayed(changelog) == ["lost"]
+    assert queue.counts() == {"retry": 0, "severe": 0}
+    found = replay.find(both_stores, "INC-1")
+    assert (found.dead_letters, found.replayed, found.problems) == ((letter.id,), 1, ())
+
+
+def test_a_dead_letter_that_names_its_payment_is_filled_by_that(
+    both_stores: Connection, changelog: Changelog, audit_database: AuditDatabase
+) -> None:
+    write(audit_database, "p1", "CAPTURED")
+    queue = parked(both_stores, letter_of(1, "p1"))
+    chosen = replay.of_dead_letters(both_stores, [letter_of(1, "p1").id])
+    assert chosen == Selection(payments=("p1",))
+    replay.submit(both_stores, chosen, requested_by="ann", reason=WHY, replay_id="I", dead_letters=[letter_of(1).id])
+    replay.run(both_stores, "I")
+    assert replayed(changelog) == ["p1"] and queue.counts()["severe"] == 0
+
+
+def test_a_dead_letter_stays_where_nothing_can_fill_it(
+    both_stores: Connection, changelog: Changelog, audit_database: AuditDatabase
+) -> None:
+    committed = write(audit_database, "p", "INITIATED")
+    # Its later change has arrived as usual: which payment it was cannot be told by the time any more.
+    write(audit_database, "p", "CAPTURED")
+    letter = gone(PAYMENT_TABLE, committed)
+    queue = parked(both_stores, letter)
+    chosen = replay.of_dead_letters(both_stores, [letter.id])
+    replay.submit(both_stores, chosen, requested_by="ann", reason=WHY, replay_id="I", dead_letters=[letter.id])
+    done = replay.run(both_stores, "I")
+    assert done.replayed == 0 and "the dead letters stay" in done.problems[0]
+    assert queue.counts()["severe"] == 1
+    for ids, rule in ((["nobody"], "must be there"), ([parked_event(both_stores).id], "is of another table")):
+        with pytest.raises(ReplayError, match=rule):
+            replay.of_dead_letters(both_stores, ids)
+    # Whoever knows the payment names it.
+    named = Selection(payments=("p",))
+    replay.submit(both_stores, named, requested_by="ann", reason=WHY, replay_id="J", dead_letters=[letter.id])
+    assert replay.run(both_stores, "J").replayed == 1
+    assert queue.find(letter.id) is None
+
+
+def parked_event(connection: Connection) -> DeadLetter:
+    letter = gone("audit_logs", "2026-11-23T09:12:00.000000000Z")
+    parked(connection, letter)
+    return letter
+
+
+def test_replayed_payments_are_handed_over_before_their_stream_is_recorded_and_again_after_a_crash(
+    both_stores: Connection, changelog: Changelog, audit_database: AuditDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(audit_database, "p", "DECLINED")
+    write(audit_database, "bad", "CAPTURED", CustomerId=CARD)
+    pubsub = PubSub(topics=frozenset({"projects/p/topics/t"}))
+    with serving(pubsub) as address:
+        connection = replace(both_stores, replay_topic="projects/p/topics/t", pub_sub_endpoint=address)
+        submitted(connection, "p", "bad")
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(ReplayStore, "record", killed)
+            replay.run(connection, "INC-1")
+        assert replay.run(connection, "INC-1").replayed == 1
+        replay.run(connection, "INC-1")
+    assert replayed(changelog) == ["p"]
+    told = [message["attributes"] for message in pubsub.messages]
+    assert told == [{"puid": "p", "table": PAYMENT_TABLE, "state": "failed", "replayId": "INC-1", "reason": WHY}] * 2

@@ -30,7 +30,7 @@ CI = {"ciIssuer": "https://token.actions.githubusercontent.com", "ciCondition": 
 
 
 API = "gcp:projects/service:Service"
-RUN_AS = ("dataflow", "merge", "probe", "console", "card-search")
+RUN_AS = ("dataflow", "merge", "probe", "validation", "console", "card-search")
 
 
 def test_everything_waits_for_the_apis(graph: Graph) -> None:
@@ -87,6 +87,7 @@ def test_who_deploys_may_act_as_what_it_starts_and_as_nobody_else() -> None:
     assert {(g["serviceAccountId"].rpartition("/")[2].partition("@")[0], g["member"]) for g in acts} == {
         *((f"{account}-sa", who) for account in RUN_AS for who in deployers),
         ("dataflow-sa", "serviceAccount:launcher-sa@payment-audit-dev.iam.gserviceaccount.com"),
+        ("validation-sa", "serviceAccount:validation-sa@payment-audit-dev.iam.gserviceaccount.com"),
     }
 
 

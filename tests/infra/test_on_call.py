@@ -34,11 +34,16 @@ def test_on_call_reads_log_job_probe_metadata_dead_letters_and_dashboards_and_no
         "roles/run.viewer": "ServiceIamMember",
         "roles/storage.objectViewer": "BucketIAMMember",
         "roles/spanner.databaseReader": "DatabaseIAMMember",
+        # They submit replays: what these are good for is in tests/infra/test_replay_job.py.
+        "roles/run.jobsExecutorWithOverrides": "JobIamMember",
+        "roles/spanner.fineGrainedAccessUser": "DatabaseIAMMember",
+        "roles/spanner.databaseRoleUser": "DatabaseIAMMember",
     }
     assert granted["roles/storage.objectViewer"].inputs["bucket"] == "payment-audit-staging-dead-letters"
     seen = [n for n in staffed.nodes if n.inputs.get("role") == "roles/run.viewer" and n.inputs["member"] == ON_CALL]
     assert {(node.kind, node.inputs["name"]) for node in seen} == {
         ("JobIamMember", "audit-probe"),
+        ("JobIamMember", "audit-replay"),
         ("ServiceIamMember", "audit-console"),
     }
     assert granted["roles/spanner.databaseReader"].inputs["database"] == "audit-metadata"

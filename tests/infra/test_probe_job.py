@@ -18,7 +18,7 @@ JOB, SCHEDULE = "gcp:cloudrunv2/job:Job", "gcp:cloudscheduler/job:Job"
 
 
 def _one(graph: Graph, kind: str) -> dict[str, Any]:
-    [node] = [node for node in graph.nodes if node.type == kind]
+    [node] = [node for node in graph.nodes if (node.type, node.name) == (kind, "audit-probe")]
     return dict(node.inputs)
 
 
@@ -76,4 +76,4 @@ def test_a_subnetwork_of_a_shared_vpc_is_named_as_cloud_run_takes_it() -> None:
 
 def test_without_an_image_there_is_no_probe() -> None:
     graph = graph_of("dev", {"image": "", "pipelineOwner": "composer"})
-    assert not [node for node in graph.nodes if node.type in (JOB, SCHEDULE)]
+    assert not [node for node in graph.nodes if node.type in (JOB, SCHEDULE) and node.name == "audit-probe"]

@@ -102,7 +102,9 @@ def test_stacks_have_the_same_types_of_resources() -> None:
 
 def test_the_databases_get_the_statements_of_the_changelogs(graph: Graph) -> None:
     assert graph.one("Database", "audit-db").inputs["ddls"] == schema.statements(contexts=frozenset({"cloud"}))
-    assert graph.one("Database", "audit-metadata").inputs["ddls"] == schema.statements(schema.METADATA_DB)
+    assert graph.one("Database", "audit-metadata").inputs["ddls"] == schema.statements(
+        schema.METADATA_DB, contexts=frozenset({"cloud"})
+    )
 
 
 def test_every_table_and_view_of_the_contract_is_there(graph: Graph) -> None:

@@ -290,7 +290,7 @@ def test_workers_run_in_the_template_s_image_and_may_pull_it(graph: Graph) -> No
     assert graph.one("FlexTemplateJob").inputs["sdkContainerImage"] == IMAGE
     pulls = [node.inputs for node in graph.of("RepositoryIamMember")]
     assert {grant["member"] for grant in pulls} == {
-        *(account(graph, f"{who}-sa") for who in ("dataflow", "launcher")),
+        *(account(graph, f"{who}-sa") for who in ("dataflow", "launcher", "validation")),
         "serviceAccount:service-123456789012@serverless-robot-prod.iam.gserviceaccount.com",
     }
     for grant in pulls:

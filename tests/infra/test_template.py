@@ -146,7 +146,7 @@ def test_what_the_build_of_the_image_tries_works_with_what_it_copies(tmp_path: P
     OF.lay_out(tmp_path)
     done = OF.try_as_built(tmp_path, Path(sysconfig.get_path("purelib")))
     assert done.returncode == 0, done.stderr
-    assert "Compare what Spanner committed" in done.stdout
+    assert "Compare what Spanner committed" in done.stdout and "Runs a replay to its end" in done.stdout
 
 
 def _imported(tree: ast.AST) -> list[str]:

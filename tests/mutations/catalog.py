@@ -51,7 +51,7 @@ _QUICK: Final = "pipeline/transforms/quick.py"
 _MASK: Final = "pipeline/transforms/mask.py"
 _TABLES: Final = "contract/tables.py"
 _DDL: Final = "contract/ddl.py"
-_REPLAY: Final = "support/replay.py"
+_REPLAY_STORE: Final = "pipeline/replay/store.py"
 
 _SET_OF_PARTITIONS: Final = "tests/unit/test_partitions.py"
 _READERS: Final = "tests/unit/test_source_read.py"
@@ -60,6 +60,7 @@ _EXACTLY_ONCE: Final = "tests/unit/test_shards_exactly_once.py"
 _TAKEOVERS: Final = "tests/unit/test_takeover_rules.py"
 _STORES: Final = "tests/emulators/test_generations.py"
 _REPLAYS: Final = "tests/emulators/test_replay.py"
+_BULK: Final = "tests/emulators/test_replay_bulk.py"
 _CONSOLE: Final = "tests/emulators/test_console.py"
 _IDENTITY: Final = "tests/unit/test_console_identity.py"
 _ROUNDS: Final = "tests/unit/test_retry_round.py"
@@ -763,18 +764,46 @@ _MASKING: Final = (
 
 _SUPPORT: Final = (
     Mutation(
-        name="a replay that is run twice commits both streams",
-        file=_REPLAY,
-        before="            if recorded is None:",
-        after="            if True:",
+        name="a shard of a replay that is run twice commits both streams",
+        file=_REPLAY_STORE,
+        before='("Replayed",), _key(replay_id, number))\n            if recorded is None:',
+        after='("Replayed",), _key(replay_id, number))\n            if True:',
         tests=(f"{_REPLAYS}::test_two_who_run_one_replay_at_once_write_it_once",),
     ),
     Mutation(
         name="a replay reads the payments again each time it is run",
-        file=_REPLAY,
-        before="        if not found.read_at:",
+        file="pipeline/replay/work.py",
+        before="        if shard.replayed is None:",
         after="        if True:",
         tests=(f"{_REPLAYS}::test_a_replay_that_is_killed_half_way_is_finished_by_the_next_run",),
+    ),
+    Mutation(
+        name="a replay that is run again gets another moment and other shards",
+        file=_REPLAY_STORE,
+        before='("ReadTimestamp",), _key(replay_id))\n            if recorded is None:',
+        after='("ReadTimestamp",), _key(replay_id))\n            if True:',
+        tests=(f"{_BULK}::test_two_jobs_of_one_replay_at_once_write_it_once",),
+    ),
+    Mutation(
+        name="the last key of a shard is in no shard",
+        file="pipeline/source/table_rows.py",
+        before='inclusive=name == "last"',
+        after="inclusive=False",
+        tests=(f"{_BULK}::test_a_table_is_cut_by_all_of_its_key_into_ranges_that_have_every_row_once",),
+    ),
+    Mutation(
+        name="rows of an append that was not answered are sent to the same pending stream again",
+        file="pipeline/sink/pending.py",
+        before="            except (_Doubt, *_FAILURES) as error:\n",
+        after="            except _FAILURES as error:\n",
+        tests=("tests/unit/test_pending.py::test_after_a_doubt_the_rows_go_to_another_stream_and_are_there_once",),
+    ),
+    Mutation(
+        name="one row that BigQuery refuses takes its whole request along",
+        file="pipeline/sink/pending.py",
+        before="if bad and (others := [index for index in piece if index not in bad]):",
+        after="if bad and (others := []):",
+        tests=("tests/unit/test_pending.py::test_a_row_that_bigquery_refuses_is_named_and_takes_no_other_along",),
     ),
     Mutation(
         name="a page is shown before its access is in the log",

@@ -16,7 +16,8 @@ FROM (
     *,
     ROW_NUMBER() OVER (PARTITION BY ${payment} ORDER BY _metadata_change_id DESC) AS _newest
   FROM `${project}.${views_dataset}.payment_changelog`
-  WHERE _metadata_spanner_commit_timestamp >= @since
+  -- A replay is not a change of the payment.
+  WHERE _metadata_spanner_commit_timestamp >= @since AND _metadata_spanner_mod_type != 'REPLAY'
 )
 WHERE _newest = 1 AND _metadata_spanner_mod_type != 'DELETE' AND _metadata_spanner_commit_timestamp < @until
 GROUP BY

@@ -1,0 +1,159 @@
+"""Rows of a Spanner table as it was at one moment, cut into ranges of keys; values in Spanner's JSON encoding.
+
+The cut is by the table's own keys, so that anybody can read a range again and gets the same rows: the tokens of a
+partitioned query would end with their session. With Data Boost each range is read by a partitioned query, on capacity
+that is not the instance's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final
+
+from contract.changes import Column, Row
+
+# The payments' services come first.
+_OPTIONS: Final = {"priority": "PRIORITY_LOW"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """A condition on rows in SQL, and its parameters: name → (type, value). An array's type is `ARRAY<STRING>`."""
+
+    sql: str = "TRUE"
+    parameters: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+
+    def __and__(self, other: Where) -> Where:
+        return Where(sql=f"{self.sql} AND {other.sql}", parameters={**self.parameters, **other.parameters})
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyRange:
+    """The rows after one key up to another one, both as JSON arrays; None: from the first row, to the last one."""
+
+    after: str | None
+    last: str | None
+    total: int
+
+
+# Every row; `total` is not known.
+ALL: Final = KeyRange(after=None, last=None, total=0)
+
+
+class TableAt:
+    """A table at a moment, of the rows that `where` has. Raises what Spanner's client raises."""
+
+    def __init__(self, database: Any, table: str, moment: datetime, where: Where, *, data_boost: bool = False) -> None:
+        self._database = database
+        self._table = table
+        self._moment = moment
+        self._where = where
+        self._data_boost = data_boost
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The table's columns, but generated ones; types without their lengths."""
+        return tuple(Column(name, kind, order is not None) for name, kind, order in self._described)
+
+    @cached_property
+    def _keys(self) -> tuple[Column, ...]:
+        ordered = sorted((order, name, kind) for name, kind, order in self._described if order is not None)
+        return tuple(Column(name, kind, True) for _, name, kind in ordered)
+
+    @cached_property
+    def _described(self) -> list[tuple[str, str, int | None]]:
+        sql = (
+            "SELECT c.COLUMN_NAME, c.SPANNER_TYPE, k.ORDINAL_POSITION FROM INFORMATION_SCHEMA.COLUMNS AS c "
+            "LEFT JOIN INFORMATION_SCHEMA.INDEX_COLUMNS AS k ON k.TABLE_NAME = c.TABLE_NAME "
+            "AND k.COLUMN_NAME = c.COLUMN_NAME AND k.INDEX_TYPE = 'PRIMARY_KEY' "
+            f"WHERE c.TABLE_SCHEMA = '' AND c.TABLE_NAME = '{self._table}' AND c.IS_GENERATED = 'NEVER' "
+            "ORDER BY c.ORDINAL_POSITION"
+        )
+        with self._database.snapshot(read_timestamp=self._moment) as snapshot:
+            return [(name, re.sub(r"\([^)]*\)", "", kind), order) for name, kind, order in snapshot.execute_sql(sql)]
+
+    def cut(self, most: int) -> Iterator[KeyRange]:
+        """Ranges of at most `most` rows, of all the rows. What crosses the network is a key and a number per range."""
+        names = ", ".join(f"`{key.name}`" for key in self._keys)
+        after: str | None = None
+        while True:
+            where = self._where & self._range(after, None)
+            sql = f"SELECT {names} FROM `{self._table}` WHERE {where.sql} ORDER BY {names} LIMIT 1 OFFSET {most - 1}"
+            ends = [json.dumps([_plain(value) for value in row]) for row in self._query(sql, where)]
+            if not ends:
+                break
+            yield KeyRange(after=after, last=ends[0], total=most)
+            after = ends[0]
+        [(left,)] = self._query(f"SELECT COUNT(*) FROM `{self._table}` WHERE {where.sql}", where)
+        if rest := int(_plain(left)):
+            yield KeyRange(after=after, last=None, total=rest)
+
+    def rows(self, within: KeyRange) -> Iterator[Row]:
+        """The rows of a range, by column name, in any order."""
+        names = [column.name for column in self.columns]
+        where = self._where & self._range(within.after, within.last)
+        sql = f"SELECT {', '.join(f'`{name}`' for name in names)} FROM `{self._table}` WHERE {where.sql}"
+        for row in self._partitions(sql, where) if self._data_boost else self._query(sql, where):
+            yield dict(zip(names, map(_plain, row), strict=True))
+
+    def _query(self, sql: str, where: Where) -> Iterator[Any]:
+        values, types = _parameters(where)
+        with self._database.snapshot(read_timestamp=self._moment) as snapshot:
+            yield from snapshot.execute_sql(
+                sql, params=values, param_types=types, request_options=_OPTIONS, lazy_decode=True
+            )
+
+    def _partitions(self, sql: str, where: Where) -> Iterator[Any]:
+        values, types = _parameters(where)
+        snapshot = self._database.batch_snapshot(read_timestamp=self._moment)
+        try:
+            for part in snapshot.generate_query_batches(
+                sql, params=values, param_types=types, data_boost_enabled=self._data_boost
+            ):
+                yield from snapshot.process_query_batch(part, lazy_decode=True)
+        finally:
+            snapshot.close()
+
+    def _range(self, after: str | None, last: str | None) -> Where:
+        where = Where()
+        for name, bound, further in (("after", after, ">"), ("last", last, "<")):
+            if bound is not None:
+                where &= self._beyond(name, json.loads(bound), further, inclusive=name == "last")
+        return where
+
+    def _beyond(self, name: str, bound: list[Any], further: str, *, inclusive: bool) -> Where:
+        """Keys beyond a bound: Spanner compares no tuples, so each column counts where those before it are equal."""
+        names = [f"{name}{number}" for number in range(len(bound))]
+        arms = []
+        for number, key in enumerate(self._keys):
+            equal = [f"`{k.name}` = @{n}" for k, n in zip(self._keys[:number], names, strict=False)]
+            comparison = f"{further}=" if inclusive and number == len(bound) - 1 else further
+            arms.append(" AND ".join([*equal, f"`{key.name}` {comparison} @{names[number]}"]))
+        parameters = {n: (key.type, value) for n, key, value in zip(names, self._keys, bound, strict=True)}
+        return Where(sql=f"({' OR '.join(arms)})", parameters=parameters)
+
+
+def _parameters(where: Where) -> tuple[dict[str, Any], dict[str, Any]]:
+    values = {name: value for name, (_, value) in where.parameters.items()}
+    return values, {name: _type(kind) for name, (kind, _) in where.parameters.items()}
+
+
+def _type(kind: str) -> Any:
+    from google.cloud.spanner_v1 import Type, TypeCode
+
+    if kind.startswith("ARRAY<"):
+        return Type(code=TypeCode.ARRAY, array_element_type=_type(kind[6:-1]))
+    return Type(code=TypeCode[kind])
+
+
+def _plain(value: Any) -> Any:
+    """A protocol buffer's Value as JSON; `MessageToDict` takes ten times as long."""
+    kind = value.WhichOneof("kind")
+    if kind == "list_value":
+        return [_plain(each) for each in value.list_value.values]
+    return None if kind == "null_value" else getattr(value, kind)

@@ -1,0 +1,98 @@
+"""Where replays run: in this process on one machine; in the cloud as a Cloud Run job, which has its own account.
+
+The job reads Spanner and holds the masking key; who submits a replay does neither. The stack's `replayJob` decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol
+
+from contract.errors import AuditError
+from support import replay
+from support.connection import Connection
+
+log = logging.getLogger(__name__)
+
+_GOOGLE: Final = "https://run.googleapis.com"
+_SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
+_TIMEOUT_SECONDS: Final = 30
+
+
+class Runs(Protocol):
+    """Has recorded replays run."""
+
+    def start(self, replay_id: str) -> None:
+        """Has a replay run, and does not wait for it. Raises ReplayUnavailable."""
+
+    def problem(self, replay_id: str) -> str | None:
+        """Why a run that was started here did not finish, as far as it is known."""
+
+
+def runs(connection: Connection) -> Runs:
+    """Where the stack's replays run."""
+    return CloudRunJob(connection) if connection.replay_job else InThisProcess(connection)
+
+
+class InThisProcess:
+    """Runs replays in background threads. One that fails stays unfinished: `audit replay resume` runs it again."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._work = ThreadPoolExecutor(2, thread_name_prefix="replay")
+        self._problems: dict[str, str] = {}
+
+    def start(self, replay_id: str) -> None:
+        self._work.submit(self._run, replay_id)
+
+    def problem(self, replay_id: str) -> str | None:
+        return self._problems.get(replay_id)
+
+    def _run(self, replay_id: str) -> None:
+        try:
+            replay.run(self._connection, replay_id)
+        except AuditError as error:
+            self._problems[replay_id] = str(error)
+        except Exception as error:
+            self._problems[replay_id] = f"{type(error).__name__}: report it as a bug."
+        if problem := self._problems.get(replay_id):
+            log.warning("The replay %s did not finish: %s", replay_id, problem)
+
+
+class CloudRunJob:
+    """Starts the job `audit-replay` with the replay's id as its argument.
+
+    Source: cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run. The container's other settings
+    cannot be overridden by it, nor its command.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._job = connection.replay_job
+        self._endpoint = connection.cloud_run_endpoint
+
+    def start(self, replay_id: str) -> None:
+        import requests
+        from google.auth.exceptions import GoogleAuthError
+
+        from pipeline.clients import authorized_session
+
+        body = {"overrides": {"containerOverrides": [{"args": [replay_id]}]}}
+        url = f"{self._endpoint or _GOOGLE}/v2/{self._job}:run"
+        try:
+            answer = authorized_session(self._endpoint, _SCOPE).post(url, json=body, timeout=_TIMEOUT_SECONDS)
+        except (requests.RequestException, GoogleAuthError) as error:
+            raise self._unavailable(replay_id, f"does not answer ({type(error).__name__})") from error
+        if not answer.ok:
+            raise self._unavailable(replay_id, f"answers {answer.status_code}")
+
+    def problem(self, replay_id: str) -> str | None:
+        return None
+
+    def _unavailable(self, replay_id: str, why: str) -> replay.ReplayUnavailable:
+        name = re.sub(r".*/", "", self._job)
+        return replay.ReplayUnavailable(
+            f"Cloud Run {why} when it is to start {name}: that takes roles/run.jobsExecutorWithOverrides on the job. "
+            f"The replay {replay_id} is recorded and waits: `audit replay resume {replay_id}` starts it."
+        )
