@@ -93,6 +93,15 @@ def change_id(commit_timestamp: str, server_transaction_id: str, record_sequence
     return f"{commit_timestamp}/{server_transaction_id}/{record_sequence}/{mod_index:06d}"
 
 
+# Of a replayed row, in the place of its transaction: the replay.
+REPLAY_TRANSACTION: Final = "replay-"
+
+
+def replay_of(change_id: str) -> str:
+    """The replay that a replayed row's change id names."""
+    return change_id.split("/")[1].removeprefix(REPLAY_TRANSACTION)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
     """A change that failed, masked; or, where masking itself failed, only where to read it again (`change` is None).

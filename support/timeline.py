@@ -10,8 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 from contract import queries, tables
+from contract.changes import replay_of
 from contract.watched import Meaning, WatchedTable
-from pipeline.replay.records import replay_of
 from support.bigquery_rest import Row
 from support.lookup import days_of
 from support.search import payment_id

@@ -17,15 +17,6 @@ State = Literal["waiting", "running", "finished"]
 MOD_TYPE: Final[ModType] = "REPLAY"
 
 
-# In place of a transaction's id in a change id: the replay's.
-TRANSACTION: Final = "replay-"
-
-
-def replay_of(change_id: str) -> str:
-    """The replay that a replayed row's change id names."""
-    return change_id.split("/")[1].removeprefix(TRANSACTION)
-
-
 class ReplayError(AuditError, ValueError):
     """The replay cannot be; the message gives the rule and the remedy."""
 

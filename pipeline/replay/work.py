@@ -15,10 +15,10 @@ from functools import cached_property
 from typing import Any, Final
 
 from contract import tables, timestamps
-from contract.changes import Change, Column, Row, StepError
+from contract.changes import REPLAY_TRANSACTION, Change, Column, Row, StepError
 from contract.watched import WatchedTable
 from pipeline.replay.hand_over import Handed
-from pipeline.replay.records import MOD_TYPE, TRANSACTION, Replay, Shard
+from pipeline.replay.records import MOD_TYPE, Replay, Shard
 from pipeline.replay.settings import ReplaySettings
 from pipeline.sink import rows as encoding
 from pipeline.sink.dead_letters import DeadLetterQueue
@@ -194,7 +194,7 @@ def _change(
         table=table.name,
         mod_type=MOD_TYPE,
         commit_timestamp=timestamps.from_datetime(replay.read_at),
-        server_transaction_id=f"{TRANSACTION}{replay.id}",
+        server_transaction_id=f"{REPLAY_TRANSACTION}{replay.id}",
         record_sequence=f"{shard.number:08d}",
         mod_index=number,
         is_last_record_in_transaction_in_partition=True,

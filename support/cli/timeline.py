@@ -36,12 +36,15 @@ def timeline(ctx: click.Context, puid: str, as_json: bool) -> None:
       audit timeline 7d0f2c9e-…
       audit timeline 7d0f2c9e-… --json | jq '.transitions'
     """
-    from support import replay
     from support import timeline as timelines
     from support.warehouse import Warehouse
 
     connection = current_connection(ctx)
-    found = replay.with_reasons(connection, timelines.timeline(Warehouse(connection), puid))
+    found = timelines.timeline(Warehouse(connection), puid)
+    if any(event.replay for event in found.events):
+        from support.replay import with_reasons
+
+        found = with_reasons(connection, found)
     if wants_json(as_json):
         print_json(found)
     else:
