@@ -64,6 +64,7 @@ def test_behind_the_proxy_nobody_is_let_in_without_its_signature(address: str) -
 def test_without_the_proxy_it_serves_no_address_that_others_reach(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(IN_ENVIRONMENT, raising=False)
     monkeypatch.setenv(CONNECTION, STACK)
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: pytest.fail("it serves"))
     said = CliRunner().invoke(console, ["--host", host, "--port", "0"])
     assert said.exit_code == 2
     assert "must be a loopback address" in said.output
