@@ -12,7 +12,7 @@ from typing import Final, Literal
 from alerts import metrics
 from alerts.catalog import Alert, alerts, missing_share
 from alerts.objectives import PERIOD_DAYS, objectives
-from alerts.promql import increase, rate, select, slow_share
+from alerts.promql import increase, quantile, rate, select, slow_share
 from alerts.thresholds import Thresholds, Watched
 from contract.metrics import (
     CARD_NUMBERS_FOUND,
@@ -168,8 +168,7 @@ def _flow(numbers: Thresholds) -> Row:
 
 
 def _latency() -> Row:
-    buckets = rate(COMMIT_TO_QUERYABLE, "5m", "_bucket", by="le")
-    quantiles = {f"p{round(100 * q)}": f"histogram_quantile({q}, {buckets})" for q in (0.5, 0.95, 0.99)}
+    quantiles = {f"p{round(100 * q)}": quantile(COMMIT_TO_QUERYABLE, q, "5m") for q in (0.5, 0.95, 0.99)}
     heat = increase(COMMIT_TO_QUERYABLE, "1m", "_bucket", by="le")
     return Row(
         title="Latency",
@@ -220,7 +219,7 @@ def _spanner(watched: Watched) -> Row:
     instance = {"instance_id": watched.instance}
     cpu = f"sum by (priority) ({select(metrics.SPANNER_CPU, **instance)})"
     commits = rate(metrics.SPANNER_REQUESTS, "5m", by="status", method="Commit", **instance)
-    reads = rate(metrics.SPANNER_READS, "5m", "_bucket", by="le", is_change_stream="true", **instance)
+    reads = {"is_change_stream": "true", **instance}
     return Row(
         title="Spanner",
         charts=(
@@ -231,8 +230,8 @@ def _spanner(watched: Watched) -> Row:
                 "Reads of the change streams",
                 "seconds",
                 cloud_only=True,
-                p50=f"histogram_quantile(0.5, {reads})",
-                p99=f"histogram_quantile(0.99, {reads})",
+                p50=quantile(metrics.SPANNER_READS, 0.5, "5m", **reads),
+                p99=quantile(metrics.SPANNER_READS, 0.99, "5m", **reads),
             ),
         ),
     )

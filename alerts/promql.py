@@ -46,6 +46,11 @@ def slow_share(metric: Metric, window: str) -> str:
     return f"1 - ({in_time} or vector(0)) / {increase(metric, window, '_count')}"
 
 
+def quantile(metric: Metric, q: float, window: str, **labels: str) -> str:
+    """A quantile of a distribution's growth in the window, such as 0.99."""
+    return f"histogram_quantile({q}, {rate(metric, window, '_bucket', by='le', **labels)})"
+
+
 def _over(function: str, metric: Metric, window: str, suffix: str, by: str, labels: dict[str, str]) -> str:
     if metric.kind == "GAUGE":
         raise ValueError(f"{function} needs a DELTA or CUMULATIVE metric, got {metric.type}, a GAUGE. Use delta.")

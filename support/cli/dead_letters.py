@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from support.cli.explained import Group
 from support.cli.output import (
+    Form,
     NothingFound,
+    counted,
     current_connection,
-    json_option,
+    formats,
     print_json,
     print_table,
-    wants_json,
+    show,
 )
+
+if TYPE_CHECKING:
+    from support.dead_letters import Letter
 
 # Nothing of the payment is kept before it is masked; the id has its table and commit time.
 _UNMASKED = "not readable before it is masked"
@@ -40,41 +48,16 @@ def dead_letters() -> None:
 
 @dead_letters.command("list")
 @click.option("--severe", is_flag=True, help="Only those parked.")
-@json_option
+@formats
 @click.pass_context
-def list_letters(ctx: click.Context, severe: bool, as_json: bool) -> None:
+def list_letters(ctx: click.Context, severe: bool, form: Form) -> None:
     """Lists dead letters in commit order."""
     from support import dead_letters as letters
 
     queue = letters.queue(current_connection(ctx))
     found = letters.all_letters(queue, ["severe"] if severe else ["retry", "severe"])
-    if wants_json(as_json):
-        print_json([{k: v for k, v in _fields(letter).items() if k != "change"} for letter in found])
-    else:
-        if found:
-            print_table(
-                [
-                    "id",
-                    "where",
-                    "payment",
-                    "reason",
-                    "remedy",
-                    "tried again",
-                    "table",
-                    "tries",
-                    "message",
-                    "last failure",
-                ],
-                [
-                    (
-                        *(x.id, x.kind, _UNMASKED if x.puid is None else x.puid, x.reason, x.remedy),
-                        *(_TRIED_AGAIN[x.retry], x.table, x.attempts, x.message, x.last_failed_at),
-                    )
-                    for x in found
-                ],
-                optional=_OPTIONAL,
-            )
-        click.echo(f"{len(found) or 'No'} dead letter{'' if len(found) == 1 else 's'}.")
+    listed = [{k: v for k, v in vars(letter).items() if k != "change"} for letter in found]
+    show(form, listed, listed, lambda: _print(found))
     if unreadable := queue.unreadable():
         click.echo(
             f"{unreadable} lines are not dead letters and are kept as they are; look at {queue.directory}.", err=True
@@ -83,10 +66,26 @@ def list_letters(ctx: click.Context, severe: bool, as_json: bool) -> None:
         raise NothingFound
 
 
-@dead_letters.command()
+def _print(found: Sequence[Letter]) -> None:
+    if found:
+        print_table(
+            ["id", "where", "payment", "reason", "remedy", "tried again", "table", "tries", "message", "last failure"],
+            [
+                (
+                    *(x.id, x.kind, _UNMASKED if x.puid is None else x.puid, x.reason, x.remedy),
+                    *(_TRIED_AGAIN[x.retry], x.table, x.attempts, x.message, x.last_failed_at),
+                )
+                for x in found
+            ],
+            optional=_OPTIONAL,
+        )
+    click.echo(f"{counted(len(found), 'dead letter')}.")
+
+
+@dead_letters.command("show")
 @click.argument("letter_id", metavar="ID")
 @click.pass_context
-def show(ctx: click.Context, letter_id: str) -> None:
+def show_letter(ctx: click.Context, letter_id: str) -> None:
     """Shows a dead letter with its remedy and its masked change, as JSON."""
     from support import dead_letters as letters
 
@@ -125,12 +124,6 @@ def discard(ctx: click.Context, ids: tuple[str, ...]) -> None:
 
 def _report(done: int, asked: int, what: str) -> None:
     rest = f"; {asked - done} not found" if done < asked else ""
-    click.echo(f"{done} dead letter{'' if done == 1 else 's'} {what}{rest}.")
+    click.echo(f"{counted(done, 'dead letter')} {what}{rest}.")
     if not done:
         raise NothingFound
-
-
-def _fields(letter: object) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return asdict(letter)  # type: ignore[call-overload,no-any-return]

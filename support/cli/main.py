@@ -13,8 +13,12 @@ from support.cli.explained import Group
 # Command → where it is and its line in the help, which costs no import.
 COMMANDS = {
     "search": ("support.cli.search:search", "Find payments by id, customer, card, state, status or time."),
+    "payment": ("support.cli.payment:payment", "Show what a payment is now, and its transitions."),
     "timeline": ("support.cli.timeline:timeline", "Show everything that happened to a payment."),
-    "report": ("support.cli.report:report", "Run a prebuilt query: failures, stuck payments, summaries."),
+    "stuck": ("support.cli.stuck:stuck", "Find payments that are in a status for too long."),
+    "failures": ("support.cli.reports:failures", "List payments that failed, or count them by reason or service."),
+    "summary": ("support.cli.reports:summary", "Summarise payments by period, customer, region or method."),
+    "health": ("support.cli.health:health", "Show whether the stack is healthy; exit code 1 while an alert fires."),
     "replay": ("support.cli.replay:replay", "Read payments from Spanner again, and write them as they are now."),
     "dead-letters": (
         "support.cli.dead_letters:dead_letters",
@@ -22,6 +26,7 @@ COMMANDS = {
     ),
     "slo": ("support.cli.slo:slo", "Show objectives, what was attained, the budget left and how fast it burns."),
     "probe": ("probe.command:probe", "Measure how late the audit is, and what is missing."),
+    "completion": ("support.cli.completion:completion", "Print the script by which a shell completes commands."),
 }
 EXTRA_COMMANDS = "audit.commands"
 
@@ -83,11 +88,15 @@ def main(ctx: click.Context, connection: Path | None) -> None:
       audit search 7d0f…                          a payment by its id
       audit search --customer C-1042 --state failed
       audit search --card                         prompts for the number, hidden
+      audit payment 7d0f…                         what it is now, and its transitions
       audit timeline 7d0f…                        everything that happened to it
+      audit failures --by reason --since 1h       why payments fail
+      audit stuck                                 what is in a status for too long
+      audit health                                whether the stack is healthy
       audit dead-letters list                     what could not be written, and why
       pulumi stack output --json > prod.json; audit --connection prod.json search …
 
-    Output is a table on a terminal and JSON elsewhere.
+    Output is a table on a terminal and JSON elsewhere; --csv where it has rows.
     Exit codes: 0 found, 1 nothing found or no answer, 2 wrong usage.
     """
     ctx.obj = {"connection": connection}

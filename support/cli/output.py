@@ -1,14 +1,15 @@
-"""How commands speak: a table on a terminal, JSON elsewhere."""
+"""How commands answer: a table on a terminal, JSON elsewhere, CSV where it is chosen."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -16,7 +17,18 @@ from support import connection as connections
 from support.connection import Connection
 from support.plain import plain
 
+F = TypeVar("F", bound=Callable[..., Any])
+Form = Literal["json", "csv"] | None
+
+# Of a command whose answer is one thing; one with rows has `formats`.
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON also on a terminal.")
+_JSON = click.option("--json", "form", flag_value="json", help="JSON also on a terminal.")
+_CSV = click.option("--csv", "form", flag_value="csv", help="CSV with a header.")
+
+
+def formats(command: F) -> F:
+    """Adds --json and --csv. The command gets `form`, for `show`."""
+    return _CSV(_JSON(command))
 
 
 class NothingFound(SystemExit):
@@ -41,14 +53,27 @@ def print_json(answer: Any) -> None:
     click.echo(json.dumps(answer, default=plain, indent=2, ensure_ascii=False))
 
 
-def print_csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    """With a header; times and decimals as in JSON, NULL as nothing."""
+def show(form: Form, answer: Any, records: Sequence[Any], table: Callable[[], None]) -> None:
+    """Prints an answer: `table` for people, all of it as JSON, or its `records`, dataclasses or rows, as CSV."""
+    if form == "csv":
+        print_csv(records)
+    elif wants_json(form == "json"):
+        print_json(answer)
+    else:
+        table()
+
+
+def print_csv(records: Sequence[Any]) -> None:
+    """With a header, unless there is no record; times and decimals as in JSON, NULL as nothing."""
     import csv
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow(_safe(value) for value in row)
+    rows = [_row(record) for record in records]
+    writer.writerows([rows[0].keys(), *([_safe(value) for value in row.values()] for row in rows)] if rows else [])
+
+
+def _row(record: Any) -> Mapping[str, Any]:
+    return {f.name: getattr(record, f.name) for f in fields(record)} if is_dataclass(record) else record
 
 
 def _safe(value: Any) -> Any:
@@ -57,7 +82,7 @@ def _safe(value: Any) -> Any:
             return ""
         case datetime() | Decimal():
             return plain(value)
-        case dict() | list():
+        case dict() | list() | tuple():
             return json.dumps(value, default=plain, ensure_ascii=False)
         case str() if value[:1] in _FORMULA:
             # A spreadsheet would run it: https://owasp.org/www-community/attacks/CSV_Injection.
@@ -124,6 +149,20 @@ def cell(value: Any) -> str:
         case Decimal():
             return f"{value:,.2f}" if value == round(value, 2) else f"{value:f}"
     return str(value)
+
+
+def age(length: timedelta) -> str:
+    """How long, in its largest whole unit: `45s`, `12m`, `3h`, `5d`, as --since takes it."""
+    seconds = max(0, int(length.total_seconds()))
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def counted(number: int, what: str) -> str:
+    """`No row`, `1 row`, `2 rows`."""
+    return f"{number or 'No'} {what}{'' if number == 1 else 's'}"
 
 
 def complete_line(complete_until: datetime | None) -> str:

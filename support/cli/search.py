@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from support.cli.explained import Command
 from support.cli.output import (
+    Form,
     NothingFound,
+    age,
     cell,
     complete_line,
+    counted,
     current_connection,
-    json_option,
-    print_json,
+    formats,
     print_table,
-    wants_json,
+    show,
 )
 from support.cli.types import When, card_tokens
 
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--since", type=When(), help="Last changed at or after: a UTC time, or so long ago (15m, 2h, 7d).")
 @click.option("--until", type=When(), help="Last changed before.")
 @click.option("--limit", type=int, default=50, show_default=True, help="Most payments to show.")
-@json_option
+@formats
 @click.pass_context
 def search(
     ctx: click.Context,
@@ -47,7 +50,7 @@ def search(
     since: datetime | None,
     until: datetime | None,
     limit: int,
-    as_json: bool,
+    form: Form,
 ) -> None:
     """Finds payments, the last changed first. All that is given must hold; with nothing given, the latest ones.
 
@@ -56,6 +59,7 @@ def search(
       audit search 7d0f2c9e-…
       audit search --customer C-1042 --since 7d
       audit search --state failed --since 15m --json | jq '.payments[].error'
+      audit search --customer C-1042 --csv > payments.csv
       audit search --card                  asks for the number
       audit search --card < number.txt
 
@@ -78,25 +82,26 @@ def search(
         limit=limit,
     )
     found = searching.search(Warehouse(connection), wanted)
-    if wants_json(as_json):
-        print_json(found)
-    else:
-        _print(found)
+    show(form, found, found.payments, lambda: _print(found))
     if not found.payments:
         raise NothingFound
 
 
+def print_payments(payments: Sequence[Payment]) -> None:
+    """Payments as they are now."""
+    print_table(
+        ["payment", "customer", "amount", "state", "status", "changed", "card", "region", "error"],
+        (_row(payment, datetime.now(UTC)) for payment in payments),
+        # What a person with a customer on the line asks first stays the longest.
+        optional=["state", "amount", "customer", "status", "changed", "error", "card", "region"],
+    )
+
+
 def _print(found: Found) -> None:
     if found.payments:
-        print_table(
-            ["payment", "customer", "amount", "state", "status", "changed", "card", "region", "error"],
-            (_row(payment, datetime.now(UTC)) for payment in found.payments),
-            # What a person with a customer on the line asks first stays the longest.
-            optional=["state", "amount", "customer", "status", "changed", "error", "card", "region"],
-        )
-    number = len(found.payments)
+        print_payments(found.payments)
     more = ", and there are more (--limit)" if found.more else ""
-    click.echo(f"{number or 'No'} payment{'' if number == 1 else 's'}{more}. {complete_line(found.complete_until)}")
+    click.echo(f"{counted(len(found.payments), 'payment')}{more}. {complete_line(found.complete_until)}")
 
 
 def _row(payment: Payment, now: datetime) -> list[Any]:
@@ -107,19 +112,10 @@ def _row(payment: Payment, now: datetime) -> list[Any]:
         payment.puid,
         payment.customer_id,
         f"{amount} {payment.currency}" if payment.currency else amount,
-        f"{state or '·'} {_age(now - since)}" if since else state,
+        f"{state or '·'} {age(now - since)}" if since else state,
         payment.status,
         payment.changed_at,
         payment.card,
         payment.region,
         payment.error or "",
     ]
-
-
-def _age(age: timedelta) -> str:
-    """How long, in its largest whole unit: `45s`, `12m`, `3h`, `5d`, as --since takes it."""
-    seconds = max(0, int(age.total_seconds()))
-    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds // length}{unit}"
-    return f"{seconds}s"

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from support.cli.explained import Command
-from support.cli.output import (
-    NothingFound,
-    complete_line,
-    current_connection,
-    json_option,
-    print_json,
-    print_table,
-    wants_json,
-)
+from support.cli.output import Form, NothingFound, complete_line, current_connection, formats, print_table, show
 
 if TYPE_CHECKING:
     from support.timeline import Event, Timeline, Transition
@@ -26,15 +19,15 @@ _NOISE = frozenset({"UpdatedAt"})
 
 @click.command(cls=Command)
 @click.argument("puid")
-@json_option
+@formats
 @click.pass_context
-def timeline(ctx: click.Context, puid: str, as_json: bool) -> None:
+def timeline(ctx: click.Context, puid: str, form: Form) -> None:
     """Shows everything that happened to a payment: each change with old and new values, and its transitions.
 
     \b
     Examples:
       audit timeline 7d0f2c9e-…
-      audit timeline 7d0f2c9e-… --json | jq '.transitions'
+      audit timeline 7d0f2c9e-… --json | jq '.events[-1]'
     """
     from support import timeline as timelines
     from support.warehouse import Warehouse
@@ -45,10 +38,7 @@ def timeline(ctx: click.Context, puid: str, as_json: bool) -> None:
         from support.replay import with_reasons
 
         found = with_reasons(connection, found)
-    if wants_json(as_json):
-        print_json(found)
-    else:
-        _print(found)
+    show(form, found, found.events, lambda: _print(found))
     if not found.events:
         raise NothingFound
 
@@ -61,11 +51,7 @@ def _print(found: Timeline) -> None:
             optional=["status", "table", "service"],
             title=f"Payment {found.puid}{' (deleted)' if found.deleted else ''}",
         )
-        print_table(
-            ["at", "from", "to", "state", "after", "expected"],
-            (_transition(transition) for transition in found.transitions),
-            title="Transitions",
-        )
+        print_transitions(found.transitions)
     else:
         click.echo(f"No change of a payment {found.puid}.")
     click.echo(complete_line(found.complete_until))
@@ -82,6 +68,15 @@ def _event(event: Event) -> list[Any]:
             what.append(f"{difference.column}: {difference.new if event.mod_type == 'INSERT' else difference.old}")
     time = event.committed_at.replace("T", " ")[:23]
     return [time, event.mod_type, event.table, event.status, event.service or "", "\n".join(what)]
+
+
+def print_transitions(transitions: Sequence[Transition]) -> None:
+    """How a payment went from status to status."""
+    print_table(
+        ["at", "from", "to", "state", "after", "expected"],
+        (_transition(transition) for transition in transitions),
+        title="Transitions",
+    )
 
 
 def _transition(transition: Transition) -> list[Any]:

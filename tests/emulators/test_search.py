@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from support import reports
 from support.cli.main import main
 from support.connection import Connection, load
 from support.search import Payment, Search, SearchError, search
@@ -168,79 +167,6 @@ def test_what_is_no_card_is_refused_without_repeating_it(payments: Changelog, co
     result = audit(connection_file, "search", "--card", stdin="4111111111111112\n")
     assert result.exit_code == 2
     assert "check digit" in result.output and "41111" not in result.output
-
-
-REPORTS: dict[str, tuple[tuple[str, ...], int]] = {
-    "days-of-payment": (("done",), 1),
-    "failures": (("--since", "2h"), 1),
-    "failures-by-reason": (("--since", "2h"), 1),
-    "payment-by-id": (("done",), 1),
-    "payments-by-customer": (("C1",), 2),
-    "stuck-payments": (("--status", "PENDING", "--older-than", "30m"), 1),
-    # Of each currency, and of none.
-    "summary-by-customer": (("--since", "2h"), 3),
-    "summary-by-method": (("--since", "2h"), 2),
-    "summary-by-period": (("--since", "2h", "--period", "1d"), 1),
-    "summary-by-region": (("--since", "2h"), 2),
-    "timeline-of-payment": (("done",), 2),
-    "transitions-of-payment": (("done",), 2),
-}
-
-
-def test_every_prebuilt_query_has_a_command(payments: Changelog, connection_file: Path) -> None:
-    payments.stuck(("slow", "PENDING", 3600))
-    assert REPORTS.keys() == {name.replace("_", "-") for name in reports.names()}
-    for name, (arguments, rows) in REPORTS.items():
-        result = audit(connection_file, "report", name, *arguments, stdin=f"{CARD}\n")
-        assert result.exit_code == 0, result.output
-        found = json.loads(result.stdout)
-        assert len(found["rows"]) == rows, name
-        assert found["complete_until"] and not found["more"]
-        assert list(found["rows"][0]) == found["columns"]
-        assert CARD not in result.output
-
-
-def test_a_report_is_in_the_words_of_the_description_and_is_csv_where_that_is_wanted(
-    payments: Changelog, connection_file: Path
-) -> None:
-    payments.payments(row("x", "INSERT", 4, "DECLINED", customer_id="C5", ErrorDetails="=cmd()"))
-    [bad, formula] = json.loads(audit(connection_file, "report", "failures", "--since", "2h").stdout)["rows"][::-1]
-    assert (bad["puid"], bad["error"], bad["state_now"]) == ("bad", "no [funds]", "failed")
-    assert formula["error"] == "=cmd()"
-    csv = audit(connection_file, "report", "failures-by-reason", "--since", "2h", "--csv").stdout.splitlines()
-    assert csv[0] == "service,error,to_status,failures,payments,last_at"
-    assert {line.split(",")[1] for line in csv[1:]} == {"no [funds]", "'=cmd()"}
-
-
-def test_a_report_with_more_rows_than_its_limit_says_so_and_bad_arguments_say_the_rule(
-    payments: Changelog, connection_file: Path
-) -> None:
-    found = json.loads(audit(connection_file, "report", "payments-by-customer", "C1", "--limit", "1").stdout)
-    assert (len(found["rows"]), found["more"]) == (1, True)
-    for arguments, rule in (
-        (("failures", "--limit", "0"), "1 to 10,000"),
-        (("failures", "--since", "1h", "--until", "2h"), "begin before it ends"),
-        (("summary-by-period", "--period", "soon"), "90s, 15m, 2h or 7d"),
-        (("stuck-payments",), "--status"),
-        (("nothing",), "No such command"),
-    ):
-        result = audit(connection_file, "report", *arguments)
-        assert result.exit_code == 2 and rule in result.output, result.output
-    assert audit(connection_file, "report", "payment-by-id", "nobody").exit_code == 1
-
-
-def test_who_asks_what_is_stuck_learns_that_nobody_has_looked(payments: Changelog, connection_file: Path) -> None:
-    asked = ("report", "stuck-payments", "--status", "PENDING", "--older-than", "30m")
-    assert "Nobody has looked for stuck payments for an hour" in audit(connection_file, *asked).stderr
-    payments.stuck(("slow", "PENDING", 3600), ago=400)
-    found = json.loads(audit(connection_file, *asked).stdout)
-    assert [(row["puid"], row["status"], row["seconds_in_status"]) for row in found["rows"]] == [
-        ("slow", "PENDING", 3600)
-    ]
-    assert "The probe looks once a minute" in found["warning"]
-    payments.stuck()
-    none = audit(connection_file, *asked)
-    assert (none.exit_code, json.loads(none.stdout)["warning"], none.stderr) == (1, "", "")
 
 
 def test_a_card_s_last_four_digits_find_the_payments_that_have_it_now(

@@ -221,6 +221,8 @@ def test_every_prebuilt_query_answers(changelog: Changelog) -> None:
     }
     assert answers["failures"][0]["status_now"] == "DECLINED"
     assert [(each["ErrorDetails"], each["failures"]) for each in answers["failures_by_reason"]] == [("no funds", 1)]
+    by_service = {each["ServiceName"]: each["failures"] for each in answers["failures_by_service"]}
+    assert by_service == {"acquirer": 1}
     assert sum(each["began"] for each in answers["summary_by_period"]) == 3
     by_region = {each["Region"]: each for each in answers["summary_by_region"]}
     assert (by_region["EU"]["payments"], str(by_region["EU"]["amount"])) == (2, "12.5")
@@ -231,6 +233,7 @@ def test_every_prebuilt_query_answers(changelog: Changelog) -> None:
         *puids,
         "days_of_payment",
         "failures_by_reason",
+        "failures_by_service",
         "summary_by_period",
         "summary_by_region",
         "summary_by_method",

@@ -28,6 +28,7 @@ from support.cli import search as search_command
 from support.cli.main import COMMANDS, main
 from support.connection import Connection, ConnectionFileError, load
 from support.search import Found, Payment
+from tests.documents import ROOT
 from tests.letters import letter
 from tests.shipped import WATCHED
 
@@ -82,7 +83,7 @@ def test_the_help_has_examples_and_the_commands_of_other_parts() -> None:
     assert "Examples:" in help_text
     for name in (*COMMANDS, "local"):
         assert f"\n  {name} " in help_text
-    for name in ("search", "timeline", "dead-letters"):
+    for name in COMMANDS.keys() - {"probe", "replay"}:
         assert "Examples:" in audit(None, name, "--help").output
 
 
@@ -241,7 +242,7 @@ def test_every_dead_letter_shows_its_payment_and_its_remedy(connection_file: Pat
 def test_a_dead_letter_on_a_terminal_says_why_its_payment_is_not_shown(
     connection_file: Path, queue: DeadLetterQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("support.cli.dead_letters.wants_json", lambda _: False)
+    monkeypatch.setattr("support.cli.output.wants_json", lambda as_json: as_json)
     monkeypatch.setenv("COLUMNS", "500")
     queue.put([replace(letter(2), reason=Reason.CARD_IN_KEY, payment=None, change=None)])
     shown = audit(connection_file, "dead-letters", "list").output
@@ -270,6 +271,36 @@ def test_discarding_asks_first(connection_file: Path, queue: DeadLetterQueue) ->
 @pytest.mark.parametrize("arguments", [["list"], ["show", "none"], ["retry", "none"], ["discard", "--yes", "none"]])
 def test_no_such_dead_letter_is_exit_code_1(connection_file: Path, arguments: list[str]) -> None:
     assert audit(connection_file, "dead-letters", *arguments).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        (["./audit", "sum"], ["summary"]),
+        (["./audit", "dead-letters", "re"], ["retry"]),
+        (["./audit", "summary", "--by", "r"], ["region"]),
+        (["./audit", "search", "--cu"], ["--customer"]),
+        (["./audit", "completion", ""], ["bash", "zsh", "fish"]),
+    ],
+)
+def test_bash_completes_commands_options_and_their_values(typed: list[str], completed: list[str]) -> None:
+    words = " ".join(f"'{word}'" for word in typed)
+    script = (
+        'eval "$(./audit completion bash)" && complete -p audit >&2 && '
+        f"COMP_WORDS=({words}) COMP_CWORD={len(typed) - 1} && _audit_completion ./audit && "
+        "printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    ended = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "complete -o nosort -F _audit_completion audit" in ended.stderr
+    assert ended.stdout.split() == completed
+
+
+@pytest.mark.parametrize(
+    ("shell", "line"), [("zsh", "#compdef audit"), ("fish", "complete --no-files --command audit")]
+)
+def test_other_shells_get_their_own_script(shell: str, line: str) -> None:
+    assert line in audit(None, "completion", shell).output
 
 
 def test_a_card_number_is_no_argument(connection_file: Path) -> None:

@@ -1,0 +1,67 @@
+"""Whether a stack is healthy, on one screen: how far it is complete, how fast it is, what waits and what fires."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+from contract.errors import AuditError
+from support import dead_letters
+from support.connection import Connection
+from support.monitored import Speed, monitored
+from support.overview import stuck
+from support.promql import Firing
+from support.warehouse import Warehouse
+
+T = TypeVar("T")
+COUNTED: Final = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """`stuck` counts to a thousand. None is what could not be looked at; `problems` say why."""
+
+    at: datetime
+    complete_until: datetime | None
+    speed: Speed | None
+    stuck: int | None
+    dead_letters: dict[str, int] | None
+    alerts: tuple[Firing, ...] | None
+    problems: tuple[str, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether all was looked at and no alert fires."""
+        return not (self.alerts or self.problems)
+
+
+def health(connection: Connection) -> Health:
+    """Looks at each part; one that does not answer hides no other."""
+    warehouse = Warehouse(connection)
+    problems: list[str] = []
+
+    def known(what: str, look: Callable[[], T]) -> T | None:
+        try:
+            return look()
+        except AuditError as error:
+            problems.append(str(error))
+        except Exception as error:
+            problems.append(f"{what} could not be looked at: {type(error).__name__}.")
+        return None
+
+    now = datetime.now(UTC)
+    # Both at once: where BigQuery does not answer, a person waits for it once.
+    queried = known("BigQuery", lambda: (warehouse.complete_until(), len(stuck(warehouse, limit=COUNTED))))
+    letters = known("The dead letters", lambda: dead_letters.queue(connection).counts())
+    measured = monitored(connection)
+    return Health(
+        at=now,
+        complete_until=queried and queried[0],
+        speed=measured.speed,
+        stuck=queried and queried[1],
+        dead_letters={str(kind): number for kind, number in letters.items()} if letters is not None else None,
+        alerts=measured.alerts,
+        problems=(*problems, *filter(None, [measured.why])),
+    )
