@@ -23,6 +23,7 @@ from support.console.guard import Guard
 from support.console.identity import Identity, Role, Viewer
 from support.console.live import Poller
 from support.console.personal import PersonalDataError
+from support.monitored import monitored
 from support.overview import overview
 from support.replay_runs import Runs, runs
 from support.warehouse import Warehouse, WarehouseError
@@ -97,7 +98,7 @@ def create(
     from support.console import api, pages
 
     looker = Warehouse(connection)
-    poller = Poller(lambda: overview(looker), lambda: _alerts(connection))
+    poller = Poller(lambda: overview(looker), lambda: monitored(connection))
     console = Console(
         connection=connection,
         poller=poller,
@@ -191,27 +192,3 @@ def _status(error: Exception) -> int:
         case AuditError() if error.exit_code == 2:
             return 400
     return 503
-
-
-def _alerts(connection: Connection) -> tuple[dict[str, Any], ...] | None:
-    """What fires now, the pages first; None where nobody measures."""
-    from support.promql import MonitoringError, Prometheus
-
-    if not connection.prometheus_endpoint:
-        # In the cloud Cloud Monitoring keeps incidents, which it does not give out by this API.
-        return None
-    try:
-        found = Prometheus(connection).alerts()
-    except MonitoringError:
-        return None
-    firing = [
-        {
-            "name": alert["labels"]["alertname"],
-            "severity": alert["labels"].get("severity", ""),
-            "title": alert.get("annotations", {}).get("summary", ""),
-            "since": alert["activeAt"][:19].replace("T", " "),
-        }
-        for alert in found
-        if alert["state"] == "firing"
-    ]
-    return tuple(sorted(firing, key=lambda alert: (alert["severity"] != "page", alert["name"])))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from contract.errors import AuditError
 from pipeline.transforms.cards import card_tokens, digits_of, find_cards
 from pipeline.transforms.cards import is_card as is_number_of_card
 from pipeline.transforms.keys import MaskingKeys
 from support.connection import Connection
-from support.search import Search
+from support.search import MAX_LIMIT, Search
 
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 _AGO: Final = re.compile(r"(\d{1,6})([mhd])")
@@ -25,18 +26,27 @@ class AskedError(AuditError, ValueError):
     exit_code = 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class Filters:
-    """The filters of a search as an address has them. None of them is ever a card's number."""
+_TIME: Final = "a UTC time, or so long ago: 15m, 2h, 7d"
+Puid = Annotated[str, Field(description="Payment id.")]
+Customer = Annotated[str, Field(description="Customer id.")]
+Since = Annotated[str, Field(description=f"At or after: {_TIME}.")]
+Until = Annotated[str, Field(description=f"Before: {_TIME}.")]
+Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Most of them to return.")]
 
-    puid: str = ""
-    customer: str = ""
-    last_four: str = ""
-    state: str = ""
-    status: str = ""
-    since: str = ""
-    until: str = ""
-    limit: int = 50
+
+class Filters(BaseModel):
+    """The filters of a search as an address or a form has them. None of them is ever a card's number."""
+
+    model_config = ConfigDict(frozen=True)
+
+    puid: Puid = ""
+    customer: Customer = ""
+    last_four: Annotated[str, Field(description="Last four digits of the card that the payment has now.")] = ""
+    state: Annotated[str, Field(description="Payment state: initiated, processed or failed.")] = ""
+    status: Annotated[str, Field(description="Status as the services write it, such as PENDING.")] = ""
+    since: Since = ""
+    until: Until = ""
+    limit: Limit = 50
 
     def search(self) -> Search:
         """The search. Raises AskedError, SearchError."""

@@ -7,10 +7,11 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
 from contract.errors import AuditError
+from support.monitored import Monitored
 from support.overview import Overview
 
 log = logging.getLogger(__name__)
@@ -30,11 +31,11 @@ _NEWS_SECONDS: Final = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What the poller saw: `number` counts its looks. `error` is why the last of them saw nothing new."""
+    """What the poller saw: `number` counts its looks. `error` is why the last of them saw no new overview."""
 
     number: int = 0
     overview: Overview | None = None
-    alerts: tuple[dict[str, Any], ...] | None = None
+    monitored: Monitored = field(default_factory=Monitored)
     error: str = ""
 
 
@@ -44,11 +45,11 @@ class Poller:
     def __init__(
         self,
         look: Callable[[], Overview],
-        alerts: Callable[[], tuple[dict[str, Any], ...] | None],
+        measure: Callable[[], Monitored],
         *,
         pause: float = _PAUSE_SECONDS,
     ) -> None:
-        self._look, self._alerts, self._pause = look, alerts, pause
+        self._look, self._measure, self._pause = look, measure, pause
         self._changed = threading.Condition()
         self._seen = Seen()
         self._watched = 0.0
@@ -101,10 +102,10 @@ class Poller:
     def _run(self) -> None:
         while not self._ended:
             began = time.monotonic()
-            error, found, alerts = "", None, None
+            error, found = "", None
+            measured = self._measure()
             try:
                 found = self._look()
-                alerts = self._alerts()
             except AuditError as problem:
                 error = str(problem)
             except Exception as problem:
@@ -115,7 +116,7 @@ class Poller:
                 self._seen = Seen(
                     number=last.number + 1,
                     overview=found or last.overview,
-                    alerts=alerts if found else last.alerts,
+                    monitored=measured,
                     error=error,
                 )
                 self._changed.notify_all()

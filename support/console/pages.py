@@ -15,10 +15,11 @@ from contract import tables
 from contract.watched import Meaning, WatchedTables
 from support import dead_letters, replay, reports
 from support.console import asked, personal, picture, render
+from support.console.api import find_replay
 from support.console.app import NotFound, allow, of, viewer_of
 from support.console.asked import Filters
 from support.console.live import Seen
-from support.replay import Replay, ReplayError, Selection, selected
+from support.replay import Selection, selected
 from support.search import MAX_LIMIT, Search, search
 from support.stuck import stuck
 from support.timeline import Timeline, timeline
@@ -58,32 +59,18 @@ def live(request: Request) -> Response:
 
 
 def _shown(seen: Seen, viewer: Any) -> dict[str, Any]:
-    overview = seen.overview and personal.of_overview(viewer, seen.overview)
-    return {"seen": seen, "overview": overview}
+    shown = personal.of_seen(viewer, seen)
+    return {"seen": shown, "overview": shown.overview}
 
 
 @router.get("/search")
-def found(
-    request: Request,
-    puid: str = "",
-    customer: str = "",
-    last_four: str = "",
-    state: str = "",
-    status: str = "",
-    since: str = "",
-    until: str = "",
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
-) -> Response:
+def found(request: Request, filters: Annotated[Filters, Query()]) -> Response:
     console, viewer = of(request), viewer_of(request)
-    filters = Filters(
-        puid=puid, customer=customer, last_four=last_four, state=state, status=status, since=since, until=until,
-        limit=limit,
-    )  # fmt: skip
     wanted = filters.search()
-    if customer:
+    if filters.customer:
         personal.refuse(viewer)
     result = console.logged(viewer, "search", filters.given(), lambda warehouse: search(warehouse, wanted))
-    more = urlencode({**filters.given(), "limit": min(MAX_LIMIT, 4 * limit)}) if result.more else ""
+    more = urlencode({**filters.given(), "limit": min(MAX_LIMIT, 4 * filters.limit)}) if result.more else ""
     return page(
         request, "search.html", filters=filters, found=personal.of_found(viewer, result), card=False, more=more,
         periods=_PERIODS,
@@ -121,7 +108,7 @@ def payment(request: Request, puid: str, replayed: Annotated[str, Query(alias="r
     if asked.is_card(puid):
         raise asked.AskedError("a card's number must not be in an address. Type it into the search box.")
     # Before the changes are read: a page that says the replay has finished shows what it wrote.
-    awaited = _replay(request, replayed) if replayed else None
+    awaited = find_replay(request, replayed) if replayed else None
     result = console.logged(viewer, "payment", {"puid": puid}, lambda warehouse: timeline(warehouse, puid))
     if not result.events:
         raise NotFound("there is no such payment. Search for it by customer, card or time.")
@@ -220,27 +207,21 @@ def replays(request: Request) -> Response:
     return page(request, "replays.html", replays=replay.latest(console.connection))
 
 
+class _Chosen(Filters):
+    """What to replay, and why."""
+
+    limit: asked.Limit = replay.MOST
+    reason: str = ""
+
+
 @router.post("/replays")
-def start_replay(
-    request: Request,
-    reason: Annotated[str, Form()] = "",
-    puid: Annotated[str, Form()] = "",
-    customer: Annotated[str, Form()] = "",
-    last_four: Annotated[str, Form()] = "",
-    state: Annotated[str, Form()] = "",
-    status: Annotated[str, Form()] = "",
-    since: Annotated[str, Form()] = "",
-    until: Annotated[str, Form()] = "",
-) -> Response:
+def start_replay(request: Request, form: Annotated[_Chosen, Form()]) -> Response:
     """Replays one payment, which an agent may, or all that a search finds, which a lead may."""
     console, viewer = of(request), viewer_of(request)
-    filters = Filters(
-        puid=puid, customer=customer, last_four=last_four, state=state, status=status, since=since, until=until,
-        limit=replay.MOST,
-    )  # fmt: skip
+    puid, reason, filters = form.puid, form.reason, Filters(**form.model_dump(exclude={"reason"}))
     one = bool(puid)
     allow(viewer, "agent" if one else "lead", "replaying a payment" if one else "replaying many payments")
-    if customer:
+    if form.customer:
         personal.refuse(viewer)
     if not one and len(filters.given()) <= 1:
         raise asked.AskedError("a replay needs a filter: all payments are never replayed at once.")
@@ -256,7 +237,7 @@ def start_replay(
 @router.get("/replays/{replay_id}")
 def show_replay(request: Request, replay_id: str) -> Response:
     of(request).first_logged(viewer_of(request), "replays", {"replay": replay_id}, "")
-    found = _replay(request, replay_id)
+    found = find_replay(request, replay_id)
     return page(
         request, "replay.html", replay=found, chosen=found.selection.given, problem=of(request).runs.problem(replay_id)
     )
@@ -265,19 +246,12 @@ def show_replay(request: Request, replay_id: str) -> Response:
 @router.get("/replays/{replay_id}/state")
 def state_of_replay(request: Request, replay_id: str) -> Response:
     """What a page that waits for a replay requests: once it has finished, the page is loaded again."""
-    found = _replay(request, replay_id)
+    found = find_replay(request, replay_id)
     template = of(request).templates.get_template("_replay.html")
     answer = HTMLResponse(template.render(replay=found, problem=of(request).runs.problem(replay_id)))
     if found.finished_at:
         answer.headers["HX-Refresh"] = "true"
     return answer
-
-
-def _replay(request: Request, replay_id: str) -> Replay:
-    try:
-        return personal.of_replay(viewer_of(request), replay.find(of(request).connection, replay_id))
-    except ReplayError:
-        raise NotFound("there is no such replay. /replays has the last ones.") from None
 
 
 @router.get("/slo")

@@ -9,7 +9,7 @@ from typing import Any, Final
 from contract.errors import AuditError
 from contract.watched import WatchedTables
 from support.console.identity import Viewer
-from support.overview import Overview
+from support.console.live import Seen
 from support.replay import Replay
 from support.reports import Report
 from support.search import Found, Payment
@@ -47,8 +47,9 @@ def of_found(viewer: Viewer, found: Found) -> Found:
     return replace(found, payments=of_payments(viewer, found.payments))
 
 
-def of_overview(viewer: Viewer, seen: Overview) -> Overview:
-    return replace(seen, latest=of_payments(viewer, seen.latest))
+def of_seen(viewer: Viewer, seen: Seen) -> Seen:
+    latest = seen.overview and replace(seen.overview, latest=of_payments(viewer, seen.overview.latest))
+    return replace(seen, overview=latest)
 
 
 def of_replay(viewer: Viewer, found: Replay) -> Replay:

@@ -30,7 +30,15 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
-        time=_time, clock=_clock, amount=_amount, age=_age, cell=_cell, data=_data, iso=_iso, count=_count
+        time=_time,
+        clock=_clock,
+        amount=_amount,
+        age=_age,
+        cell=_cell,
+        data=_data,
+        iso=_iso,
+        count=_count,
+        percent=_percent,
     )
     return made
 
@@ -92,6 +100,10 @@ def _amount(value: Decimal | int | float | None) -> str:
 
 def _count(value: int) -> str:
     return f"{value:,}"
+
+
+def _percent(share: float | None) -> str:
+    return "·" if share is None else f"{share * 100:.4g} %"
 
 
 def _age(value: datetime | float | None, now: datetime | None = None) -> str:

@@ -18,6 +18,7 @@ from contract.changes import DeadLetter
 from pipeline.sink.dead_letters import DeadLetterQueue
 from support.connection import Connection
 from support.console.app import create
+from support.console.asked import Filters
 from support.console.identity import Development, Viewer
 from tests.conftest import AuditDatabase
 from tests.emulators.changelog import CARD, NEW_TOKEN, Changelog, row
@@ -129,10 +130,52 @@ def test_the_api_answers_what_the_pages_show(lead: TestClient) -> None:
     reasons = lead.get("/api/v1/reports/failures_by_reason", params={"since": "2h"}).json()
     assert [(r["error"], r["failures"]) for r in reasons["rows"]] == [("no [funds]", 1)]
     assert {"summary_by_region", "stuck_payments"} <= {each["name"] for each in lead.get("/api/v1/reports").json()}
-    described = lead.get("/api/v1/openapi.json").json()
-    assert {"/api/v1/payments", "/api/v1/payments/{puid}"} <= described["paths"].keys()
     seen = lead.get("/api/v1/overview").json()
     assert seen["overview"]["states"] == {"initiated": 1, "processed": 1, "failed": 1, "unknown": 0}
+    assert seen["monitored"]["speed"] is None and "without monitoring" in seen["monitored"]["why"]
+    assert "without monitoring" in lead.get("/").text
+    assert lead.get("/api/v1/objectives").json() == []
+    assert lead.get("/api/v1/replays/nobody").status_code == 404
+
+
+def test_every_prebuilt_query_is_in_the_api_and_a_card_s_number_in_its_body_alone(
+    lead: TestClient, changelog: Changelog
+) -> None:
+    given: dict[str, str | int] = {
+        "puid": "done", "customer": "C1", "since": "2h", "status": "PENDING", "older_than_seconds": 60,
+        "period_seconds": 86_400,
+    }  # fmt: skip
+    for name in {each["name"] for each in lead.get("/api/v1/reports").json()}:
+        found = lead.get(f"/api/v1/reports/{name}", params=given)
+        assert found.status_code == 200 and found.json()["rows"], name
+    refused = lead.get("/api/v1/reports/payments_by_card")
+    assert refused.status_code == 404 and "/payments/by-card" in refused.json()["error"]
+    found = lead.post("/api/v1/payments/by-card", json={"number": "4111 1111 1111 1111"})
+    assert [payment["puid"] for payment in found.json()["payments"]] == ["done", "gone", "slow"]
+    for number in ("4111111111111112", "x", None):
+        refused = lead.post("/api/v1/payments/by-card", json={"number": number})
+        assert refused.status_code in (400, 422) and "41111" not in refused.text, refused.text
+    assert (
+        lead.post("/api/v1/payments/by-card", json={"number": CARD}, headers={"sec-fetch-site": "none"}).status_code
+        == 403
+    )
+    subjects = [subject for _, action, subject, _ in logged(changelog) if action == "search"]
+    assert subjects == [{"card": "by its token", "last_four": "1111"}]
+
+
+def test_the_api_is_described_with_each_parameter_and_answer(lead: TestClient) -> None:
+    described = lead.get("/api/v1/openapi.json").json()
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            assert operation["summary"].endswith("."), (path, method)
+            assert operation["responses"]["200"]["content"]["application/json"]["schema"], (path, method)
+            for parameter in operation.get("parameters", []):
+                assert parameter["in"] == "path" or parameter["schema"].get("description"), (path, parameter["name"])
+    [filters] = [o["get"]["parameters"] for p, o in described["paths"].items() if p == "/api/v1/payments"]
+    assert {each["name"] for each in filters} == set(Filters.model_fields)
+    assert {"Found", "Timeline", "Stuck", "Report", "Letter", "Replay", "Standing", "Seen"} <= described["components"][
+        "schemas"
+    ].keys()
 
 
 def test_the_stuck_are_those_of_the_last_look_and_an_old_look_says_so(lead: TestClient, changelog: Changelog) -> None:

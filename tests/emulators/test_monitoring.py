@@ -28,6 +28,7 @@ from local.monitoring import launch as monitoring
 from local.stack.status import collect, show
 from support.cli.main import main
 from support.connection import load
+from support.monitored import monitored
 from support.promql import MonitoringError, Prometheus
 from tests.shipped import WATCHED
 
@@ -100,6 +101,13 @@ def test_hours_of_lateness_fire_the_slow_burn_and_show_in_the_budget_and_the_sta
             return [alert for alert in monitoring.firing(state) if alert.name == "AuditLatencySlowBurn"]
 
         [alert] = await_(fires, "AuditLatencySlowBurn")
+        seen = monitored(load(state.connection))
+        assert seen.speed and seen.alerts and not seen.why
+        assert seen.speed.in_time == pytest.approx(0.9, abs=0.01)
+        assert seen.speed.p50_seconds and seen.speed.p50_seconds < 10 < (seen.speed.p99_seconds or 0)
+        assert seen.speed.queryable_per_second == pytest.approx(100 / 60, rel=0.05)
+        assert ("page", "AuditLatencySlowBurn") in {(each.severity, each.name) for each in seen.alerts}
+        assert CliRunner().invoke(main, ["--connection", str(state.connection), "health", "--csv"]).exit_code == 1
         assert (alert.severity, alert.runbook) == ("page", "runbooks/AuditLatencySlowBurn.md")
         names = {alert.name for alert in monitoring.firing(state)}
         assert "AuditLatencyFastBurn" not in names

@@ -23,6 +23,7 @@ from support.console.guard import Guard
 from support.console.identity import Development, Viewer
 from support.console.live import Poller, Seen
 from support.console.personal import is_personal
+from support.monitored import Monitored
 from support.overview import Overview
 from support.search import SearchError
 from support.timeline import Transition
@@ -215,7 +216,7 @@ def test_one_poller_looks_for_all_viewers_and_each_is_shown_every_look() -> None
         looks += 1
         return overview(looks)
 
-    poller = Poller(look, lambda: (), pause=0.01)
+    poller = Poller(look, Monitored, pause=0.01)
     assert looks == 0
 
     async def watch() -> list[str]:
@@ -244,7 +245,7 @@ def test_a_look_that_fails_keeps_what_was_seen_and_says_why() -> None:
             raise answer
         return replace(answer)
 
-    poller = Poller(look, lambda: None, pause=0.01)
+    poller = Poller(look, Monitored, pause=0.01)
     first = poller.after(0, 5)
     second = poller.after(1, 5)
     third = poller.after(2, 5)
@@ -256,7 +257,7 @@ def test_a_look_that_fails_keeps_what_was_seen_and_says_why() -> None:
 
 def test_nobody_who_watches_ends_the_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("support.console.live._WATCHED_SECONDS", 0.0)
-    poller = Poller(lambda: overview(1), lambda: None, pause=0.01)
+    poller = Poller(lambda: overview(1), Monitored, pause=0.01)
     poller.after(0, 5)
     thread = poller._thread
     assert thread
