@@ -21,6 +21,7 @@ from contract.metrics import (
     DLQ_OPEN,
     DLQ_WRITTEN,
     OLDEST_UNAUDITED,
+    PAYMENTS_BY_STATE,
     PAYMENTS_TERMINAL,
     QUERYABLE,
     SOURCE_COMMITTED,
@@ -281,11 +282,13 @@ def _dead_letters() -> Row:
 
 def _payments() -> Row:
     failed = increase(PAYMENTS_TERMINAL, "10m", outcome="failed")
+    came = increase(PAYMENTS_BY_STATE, "5m", by="state")
     ended = rate(PAYMENTS_TERMINAL, "5m", by="outcome")
     stuck = f"max by (state) ({select(STUCK_PAYMENTS)})"
     return Row(
         title="Payments",
         charts=(
+            _by("states", "Payments by the state that they came to, 5 m", "count", "state", came),
             _by("stuck", "Stuck, by Status", "count", "state", stuck),
             _by("ended", "Ended, a second, by outcome", "per second", "outcome", ended),
             _chart(

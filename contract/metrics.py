@@ -99,6 +99,14 @@ PAYMENTS_TERMINAL: Final = _probe(
     "Payments that reached an end.",
     outcome="processed or failed",
 )
+PAYMENTS_BY_STATE: Final = _probe(
+    "payments_by_state_count",
+    "CUMULATIVE",
+    "INT64",
+    "1",
+    "Payments that came to a state, from none or another one, in closed minutes.",
+    state="initiated, processed or failed",
+)
 DLQ_OPEN: Final = _probe(
     "dlq_open",
     "GAUGE",
@@ -148,6 +156,7 @@ PROBE_METRICS: Final = (
     QUERYABLE,
     DLQ_WRITTEN,
     PAYMENTS_TERMINAL,
+    PAYMENTS_BY_STATE,
     DLQ_OPEN,
     DLQ_OLDEST,
     OLDEST_UNAUDITED,

@@ -20,8 +20,6 @@ from pipeline.transforms import decode
 from pipeline.transforms.enrich import enrich
 from pipeline.transforms.filter import Ignored, keep
 
-_ENDS = frozenset({payments.PROCESSED, payments.FAILED})
-
 
 class Commit(NamedTuple):
     """What one transaction did to a table: the changes of a table that share a commit timestamp (microseconds)."""
@@ -32,7 +30,7 @@ class Commit(NamedTuple):
 
 @dataclass
 class Window:
-    """The changes of a window by commit, and the payments that came to an end in it by outcome."""
+    """The changes of a window by commit, and the payments that came to a state in it, by that state."""
 
     commits: Counter[Commit] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -89,7 +87,7 @@ def count(
 def _look_at(
     record: DataChange, index: int, watched: WatchedTables, ignored: Ignored, states: Mapping[str, str]
 ) -> tuple[bool, str | None]:
-    """Whether the pipeline is to carry a modification, and the end that the payment came to by it."""
+    """Whether the pipeline is to carry a modification, and the state that the payment came to by it."""
     try:
         change = decode.decode(record, index)
         enrich(change, watched.of(change.table), states)
@@ -97,5 +95,5 @@ def _look_at(
         # Not readable: the pipeline makes a dead letter of it, so it counts.
         return True, None
     state, before = change.enriched[tables.PAYMENT_STATE], change.enriched[tables.PREVIOUS_PAYMENT_STATE]
-    ended = record.table == watched.payments.name and state in _ENDS and state != before
-    return keep(change, ignored), state if ended else None
+    came = record.table == watched.payments.name and state in payments.STATES and state != before
+    return keep(change, ignored), state if came else None

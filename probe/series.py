@@ -54,6 +54,8 @@ def samples(measurement: Measurement) -> Iterator[Sample]:
     for outcome in (payments.PROCESSED, payments.FAILED):
         number = totals.outcomes.get(outcome, 0)
         yield Sample(metric=metrics.PAYMENTS_TERMINAL, value=number, labels=(("outcome", outcome),))
+    for state in payments.STATES:
+        yield Sample(metric=metrics.PAYMENTS_BY_STATE, value=totals.outcomes.get(state, 0), labels=(("state", state),))
     for reason, number in measurement.dead_letters.items():
         yield Sample(metric=metrics.DLQ_OPEN, value=number, labels=(("reason", reason),))
     yield Sample(metric=metrics.DLQ_OLDEST, value=measurement.oldest_dead_letter_seconds)

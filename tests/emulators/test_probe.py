@@ -115,7 +115,7 @@ def test_a_change_that_is_missing_is_late_at_once_and_gets_its_true_latency_when
     first = stack.run(after=logged)
     assert (first.totals.committed, first.totals.queryable, first.waiting) == (4, 3, 1)
     assert counted(first) == {0.5: 1, 3: 1, 15: 1, float("inf"): 1}
-    assert first.totals.outcomes == {"processed": 1}
+    assert first.totals.outcomes == {"initiated": 1, "processed": 1}
     assert 2 < first.oldest_unaudited_seconds < 60
     stack.carry("p1", moved, 40, "UPDATE")
     second = stack.run()

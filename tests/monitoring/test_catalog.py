@@ -137,6 +137,7 @@ def test_the_probe_s_names_and_labels_are_those_that_have_a_history() -> None:
         "queryable_count": "CUMULATIVE",
         "dlq_written_count": "CUMULATIVE",
         "payments_terminal_count": "CUMULATIVE",
+        "payments_by_state_count": "CUMULATIVE",
         "dlq_open": "GAUGE",
         "dlq_oldest_seconds": "GAUGE",
         "oldest_unaudited_seconds": "GAUGE",
@@ -270,7 +271,7 @@ def test_the_local_dashboard_has_only_what_is_measured_here() -> None:
         for target in panel["targets"]:
             names = {name for _, name, _, _ in _SELECTOR.findall(target["expr"])}
             assert all(any(name.startswith(metric) for metric in local) for name in names)
-    assert len(panels) == 19
+    assert len(panels) == 20
 
 
 def test_the_local_dashboard_s_panels_do_not_lie_on_each_other() -> None:

@@ -211,7 +211,7 @@ def test_the_positions_travel_as_text_from_run_to_run() -> None:
     assert [c.commit_timestamp for c in changes_before(stream, again, moment(120))] == [moment(61)]
 
 
-def test_ends_of_payments_are_counted_when_they_are_reached() -> None:
+def test_payments_are_counted_by_the_state_that_they_come_to() -> None:
     window = Window()
     records = [
         change(1, kind="INSERT", new={"Status": "INITIATED"}),
@@ -223,7 +223,7 @@ def test_ends_of_payments_are_counted_when_they_are_reached() -> None:
         change(7, table="audit_logs", new={"Status": "FAILED"}, kind="INSERT", mods=2),
     ]
     count(window, iter(records), WATCHED, Ignored(), payments.PAYMENT_STATES)
-    assert window.outcomes == {"processed": 1, "failed": 1}
+    assert window.outcomes == {"initiated": 1, "processed": 1, "failed": 1}
     assert sum(window.commits.values()) == 8
 
 
@@ -318,6 +318,12 @@ def test_prometheus_reads_the_same_series_under_google_s_names() -> None:
     assert (at["0.5"], at["10"], at["15"], at["3600"], at["+Inf"]) == (1, 2, 3, 3, 5)
     stuck = {dict(labels)["state"]: v for (name, labels), v in found.items() if name == metrics.STUCK_PAYMENTS.promql}
     assert stuck == {"PENDING": 4, "INITIATED": 0}
+    name = metrics.PAYMENTS_BY_STATE.promql
+    assert {dict(labels)["state"]: v for (n, labels), v in found.items() if n == name} == {
+        "initiated": 0,
+        "processed": 0,
+        "failed": 2,
+    }
 
 
 def test_the_first_run_writes_nothing_for_its_counters_have_no_length() -> None:
