@@ -74,7 +74,27 @@ LOG_ACCESS: Final = CustomRole(
     reason="the console appends to its access log, and neither reads nor deletes it",
     permissions=("bigquery.tables.get", "bigquery.tables.updateData"),
 )
-CUSTOM: Final = (SECRETS, LOOK, LOG_VIEWS, DRAIN, LOG_ACCESS)
+# What the runbooks look at beyond Google's viewers: each of the smallest roles with one of these has much more.
+ON_CALL: Final = CustomRole(
+    id=naming.ON_CALL,
+    title="Payment audit: what the runbooks look at",
+    reason=OWN_ROLES[naming.ON_CALL],
+    permissions=(
+        # Who reads how much: names and bytes of the project's queries.
+        "bigquery.jobs.listAll",
+        "cloudkms.cryptoKeyVersions.list",
+        "cloudscheduler.jobs.enable",
+        "cloudscheduler.jobs.list",
+        "monitoring.snoozes.create",
+        # The versions' names and states; their values take secretmanager.versions.access.
+        "secretmanager.versions.list",
+        "spanner.backups.list",
+        # Columns, change streams and their retention; no row.
+        "spanner.databases.getDdl",
+        "spanner.instances.get",
+    ),
+)
+CUSTOM: Final = (SECRETS, LOOK, LOG_VIEWS, DRAIN, LOG_ACCESS, ON_CALL)
 
 # On the stack's own project. The program makes and changes each kind of resource, so these are its services' makers.
 DEPLOYER: Final[Mapping[str, str]] = {

@@ -57,14 +57,19 @@ class Monitoring(pulumi.ComponentResource):
         self.register_outputs({"dashboard": self.dashboard})
 
     def _grant_look(self, person: str) -> None:
-        """Dashboards, alerts and series have no grant on anything smaller than the project."""
-        projects.IAMMember(
-            f"monitoring-{person}",
-            project=self._settings.project,
-            role="roles/monitoring.viewer",
-            member=person,
-            opts=pulumi.ResourceOptions(parent=self),
-        )
+        """Dashboards, alerts and series have no grant on anything smaller than the project, nor have snoozes."""
+        project = self._settings.project
+        for name, role in (
+            ("monitoring", "roles/monitoring.viewer"),
+            ("on-call", naming.role(naming.ON_CALL, project)),
+        ):
+            projects.IAMMember(
+                f"{name}-{person}",
+                project=project,
+                role=role,
+                member=person,
+                opts=pulumi.ResourceOptions(parent=self),
+            )
 
     def _descriptor(self, metric: Metric) -> pulumi.Resource:
         name = metric.type.rpartition("/")[2]

@@ -31,6 +31,10 @@ BOOTSTRAP_RING: Final = "bootstrap"
 IMAGES: Final = "audit-images"
 DRAINER: Final = "auditDrainer"
 ACCESS_LOGGER: Final = "auditAccessLogger"
+ON_CALL: Final = "auditOnCall"
+
+# The stack's addresses for `audit`, in the bucket of templates.
+CONNECTION: Final = "connection.json"
 
 
 def bucket(project: str, purpose: str) -> str:

@@ -6,7 +6,9 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import pulumi
+from pulumi_gcp import storage
 
+from components import naming
 from components.bigquery import Warehouse
 from components.console import Console
 from components.dataflow import StreamJob
@@ -20,6 +22,13 @@ from components.views import Views
 from contract import queries, tables
 
 _LOOKER: Final = "https://lookerstudio.google.com/reporting/create"
+# The data sources of a report made from a template, in the order of their aliases.
+LOOKER_VIEWS: Final = (
+    queries.PAYMENT_CURRENT,
+    queries.PAYMENT_TRANSITIONS,
+    queries.PAYMENT_TIMELINE,
+    queries.COMPLETE_UNTIL,
+)
 _BIG_QUERY: Final = "https://console.cloud.google.com/bigquery"
 
 
@@ -39,17 +48,27 @@ class Outputs:
 
 
 def export(stack: Outputs, console: Console, replay_job: str) -> None:
-    """Makes them the stack's outputs. The console is given the connection, and so comes after it.
+    """Makes them the stack's outputs, and `connection.json` beside the templates, for who has no Pulumi state. The console
+    is given the connection, and so comes after it.
 
     `replay_job` is where `audit` has replays run; the job itself runs them.
     """
-    links = {**_links(stack), "consoleUrl": console.url}
-    for name, value in {**connection(stack), "replayJob": replay_job, **links}.items():
+    known = {**connection(stack), "replayJob": replay_job}
+    for name, value in {**known, **_links(stack), "consoleUrl": console.url}.items():
         pulumi.export(name, value)
+    storage.BucketObject(
+        "connection",
+        bucket=stack.storage.templates.apply(lambda url: url.removeprefix("gs://")),
+        name=naming.CONNECTION,
+        content=pulumi.Output.json_dumps(known, indent=2),
+        content_type="application/json",
+        # It keeps its name: made first, the new one would go with the old.
+        opts=pulumi.ResourceOptions(parent=stack.storage, delete_before_replace=True),
+    )
 
 
 def connection(stack: Outputs) -> Mapping[str, pulumi.Input[str]]:
-    """`pulumi stack output --json` is the connection file of `audit`."""
+    """The connection file of `audit`; `pulumi stack output --json` is one too."""
     settings, source = stack.settings, stack.source
     return {
         "project": settings.project,
@@ -75,30 +94,35 @@ def _links(stack: Outputs) -> Mapping[str, Any]:
     return {
         "viewsDataset": stack.views.dataset,
         "viewsPage": views_page(project),
-        "lookerStudio": looker_studio(project),
+        "lookerStudio": looker_studio(project, stack.settings.warehouse.looker_template),
         "sqlConnection": sql_connection(project, stack.settings.warehouse.location),
         "templatePath": stack.image.template,
         "jobPage": stack.job.page,
         "dashboard": stack.monitoring.dashboard,
         "runbooks": stack.settings.monitoring.runbooks,
-        "commands": commands(stack.settings.stack),
+        "commands": commands(project),
     }
 
 
-def looker_studio(project: str) -> str:
-    """Opens a new report over the current state of the payments, for who may read the views.
+def looker_studio(project: str, template: str = "") -> str:
+    """Opens a new report for who may read the views: over the current state of the payments, or a copy of a template
+    report whose data sources, by their aliases ds0, ds1, ds2, ds3, become LOOKER_VIEWS.
 
-    Parameters: Looker Studio's Linking API. Reports over other views are made from it with "Add data".
+    Parameters: Looker Studio's Linking API, https://developers.google.com/looker-studio/integrate/linking-api. Without a
+    template there is one data source; "Add data" adds the others.
     """
-    source = {
-        "connector": "bigQuery",
-        "type": "TABLE",
-        "projectId": project,
-        "datasetId": tables.VIEWS_DATASET,
-        "tableId": queries.PAYMENT_CURRENT,
-        "billingProjectId": project,
-    }
-    settings = {"c.mode": "edit", "r.reportName": "Payment audit", **{f"ds.ds0.{k}": v for k, v in source.items()}}
+    settings = {"c.mode": "edit", "r.reportName": "Payment audit"} | ({"c.reportId": template} if template else {})
+    for number, view in enumerate(LOOKER_VIEWS if template else LOOKER_VIEWS[:1]):
+        source = {
+            "connector": "bigQuery",
+            "datasourceName": view,
+            "type": "TABLE",
+            "projectId": project,
+            "datasetId": tables.VIEWS_DATASET,
+            "tableId": view,
+            "billingProjectId": project,
+        }
+        settings |= {f"ds.ds{number}.{key}": value for key, value in source.items()}
     return f"{_LOOKER}?{urlencode(settings, quote_via=quote)}"
 
 
@@ -117,12 +141,12 @@ def sql_connection(project: str, location: str) -> Mapping[str, str]:
     }
 
 
-def commands(stack: str) -> Mapping[str, str]:
+def commands(project: str) -> Mapping[str, str]:
     """Search and health, from a clone of the repository."""
-    connection = f"pulumi stack output --stack {stack} --json > connection.json"
+    connection = f"gs://{naming.bucket(project, 'templates')}/{naming.CONNECTION}"
     return {
-        "connect": connection,
+        "connect": f"gcloud storage cat {connection} > connection.json",
         "search": "./audit --connection connection.json search --since 1h",
         "searchByCard": "./audit --connection connection.json search --card",
-        "health": "./audit --connection connection.json dead-letters list",
+        "health": "./audit --connection connection.json health",
     }

@@ -26,6 +26,19 @@ _GUARDED: Final = (
     "spanner",
     "storage",
 )
+# What the runbooks' commands call.
+_ON_CALL: Final = (
+    "bigquery",
+    "cloudkms",
+    "cloudscheduler",
+    "dataflow",
+    "logging",
+    "monitoring",
+    "run",
+    "secretmanager",
+    "spanner",
+    "storage",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +80,13 @@ class Perimeter(pulumi.ComponentResource):
         number = organizations.get_project_output(project_id=settings.project, opts=look).number
         deployer = f"serviceAccount:{naming.account(naming.DEPLOYER, settings.project)}"
         calls = {"Deployment": ([deployer, *settings.perimeter.members], ["*"])}
-        if settings.warehouse.readers:
-            calls["Readers of the views"] = ([*settings.warehouse.readers], [_service("bigquery")])
+        people = {
+            "Readers of the views": (settings.warehouse.readers, ("bigquery", "storage")),
+            "Who is on call": (settings.identity.on_call, _ON_CALL),
+            "Who ends the job": (settings.identity.drainers, ("dataflow",)),
+            "Operators of dead letters": (settings.identity.dead_letter_operators, ("storage",)),
+        }
+        calls |= {title: ([*who], [_service(api) for api in apis]) for title, (who, apis) in people.items() if who}
         if settings.identity.kubernetes_project:
             application = f"serviceAccount:{naming.account('application-sa', settings.project)}"
             calls["The application, from its clusters' project"] = ([application], [_service("spanner")])

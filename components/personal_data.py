@@ -50,7 +50,7 @@ class PersonalData(pulumi.ComponentResource):
             grants: list[pulumi.CustomResource] = [
                 self._grant_read(who, tag, member) for who, member in {**work, **chosen}.items()
             ]
-            readers = {reader: reader for reader in warehouse.readers if reader not in chosen}
+            readers = {reader: reader for reader in self._settings.viewers if reader not in chosen}
             grants += [self._grant_read_null(who, hidden, member) for who, member in {**views, **readers}.items()]
             # No column is closed before its readers may pass: the merge would fail, and so would every search.
             self.tag = pulumi.Output.all(tag.id, *(grant.id for grant in grants)).apply(lambda made: str(made[0]))

@@ -47,7 +47,7 @@ class Probe(pulumi.ComponentResource):
             made = self._job(self._access())
             self._schedule(made)
             for person in args.settings.identity.on_call:
-                self._grant_look(made, person)
+                self._grant_run(made, person)
         self.register_outputs({})
 
     def _access(self) -> Sequence[pulumi.Resource]:
@@ -115,20 +115,14 @@ class Probe(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[grant]),
         )
 
-    def _grant_look(self, job: cloudrunv2.Job, person: str) -> None:
-        """Who is on call sees whether it runs and how its runs ended. A schedule has no separate grant."""
-        cloudrunv2.JobIamMember(
-            f"probe-{person}",
-            location=self._settings.region,
-            name=job.name,
-            role="roles/run.viewer",
-            member=person,
-            opts=pulumi.ResourceOptions(parent=self),
-        )
-        projects.IAMMember(
-            f"schedule-{person}",
-            project=self._settings.project,
-            role="roles/cloudscheduler.viewer",
-            member=person,
-            opts=pulumi.ResourceOptions(parent=self),
-        )
+    def _grant_run(self, job: cloudrunv2.Job, person: str) -> None:
+        """Who is on call sees whether it runs and how its runs ended, and starts one by hand."""
+        for name, role in (("probe", "viewer"), ("probe-run", "invoker")):
+            cloudrunv2.JobIamMember(
+                f"{name}-{person}",
+                location=self._settings.region,
+                name=job.name,
+                role=f"roles/run.{role}",
+                member=person,
+                opts=pulumi.ResourceOptions(parent=self),
+            )

@@ -39,7 +39,8 @@ class StorageArgs:
 class Storage(pulumi.ComponentResource):
     """The buckets of the stack, each with the one role that the job has on it. Outputs are URLs.
 
-    Who is on call reads the dead letters, which are masked.
+    Who is on call reads the dead letters, which are masked; their operators retry or discard them. Everybody with a
+    command to run reads the connection, which is beside the templates.
     """
 
     dead_letters: pulumi.Output[str]
@@ -56,8 +57,13 @@ class Storage(pulumi.ComponentResource):
         for purpose, role in _ROLES.items():
             if role:
                 self._access(f"{purpose}-pipeline", buckets[purpose], role, args.pipeline)
-        for person in args.settings.identity.on_call:
+        identity = args.settings.identity
+        for person in identity.on_call:
             self._access(f"dead-letters-{person}", buckets["dead-letters"], _READ, person)
+        for person in identity.dead_letter_operators:
+            self._access(f"dead-letters-operator-{person}", buckets["dead-letters"], _WRITE, person)
+        for person in dict.fromkeys((*args.settings.viewers, *identity.dead_letter_operators)):
+            self._access(f"templates-{person}", buckets["templates"], _READ, person)
         self.dead_letters = buckets["dead-letters"].url
         self.temp = buckets["temp"].url
         self.staging = buckets["staging"].url

@@ -47,7 +47,7 @@ class Views(pulumi.ComponentResource):
         searching: dict[str, pulumi.Input[str]] = {"card-search": accounts.card_search.member}
         if self._settings.console.image:
             searching["console"] = accounts.console.member
-        readers = {reader: reader for reader in self._settings.warehouse.readers}
+        readers = {reader: reader for reader in self._settings.viewers}
         for who, member in {**readers, **searching}.items():
             grant_queries(self, self._settings, who, member)
         for who, member in {**readers, **searching, "probe": accounts.probe.member}.items():

@@ -130,6 +130,7 @@ QUESTIONS: Final[Mapping[str, tuple[Part, ...]]] = {
     "transitions_of_payment": (Part(source="changes", columns=_TRANSITION, partitions=_ASKED, keys=1),),
     "failures": (Part(source="changes", columns=_TRANSITION + _COUNTS, partitions=_ASKED),),
     "failures_by_reason": (Part(source="changes", columns=_COUNTS, partitions=_ASKED),),
+    "failures_by_service": (Part(source="changes", columns=_COUNTS, partitions=_ASKED),),
     "summary_by_period": (Part(source="changes", columns=_COUNTS, partitions=_ASKED),),
     "summary_by_customer": (Part(source="changes", columns=_COUNTS, partitions=_ASKED),),
     "summary_by_method": (Part(source="changes", columns=_COUNTS, partitions=_ASKED),),

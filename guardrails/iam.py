@@ -222,6 +222,7 @@ REASONS: Final[Mapping[Grant, str]] = {
         "support reads the views and the prebuilt queries, and no table"
     ),
     Grant("readers", "project", "bigquery.jobUser"): "a search is a query",
+    Grant("readers", "bucket templates", "storage.objectViewer"): "read connection.json, without Pulumi's state",
     Grant("on-call", "log view job", "logging.viewAccessor"): (
         "reads what the job said; who read or wrote data is in the same bucket, and not in this view"
     ),
@@ -250,11 +251,29 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("on-call", "Spanner database audit-metadata, replay_submitter", "spanner.databaseRoleUser"): (
         "the role adds a replay and reads how far replays are"
     ),
-    Grant("on-call", "project", "cloudscheduler.viewer"): (
-        "sees whether the probe's schedule is paused; Google grants it on a project alone"
+    Grant(
+        "on-call", "Cloud Run job audit-probe", "run.invoker"
+    ): "starts a run of the probe by hand, with its own options",
+    Grant("on-call", "project", naming.ON_CALL): (
+        "looks at schedule, DDL, backups, key versions and the cost of queries, resumes the schedule, silences alerts; "
+        "a custom role, since each of Google's smallest roles for one of these also changes or reads data"
     ),
+    Grant("on-call", "dataset payment_views", "bigquery.dataViewer"): (
+        "the runbooks begin with a search, and query the views; no table"
+    ),
+    Grant("on-call", "project", "bigquery.jobUser"): "a search is a query",
+    Grant("on-call", "data policy personal_as_null", "bigquerydatapolicy.maskedReader"): (
+        "sees NULL in personal columns"
+    ),
+    Grant("on-call", "bucket templates", "storage.objectViewer"): "reads connection.json, without Pulumi's state",
     Grant("on-call", "bucket dead-letters", "storage.objectViewer"): (
         "sees what could not be written, masked, and why; it retries and discards none"
+    ),
+    Grant("dead letter operators", "bucket dead-letters", "storage.objectUser"): (
+        "retry and discard dead letters, which moves or deletes their files; they cannot change the bucket"
+    ),
+    Grant("dead letter operators", "bucket templates", "storage.objectViewer"): (
+        "read connection.json, which says where the dead letters are"
     ),
     Grant("on-call", "Spanner database audit-metadata", "spanner.databaseReader"): (
         "sees resume position, generations and the probe's totals; no payment is there"
@@ -356,8 +375,9 @@ def document(graphs: Iterable[Graph]) -> str:
         "",
         "Every grant that the program makes, from the graphs of the three stacks. Written by `make docs` from",
         "`guardrails/iam.py`, which has the reasons. All of them are on one resource; a grant on `project` is one that",
-        "Google grants nowhere else. `readers` are the members that a stack's config names; `on-call` and",
-        "`drainers` too. `auditDrainer` and `auditAccessLogger` are custom roles of the project, made by bootstrap.",
+        "Google grants nowhere else. `readers` are the members that a stack's config names; `on-call`, `drainers` and",
+        "`dead letter operators` too. `auditDrainer`, `auditOnCall` and `auditAccessLogger` are custom roles, made by",
+        "bootstrap.",
         "",
         "| who | on | role | stacks | why |",
         "|---|---|---|---|---|",
@@ -369,32 +389,29 @@ def document(graphs: Iterable[Graph]) -> str:
     return "\n".join([*lines, ""])
 
 
-# What config names for one role, by that role; any other member that config names is a reader.
-_CHOSEN: Final[Mapping[str, tuple[str, str]]] = {
-    "iap.httpsResourceAccessor": ("consoleViewers consoleAgents consoleLeads readers", "console viewers"),
-    "iam.serviceAccountTokenCreator": ("cardSearchers", "card searchers"),
-    "datacatalog.categoryFineGrainedReader": ("personalDataReaders", "personal data readers"),
-    "logging.viewAccessor": ("onCall", "on-call"),
-    "logging.viewer": ("onCall", "on-call"),
-    "dataflow.viewer": ("onCall", "on-call"),
-    "monitoring.viewer": ("onCall", "on-call"),
-    "run.viewer": ("onCall", "on-call"),
-    "run.jobsExecutorWithOverrides": ("onCall", "on-call"),
-    "spanner.fineGrainedAccessUser": ("onCall", "on-call"),
-    "spanner.databaseRoleUser": ("onCall", "on-call"),
-    "cloudscheduler.viewer": ("onCall", "on-call"),
-    "storage.objectViewer": ("onCall", "on-call"),
-    "spanner.databaseReader": ("onCall", "on-call"),
-    naming.DRAINER: ("drainers", "drainers"),
+# Config keys → what their members are called, and the roles that they get for it. Any other role of a person is
+# on-call's.
+_CHOSEN: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
+    "consoleViewers consoleAgents consoleLeads readers": ("console viewers", frozenset({"iap.httpsResourceAccessor"})),
+    "cardSearchers": ("card searchers", frozenset({"iam.serviceAccountTokenCreator"})),
+    "personalDataReaders": ("personal data readers", frozenset({"datacatalog.categoryFineGrainedReader"})),
+    "drainers": ("drainers", frozenset({naming.DRAINER})),
+    "deadLetterOperators": ("dead letter operators", frozenset({"storage.objectUser", "storage.objectViewer"})),
+    "readers": (
+        "readers",
+        frozenset(
+            {"bigquery.dataViewer", "bigquery.jobUser", "bigquerydatapolicy.maskedReader", "storage.objectViewer"}
+        ),
+    ),
 }
 
 
 def _principal(graph: Graph, member: str, role: str) -> str:
-    settings, chosen = _CHOSEN.get(role, ("", ""))
-    if any(member in (graph.config.get(setting) or []) for setting in settings.split()):
-        return chosen
-    if member in (graph.config.get("readers") or []):
-        return "readers"
+    for settings, (called, roles) in _CHOSEN.items():
+        if role in roles and any(member in (graph.config.get(setting) or []) for setting in settings.split()):
+            return called
+    if member in (graph.config.get("onCall") or []):
+        return "on-call"
     if agent := re.fullmatch(r"serviceAccount:.*@(?:gcp-sa-)?([\w-]+)\.iam\.gserviceaccount\.com", member):
         project = str(graph.config["project"])
         return member.partition(":")[2].partition("@")[0] if agent[1] == project else f"{agent[1]} service agent"

@@ -22,7 +22,6 @@ Rule = Callable[[Graph], Iterator[str]]
 # Roles that Google grants on a project alone, and what they are for.
 PROJECT_ROLES: Final[Mapping[str, str]] = {
     "roles/bigquery.jobUser": "a query is a job of a project",
-    "roles/cloudscheduler.viewer": "a schedule belongs to a project",
     "roles/dataflow.developer": "a job belongs to a project",
     "roles/dataflow.viewer": "a job belongs to a project",
     "roles/dataflow.worker": "a worker leases work from the project's Dataflow service",
@@ -34,6 +33,7 @@ PROJECT_ROLES: Final[Mapping[str, str]] = {
 # that the deployer may grant could make itself owner by it.
 OWN_ROLES: Final[Mapping[str, str]] = {
     naming.DRAINER: "ends a job; Google's smallest role for that starts jobs too",
+    naming.ON_CALL: "looks where Google's smallest roles also change things, silences alerts, resumes the schedule",
 }
 # Administrators by name, (principal, role), and why no smaller role does.
 ADMINS: Final[Mapping[tuple[str, str], str]] = {}

@@ -9,8 +9,8 @@ REGION=$(_config region)
 [ -n "$REGION" ] || REGION=$(sed -n '/^  region:/,/default:/s/.*default: *//p' Pulumi.yaml)
 export PROJECT REGION CLOUDSDK_CORE_PROJECT="$PROJECT" AUDIT_CONNECTION="$PWD/.audit/$_stack.json"
 mkdir -p .audit
-# The file of the last time stays where the state cannot be read.
-if pulumi stack output --stack "$_stack" --json > "$AUDIT_CONNECTION.new"; then mv "$AUDIT_CONNECTION.new" "$AUDIT_CONNECTION"; fi
+# The stack wrote it. The file of the last time stays where the bucket cannot be read.
+if gcloud storage cat "gs://$PROJECT-templates/connection.json" > "$AUDIT_CONNECTION.new"; then mv "$AUDIT_CONNECTION.new" "$AUDIT_CONNECTION"; fi
 METADATA_INSTANCE=$(_output metadataInstance)
 [ -n "$METADATA_INSTANCE" ] || METADATA_INSTANCE=$(_output spannerInstance)
 JOB=$(gcloud dataflow jobs list --region="$REGION" --status=active --filter=name=audit-stream-job --format='value(id)')

@@ -87,6 +87,11 @@ class Settings:
             )
         return settings
 
+    @property
+    def viewers(self) -> tuple[str, ...]:
+        """Who reads the views: the readers, and who is on call. Each once: a second grant would take the first away."""
+        return tuple(dict.fromkeys((*self.warehouse.readers, *self.identity.on_call)))
+
     def for_audit(self) -> dict[str, str]:
         """What `audit` has to know about the config: the probe's view of payments, and the goals."""
         pipeline, numbers = self.pipeline, self.monitoring.thresholds

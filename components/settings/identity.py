@@ -1,4 +1,4 @@
-"""Who may act as the stack's service accounts, none of them with a key; who is on call, and who may end the job."""
+"""Who may act as the stack's service accounts, none of them with a key; who is on call; who does what at night."""
 
 from dataclasses import dataclass
 from typing import Final, Self
@@ -14,7 +14,8 @@ _PEOPLE: Final = (r"(group|user):[^@\s]+@[^@\s]+", "people, such as group:audit-
 class IdentitySettings:
     """`kubernetes_account` is namespace/name; it and `ci_issuer` are empty where nobody comes from there.
 
-    `on_call` only looks; `drainers` may end the job, whose next one continues where it stopped.
+    `on_call` looks, starts the probe and silences alerts; `drainers` may end the job, whose next one continues where it
+    stopped; `dead_letter_operators` retry or discard what could not be written.
     """
 
     kubernetes_account: str
@@ -24,6 +25,7 @@ class IdentitySettings:
     deployers: tuple[str, ...]
     on_call: tuple[str, ...]
     drainers: tuple[str, ...]
+    dead_letter_operators: tuple[str, ...]
 
     @classmethod
     def read(cls, read: Reader) -> Self:
@@ -43,6 +45,7 @@ class IdentitySettings:
             ),
             on_call=read.texts("onCall", *_PEOPLE),
             drainers=read.texts("drainers", *_PEOPLE),
+            dead_letter_operators=read.texts("deadLetterOperators", *_PEOPLE),
         )
 
     def relations(self, read: Reader) -> None:

@@ -22,6 +22,7 @@ class WarehouseSettings:
     personal_data_readers: tuple[str, ...]
     card_searchers: tuple[str, ...]
     partition_days: int
+    looker_template: str
 
     @classmethod
     def read(cls, read: Reader) -> Self:
@@ -34,6 +35,9 @@ class WarehouseSettings:
             personal_data_readers=read.texts("personalDataReaders", *_MEMBERS),
             card_searchers=read.texts("cardSearchers", *_MEMBERS),
             partition_days=read.integer("partitionExpirationDays", 0, 36_500),
+            looker_template=read.text(
+                "lookerTemplate", r"|[\w-]{10,64}", "empty or a report's id, the part of its address after /reporting/"
+            ),
         )
 
     def relations(self, read: Reader, region: str) -> None:

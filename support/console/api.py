@@ -26,7 +26,6 @@ from support.timeline import Timeline, timeline
 
 router = APIRouter()
 _MOST: Final = 1000
-_BY_CARD: Final = "payments_by_card"
 
 
 class Json(Response):
@@ -94,7 +93,7 @@ def stuck_payments(request: Request, limit: Annotated[Limit, Query()] = 100) -> 
 
 @router.get("/reports", summary="The prebuilt queries, and what each answers.", response_model=list[dict[str, str]])
 def all_reports(request: Request) -> Response:
-    return Json([{"name": name, "about": reports.about(name)} for name in _reports(request)])
+    return Json([{"name": n, "about": reports.about(n)} for n in reports.available(of(request).connection.watched)])
 
 
 @router.get(
@@ -115,9 +114,7 @@ def report(
     period_seconds: Annotated[int, Query(ge=1, description="A row's period, of summary_by_period.")] = 3600,
 ) -> Response:
     console, viewer = of(request), viewer_of(request)
-    if name == _BY_CARD:
-        raise NotFound("a card is searched by POST /api/v1/payments/by-card: its number must not be in an address.")
-    if name not in _reports(request):
+    if name not in reports.available(console.connection.watched):
         raise NotFound("there is no such report. /api/v1/reports lists them.")
     if customer or name == "summary_by_customer":
         personal.refuse(viewer)
@@ -129,11 +126,6 @@ def report(
     taken: dict[str, Any] = {key: value for key, value in given.items() if key in wanted and value}
     found = console.logged(viewer, name, taken, lambda warehouse: reports.run(warehouse, name, **taken))
     return Json(personal.of_report(viewer, found, console.connection.watched))
-
-
-def _reports(request: Request) -> list[str]:
-    """Those that the stack's tables have the columns for, without the one that takes a card's tokens."""
-    return [name for name in reports.available(of(request).connection.watched) if name != _BY_CARD]
 
 
 @router.get("/dead-letters", summary="What could not be written, and why.", response_model=list[Letter])

@@ -201,14 +201,17 @@ def test_the_pages_say_the_retention_that_the_change_streams_have() -> None:
 
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
 def test_the_stack_script_sets_what_the_commands_name(stack: str, tmp_path: Path) -> None:
-    for name, answer in (
-        ("pulumi", '{"spannerInstance": "the-instance", "metadataInstance": "its-own"}'),
-        ("gcloud", "2026-11-24_job"),
-    ):
-        program = tmp_path / "bin" / name
-        program.parent.mkdir(exist_ok=True)
-        program.write_text(f"#!/bin/sh\necho '{answer}'\n")
-        program.chmod(0o755)
+    config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    project = config["payment-audit:project"]
+    program = tmp_path / "bin" / "gcloud"
+    program.parent.mkdir()
+    program.write_text(
+        '#!/bin/sh\ncase "$*" in\n'
+        f'"storage cat gs://{naming.bucket(project, "templates")}/{naming.CONNECTION}")\n'
+        """  echo '{"spannerInstance": "the-instance", "metadataInstance": "its-own"}' ;;\n"""
+        "dataflow*) echo 2026-11-24_job ;;\n*) exit 1 ;;\nesac\n"
+    )
+    program.chmod(0o755)
     here = tmp_path / "here"
     here.mkdir()
     for name in (".venv", "Pulumi.yaml", f"Pulumi.{stack}.yaml"):
@@ -221,9 +224,7 @@ def test_the_stack_script_sets_what_the_commands_name(stack: str, tmp_path: Path
         capture_output=True,
         text=True,
     ).stdout
-    config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
     default = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]["region"]["default"]
-    project = config["payment-audit:project"]
     region = config.get("payment-audit:region", default)
     assert f"{project} in {region}, job 2026-11-24_job\n" in shown
     assert {

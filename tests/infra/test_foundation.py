@@ -135,6 +135,10 @@ def _guarded(graph: Graph) -> Any:
     return inputs.get("status") or inputs.get("spec")
 
 
+def _services(policy: Any) -> list[str]:
+    return [o["serviceName"].removesuffix(".googleapis.com") for o in policy["ingressTo"]["operations"]]
+
+
 def test_the_perimeter_guards_the_project_and_lets_the_deployer_in(prod: Graph) -> None:
     inputs = prod.one("ServicePerimeter").inputs
     assert "spec" not in inputs
@@ -143,7 +147,7 @@ def test_the_perimeter_guards_the_project_and_lets_the_deployer_in(prod: Graph) 
     assert {f"{api}.googleapis.com" for api in ("spanner", "bigquery", "storage", "secretmanager")} <= set(
         guarded["restrictedServices"]
     )
-    deployment, readers = guarded["ingressPolicies"]
+    deployment, readers, on_call, drainers, operators = guarded["ingressPolicies"]
     assert deployment["ingressFrom"]["identities"] == [
         "serviceAccount:deployer-sa@payment-audit-prod.iam.gserviceaccount.com"
     ]
@@ -151,7 +155,12 @@ def test_the_perimeter_guards_the_project_and_lets_the_deployer_in(prod: Graph) 
         "group:support-staff@example.com",
         "group:support-leads@example.com",
     ]
-    assert [o["serviceName"] for o in readers["ingressTo"]["operations"]] == ["bigquery.googleapis.com"]
+    assert _services(readers) == ["bigquery", "storage"]
+    assert on_call["ingressFrom"]["identities"] == ["group:audit-on-call@example.com"]
+    assert {"bigquery", "dataflow", "logging", "monitoring", "run", "spanner", "storage"} <= set(_services(on_call))
+    for policy, service in ((drainers, "dataflow"), (operators, "storage")):
+        assert policy["ingressFrom"]["identities"] == ["group:audit-leads@example.com"]
+        assert _services(policy) == [service]
 
 
 def test_a_dry_run_perimeter_refuses_nothing() -> None:

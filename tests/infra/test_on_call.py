@@ -1,4 +1,7 @@
-"""Who is on call sees the job and what it left behind, and no data; who may end the job starts none."""
+"""Who is on call looks, and reads views; who may end the job starts none; who retries dead letters does nothing else.
+
+That these grants are what the runbooks need, and no more, is in test_runbook_access.py.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +9,66 @@ import pytest
 
 from bootstrap import roles
 from bootstrap.steps import Stack, steps
-from graph.resources import Graph, Node
+from graph.resources import Graph
+from guardrails.iam import grants
 from guardrails.rules import OWN_ROLES, RULES
 from tests.infra.graphs import graph_of
 
 PROD = Stack(name="prod", project="payment-audit-prod", region="us-east4", number="1")
-ON_CALL, DRAINER = "group:on-call@example.com", "user:lead@example.com"
+ON_CALL, DRAINER, OPERATOR = "group:on-call@example.com", "user:lead@example.com", "user:operator@example.com"
 
 
 @pytest.fixture(scope="module")
 def staffed() -> Graph:
-    return graph_of("staging", {"onCall": [ON_CALL], "drainers": [DRAINER]})
+    return graph_of("staging", {"onCall": [ON_CALL], "drainers": [DRAINER], "deadLetterOperators": [OPERATOR]})
 
 
-def grants_to(graph: Graph, member: str) -> dict[str, Node]:
-    return {node.inputs["role"]: node for node in graph.nodes if node.inputs.get("member") == member}
+def grants_to(graph: Graph, member: str) -> set[tuple[str, str]]:
+    """(role, what it is on)."""
+    return {(grant.role, grant.resource) for grant in grants(graph) if grant.principal == member}
 
 
-def test_on_call_reads_log_job_probe_metadata_dead_letters_and_dashboards_and_nothing_else(staffed: Graph) -> None:
-    granted = grants_to(staffed, ON_CALL)
-    assert {role: node.kind for role, node in granted.items()} == {
-        "roles/logging.viewAccessor": "LogViewIamMember",
-        "roles/logging.viewer": "IAMMember",
-        "roles/dataflow.viewer": "IAMMember",
-        "roles/monitoring.viewer": "IAMMember",
-        "roles/cloudscheduler.viewer": "IAMMember",
-        "roles/run.viewer": "ServiceIamMember",
-        "roles/storage.objectViewer": "BucketIAMMember",
-        "roles/spanner.databaseReader": "DatabaseIAMMember",
+def test_on_call_reads_views_log_job_probe_metadata_dead_letters_and_dashboards_and_nothing_else(
+    staffed: Graph,
+) -> None:
+    assert grants_to(staffed, "on-call") == {
+        ("bigquery.dataViewer", "dataset payment_views"),
+        ("bigquery.jobUser", "project"),
+        ("logging.viewAccessor", "log view job"),
+        ("logging.viewer", "project"),
+        ("dataflow.viewer", "project"),
+        ("monitoring.viewer", "project"),
+        ("auditOnCall", "project"),
+        ("run.viewer", "Cloud Run job audit-probe"),
+        ("run.invoker", "Cloud Run job audit-probe"),
+        ("storage.objectViewer", "bucket dead-letters"),
+        ("storage.objectViewer", "bucket templates"),
+        ("spanner.databaseReader", "Spanner database audit-metadata"),
+        ("run.viewer", "Cloud Run service audit-console"),
         # They submit replays: what these are good for is in tests/infra/test_replay_job.py.
-        "roles/run.jobsExecutorWithOverrides": "JobIamMember",
-        "roles/spanner.fineGrainedAccessUser": "DatabaseIAMMember",
-        "roles/spanner.databaseRoleUser": "DatabaseIAMMember",
+        ("run.viewer", "Cloud Run job audit-replay"),
+        ("run.jobsExecutorWithOverrides", "Cloud Run job audit-replay"),
+        ("spanner.fineGrainedAccessUser", "Spanner database audit-metadata"),
+        ("spanner.databaseRoleUser", "Spanner database audit-metadata, replay_submitter"),
     }
-    assert granted["roles/storage.objectViewer"].inputs["bucket"] == "payment-audit-staging-dead-letters"
-    seen = [n for n in staffed.nodes if n.inputs.get("role") == "roles/run.viewer" and n.inputs["member"] == ON_CALL]
-    assert {(node.kind, node.inputs["name"]) for node in seen} == {
-        ("JobIamMember", "audit-probe"),
-        ("JobIamMember", "audit-replay"),
-        ("ServiceIamMember", "audit-console"),
+
+
+def test_on_call_s_role_of_our_own_reads_no_data_and_changes_nothing_of_the_stack() -> None:
+    changing = {p for p in roles.ON_CALL.permissions if not p.endswith((".list", ".get", ".getDdl", ".listAll"))}
+    assert changing == {"cloudscheduler.jobs.enable", "monitoring.snoozes.create"}
+
+
+def test_operators_retry_and_discard_dead_letters_and_do_nothing_else(staffed: Graph) -> None:
+    assert grants_to(staffed, "dead letter operators") == {
+        ("storage.objectUser", "bucket dead-letters"),
+        ("storage.objectViewer", "bucket templates"),
     }
-    assert granted["roles/spanner.databaseReader"].inputs["database"] == "audit-metadata"
+
+
+def test_who_is_on_call_and_a_reader_has_each_grant_once() -> None:
+    graph = graph_of("staging", {"onCall": [ON_CALL], "readers": [ON_CALL]})
+    given = [(n.type, n.inputs["role"], str(n.inputs)) for n in graph.nodes if n.inputs.get("member") == ON_CALL]
+    assert len(given) == len(set(given))
 
 
 def test_on_call_s_view_of_the_logs_has_the_job_s_and_not_who_read_data(staffed: Graph) -> None:
@@ -61,15 +83,14 @@ def test_on_call_s_view_of_the_logs_has_the_job_s_and_not_who_read_data(staffed:
 
 
 def test_who_drains_has_one_role_of_our_own_with_which_no_job_can_be_started(staffed: Graph) -> None:
-    [role] = grants_to(staffed, DRAINER)
-    assert role == "projects/payment-audit-staging/roles/auditDrainer"
+    assert grants_to(staffed, "drainers") == {("auditDrainer", "project")}
     assert set(roles.DRAIN.permissions) == {
         "dataflow.jobs.cancel",
         "dataflow.jobs.get",
         "dataflow.jobs.list",
         "dataflow.jobs.updateContents",
     }
-    assert {roles.DRAIN.id} == OWN_ROLES.keys()
+    assert {roles.DRAIN.id, roles.ON_CALL.id} == OWN_ROLES.keys()
 
 
 def test_the_program_makes_no_role_that_it_may_grant(graph: Graph) -> None:

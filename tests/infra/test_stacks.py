@@ -84,7 +84,6 @@ def test_stacks_have_the_same_types_of_resources() -> None:
         "gcp:datacatalog/policyTagIamMember:PolicyTagIamMember",
         "gcp:datacatalog/taxonomy:Taxonomy",
         "gcp:spanner/backupSchedule:BackupSchedule",
-        "gcp:storage/bucketObject:BucketObject",
         "gcp:accesscontextmanager/servicePerimeter:ServicePerimeter",
         "gcp:logging/logViewIamMember:LogViewIamMember",
         "gcp:dns/managedZone:ManagedZone",

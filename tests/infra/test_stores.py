@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
 
@@ -14,12 +15,14 @@ from components.outputs import looker_studio
 from contract import queries, schema, tables
 from graph.resources import IMAGE, Graph
 from pipeline.image import template
+from support import connection as connections
 from tests.infra.graphs import graph_of
 from tests.shipped import AUDIT_LOG_DATASET, PAYMENT_DATASET, PAYMENT_TABLE, WATCHED
 
 DATASETS = {PAYMENT_DATASET, AUDIT_LOG_DATASET}
 SUPPORT = "group:support-staff@example.com"
 LEADS = "group:support-leads@example.com"
+ON_CALL = "group:audit-on-call@example.com"
 
 
 def account(graph: Graph, name: str) -> str:
@@ -46,6 +49,7 @@ def test_support_sees_the_views_dataset_and_nothing_below_it(prod: Graph) -> Non
         ("bigquery.jobUser", "projects/iAMMember"),
         ("bigquerydatapolicy.maskedReader", "personal_as_null"),
         ("iap.httpsResourceAccessor", "iap/webCloudRunServiceIamMember"),
+        ("storage.objectViewer", "templates"),
     }
 
 
@@ -145,7 +149,7 @@ def test_personal_columns_are_tagged_in_every_table_and_open_to_the_chosen(prod:
     readers = [n.inputs["member"] for n in prod.of("PolicyTagIamMember")]
     assert set(readers) == {LEADS, *(account(prod, f"{who}-sa") for who in ("merge", "validation", "console"))}
     masked = [n.inputs["member"] for n in prod.of("DataPolicyIamMember")]
-    assert set(masked) == {SUPPORT, *(account(prod, f"{who}-sa") for who in ("probe", "card-search"))}
+    assert set(masked) == {SUPPORT, ON_CALL, *(account(prod, f"{who}-sa") for who in ("probe", "card-search"))}
     assert prod.one("DataPolicy").inputs["dataMaskingPolicy"] == {"predefinedExpression": "ALWAYS_NULL"}
 
 
@@ -278,7 +282,7 @@ def test_people_search_by_card_as_an_account_that_may(prod: Graph) -> None:
 
 
 def test_the_template_is_named_for_what_is_in_it(graph: Graph) -> None:
-    made = graph.one("BucketObject").inputs
+    made = graph.one("BucketObject", "template").inputs
     text = template.text(IMAGE)
     assert made["source"].text == text
     assert made["name"] == f"audit-stream-job-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
@@ -301,12 +305,12 @@ def test_workers_run_in_the_template_s_image_and_may_pull_it(graph: Graph) -> No
 def test_a_template_of_one_s_own_is_used_as_it_is() -> None:
     graph = graph_of("dev", {"image": "", "consoleImage": "", "templatePath": "gs://mine/t.json"})
     assert graph.one("FlexTemplateJob").inputs["containerSpecGcsPath"] == "gs://mine/t.json"
-    assert not graph.of("BucketObject", "RepositoryIamMember")
+    assert [node.name for node in graph.of("BucketObject", "RepositoryIamMember")] == ["connection"]
 
 
 def test_composer_gets_the_template_without_a_job() -> None:
     graph = graph_of("dev", {"pipelineOwner": "composer"})
-    assert graph.one("BucketObject")
+    assert graph.one("BucketObject", "template")
     assert graph.outputs["templatePath"].startswith("gs://payment-audit-dev-templates/audit-stream-job-")
     assert graph.outputs["jobPage"] == "https://console.cloud.google.com/dataflow/jobs?project=payment-audit-dev"
 
@@ -380,6 +384,7 @@ def test_looker_studio_opens_on_the_current_state() -> None:
         "c.mode": "edit",
         "r.reportName": "Payment audit",
         "ds.ds0.connector": "bigQuery",
+        "ds.ds0.datasourceName": "payment_current",
         "ds.ds0.type": "TABLE",
         "ds.ds0.projectId": "payment-audit-dev",
         "ds.ds0.billingProjectId": "payment-audit-dev",
@@ -388,18 +393,46 @@ def test_looker_studio_opens_on_the_current_state() -> None:
     }
 
 
+def test_a_looker_studio_template_gets_the_views_as_its_data_sources() -> None:
+    link = graph_of("dev", {"lookerTemplate": "421c8150-e7ad-4190-b044-6a18ecdbd391"}).outputs["lookerStudio"]
+    asked = {key: value for key, [value] in parse_qs(urlparse(link).query).items()}
+    assert asked["c.reportId"] == "421c8150-e7ad-4190-b044-6a18ecdbd391"
+    views = {key: value for key, value in asked.items() if key.endswith(".tableId")}
+    assert views == {
+        "ds.ds0.tableId": "payment_current",
+        "ds.ds1.tableId": "payment_transitions",
+        "ds.ds2.tableId": "payment_timeline",
+        "ds.ds3.tableId": "complete_until",
+    }
+    for number in range(4):
+        source = (asked[f"ds.ds{number}.{key}"] for key in ("connector", "type", "datasetId", "billingProjectId"))
+        assert tuple(source) == ("bigQuery", "TABLE", "payment_views", "payment-audit-dev")
+
+
 def test_the_outputs_tell_a_person_where_to_look(graph: Graph) -> None:
     project = graph.outputs["project"]
     assert graph.outputs["viewsDataset"] == "payment_views"
     assert f"project={project}" in graph.outputs["jobPage"]
     assert project in graph.outputs["viewsPage"]
     assert graph.outputs["sqlConnection"]["jdbc"].startswith("jdbc:bigquery://")
-    assert graph.outputs["commands"]["connect"].endswith("--json > connection.json")
+    place = f"gs://{project}-templates/connection.json"
+    assert graph.outputs["commands"]["connect"] == f"gcloud storage cat {place} > connection.json"
     assert re.fullmatch(rf"https://console\.cloud\.google\.com/\S+project={project}", graph.outputs["dashboard"])
 
 
+def test_who_has_no_pulumi_state_reads_the_connection_in_a_bucket(graph: Graph, tmp_path: Path) -> None:
+    made = graph.one("BucketObject", "connection").inputs
+    assert (made["bucket"], made["name"]) == (f"{graph.outputs['project']}-templates", "connection.json")
+    file = tmp_path / "connection.json"
+    # The mocks give JSON back as what it means.
+    file.write_text(json.dumps(made["content"]))
+    assert connections.load(file).job_name == graph.outputs["jobName"]
+    assert made["content"] == {key: graph.outputs[key] for key in made["content"]}
+
+
 def test_the_outputs_lead_to_the_runbooks_where_config_says_where_they_are() -> None:
-    assert graph_of("prod").outputs["runbooks"].endswith("/runbooks")
+    for stack in ("dev", "staging", "prod"):
+        assert graph_of(stack).outputs["runbooks"].endswith("/runbooks")
 
 
 @pytest.mark.parametrize("name", ["search", "searchByCard", "health"])
