@@ -29,6 +29,7 @@ from bench.results import keep, machine
 from contract import tables
 from local.machine.state import State
 from pipeline import clients
+from pipeline.replay.work import Replayer
 from support import replay
 from support.connection import Connection, load
 from support.replay import Selection
@@ -76,6 +77,18 @@ def run(state: State, replay_id: str, kills: int) -> tuple[float, float]:
     return time.monotonic() - began, _cpu() - before
 
 
+def shards_alone(connection: Connection) -> dict[str, Any]:
+    """The shards one after the other in this process, without its start and without Beam."""
+    replayer = Replayer(replay._settings(connection))
+    shards = replayer.plan("bench-shards")
+    replayer.run_shard("bench-shards", shards[0].number)
+    before = time.process_time()
+    for shard in shards[1:]:
+        replayer.run_shard("bench-shards", shard.number)
+    cpu, rows = time.process_time() - before, sum(shard.within.total for shard in shards[1:])
+    return {"rows": rows, "cpu_seconds": round(cpu, 1), "rows_a_cpu_second": round(rows / cpu)}
+
+
 def _cpu() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
@@ -96,10 +109,10 @@ def measure(state: State, payments: int, kills: int) -> dict[str, Any]:
     connection = load(state.connection)
     fill(connection, payments)
     found: dict[str, Any] = {}
+    chosen = Selection(customer=CUSTOMER)
+    for replay_id in ("bench", "bench-killed", "bench-shards"):
+        replay.submit(connection, chosen, requested_by="bench", reason="a measurement", replay_id=replay_id)
     for replay_id, times in (("bench", 0), ("bench-killed", kills)):
-        replay.submit(
-            connection, Selection(customer=CUSTOMER), requested_by="bench", reason="a measurement", replay_id=replay_id
-        )
         seconds, cpu = run(state, replay_id, times)
         rows = arrived(connection, replay_id)
         found[replay_id] = {
@@ -108,10 +121,11 @@ def measure(state: State, payments: int, kills: int) -> dict[str, Any]:
             "doubled": sum(count > 1 for count in rows.values()),
             "missing": payments - len(rows),
             "seconds": round(seconds, 1),
-            "cpu_seconds": round(cpu, 1),
-            "rows_a_cpu_second": round(len(rows) / cpu),
         }
-    return found
+        # What a killed process has used is not known.
+        if not times:
+            found[replay_id] |= {"cpu_seconds": round(cpu, 1), "rows_a_cpu_second": round(len(rows) / cpu)}
+    return found | {"bench-shards": shards_alone(connection)}
 
 
 def main() -> None:

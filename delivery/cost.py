@@ -259,8 +259,10 @@ class _Charges:
     def zone(self, node: Node) -> Iterator[Line]:
         yield self._line(_Place(service="Cloud DNS", place=self._region()), "dns-zone", node.name, (1, "zone"))
 
-    def probe(self, node: Node) -> Iterator[Line]:
-        """A run is charged for a minute at least, and there is one a minute."""
+    def run_job(self, node: Node) -> Iterator[Line]:
+        """The probe: a run is charged for a minute at least, and there is one a minute. Replays are in NOT_COUNTED."""
+        if node.name != naming.PROBE:
+            return
         [container] = node.inputs["template"]["template"]["containers"]
         limits = container["resources"]["limits"]
         where = _Place(service="Cloud Run", place=str(node.inputs["location"]))
@@ -329,7 +331,7 @@ CHARGED: Final[Mapping[str, Callable[[_Charges, Node], Iterator[Line]]]] = {
     "gcp:secretmanager/secret:Secret": _Charges.secret,
     "gcp:logging/projectBucketConfig:ProjectBucketConfig": _Charges.log_bucket,
     "gcp:dns/managedZone:ManagedZone": _Charges.zone,
-    "gcp:cloudrunv2/job:Job": _Charges.probe,
+    "gcp:cloudrunv2/job:Job": _Charges.run_job,
     "gcp:cloudrunv2/service:Service": _Charges.service,
     "gcp:cloudscheduler/job:Job": _Charges.schedule,
 }
@@ -363,6 +365,8 @@ FREE: Final = frozenset(
         "gcp:iam/workloadIdentityPool:WorkloadIdentityPool",
         "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider",
         "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember",
+        "gcp:pubsub/topic:Topic",
+        "gcp:pubsub/topicIAMMember:TopicIAMMember",
         "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember",
         "gcp:kms/keyRing:KeyRing",
         "gcp:logging/logView:LogView",
@@ -393,6 +397,7 @@ NOT_COUNTED: Final = (
     "operations of Cloud Storage and Cloud KMS",
     "Cloud Build minutes and images",
     "Cloud Run instances beyond those that wait: the console is charged while a page is open",
+    "replays: Cloud Run, Dataflow or Data Boost, and Pub/Sub messages, while one runs",
     "metrics, alert conditions and the time series that they read",
     "VPC flow logs and Cloud NAT",
     "committed-use discounts, which lower Spanner and Dataflow by 20 to 40 %",

@@ -85,6 +85,8 @@ def configure(level: str, stream: TextIO) -> None:
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=_libraries(level), handlers=[handler])
     logging.getLogger(OURS).setLevel(level)
+    # A line for each type hint that Beam cannot convert, which is not an error.
+    logging.getLogger("apache_beam.typehints.native_type_compatibility").setLevel(logging.WARNING)
     close_side_doors()
 
 

@@ -158,8 +158,6 @@ def main(argv: list[str] | None = None) -> int:
     except AuditError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    # A line for each type hint that it cannot convert, which is not an error.
-    logging.getLogger("apache_beam.typehints.native_type_compatibility").setLevel(logging.WARNING)
     if settings["dryRun"] == "true":
         findings = checks.run(settings)
         for finding in findings:

@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from contract import tables
 from contract.changes import DeadLetter
 from pipeline.sink.dead_letters import DeadLetterQueue
+from support import replay
 from support.connection import Connection
 from support.console.app import create
 from support.console.asked import Filters
@@ -24,6 +25,7 @@ from tests.conftest import AuditDatabase
 from tests.emulators.changelog import CARD, NEW_TOKEN, Changelog, row
 from tests.emulators.payments import write
 from tests.letters import letter
+from tests.strict.google_apis import CloudRun, serving
 
 LEAD = Viewer(email="lead@localhost", role="lead")
 HERE = {"sec-fetch-site": "same-origin"}
@@ -343,7 +345,7 @@ def test_an_agent_replays_a_payment_and_it_arrives(
             assert time.monotonic() < deadline
             time.sleep(0.2)
         text = client.get(answer.headers["location"]).text
-        assert "REPLAY" in text and "1 of 1 written" in text
+        assert "REPLAY" in text and "1 of 1 written" in text and f"by agent@localhost: {WHY}" in text
         [payment] = client.get("/api/v1/payments", params={"puid": "lost"}).json()["payments"]
         assert payment["status"] == "CAPTURED"
         [kept] = client.get("/api/v1/replays").json()
@@ -379,6 +381,42 @@ def test_a_lead_replays_what_a_search_finds_and_never_everything(
         assert client.post("/replays", data={"puid": "p", "reason": WHY}).status_code == 403
     with console(both_stores, replace(LEAD, sees_personal=False)) as client:
         assert client.post("/replays", data={"customer": "C7", "reason": WHY}).status_code == 403
+
+
+def test_in_the_cloud_the_console_records_a_replay_and_has_the_job_run_it(
+    both_stores: Connection, changelog: Changelog, audit_database: AuditDatabase
+) -> None:
+    write(audit_database, "lost", "CAPTURED")
+    changelog.payments(row("lost", "INSERT", 1, "PENDING"))
+    job = "projects/p/locations/r/jobs/audit-replay"
+    cloud = CloudRun(jobs=frozenset({job}))
+    with serving(cloud) as address:
+        submits = replace(both_stores, replay_job=job, cloud_run_endpoint=address, masking_keys="file:none")
+        with console(submits) as client:
+            answer = client.post("/replays", data={"puid": "lost", "reason": WHY})
+            started = answer.headers["location"].partition("?replay=")[2]
+            assert cloud.started == [(job, [started])]
+            assert "waits" in client.get(f"/replays/{started}/state").text
+            # What the job does, with its own account.
+            assert replay.run(both_stores, started).replayed == 1
+            assert "HX-Refresh" in client.get(f"/replays/{started}/state").headers
+
+
+def test_the_customer_of_a_replay_is_not_shown_to_who_may_not_see_one(
+    both_stores: Connection, changelog: Changelog, audit_database: AuditDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "MOST", 1)
+    for puid in ("p", "q"):
+        write(audit_database, puid, "DECLINED")
+        changelog.payments(row(puid, "INSERT", 1, "DECLINED", customer_id="C7"))
+    changelog.fill()
+    with console(both_stores) as client:
+        answer = client.post("/replays", data={"customer": "C7", "reason": WHY})
+        page = answer.headers["location"]
+        assert "customer C7" in client.get(page).text
+    with console(both_stores, replace(LEAD, sees_personal=False)) as client:
+        assert "C7" not in client.get(page).text
+        assert "C7" not in client.get("/api/v1/replays").text
 
 
 @pytest.fixture

@@ -16,5 +16,6 @@ MORE: dict[str, Any] = {
     "deliveryPreviewAccount": "preview-sa@p.iam.gserviceaccount.com",
     "deliveryState": "gs://p-pulumi-state",
     "deliverySecrets": "gcpkms://projects/p/locations/us-central1/keyRings/r/cryptoKeys/k",
+    "replayTopic": "replays",
     "notifications": ["ticket=audit-team@example.com"],
 }

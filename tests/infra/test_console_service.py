@@ -141,12 +141,16 @@ def test_the_console_s_account_reads_views_submits_work_and_appends_to_its_log()
         ("IAMMember", "bigquery.jobUser"),
         ("IAMMember", "monitoring.viewer"),
         ("IamMember", "projects/payment-audit-dev/roles/auditAccessLogger"),
-        ("DatabaseIAMMember", "spanner.databaseUser"),
+        ("DatabaseIAMMember", "spanner.fineGrainedAccessUser"),
+        ("DatabaseIAMMember", "spanner.databaseRoleUser"),
+        ("JobIamMember", "run.jobsExecutorWithOverrides"),
         ("BucketIAMMember", "storage.objectUser"),
         ("ServiceIamMember", "run.invoker"),
     }
     assert graph.one("DatasetIamMember", "payment_views-console").inputs["datasetId"] == "payment_views"
     assert graph.one("DatabaseIAMMember", "audit-metadata-console").inputs["database"] == "audit-metadata"
+    role = graph.one("DatabaseIAMMember", "audit-metadata-console-as-replay_submitter").inputs["condition"]["title"]
+    assert role == "replay_submitter"
     log = graph.one("IamMember", "payment_access.access_log-console").inputs
     assert (log["datasetId"], log["tableId"]) == ("payment_access", "access_log")
     assert set(roles.LOG_ACCESS.permissions) == {"bigquery.tables.get", "bigquery.tables.updateData"}

@@ -263,11 +263,15 @@ def test_a_stack_as_shipped_needs_no_image_where_its_job_is_left_out(stack: str)
     """The image comes later: the first cloud command of the README is run before there is one."""
     there = _as_shipped(stack, without_job=True)
     missing = {node.name for node in graph_of(stack).nodes if (node.type, node.name) not in there}
-    assert {"image-pipeline", "template", "audit-probe", "audit-console"} <= missing
+    assert {"image-pipeline", "template", "audit-probe", "audit-console", "audit-replay"} <= missing
     assert not [
         name
         for name in missing
-        if not re.match("image-|template|.*probe|schedule-|.*console|audit-card-tokens|card-search-sa-|iap-agent", name)
+        if not re.match(
+            "image-|template|.*probe|schedule-|.*console|audit-card-tokens|card-search-sa-|iap-agent"
+            "|.*replay|validation-sa-",
+            name,
+        )
     ]
 
 
