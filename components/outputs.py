@@ -48,8 +48,9 @@ class Outputs:
 
 
 def export(stack: Outputs, console: Console, replay_job: str) -> None:
-    """Makes them the stack's outputs, and `connection.json` beside the templates, for who has no Pulumi state. The console
-    is given the connection, and so comes after it.
+    """Makes them the stack's outputs, and `connection.json` beside the templates, for who has no Pulumi state.
+
+    The console is given the connection, and so comes after it.
 
     `replay_job` is where `audit` has replays run; the job itself runs them.
     """
@@ -108,7 +109,7 @@ def looker_studio(project: str, template: str = "") -> str:
     """Opens a new report for who may read the views: over the current state of the payments, or a copy of a template
     report whose data sources, by their aliases ds0, ds1, ds2, ds3, become LOOKER_VIEWS.
 
-    Parameters: Looker Studio's Linking API, https://developers.google.com/looker-studio/integrate/linking-api. Without a
+    Parameters: Looker Studio's Linking API, https://developers.google.com/looker-studio/integrate/linking-api. With no
     template there is one data source; "Add data" adds the others.
     """
     settings = {"c.mode": "edit", "r.reportName": "Payment audit"} | ({"c.reportId": template} if template else {})

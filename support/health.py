@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from contract.errors import AuditError
 from support import dead_letters
 from support.connection import Connection
 from support.monitored import Speed, monitored
-from support.overview import stuck
 from support.promql import Firing
+from support.stuck import stuck
 from support.warehouse import Warehouse
 
 T = TypeVar("T")
-COUNTED: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +52,16 @@ def health(connection: Connection) -> Health:
 
     now = datetime.now(UTC)
     # Both at once: where BigQuery does not answer, a person waits for it once.
-    queried = known("BigQuery", lambda: (warehouse.complete_until(), len(stuck(warehouse, limit=COUNTED))))
+    queried = known("BigQuery", lambda: (warehouse.complete_until(), stuck(warehouse)))
+    complete_until, seen = queried or (None, None)
     letters = known("The dead letters", lambda: dead_letters.queue(connection).counts())
     measured = monitored(connection)
     return Health(
         at=now,
-        complete_until=queried and queried[0],
+        complete_until=complete_until,
         speed=measured.speed,
-        stuck=queried and queried[1],
+        stuck=len(seen.payments) if seen and not seen.warning else None,
         dead_letters={str(kind): number for kind, number in letters.items()} if letters is not None else None,
         alerts=measured.alerts,
-        problems=(*problems, *filter(None, [measured.why])),
+        problems=(*problems, *filter(None, (seen.warning if seen else "", measured.why))),
     )

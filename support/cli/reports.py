@@ -84,6 +84,8 @@ def _run(ctx: click.Context, name: str, form: Form, given: dict[str, Any]) -> No
     chosen = {name: value for name, value in given.items() if value is not None}
     found = reports.run(Warehouse(current_connection(ctx)), name, **chosen)
     show(form, found, found.rows, lambda: _print(found))
+    if found.warning:
+        click.echo(found.warning, err=True)
     if not found.rows:
         raise NothingFound
 

@@ -44,7 +44,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, int]] = {
     "failures_by_service": (("failures", "--by", "service", "--since", "2h"), "rows", 1),
     "payment_by_id": (("search", "done"), "payments", 1),
     "payments_by_customer": (("search", "--customer", "C1"), "payments", 2),
-    "stuck_payments": (("search", "--status", "PENDING", "--until", "30m"), "payments", 1),
+    "stuck_payments": (("stuck",), "payments", 1),
     # Of each currency, and of none.
     "summary_by_customer": (("summary", "--by", "customer", "--since", "2h"), "rows", 3),
     "summary_by_method": (("summary", "--by", "method", "--since", "2h"), "rows", 2),
@@ -56,11 +56,12 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, int]] = {
 
 
 def test_every_prebuilt_query_has_a_command_that_answers_it(payments: Changelog, connection_file: Path) -> None:
+    payments.stuck(("slow", "PENDING", 3600))
     assert COMMANDS.keys() == set(reports.names())
     for name, (arguments, where, rows) in COMMANDS.items():
         found = answer(connection_file, *arguments, stdin=f"{CARD}\n")
         assert len(found[where]) == rows, name
-        assert found["complete_until"], name
+        assert found.get("complete_until") or found["at"], name
         printed = audit(connection_file, *arguments, "--csv", stdin=f"{CARD}\n").stdout
         assert len(list(csv.DictReader(io.StringIO(printed)))) == rows, name
 
@@ -108,24 +109,29 @@ def test_a_payment_is_what_it_is_now_and_how_it_came_there(
     assert nobody.exit_code == 1 and "No such payment" in nobody.output
 
 
-def test_what_is_stuck_is_listed_with_its_limit(
+def test_what_is_stuck_is_listed_with_its_limit_and_who_asks_learns_that_nobody_has_looked(
     payments: Changelog, connection_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connection_file.write_text(json.dumps(json.loads(connection_file.read_text()) | {"stuckLimits": "PENDING=60"}))
-    [slow] = answer(connection_file, "stuck")
-    assert (slow["puid"], slow["status"], slow["limit_seconds"]) == ("slow", "PENDING", 60)
-    assert audit(connection_file, "stuck", "--csv").stdout.splitlines()[1].startswith("slow,C2,initiated,PENDING,")
+    nobody = audit(connection_file, "stuck")
+    assert nobody.exit_code == 1 and "Nobody has looked for stuck payments for an hour" in nobody.stderr
+    payments.stuck(("slow", "PENDING", 3600), ago=400)
+    late = audit(connection_file, "stuck")
+    [slow] = json.loads(late.stdout)["payments"]
+    assert (slow["puid"], slow["status"], slow["seconds"], slow["limit_seconds"]) == ("slow", "PENDING", 3600, 60)
+    assert "The probe looks once a minute" in late.stderr
+    payments.stuck(("slow", "PENDING", 3600))
+    assert audit(connection_file, "stuck", "--csv").stdout.splitlines()[1].startswith("slow,PENDING,")
     shown = table(connection_file, monkeypatch, "stuck")
     assert "slow" in shown and "1m" in shown and "1 stuck payment." in shown
-    connection_file.write_text(
-        json.dumps(json.loads(connection_file.read_text()) | {"stuckLimits": "PENDING=99999999"})
-    )
-    assert audit(connection_file, "stuck").exit_code == 1
+    payments.stuck()
+    none = audit(connection_file, "stuck")
+    assert (none.exit_code, none.stderr) == (1, "")
 
 
 def test_health_is_one_screen_and_what_cannot_be_looked_at_hides_nothing(
     payments: Changelog, connection_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    payments.stuck()
     DeadLetterQueue(load(connection_file).dead_letter_directory).put([letter(1)])
     # Prometheus answers nobody on this port.
     known = json.loads(connection_file.read_text()) | {"prometheusEndpoint": "http://127.0.0.1:9"}

@@ -27,7 +27,7 @@ PEOPLE = {
 }
 ON_CALL, DRAINERS, OPERATORS, CARDS = "on-call", "drainers", "dead letter operators", "card searchers"
 # Of people whose roles the program does not grant.
-DEPLOYER, OWNER, REPLAYS = "deployer-sa", "owner", "validation-sa"
+DEPLOYER, OWNER = "deployer-sa", "owner"
 # What each is called in runbooks/README.md.
 CALLED = {
     ON_CALL: "`onCall`",
@@ -36,7 +36,6 @@ CALLED = {
     CARDS: "`cardSearchers`",
     DEPLOYER: "who deploys, as `deployer-sa`",
     OWNER: "the project's owner",
-    REPLAYS: "who replays",
 }
 
 # Role → its permissions among those that a command needs: https://cloud.google.com/iam/docs/roles-permissions.
@@ -45,7 +44,6 @@ ROLES: dict[str, set[str]] = {
         "bigquery.jobs.create", "bigquery.jobs.listAll", "bigquery.jobs.update", "bigquery.tables.create",
         "bigquery.tables.getData", "bigquery.tables.updateData",
     },
-    "bigquery.dataEditor": {"bigquery.tables.get", "bigquery.tables.getData", "bigquery.tables.updateData"},
     "bigquery.dataViewer": {"bigquery.datasets.get", "bigquery.tables.get", "bigquery.tables.getData"},
     "bigquery.jobUser": {"bigquery.jobs.create"},
     "bigquerydatapolicy.maskedReader": {"bigquery.dataPolicies.maskedGet"},
@@ -58,14 +56,15 @@ ROLES: dict[str, set[str]] = {
     "logging.viewer": {"logging.logEntries.list"},
     "monitoring.viewer": {"monitoring.alerts.list", "monitoring.timeSeries.list"},
     "run.invoker": {"run.jobs.run"},
-    "run.viewer": {"run.executions.list"},
-    "secretmanager.secretAccessor": {"secretmanager.versions.access"},
+    "run.jobsExecutorWithOverrides": {"run.jobs.run", "run.jobs.runWithOverrides"},
+    "run.viewer": {"run.executions.list", "run.revisions.list", "run.services.get"},
     "spanner.admin": {
         "spanner.backups.create", "spanner.databases.createFromBackup" , "spanner.databases.select",
         "spanner.databases.updateDdl", "spanner.databases.write", "spanner.instances.update",
     },
     "spanner.databaseReader": {"spanner.databases.getDdl", "spanner.databases.select"},
-    "spanner.databaseUser": {"spanner.databases.select", "spanner.databases.write"},
+    "spanner.databaseRoleUser": {"spanner.databaseRoles.use"},
+    "spanner.fineGrainedAccessUser": {"spanner.databases.useRoleBasedAccess"},
     "storage.objectUser": {
         "storage.objects.create", "storage.objects.delete", "storage.objects.get", "storage.objects.list",
     },
@@ -75,7 +74,8 @@ ROLES: dict[str, set[str]] = {
 
 PROJECT, VIEWS, LETTERS = "project", "dataset payment_views", "bucket dead-letters"
 METADATA, SOURCE = "Spanner database audit-metadata", "Spanner database audit-db"
-JOB_LOG, PROBE = "log view job", "Cloud Run job audit-probe"
+CONSOLE = "Cloud Run service audit-console"
+JOB_LOG, PROBE, REPLAY = "log view job", "Cloud Run job audit-probe", "Cloud Run job audit-replay"
 PERSONAL = ("bigquery.dataPolicies.maskedGet", "data policy personal_as_null")
 
 Need = tuple[str, str]
@@ -111,12 +111,13 @@ COMMANDS = (
     ),
     Command(
         r"\./audit replay (start|resume)\b",
-        REPLAYS,
+        ON_CALL,
         (
-            ("spanner.databases.select", SOURCE),
-            ("spanner.databases.write", METADATA),
-            ("bigquery.tables.updateData", "dataset payment_audit"),
-            ("secretmanager.versions.access", "secret masking-keys"),
+            *QUERY,
+            ("spanner.databases.useRoleBasedAccess", METADATA),
+            ("spanner.databaseRoles.use", f"{METADATA}, replay_submitter"),
+            ("run.jobs.runWithOverrides", REPLAY),
+            ("run.executions.list", REPLAY),
         ),
     ),
     Command(r"gcloud dataflow jobs list\b", ON_CALL, (("dataflow.jobs.list", PROJECT),)),
@@ -126,6 +127,8 @@ COMMANDS = (
     Command(r"gcloud logging read\b", ON_CALL, (("logging.logEntries.list", PROJECT),)),
     Command(r"gcloud run jobs executions list\b", ON_CALL, (("run.executions.list", PROBE),)),
     Command(r"gcloud run jobs execute audit-probe\b", ON_CALL, (("run.jobs.run", PROBE),)),
+    Command(r"gcloud run services describe audit-console\b", ON_CALL, (("run.services.get", CONSOLE),)),
+    Command(r"gcloud run revisions list --service=audit-console\b", ON_CALL, (("run.revisions.list", CONSOLE),)),
     Command(r"gcloud scheduler jobs list\b", ON_CALL, (("cloudscheduler.jobs.list", PROJECT),)),
     Command(r"gcloud scheduler jobs resume\b", ON_CALL, (("cloudscheduler.jobs.enable", PROJECT),)),
     Command(r"gcloud monitoring snoozes create\b", ON_CALL, (("monitoring.snoozes.create", PROJECT),)),
