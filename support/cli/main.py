@@ -16,6 +16,7 @@ COMMANDS = {
     "timeline": ("support.cli.timeline:timeline", "Show everything that happened to a payment."),
     "report": ("support.cli.report:report", "Run a prebuilt query: failures, stuck payments, summaries."),
     "replay": ("support.cli.replay:replay", "Read payments from Spanner again, and write them as they are now."),
+    "validate": ("support.cli.validate:validate", "Compare Spanner with BigQuery row by row, and repair what differs."),
     "dead-letters": (
         "support.cli.dead_letters:dead_letters",
         "List, show, retry or discard what could not be written.",

@@ -25,6 +25,7 @@ def grants_to(graph: Graph, member: str) -> dict[str, Node]:
 
 def test_on_call_reads_log_job_probe_metadata_dead_letters_and_dashboards_and_nothing_else(staffed: Graph) -> None:
     granted = grants_to(staffed, ON_CALL)
+    assert granted["roles/run.invoker"].inputs["name"] == "audit-repair"
     assert {role: node.kind for role, node in granted.items()} == {
         "roles/logging.viewAccessor": "LogViewIamMember",
         "roles/logging.viewer": "IAMMember",
@@ -32,6 +33,7 @@ def test_on_call_reads_log_job_probe_metadata_dead_letters_and_dashboards_and_no
         "roles/monitoring.viewer": "IAMMember",
         "roles/cloudscheduler.viewer": "IAMMember",
         "roles/run.viewer": "ServiceIamMember",
+        "roles/run.invoker": "JobIamMember",
         "roles/storage.objectViewer": "BucketIAMMember",
         "roles/spanner.databaseReader": "DatabaseIAMMember",
         # They submit replays: what these are good for is in tests/infra/test_replay_job.py.
@@ -44,6 +46,8 @@ def test_on_call_reads_log_job_probe_metadata_dead_letters_and_dashboards_and_no
     assert {(node.kind, node.inputs["name"]) for node in seen} == {
         ("JobIamMember", "audit-probe"),
         ("JobIamMember", "audit-replay"),
+        ("JobIamMember", "audit-validation"),
+        ("JobIamMember", "audit-repair"),
         ("ServiceIamMember", "audit-console"),
     }
     assert granted["roles/spanner.databaseReader"].inputs["database"] == "audit-metadata"
