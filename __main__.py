@@ -22,6 +22,7 @@ from components.services import Services, ServicesArgs
 from components.settings import Settings
 from components.spanner import SourceDatabase, SourceDatabaseArgs
 from components.storage import Storage, StorageArgs
+from components.validation import Validation, ValidationArgs
 from components.views import Views, ViewsArgs
 
 settings = Settings.load()
@@ -99,6 +100,16 @@ replays = Replay(
         image=image,
         connection=connection(outputs),
         needs=[source, masking_keys, warehouse, personal],
+    ),
+    opts,
+)
+validation = Validation(
+    "validation",
+    ValidationArgs(
+        place=place,
+        accounts=accounts,
+        connection=connection(outputs),
+        needs=[source, masking_keys, warehouse, personal, replays],
     ),
     opts,
 )

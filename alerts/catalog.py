@@ -345,7 +345,6 @@ def _correctness() -> tuple[Alert, ...]:
         Alert(
             name="AuditValidationMismatch",
             counts_traffic=False,
-            no_game_day="it needs validation",
             severity="page",
             title="Spanner and BigQuery differ",
             summary="Validation found rows that are missing, extra or different, and they are not repaired.",

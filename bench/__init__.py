@@ -2,6 +2,7 @@
 
     record.py         real change records of the simulator's traffic, kept in bench/results
     pipeline_only.py  change record responses → append requests without I/O: CPU a record, stage by stage; a profile
+    validation.py     rows that validation compares per CPU second on each side, and memory per change
     live.py           the whole service on the emulators: latency, CPU by process, memory, nothing lost
 
 Figures are CPU seconds wherever they can be: other programs on the machine change them less than wall time.

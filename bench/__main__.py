@@ -14,6 +14,7 @@ from typing import Final
 
 _RUNS: Final = (
     ("pipeline_only",),
+    ("validation",),
     ("search",),
     ("console",),
     ("replay",),

@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from typing import Final
 
 import pulumi
-from pulumi_gcp import cloudrunv2, cloudscheduler, projects, storage
+from pulumi_gcp import cloudrunv2, projects, storage
 
 from components import naming
 from components.identity import Identity
 from components.kms import Keys
 from components.network import Network
 from components.run import RunPlace
-from components.run_job import RunJob, job
+from components.run_job import RunJob, job, schedule
 from components.settings import Settings
 
 # Longer than any run that catches up, and shorter than what AuditProbeSilent waits for.
 _TIMEOUT_SECONDS: Final = 300
-_ATTEMPT_SECONDS: Final = 30
 _COMMAND: Final = ["python", "-m", "support.cli.main", "probe", "--once", "--write"]
 
 
@@ -97,23 +96,8 @@ class Probe(pulumi.ComponentResource):
             member=account.member,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        place = f"projects/{self._settings.project}/locations/{self._settings.region}"
-        cloudscheduler.Job(
-            naming.PROBE,
-            name=naming.PROBE,
-            region=self._settings.region,
-            description="The audit's probe: a run that is missed is caught up by the next",
-            schedule="* * * * *",
-            time_zone="Etc/UTC",
-            attempt_deadline=f"{_ATTEMPT_SECONDS}s",
-            retry_config={"retry_count": 0},
-            http_target={
-                "http_method": "POST",
-                "uri": pulumi.Output.concat("https://run.googleapis.com/v2/", place, "/jobs/", job.name, ":run"),
-                "oauth_token": {"service_account_email": account.email},
-            },
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[grant]),
-        )
+        what = "The audit's probe: a run that is missed is caught up by the next"
+        schedule(self, self._settings, job, account, "* * * * *", what, [grant])
 
     def _grant_run(self, job: cloudrunv2.Job, person: str) -> None:
         """Who is on call sees whether it runs and how its runs ended, and starts one by hand."""

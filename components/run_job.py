@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import pulumi
-from pulumi_gcp import cloudrunv2, serviceaccount
+from pulumi_gcp import cloudrunv2, cloudscheduler, serviceaccount
 
 from components import naming
 from components.run import RunPlace
+from components.settings import Settings
+
+_ATTEMPT_SECONDS: Final = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,4 +77,33 @@ def grant(
         role=f"roles/run.{role}",
         member=member,
         opts=pulumi.ResourceOptions(parent=parent),
+    )
+
+
+def schedule(
+    parent: pulumi.Resource,
+    settings: Settings,
+    job: cloudrunv2.Job,
+    account: serviceaccount.Account,
+    cron: str,
+    description: str,
+    depends_on: Sequence[pulumi.Resource],
+) -> None:
+    """Starts a job as its own account, which needs a grant to start it. A start that fails is not repeated."""
+    place = f"projects/{settings.project}/locations/{settings.region}"
+    cloudscheduler.Job(
+        job._name,
+        name=job._name,
+        region=settings.region,
+        description=description,
+        schedule=cron,
+        time_zone="Etc/UTC",
+        attempt_deadline=f"{_ATTEMPT_SECONDS}s",
+        retry_config={"retry_count": 0},
+        http_target={
+            "http_method": "POST",
+            "uri": pulumi.Output.concat("https://run.googleapis.com/v2/", place, "/jobs/", job.name, ":run"),
+            "oauth_token": {"service_account_email": account.email},
+        },
+        opts=pulumi.ResourceOptions(parent=parent, depends_on=depends_on),
     )

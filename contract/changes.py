@@ -145,6 +145,7 @@ class Reason:
     TOO_LARGE = "row_too_large"
     UNEXPECTED = "unexpected_error"
     GONE = "no_longer_readable"
+    MISSING = "missing_in_bigquery"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +207,11 @@ REASONS: Final[dict[str, ReasonInfo]] = {
         meaning="the dead letter had no change, and the stream no longer keeps its record",
         remedy="`audit replay start --dead-letter ID` fills it from the payment's present state, and resolves it",
         retry="never",
+    ),
+    Reason.MISSING: ReasonInfo(
+        meaning="validation did not find the change in BigQuery, and has it read again",
+        remedy="none: the next try writes it. Who deleted the row is in the Data Access logs",
+        retry="automatic",
     ),
 }
 _OF_A_NEWER_VERSION: Final = ReasonInfo(

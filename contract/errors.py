@@ -41,6 +41,8 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
     │   ├── support.console.identity.NotIdentified
     │   ├── support.console.personal.PersonalDataError
     │   ├── support.promql.MonitoringError
+    │   ├── support.validation.findings.ValidationError
+    │   ├── support.validation.state.Busy
     │   ├── support.warehouse.WarehouseError
     ├── exit code 2
     │   ├── pipeline.jobs.settings.SettingsError

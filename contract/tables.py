@@ -383,6 +383,30 @@ def stuck_payments_seen(watched: WatchedTables) -> Table:
     )
 
 
+def audit_checks(watched: WatchedTables) -> Table:
+    """Appended by validation: what each run compared and found. It names rows by their keys, and holds nothing else."""
+    return Table(
+        dataset=watched.payments.dataset,
+        name="audit_checks",
+        fields=(
+            Field("run_id", "STRING"),
+            Field("checked_at", "TIMESTAMP"),
+            Field("read_timestamp", "TIMESTAMP", description="Both sides were compared as of then"),
+            Field("mismatches", "INT64", description="Rows that are wrong, and not yet repaired"),
+            Field("source_rows", "INT64", description="Rows and changes that it read in Spanner"),
+            Field("warehouse_rows", "INT64", description="Rows that it read in BigQuery"),
+            Field("warehouse_bytes", "INT64", description="Bytes that its queries read"),
+            Field("cpu_seconds", "FLOAT64"),
+            Field("checks", "JSON", description="Counts and checksums of both sides, one for each comparison"),
+            Field("findings", "JSON", description="Rows that are wrong, by key and columns, and what was done"),
+            Field("resolved", "JSON", description="Rows that an earlier run found, and that are right again"),
+            Field("notes", "STRING", "REPEATED"),
+        ),
+        partition_by="checked_at",
+        description="What validation compared, found and had repaired.",
+    )
+
+
 def all_tables(watched: WatchedTables) -> tuple[Table, ...]:
     """Every table that infrastructure creates."""
     return (
@@ -393,4 +417,5 @@ def all_tables(watched: WatchedTables) -> tuple[Table, ...]:
         resume_positions(watched),
         access_log(),
         stuck_payments_seen(watched),
+        audit_checks(watched),
     )

@@ -73,6 +73,7 @@ VIEWS_DATASET: Final = "payment_views"
 ACCESS_DATASET: Final = "payment_access"
 _OWN_TABLES: Final = frozenset(
     {"payment_state", "payment_state_progress", "payment_lookup", "resume_positions", "stuck_payments_seen"}
+    | {"audit_checks"}
 )
 # Columns that the views have beside those of the source, enrichment aside.
 OF_TIMELINE: Final = frozenset(

@@ -23,6 +23,7 @@ from contract.watched import WatchedTables
 from delivery.assumptions import DAYS, GIB, HOURS, WORKDAYS, Assumptions
 from delivery.prices import Price, Prices
 from graph.resources import Graph, Node
+from support.validation.run import Limits
 
 _TIB: Final = 2**40
 # Memory of a virtual CPU, by family and kind of machine. A worker on another is refused: add it here.
@@ -34,6 +35,10 @@ _GIB_OF_A_CPU: Final = {
 _DISK_GIB: Final = 30
 _ACTIVE_MONTHS: Final = 3
 _PROBED_BYTES: Final = 24
+# Changes and rows that a virtual CPU validates in a second, both sides (python -m bench.validation), and what BigQuery
+# reads of a partition at least.
+_VALIDATED_A_SECOND: Final = 2_500
+_BLOCK_BYTES: Final = 100_000_000
 
 
 class CostError(AuditError, ValueError):
@@ -260,19 +265,23 @@ class _Charges:
         yield self._line(_Place(service="Cloud DNS", place=self._region()), "dns-zone", node.name, (1, "zone"))
 
     def run_job(self, node: Node) -> Iterator[Line]:
-        """The probe: a run is charged for a minute at least, and there is one a minute. Replays are in NOT_COUNTED."""
-        if node.name != naming.PROBE:
+        """Probe and validation. A run is charged for a minute at least. What people start is in NOT_COUNTED."""
+        if node.name not in (naming.PROBE, naming.VALIDATION):
             return
         [container] = node.inputs["template"]["template"]["containers"]
         limits = container["resources"]["limits"]
         where = _Place(service="Cloud Run", place=str(node.inputs["location"]))
-        seconds = (HOURS * 3600, "seconds: a run is charged for its whole minute")
+        if node.name == naming.VALIDATION:
+            seconds = (self._validation_seconds(), "seconds: both sides of each change, and a part every day")
+            yield from self._validation_reads(node)
+        else:
+            seconds = (HOURS * 3600, "seconds: a run is charged for its whole minute")
+            # Three columns of the day so far, once a minute.
+            read = (self._layout.changes_a_day * _PROBED_BYTES / 2 / _TIB, "TiB a run")
+            yield self._line(self._big_query(), "bigquery-queries", node.name, read, (HOURS * 60, "runs"))
         yield self._line(where, "run-vcpu", node.name, (float(limits["cpu"]), "vCPU"), seconds)
         memory = float(limits["memory"].removesuffix("Gi"))
         yield self._line(where, "run-memory", node.name, (memory, "GiB"), seconds)
-        # Three columns of the day so far, once a minute.
-        read = self._layout.changes_a_day * _PROBED_BYTES / 2 / _TIB
-        yield self._line(self._big_query(), "bigquery-queries", node.name, (read, "TiB a run"), (HOURS * 60, "runs"))
 
     def service(self, node: Node) -> Iterator[Line]:
         """Instances that wait for requests. Those that work are charged while a page is open: in NOT_COUNTED."""
@@ -285,6 +294,20 @@ class _Charges:
         yield self._line(where, "run-idle-vcpu", node.name, waiting, (float(limits["cpu"]), "vCPU"), seconds)
         memory = (float(limits["memory"].removesuffix("Gi")), "GiB")
         yield self._line(where, "run-idle-memory", node.name, waiting, memory, seconds)
+
+    def _validation_seconds(self) -> float:
+        return (self._assumed.changes + Limits().part_rows * DAYS) / _VALIDATED_A_SECOND
+
+    def _validation_reads(self, node: Node) -> Iterator[Line]:
+        """Each hour the day so far, of which half is over on average; each day a part: its rows, and a block of each
+        partition."""
+        assumed, where = self._assumed, self._big_query()
+        day = assumed.changelog_bytes / DAYS / _TIB
+        yield self._line(where, "bigquery-queries", f"{node.name}: changes", (day / 2, "TiB"), (HOURS, "hours"))
+        rows = Limits().part_rows * assumed.changes_per_payment * assumed.row_bytes * assumed.changelog_factor
+        blocks = assumed.retention_months * DAYS * _BLOCK_BYTES
+        part = ((rows + blocks) / _TIB, "TiB a part")
+        yield self._line(where, "bigquery-queries", f"{node.name}: parts", part, (DAYS, "days"))
 
     def schedule(self, node: Node) -> Iterator[Line]:
         where = _Place(service="Cloud Scheduler", place=self._region())

@@ -146,6 +146,9 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("validation-sa", "secret masking-keys", "secretmanager.viewer"): (
         "lists the keys' versions; this role reads none of them"
     ),
+    Grant("validation-sa", "Cloud Run job audit-validation", "run.invoker"): (
+        "the schedule starts validation as validation itself"
+    ),
     Grant("validation-sa", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (
         "personal columns are compared too"
     ),
@@ -250,6 +253,13 @@ REASONS: Final[Mapping[Grant, str]] = {
     ),
     Grant("on-call", "Spanner database audit-metadata, replay_submitter", "spanner.databaseRoleUser"): (
         "the role adds a replay and reads how far replays are"
+    ),
+    Grant("on-call", "Cloud Run job audit-validation", "run.viewer"): (
+        "sees whether validation runs, and how its runs ended"
+    ),
+    Grant("on-call", "Cloud Run job audit-repair", "run.viewer"): "sees how a repair ended",
+    Grant("on-call", "Cloud Run job audit-repair", "run.invoker"): (
+        "has repaired what validation found; the job's command is fixed, and the role changes none of it"
     ),
     Grant(
         "on-call", "Cloud Run job audit-probe", "run.invoker"

@@ -127,6 +127,7 @@ def _report(measurement: Any, *, as_json: bool, as_line: bool) -> None:
         ("oldest unaudited", f"{measurement.oldest_unaudited_seconds:.0f} s"),
         ("open dead letters", f"{sum(measurement.dead_letters.values()):,}"),
         ("stuck payments", ", ".join(f"{s} {n:,}" for s, n in measurement.stuck.items() if n) or "none"),
+        ("rows that validation found wrong", f"{measurement.mismatches:,}"),
         ("unclassified columns", f"{measurement.unclassified_columns}"),
         ("BigQuery read", f"{measurement.bytes_read:,} bytes"),
     ]

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from contract import payments, tables, timestamps
 from contract.changes import StepError
 from contract.watched import WatchedTables
-from pipeline.source.partitions import PartitionSet
-from pipeline.source.records import Child, ChildPartitions, DataChange
+from pipeline.source.records import DataChange
 from pipeline.transforms import decode
 from pipeline.transforms.enrich import enrich
 from pipeline.transforms.filter import Ignored, keep
@@ -34,32 +33,6 @@ class Window:
 
     commits: Counter[Commit] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
-
-
-def changes_before(query: Any, partitions: PartitionSet, end: str) -> Iterator[DataChange]:
-    """The changes from the set's position to before `end`, a whole second that has passed. Moves the set to `end`.
-
-    A partition is read as it was: no query waits. Raises grpc.RpcError; the set is then worth nothing.
-    """
-    last = timestamps.from_nanos(timestamps.to_nanos(end) - 1)
-    # A query may leave out the record of children that start at its very end: ask a little further, and cut.
-    further = timestamps.from_nanos(timestamps.to_nanos(end) + 1_000_000)
-    if not partitions.discovered:
-        partitions.begin(query.roots(partitions.start))
-    while behind := {token: at for token, at in partitions.readable().items() if at < end}:
-        for token, position in behind.items():
-            children: list[Child] = []
-            for record in query.run(position, token=token, end=further):
-                if isinstance(record, ChildPartitions):
-                    children += record.children
-                    continue
-                inside = isinstance(record, DataChange) and record.commit_timestamp < end
-                if inside and partitions.claim(token, record):
-                    yield record
-            if any(child.start <= end for child in children):
-                partitions.end(token, tuple(children))
-            else:
-                partitions.advance(token, last)
 
 
 def count(

@@ -19,9 +19,10 @@ from contract import payments, tables, timestamps
 from contract.changes import Reason
 from contract.watched import WatchedTables
 from pipeline.sink.dead_letters import DeadLetterQueue
+from pipeline.source.closed import changes_before
 from pipeline.source.partitions import PartitionSet
 from pipeline.transforms.filter import Ignored
-from probe.committed import Commit, Window, changes_before, count
+from probe.committed import Commit, Window, count
 from probe.state import (
     ProbeError,
     ProbeState,
@@ -34,6 +35,7 @@ from probe.state import (
 )
 from support import stuck
 from support.connection import Connection
+from support.validation.state import States
 from support.warehouse import Warehouse, WarehouseError
 
 log = logging.getLogger(__name__)
@@ -61,7 +63,10 @@ class Pace:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What a run found. `windows` are the spans that it took in; `bytes_read` is BigQuery's count."""
+    """What a run found. `windows` are the spans that it took in; `bytes_read` is BigQuery's count.
+
+    `mismatches` and `cards_in_columns` are what the last validation found (support/validation), not the probe.
+    """
 
     at: datetime
     started_at: datetime
@@ -74,6 +79,8 @@ class Measurement:
     stuck: dict[str, int]
     unclassified_columns: int
     bytes_read: int
+    mismatches: int = 0
+    cards_in_columns: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -149,7 +156,7 @@ class Probe:
     def _measured(
         self, state: ProbeState, letters: _Letters, now: datetime, spans: list[Span], bytes_read: int, notes: list[str]
     ) -> Measurement:
-        waiting = self._store.total()
+        waiting, validated = self._store.total(), States(self._connection).load()
         return Measurement(
             at=now,
             started_at=state.started_at,
@@ -162,6 +169,8 @@ class Probe:
             stuck=self._stuck(now, notes),
             unclassified_columns=self._unclassified(),
             bytes_read=bytes_read,
+            mismatches=validated.mismatches,
+            cards_in_columns=validated.cards,
             notes=tuple(dict.fromkeys(notes)),
         )
 

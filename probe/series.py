@@ -63,6 +63,9 @@ def samples(measurement: Measurement) -> Iterator[Sample]:
     for status, number in measurement.stuck.items():
         yield Sample(metric=metrics.STUCK_PAYMENTS, value=number, labels=(("state", status),))
     yield Sample(metric=metrics.CARD_NUMBERS_FOUND, value=totals.cards_in_keys, labels=(("where", "key"),))
+    in_columns = measurement.cards_in_columns
+    yield Sample(metric=metrics.CARD_NUMBERS_FOUND, value=in_columns, labels=(("where", "column"),))
+    yield Sample(metric=metrics.VALIDATION_MISMATCHES, value=measurement.mismatches)
     yield Sample(metric=metrics.UNCLASSIFIED_COLUMNS, value=measurement.unclassified_columns)
 
 

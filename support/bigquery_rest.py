@@ -68,6 +68,13 @@ class QueryApi:
 
     def answer(self, sql: str, parameters: Mapping[str, Parameter], most_bytes: int | None = None) -> Answer:
         """Runs a query. BigQuery refuses one that would read more than `most_bytes`."""
+        bytes_read, rows = self.each(sql, parameters, most_bytes)
+        return Answer(list(rows), bytes_read)
+
+    def each(
+        self, sql: str, parameters: Mapping[str, Parameter], most_bytes: int | None = None
+    ) -> tuple[int, Iterator[Row]]:
+        """As `answer`, for more rows than fit into memory: how many bytes it read, and the rows, a page at a time."""
         limit = {"maximumBytesBilled": str(most_bytes)} if most_bytes else {}
         deadline = time.monotonic() + self._seconds
         page = self._begin(sql, parameters, timeoutMs=self._held(deadline), **limit)
@@ -75,12 +82,13 @@ class QueryApi:
             if time.monotonic() >= deadline:
                 raise TimeoutError("the query is not done in time")
             page = self._results(page, timeoutMs=self._held(deadline))
-        rows = list(_rows(page))
-        bytes_read = int(page.get("totalBytesProcessed") or 0)
+        return int(page.get("totalBytesProcessed") or 0), self._pages(page)
+
+    def _pages(self, page: dict[str, Any]) -> Iterator[Row]:
+        yield from _rows(page)
         while token := page.get("pageToken"):
             page = self._results(page, pageToken=token)
-            rows += _rows(page)
-        return Answer(rows, bytes_read)
+            yield from _rows(page)
 
     def append(self, table: str, rows: Mapping[str, Row]) -> None:
         """Appends rows to `dataset.table`, by their insert ids: all, or none if BigQuery refuses one of them.

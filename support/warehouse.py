@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
@@ -107,6 +107,19 @@ class Warehouse:
         answer = self._ask(lambda api: api.answer(sql, parameters, most_bytes))
         self.bytes_read += answer.bytes_read
         return answer
+
+    def each(
+        self, sql: str, parameters: Mapping[str, Parameter], *, most_bytes: int | None = None
+    ) -> tuple[int, Iterator[Row]]:
+        """As `answer`, for more rows than fit into memory: the bytes that it read, and the rows, a page at a time."""
+        bytes_read, rows = self._ask(lambda api: api.each(sql, parameters, most_bytes))
+        return bytes_read, self._explained(rows)
+
+    def _explained(self, rows: Iterator[Row]) -> Iterator[Row]:
+        try:
+            yield from rows
+        except Exception as error:
+            raise _explained(error, self.connection) from error
 
     def append(self, table: str, rows: Mapping[str, Row]) -> None:
         """Appends rows to `dataset.table`, each once for its id. Raises WarehouseError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -15,14 +15,13 @@ from contract import tables, timestamps
 from contract.changes import Change, Column
 from contract.watched import WatchedTable, WatchedTables
 from local.traffic.ledger import Entry
-from pipeline.transforms.cards import find_cards, hide_cards, may_hold_card
+from pipeline.transforms.cards import hide_cards
 from pipeline.transforms.enrich import enrich
 from pipeline.transforms.mask import Masker
+from support.unmasked import columns_with_cards
 
 Row = Mapping[str, Any]
 
-# What Spanner and the pipeline say of a row, not the payment's services: numbers in it only look like card numbers.
-_NOT_SCANNED: Final = frozenset(field.name for field in tables.METADATA_FIELDS) - {tables.OLD_VALUES}
 # Enrichment that follows from the row alone; the rest of it needs the change.
 _COMPARED_ENRICHMENT: Final = (tables.CUSTOMER_ID, tables.ACTING_USER, tables.PAYMENT_STATE)
 
@@ -226,48 +225,12 @@ def _value(kind: str, value: Any) -> Any:
 
 
 def unmasked(table: WatchedTable, rows: Iterable[Row]) -> list[Finding]:
-    """The rows in which a card number can be read: in any text, number, JSON name or value, now or before."""
-    described = {tables.column_name(table, name) for name, column in table.columns.items() if column.type == "JSON"}
-    json_columns = {*described, tables.OLD_VALUES}
-    findings = []
-    for row in rows:
-        texts = list(_texts({name: value for name, value in row.items() if name not in _NOT_SCANNED}, json_columns))
-        # One look at all of it; each text by itself only where that look is not sure.
-        if may_hold_card("x".join(texts)) and any(find_cards(text) for text in texts):
-            key = _Key(table.name, str(row[key_of(table)]), row[tables.COMMIT_TIMESTAMP_NANOS])
-            findings.append(key.finding("holds a card number"))
-    return findings
-
-
-def _texts(value: Any, json_names: Iterable[str] = (), name: str = "") -> Iterator[str]:
-    match value:
-        case None | bool() | datetime() | date():
-            return
-        case str():
-            yield value
-            if name in json_names:
-                yield from _texts(_parsed(value))
-        case bytes():
-            yield value.decode("latin-1")
-        case dict():
-            for inner, each in value.items():
-                yield inner
-                yield from _texts(each, json_names, inner)
-        case list() | tuple():
-            for each in value:
-                yield from _texts(each, json_names, name)
-        case float():
-            yield format(value, ".0f")
-        case _:
-            yield str(value)
-
-
-def _parsed(text: str) -> Any:
-    """What a JSON text holds. A string of a JSON column comes without its quotes: then there is nothing inside it."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return None
+    """The rows in which a card number can be read, now or before."""
+    return [
+        _Key(table.name, str(row[key_of(table)]), row[tables.COMMIT_TIMESTAMP_NANOS]).finding("holds a card number")
+        for row in rows
+        if columns_with_cards(table, row)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

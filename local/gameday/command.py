@@ -41,7 +41,7 @@ def gameday(names: tuple[str, ...], normal: float | None, as_json: bool, folder:
 
     \b
     Examples:
-      audit gameday                            lists the faults, and those that need a later capability
+      audit gameday                            lists the faults
       audit gameday pipeline-stopped
       audit gameday payment-stuck probe-stopped
       audit gameday --normal 60                an hour in which nobody may be paged
@@ -52,8 +52,6 @@ def gameday(names: tuple[str, ...], normal: float | None, as_json: bool, folder:
         _list()
         return
     chosen = [faults.named(name) for name in names]
-    if waiting := [fault for fault in chosen if fault.waits_for]:
-        raise click.UsageError("; ".join(f"{fault.name} waits for {fault.waits_for}" for fault in waiting) + ".")
     from local.gameday.day import on_stack, stack
     from local.gameday.runner import StackRunner
 
@@ -88,14 +86,13 @@ def _list() -> None:
     from support.cli.output import print_table
 
     print_table(
-        ["fault", "what it is", "leads", "also", "state"],
+        ["fault", "what it is", "leads", "also"],
         [
             (
                 fault.name,
                 fault.title,
                 fault.leads,
                 ", ".join(sorted(fault.fires - {fault.leads})) or "·",
-                f"waits for {fault.waits_for}" if fault.waits_for else "can be run",
             )
             for fault in faults.FAULTS
         ],

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 import psutil
@@ -22,9 +22,14 @@ from local.traffic.ledger import Entry
 from local.traffic.simulator import Mutation, Operation
 from pipeline.sink.dead_letters import DeadLetterQueue
 from support import connection as connections
+from support.connection import Connection
+from support.warehouse import Warehouse, WarehouseError
 
 _AUDIT: Final = Path(sys.executable).with_name("audit")
 _DDL_SECONDS: Final = 120
+# The machine may be busy with the traffic.
+_QUERY_SECONDS: Final = 180.0
+_PAUSES: Final = (1, 2, 4, 8)
 
 
 class Runner(Protocol):
@@ -42,8 +47,18 @@ class Runner(Protocol):
     def change_schema(self, statements: Sequence[str]) -> None:
         """Runs DDL on the source, as a service's release does."""
 
-    def commit(self, commits: Commits) -> list[Mutation]:
-        """Commits to Spanner and writes it into the ledger, as traffic does. Returns what was committed."""
+    def commit(self, commits: Commits, *, recorded: bool = True) -> list[Mutation]:
+        """Commits to Spanner and writes it into the ledger, as traffic does. Returns what was committed.
+
+        Not `recorded`: the ledger does not know it, and the check does not look for it.
+        """
+
+    @property
+    def connection(self) -> Connection:
+        """The stack's addresses."""
+
+    def query(self, sql: str, **parameters: str) -> list[dict[str, Any]]:
+        """Runs SQL in the warehouse, as somebody with access to the tables does."""
 
     def park(self, letter: DeadLetter) -> None:
         """Puts a dead letter among those that are parked."""
@@ -80,13 +95,13 @@ class StackRunner:
         psutil.Process(self._state.pids()[process]).kill()
 
     def change_schema(self, statements: Sequence[str]) -> None:
-        stack = connections.load(self._state.connection)
+        stack = self.connection
         client = spanner_client(stack.spanner_endpoint, stack.project)
         database = client.instance(stack.spanner_instance).database(stack.spanner_database)
         database.update_ddl(list(statements)).result(_DDL_SECONDS)
 
-    def commit(self, commits: Commits) -> list[Mutation]:
-        stack = connections.load(self._state.connection)
+    def commit(self, commits: Commits, *, recorded: bool = True) -> list[Mutation]:
+        stack = self.connection
         database = f"projects/{stack.project}/instances/{stack.spanner_instance}/databases/{stack.spanner_database}"
         committer = Committer(stack.spanner_endpoint, database, lambda: False)
         made: list[Mutation] = []
@@ -94,15 +109,31 @@ class StackRunner:
             for number, mutations in enumerate(commits):
                 at = committer.commit(Operation(number=number, mutations=tuple(mutations)), attempting=lambda _: None)
                 # One write of whole lines: the traffic appends to the same file.
-                with self._state.ledger.open("ab") as ledger:
-                    ledger.write(b"".join(_line(mutation, number, at) for mutation in mutations))
+                if recorded:
+                    with self._state.ledger.open("ab") as ledger:
+                        ledger.write(b"".join(_line(mutation, number, at) for mutation in mutations))
                 made += mutations
         finally:
             committer.close()
         return made
 
+    @property
+    def connection(self) -> Connection:
+        return connections.load(self._state.connection)
+
+    def query(self, sql: str, **parameters: str) -> list[dict[str, Any]]:
+        for pause in (*_PAUSES, None):
+            try:
+                return Warehouse(self.connection, seconds=_QUERY_SECONDS).rows(sql, **parameters)
+            except WarehouseError:
+                # The emulator refuses DML on a table that an append or a merge writes to.
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("unreachable")
+
     def park(self, letter: DeadLetter) -> None:
-        DeadLetterQueue(connections.load(self._state.connection).dead_letter_directory).park([letter])
+        DeadLetterQueue(self.connection.dead_letter_directory).park([letter])
 
 
 def _line(mutation: Mutation, number: int, at: str) -> bytes:

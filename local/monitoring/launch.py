@@ -1,5 +1,5 @@
-"""Monitoring on one machine: the probe in a loop, a Prometheus that reads it and evaluates the catalog's alerts, and an
-Alertmanager that knows their recipients and which are silenced.
+"""Monitoring on one machine: the probe and validation in loops, a Prometheus that reads the probe and evaluates the
+catalog's alerts, and an Alertmanager that knows their recipients and which are silenced.
 
 The rules are those that go to Cloud Monitoring, with the local stack's numbers; what one machine cannot measure is left
 out.
@@ -33,6 +33,7 @@ from support import connection as connections
 from support.promql import MonitoringError, Prometheus
 
 PROBE: Final = "probe"
+VALIDATION: Final = "validation"
 PROMETHEUS: Final = "prometheus"
 ALERTMANAGER: Final = "alertmanager"
 # How often the probe looks, as in the cloud, and how often Prometheus asks what it saw.
@@ -50,6 +51,7 @@ class Monitoring:
 
     probe: list[str]
     probe_url: str
+    validation: list[str]
     prometheus: list[str]
     prometheus_url: str
     alertmanager: list[str]
@@ -89,6 +91,7 @@ def prepare(state: State, numbers: Mapping[str, float] | None = None) -> Monitor
             str(audit), f"--connection={state.connection}", "probe", f"--every={EVERY_SECONDS}", f"--listen={probe}",
         ],
         probe_url=f"http://{LOOPBACK}:{probe}",
+        validation=[str(audit), f"--connection={state.connection}", "validate", f"--every={EVERY_SECONDS}"],
         prometheus=[
             str(program),
             f"--config.file={state.prometheus / 'prometheus.yml'}",

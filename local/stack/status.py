@@ -14,6 +14,8 @@ from local.machine.state import FAILED, READY, State, alive, read_json
 from local.monitoring.launch import PROMETHEUS, firing
 from local.stack.figures import dead_letters, unreadable
 from local.stack.supervisor import resume_position
+from support import connection as connections
+from support.validation.state import States
 
 RECORDED: Final = "recorded only"
 
@@ -39,11 +41,13 @@ def collect(state: State) -> dict[str, Any]:
         "dead_letters": dead_letters(state.dead_letters),
         "unreadable_dead_letters": unreadable(state.dead_letters),
         "pipeline": {},
+        "validation": {},
         "monitoring": bool(processes.get(PROMETHEUS)),
         "alerts": [],
     }
     if phase == READY:
         found["pipeline"] = _position(state)
+        found["validation"] = _validation(state)
         found["alerts"] = [asdict(alert) for alert in firing(state)]
     return found
 
@@ -55,6 +59,19 @@ def _position(state: State) -> dict[str, Any]:
         return {}
     lag = (datetime.datetime.now(datetime.UTC) - position).total_seconds()
     return {"position": position.isoformat(), "lag_seconds": round(lag, 1)}
+
+
+def _validation(state: State) -> dict[str, Any]:
+    """What the last validation came to; nothing before the first."""
+    known = States(connections.load(state.connection)).load()
+    if known.at is None or known.until is None:
+        return {}
+    return {
+        "at": known.at.isoformat(),
+        "runs": known.runs,
+        "compared_until": known.until.isoformat(),
+        "mismatches": known.mismatches,
+    }
 
 
 def show(found: dict[str, Any]) -> None:
@@ -76,6 +93,7 @@ def show(found: dict[str, Any]) -> None:
         processes.add_row(name, running, str(record["pid"] or ""), where)
     console.print(processes)
     _show_pipeline(console, found)
+    _show_validation(console, found)
     _show_alerts(console, found)
     _show_resources(console, found["resources"])
 
@@ -91,6 +109,16 @@ def _show_pipeline(console: Console, found: dict[str, Any]) -> None:
     for name, last in found["queries"].items():
         how = f"failed: {last['error']}" if "error" in last else f"took {last['seconds']} s"
         console.print(f"last {name}: {last['at']}, {how}", soft_wrap=True)
+
+
+def _show_validation(console: Console, found: dict[str, Any]) -> None:
+    if last := found["validation"]:
+        wrong = last["mismatches"]
+        console.print(
+            f"last validation: {last['at']}, everything before {last['compared_until']}: {wrong} rows wrong",
+            style="bold red" if wrong else "",
+            soft_wrap=True,
+        )
 
 
 def _show_alerts(console: Console, found: dict[str, Any]) -> None:

@@ -47,9 +47,14 @@ def audit(*args: str) -> Result:
         ("spanner-storage", "payments", 1, 0.30),
         ("spanner-storage", "change records", 0, 0),
         ("dataflow-vcpu", "", 1 * 4 * 730, 201.48),
-        ("run-vcpu", "", 730 * 3600 - 240_000, 42.98),
-        ("run-memory", "", 730 * 3600 - 450_000, 4.36),
-        ("scheduler-job", "", 0, 0),
+        ("run-vcpu", "audit-probe", 730 * 3600 - 240_000, 42.98),
+        ("run-memory", "audit-probe", 730 * 3600 - 450_000, 4.36),
+        # A GiB of changes of a byte, and three million rows a day, 2,500 of either a second.
+        ("run-vcpu", "audit-validation", (2**30 + 3e6 * 730 / 24) / 2500, 8.39),
+        # Half a day 730 times, and a block of each of the days of four months every day.
+        ("bigquery-queries", "audit-validation: changes", 12 / 1024, 0.07),
+        ("bigquery-queries", "audit-validation: parts", (3e6 + 4 * 730 / 24 * 1e8) / 2**40 * 730 / 24, 2.10),
+        ("scheduler-job", "audit-validation", 0, 0),
         ("dataflow-memory", "", 1 * 16 * 730, 41.55),
         ("dataflow-streaming-engine", "", 2, 0.036),
         ("bigquery-write-api", "", 0, 0),

@@ -45,6 +45,9 @@ def test_on_call_reads_views_log_job_probe_metadata_dead_letters_and_dashboards_
         ("storage.objectViewer", "bucket templates"),
         ("spanner.databaseReader", "Spanner database audit-metadata"),
         ("run.viewer", "Cloud Run service audit-console"),
+        ("run.viewer", "Cloud Run job audit-validation"),
+        ("run.viewer", "Cloud Run job audit-repair"),
+        ("run.invoker", "Cloud Run job audit-repair"),
         # They submit replays: what these are good for is in tests/infra/test_replay_job.py.
         ("run.viewer", "Cloud Run job audit-replay"),
         ("run.jobsExecutorWithOverrides", "Cloud Run job audit-replay"),

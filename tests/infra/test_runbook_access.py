@@ -76,6 +76,7 @@ PROJECT, VIEWS, LETTERS = "project", "dataset payment_views", "bucket dead-lette
 METADATA, SOURCE = "Spanner database audit-metadata", "Spanner database audit-db"
 CONSOLE = "Cloud Run service audit-console"
 JOB_LOG, PROBE, REPLAY = "log view job", "Cloud Run job audit-probe", "Cloud Run job audit-replay"
+VALIDATION, REPAIR = "Cloud Run job audit-validation", "Cloud Run job audit-repair"
 PERSONAL = ("bigquery.dataPolicies.maskedGet", "data policy personal_as_null")
 
 Need = tuple[str, str]
@@ -125,7 +126,11 @@ COMMANDS = (
     Command(r"gcloud dataflow jobs (drain|update-options)\b", DRAINERS, (("dataflow.jobs.updateContents", PROJECT),)),
     Command(r"gcloud logging read .*--bucket=audit-logs .*--view=job\b", ON_CALL, (("logging.views.access", JOB_LOG),)),
     Command(r"gcloud logging read\b", ON_CALL, (("logging.logEntries.list", PROJECT),)),
+    Command(
+        r"gcloud run jobs executions list --job=audit-validation\b", ON_CALL, (("run.executions.list", VALIDATION),)
+    ),
     Command(r"gcloud run jobs executions list\b", ON_CALL, (("run.executions.list", PROBE),)),
+    Command(r"gcloud run jobs execute audit-repair\b", ON_CALL, (("run.jobs.run", REPAIR),)),
     Command(r"gcloud run jobs execute audit-probe\b", ON_CALL, (("run.jobs.run", PROBE),)),
     Command(r"gcloud run services describe audit-console\b", ON_CALL, (("run.services.get", CONSOLE),)),
     Command(r"gcloud run revisions list --service=audit-console\b", ON_CALL, (("run.revisions.list", CONSOLE),)),
@@ -166,11 +171,11 @@ COMMANDS = (
 
 def in_the_cloud(text: str) -> list[str]:
     found = [" ".join(command.split()) for command in documents.commands_in(text, "sh", "console", "cloud")]
-    return [command for command in found if not re.match(r"\./audit (local|gameday)\b", command)]
+    return [command for command in found if not re.match(r"\./audit (local|gameday|validate)\b", command)]
 
 
 RUN = sorted({c for page in ALL for c in in_the_cloud((FOLDER.parent / page).read_text())} | {
-    command for command in INLINE if not re.match(r"\./audit (local|gameday)\b", command)
+    command for command in INLINE if not re.match(r"\./audit (local|gameday|validate)\b", command)
 })  # fmt: skip
 
 

@@ -16,11 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from contract import metrics, payments, timestamps
 from contract.changes import Column
 from contract.metrics import LATENCY_BUCKETS
+from pipeline.source.closed import changes_before
 from pipeline.source.partitions import PartitionSet
 from pipeline.source.records import Child, ChildPartitions, DataChange, Mod, Record
 from pipeline.transforms.filter import Ignored
 from probe import series
-from probe.committed import Commit, Window, changes_before, count
+from probe.committed import Commit, Window, count
 from probe.measure import Measurement, arrivals_query
 from probe.state import Span, Totals, Waiting, WaitingWindow, look_again, open_window
 from support.connection import Connection
@@ -290,9 +291,16 @@ def test_every_series_has_the_kind_type_and_labels_of_its_metric() -> None:
         assert monitoring_v3.TimeSeries.deserialize(monitoring_v3.TimeSeries.serialize(made)) == made
 
 
-def test_every_metric_of_the_contract_is_written_but_those_that_validation_measures() -> None:
-    written = {sample.metric for sample in series.samples(measurement())}
-    assert set(metrics.PROBE_METRICS) - written == {metrics.VALIDATION_MISMATCHES}
+def test_every_metric_of_the_contract_is_written() -> None:
+    assert {sample.metric for sample in series.samples(measurement())} == set(metrics.PROBE_METRICS)
+
+
+def test_what_validation_found_is_written_and_from_zero() -> None:
+    for found in (0, 3):
+        samples = list(series.samples(measurement(mismatches=found, cards_in_columns=found)))
+        [mismatches] = [s.value for s in samples if s.metric == metrics.VALIDATION_MISMATCHES]
+        cards = {dict(s.labels)["where"]: s.value for s in samples if s.metric == metrics.CARD_NUMBERS_FOUND}
+        assert (mismatches, cards) == (found, {"key": 0, "column": found})
 
 
 def test_the_distribution_has_google_s_buckets_and_its_mean() -> None:
