@@ -130,7 +130,10 @@ COMMANDS = (
         r"gcloud run jobs executions list --job=audit-validation\b", ON_CALL, (("run.executions.list", VALIDATION),)
     ),
     Command(r"gcloud run jobs executions list\b", ON_CALL, (("run.executions.list", PROBE),)),
-    Command(r"gcloud run jobs execute audit-repair\b", ON_CALL, (("run.jobs.run", REPAIR),)),
+    # It waits for the execution's end.
+    Command(
+        r"gcloud run jobs execute audit-repair\b", ON_CALL, (("run.jobs.run", REPAIR), ("run.executions.list", REPAIR))
+    ),
     Command(r"gcloud run jobs execute audit-probe\b", ON_CALL, (("run.jobs.run", PROBE),)),
     Command(r"gcloud run services describe audit-console\b", ON_CALL, (("run.services.get", CONSOLE),)),
     Command(r"gcloud run revisions list --service=audit-console\b", ON_CALL, (("run.revisions.list", CONSOLE),)),
