@@ -23,7 +23,7 @@ import yaml
 
 from components.config import ROOT
 from delivery import deploy
-from graph.resources import IMAGE
+from graph.resources import CONSOLE_IMAGE, IMAGE
 from guardrails.iam import STACKS
 from local.machine import installed
 from tests.infra import plugin
@@ -75,7 +75,7 @@ class Clone:
         if not self.folder.exists():
             self._copy()
             for stack in () if as_shipped else STACKS:
-                self.configure(stack, image=IMAGE)
+                self.configure(stack, image=IMAGE, consoleImage=CONSOLE_IMAGE)
 
     def copy(self, above: Path) -> Clone:
         """Another like it, with all that it made: they go on apart."""

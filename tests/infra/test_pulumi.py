@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from graph.resources import IMAGE
+from graph.resources import CONSOLE_IMAGE, IMAGE
 from guardrails.stores import RETAINED, holds_data
 from tests.infra.clone import BREAKS_A_RULE, EMPTY, Clone, Done, wanted
 from tests.infra.graphs import graph_of
@@ -252,7 +252,7 @@ def test_dev_exactly_as_shipped_comes_up_without_its_job_and_later_with_it(tmp_p
     assert (made.code, made.report["errors"]) == (2, []), made.err + made.out
     assert clone.deploy("preview", "-s", "dev", "--without-job").code == 0
     # The image comes later, and with it the job, and what else is made of the image.
-    clone.configure("dev", image=IMAGE)
+    clone.configure("dev", image=IMAGE, consoleImage=CONSOLE_IMAGE)
     assert "audit-stream-job" in clone.deploy("up", "-s", "dev").names("create")
     assert clone.made("dev") == wanted("dev")
 
