@@ -81,7 +81,11 @@ def test_nobody_who_may_start_a_repair_chooses_what_it_runs() -> None:
     assert not [node for node in graph.nodes if node.type == SCHEDULE and node.name == "audit-repair"]
     on_call = graph.config["onCall"]
     started = [
-        n for n in graph.of("JobIamMember") if n.inputs["member"] in on_call and "viewer" not in n.inputs["role"]
+        n
+        for n in graph.of("JobIamMember")
+        if n.inputs["member"] in on_call
+        and n.inputs["name"] in ("audit-repair", "audit-validation")
+        and "viewer" not in n.inputs["role"]
     ]
     assert {(node.inputs["name"], node.inputs["role"]) for node in started} == {("audit-repair", "roles/run.invoker")}
 

@@ -237,7 +237,7 @@ def test_names_are_the_same_in_every_run(graph: Graph) -> None:
 
 def test_the_program_is_wiring_only() -> None:
     lines = (ROOT / "__main__.py").read_text().splitlines()
-    assert len(lines) <= 120
+    assert len(lines) <= 130
     assert not [line for line in lines if re.match(r"\s*(def|class|if|for|while) ", line)]
 
 
@@ -269,7 +269,7 @@ def test_a_stack_as_shipped_needs_no_image_where_its_job_is_left_out(stack: str)
         for name in missing
         if not re.match(
             "image-|template|.*probe|schedule-|.*console|audit-card-tokens|card-search-sa-|iap-agent"
-            "|.*replay|validation-sa-",
+            "|.*replay|validation-sa-|audit-validation|audit-repair",
             name,
         )
     ]

@@ -64,7 +64,7 @@ def test_the_merge_and_the_probe_have_their_tables(graph: Graph) -> None:
     assert "payment_audit" not in sql
     granted = {node.inputs["tableId"] for node in graph.of("IamMember") if "tableId" in node.inputs}
     merged = {"transfers_log", "payment_state", "payment_state_progress", "payment_lookup", "resume_positions"}
-    assert granted == merged | {"stuck_payments_seen"}
+    assert granted == merged | {"stuck_payments_seen", "access_log"}
 
 
 def test_the_job_and_the_connection_have_the_description(graph: Graph) -> None:

@@ -19,9 +19,13 @@ def _tests_of(file: str) -> set[str]:
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_a_mutation_changes_its_file_into_another_that_is_python(mutation: Mutation) -> None:
+def test_a_mutation_changes_its_file_into_another_that_can_be_read(mutation: Mutation) -> None:
     sound = (ROOT / mutation.file).read_text()
     broken = mutation.apply(sound)
+    assert broken != sound
+    if mutation.file.endswith(".sql"):
+        # BigQuery's emulator reads it, in the test that must notice.
+        return
     assert ast.dump(ast.parse(broken)) != ast.dump(ast.parse(sound))
 
 

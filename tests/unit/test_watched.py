@@ -88,7 +88,7 @@ def test_what_the_job_and_the_commands_get_says_all_that_the_file_says(watched: 
         ("[tables.audit_logs]", '[tables."sales.orders"]', "must be a table of the default schema"),
         ('dataset = "payment_audit"', 'dataset = "payment_views"', "must not be payment_views, which has the views"),
         ('dataset = "payment_audit"', 'dataset = "payment_access"', "must not be payment_access, which has the access"),
-        ('table = "payment_audit_trail_bq"', 'table = "resume_positions"', "must not be one of payment_lookup"),
+        ('table = "payment_audit_trail_bq"', 'table = "resume_positions"', "must not be one of audit_checks"),
         ('cluster_by = ["PUID"]', 'cluster_by = ["PUID", "Region", "Status", "Currency", "Action"]', "at most four"),
         ('cluster_by = ["PUID"]', 'cluster_by = ["Metadata"]', "must be columns that stay, of type STRING"),
         ('cluster_by = ["PUID"]', 'cluster_by = ["CardholderName"]', "must be columns that stay, of type STRING"),
