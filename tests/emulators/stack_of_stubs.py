@@ -39,6 +39,8 @@ def provision(_: State, spanner: SpannerEmulator, __: BigQueryEmulator) -> Any:
     instance.database("audit-metadata", ddl_statements=schema.statements(schema.METADATA_DB)).create().result(30)
     return Provisioned(
         {
+            **dict.fromkeys(("location", "bigQueryEndpoint", "spannerDatabase", "maskingKeys", "watchedTables"), ""),
+            "deadLetterDirectory": "",
             "project": PROJECT,
             "spannerEndpoint": spanner.endpoint,
             "spannerInstance": INSTANCE,

@@ -105,7 +105,7 @@ def test_provisioning_again_changes_nothing(machine: Machine) -> None:
     first = machine.provision()
     keys = (machine.folder / "masking-keys.json").read_text()
     second = machine.provision()
-    handed_back = {"merge-payment-state", "audit-stream-job"}
+    handed_back = {"merge-payment-state", "fill-payment-lookup", "audit-stream-job"}
     assert {r.outcome for r in second.resources if r.name not in handed_back} == {"unchanged", "recorded only"}
     assert second.job_parameters == first.job_parameters
     assert second.outputs == first.outputs
@@ -167,7 +167,8 @@ def test_the_tables_are_those_of_the_contract(provisioned: tuple[Machine, Provis
         wanted = [(f.name, _api_type(f.type), f.mode, f.default) for f in table.fields]
         assert columns == wanted, table.id
         partitioned_by = made.time_partitioning.field if made.time_partitioning else None
-        assert partitioned_by == table.partition_by
+        # The emulator keeps no partitions of whole numbers: tests/infra/expected/all.yaml has them.
+        assert partitioned_by == (None if table.buckets else table.partition_by), table.id
         assert tuple(made.clustering_fields or ()) == table.cluster_by
 
 
