@@ -130,10 +130,14 @@ def _changelog(runner: Runner) -> str:
 
 
 def _newest(runner: Runner, where: str) -> str:
-    """The change id of a row; a stack that has just started has none yet."""
+    """The change id of a payment's last row; a stack that has just started has none that is old enough."""
+    payment = tables.named(runner.connection.watched.payments, "payment")
+    last = (
+        f"SELECT * FROM {_changelog(runner)} "
+        f"QUALIFY ROW_NUMBER() OVER (PARTITION BY {payment} ORDER BY {tables.CHANGE_ID} DESC) = 1"
+    )
     while True:
-        newest = f"SELECT MAX({tables.CHANGE_ID}) AS id FROM {_changelog(runner)} WHERE {_SETTLED} AND {where}"
-        [row] = runner.query(newest)
+        [row] = runner.query(f"SELECT MAX({tables.CHANGE_ID}) AS id FROM ({last}) WHERE {_SETTLED} AND {where}")
         if row["id"]:
             return str(row["id"])
         time.sleep(1)
