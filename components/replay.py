@@ -20,8 +20,8 @@ from components.storage import Storage
 # It runs small replays itself, and launches a Dataflow job for others: neither takes longer.
 _TIMEOUT_SECONDS: Final = 3600
 _COMMAND: Final = ["python", "-m", "support.cli.main", "replay", "resume", "--here"]
-# The replay's id is an argument, which overrides what the job has.
-_STARTS: Final = "jobsExecutorWithOverrides"
+# Without overrides, which could give the container another environment: who starts it chooses nothing.
+_STARTS: Final = "invoker"
 # Dead letters that it resolves; what a Dataflow job of its stages and spills.
 _BUCKETS: Final = ("dead-letters", "staging", "temp")
 
@@ -39,7 +39,7 @@ class ReplayArgs:
 
 
 class Replay(pulumi.ComponentResource):
-    """The job `audit-replay`: its argument is the id of a replay that is recorded. Run twice, it writes nothing twice.
+    """The job `audit-replay`: it runs each replay that is not finished. Run twice, it writes nothing twice.
 
     `job` is its full name; empty without an image.
     """
@@ -156,7 +156,7 @@ class Replay(pulumi.ComponentResource):
         )
 
     def _starters(self, job: cloudrunv2.Job) -> None:
-        """The console and who is on call start it with a replay's id, and see how its runs ended."""
+        """The console and who is on call start it, and see how its runs ended."""
         if self._settings.console.image:
             run_job.grant(self, "console", job, _STARTS, self._args.accounts.console.member)
         for person in self._settings.identity.on_call:

@@ -169,8 +169,8 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("validation-sa", "repository audit-images", "artifactregistry.reader"): (
         "workers of a replay start from the job's image"
     ),
-    Grant("console-sa", "Cloud Run job audit-replay", "run.jobsExecutorWithOverrides"): (
-        "the console has a recorded replay run, by its id; it reads no payment in Spanner itself"
+    Grant("console-sa", "Cloud Run job audit-replay", "run.invoker"): (
+        "the console has recorded replays run, and chooses nothing of how; it reads no payment in Spanner itself"
     ),
     Grant("console-sa", "Spanner database audit-metadata", "spanner.fineGrainedAccessUser"): (
         "the console records replays as a database role, and does nothing else there"
@@ -244,8 +244,8 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("on-call", "Cloud Run service audit-console", "run.viewer"): (
         "sees whether the console runs, and from which image"
     ),
-    Grant("on-call", "Cloud Run job audit-replay", "run.jobsExecutorWithOverrides"): (
-        "has a recorded replay run, by its id; reads no payment in Spanner"
+    Grant("on-call", "Cloud Run job audit-replay", "run.invoker"): (
+        "has recorded replays run, and chooses nothing of how; reads no payment in Spanner"
     ),
     Grant("on-call", "Cloud Run job audit-replay", "run.viewer"): "sees how the runs of replays ended",
     Grant("on-call", "Spanner database audit-metadata", "spanner.fineGrainedAccessUser"): (

@@ -45,6 +45,7 @@ __all__ = [
     "run",
     "selected",
     "submit",
+    "unfinished",
     "with_reasons",
 ]
 
@@ -198,6 +199,11 @@ def latest(connection: Connection, limit: int = 50) -> list[Replay]:
     """The last replays, the newest first. Raises ReplayUnavailable."""
     with _explained():
         return _store(connection).latest(limit)
+
+
+def unfinished(connection: Connection) -> list[Replay]:
+    """The replays that wait or were ended half-way, the oldest first. Raises ReplayUnavailable."""
+    return [each for each in reversed(latest(connection, 1000)) if not each.finished_at]
 
 
 def _run_job(connection: Connection, replay_id: str) -> None:

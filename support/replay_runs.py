@@ -62,10 +62,10 @@ class InThisProcess:
 
 
 class CloudRunJob:
-    """Starts the job `audit-replay` with the replay's id as its argument.
+    """Starts the job `audit-replay`, which runs each replay that is recorded and not finished.
 
-    Source: cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run. The container's other settings
-    cannot be overridden by it, nor its command.
+    The request names none: who may override arguments may override the environment too, and so send the account's
+    token elsewhere. Source: cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -78,10 +78,9 @@ class CloudRunJob:
 
         from pipeline.clients import authorized_session
 
-        body = {"overrides": {"containerOverrides": [{"args": [replay_id]}]}}
         url = f"{self._endpoint or _GOOGLE}/v2/{self._job}:run"
         try:
-            answer = authorized_session(self._endpoint, _SCOPE).post(url, json=body, timeout=_TIMEOUT_SECONDS)
+            answer = authorized_session(self._endpoint, _SCOPE).post(url, json={}, timeout=_TIMEOUT_SECONDS)
         except (requests.RequestException, GoogleAuthError) as error:
             raise self._unavailable(replay_id, f"does not answer ({type(error).__name__})") from error
         if not answer.ok:
@@ -93,6 +92,6 @@ class CloudRunJob:
     def _unavailable(self, replay_id: str, why: str) -> replay.ReplayUnavailable:
         name = re.sub(r".*/", "", self._job)
         return replay.ReplayUnavailable(
-            f"Cloud Run {why} when it is to start {name}: that takes roles/run.jobsExecutorWithOverrides on the job. "
+            f"Cloud Run {why} when it is to start {name}: that takes roles/run.invoker on the job. "
             f"The replay {replay_id} is recorded and waits: `audit replay resume {replay_id}` starts it."
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from contract.errors import AuditError
 from support.cli.explained import Command, Group
 from support.cli.output import NothingFound, current_connection, json_option, print_json, print_table, wants_json
 from support.cli.types import When
@@ -132,17 +133,38 @@ def show(ctx: click.Context, replay_id: str, as_json: bool) -> None:
     _show(replays.find(current_connection(ctx), replay_id), as_json)
 
 
+class ReplaysLeft(AuditError):
+    """Some replays were not run to their end; why was said for each."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"{number} of the replays could not be run. See above; run it again then.")
+
+
 @replay.command(cls=Command)
-@click.argument("replay_id", metavar="ID")
+@click.argument("replay_id", metavar="[ID]", required=False)
 @_in_this_process
 @json_option
 @click.pass_context
-def resume(ctx: click.Context, replay_id: str, in_process: bool, as_json: bool) -> None:
-    """Runs a replay to its end that waits, was killed or failed. One that has ended writes nothing again."""
+def resume(ctx: click.Context, replay_id: str | None, in_process: bool, as_json: bool) -> None:
+    """Runs a replay to its end that waits, was killed or failed; without an ID each such one.
+
+    One that has ended writes nothing again.
+    """
     from support import replay as replays
 
     connection = current_connection(ctx)
-    _run(connection, replays.find(connection, replay_id), in_process, as_json)
+    failed = 0
+    for found in [replays.find(connection, replay_id)] if replay_id else replays.unfinished(connection):
+        try:
+            _run(connection, found, in_process, as_json)
+        except AuditError as error:
+            if replay_id:
+                raise
+            # The others do not wait for one that cannot be run.
+            click.echo(f"Replay {found.id}: {error}", err=True)
+            failed += 1
+    if failed:
+        raise ReplaysLeft(failed)
 
 
 def _run(connection: Connection, submitted: Replay, in_process: bool, as_json: bool) -> None:

@@ -276,6 +276,18 @@ def test_a_replay_that_cannot_be_is_refused(both_stores: Connection) -> None:
         replay.run(both_stores, "nobody")
 
 
+def test_without_an_id_each_replay_that_is_not_finished_is_run(
+    both_stores: Connection, connection_file: Path, changelog: Changelog, audit_database: AuditDatabase
+) -> None:
+    for puid in ("one", "two"):
+        write(audit_database, puid, "DECLINED")
+        replay.submit(both_stores, Selection(payments=(puid,)), requested_by="me", reason=WHY, replay_id=f"left-{puid}")
+    for _ in range(2):
+        CliRunner().invoke(main, ["--connection", str(connection_file), "replay", "resume", "--here"])
+    assert all(replay.find(both_stores, f"left-{puid}").replayed == 1 for puid in ("one", "two"))
+    assert sorted(replayed(changelog)) == ["one", "two"]
+
+
 def test_the_commands_replay_what_is_named_or_found(
     both_stores: Connection, connection_file: Path, changelog: Changelog, audit_database: AuditDatabase
 ) -> None:

@@ -143,7 +143,7 @@ def test_the_console_s_account_reads_views_submits_work_and_appends_to_its_log()
         ("IamMember", "projects/payment-audit-dev/roles/auditAccessLogger"),
         ("DatabaseIAMMember", "spanner.fineGrainedAccessUser"),
         ("DatabaseIAMMember", "spanner.databaseRoleUser"),
-        ("JobIamMember", "run.jobsExecutorWithOverrides"),
+        ("JobIamMember", "run.invoker"),
         ("BucketIAMMember", "storage.objectUser"),
         ("ServiceIamMember", "run.invoker"),
     }

@@ -50,7 +50,7 @@ def test_on_call_reads_views_log_job_probe_metadata_dead_letters_and_dashboards_
         ("run.invoker", "Cloud Run job audit-repair"),
         # They submit replays: what these are good for is in tests/infra/test_replay_job.py.
         ("run.viewer", "Cloud Run job audit-replay"),
-        ("run.jobsExecutorWithOverrides", "Cloud Run job audit-replay"),
+        ("run.invoker", "Cloud Run job audit-replay"),
         ("spanner.fineGrainedAccessUser", "Spanner database audit-metadata"),
         ("spanner.databaseRoleUser", "Spanner database audit-metadata, replay_submitter"),
     }

@@ -40,13 +40,13 @@ def test_it_runs_the_image_of_the_job_as_the_account_that_reads_spanner(graph: G
     assert job["vpcAccess"]["egress"] == "ALL_TRAFFIC"
 
 
-def test_its_command_takes_the_id_of_a_replay_as_its_argument(graph: Graph) -> None:
+def test_its_command_runs_what_is_not_finished_without_an_argument(graph: Graph) -> None:
     _, *arguments = _job(graph)["containers"][0]["commands"]
     assert arguments[-2:] == ["resume", "--here"]
     said = subprocess.run(
         [sys.executable, *arguments, "--help"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout
-    assert "[OPTIONS] ID" in said
+    assert "[OPTIONS] [ID]" in said
 
 
 def test_it_runs_replays_itself_and_everybody_else_has_it_run_them(
@@ -89,7 +89,11 @@ def test_who_starts_it_adds_a_replay_and_reads_no_payment() -> None:
     graph = graph_of("staging", {"onCall": [ON_CALL], "drainers": ["user:lead@example.com"]})
     for member in (CONSOLE, ON_CALL):
         granted = {node.inputs["role"]: node for node in graph.nodes if node.inputs.get("member") == member}
-        assert granted["roles/run.jobsExecutorWithOverrides"].inputs["name"] == "audit-replay"
+        started = [
+            n for n in graph.of("JobIamMember") if n.inputs["member"] == member and n.inputs["name"] == "audit-replay"
+        ]
+        assert {n.inputs["role"] for n in started} <= {"roles/run.invoker", "roles/run.viewer"}
+        assert "roles/run.invoker" in {n.inputs["role"] for n in started}
         assert granted["roles/spanner.databaseRoleUser"].inputs["database"] == "audit-metadata"
         assert granted["roles/spanner.databaseRoleUser"].inputs["condition"]["title"] == schema.SUBMITTER_ROLE
         assert not {node.inputs.get("database") for node in granted.values()} & {"audit-db"}

@@ -56,7 +56,6 @@ ROLES: dict[str, set[str]] = {
     "logging.viewer": {"logging.logEntries.list"},
     "monitoring.viewer": {"monitoring.alerts.list", "monitoring.timeSeries.list"},
     "run.invoker": {"run.jobs.run"},
-    "run.jobsExecutorWithOverrides": {"run.jobs.run", "run.jobs.runWithOverrides"},
     "run.viewer": {"run.executions.list", "run.revisions.list", "run.services.get"},
     "spanner.admin": {
         "spanner.backups.create", "spanner.databases.createFromBackup" , "spanner.databases.select",
@@ -117,7 +116,7 @@ COMMANDS = (
             *QUERY,
             ("spanner.databases.useRoleBasedAccess", METADATA),
             ("spanner.databaseRoles.use", f"{METADATA}, replay_submitter"),
-            ("run.jobs.runWithOverrides", REPLAY),
+            ("run.jobs.run", REPLAY),
             ("run.executions.list", REPLAY),
         ),
     ),

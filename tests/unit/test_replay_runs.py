@@ -1,4 +1,4 @@
-"""Where replays run: the Cloud Run job is started with the replay's id, by the request that Google takes."""
+"""Where replays run: the Cloud Run job is started by the request that Google takes, with nothing overridden."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def test_the_stack_says_where_replays_run() -> None:
     assert isinstance(runs(connection(replay_job=JOB)), CloudRunJob)
 
 
-def test_the_job_is_started_with_the_replay_as_its_argument_and_nothing_else() -> None:
+def test_the_job_is_started_and_nothing_of_it_is_overridden() -> None:
     cloud = CloudRun(jobs=frozenset({JOB}))
     with serving(cloud) as address:
         runs(connection(replay_job=JOB, cloud_run_endpoint=address)).start("INC-1")
-    assert cloud.started == [(JOB, ["INC-1"])]
+    assert cloud.started == [(JOB, [])]
 
 
 def test_a_job_that_cannot_be_started_leaves_a_replay_that_waits_and_says_how_it_goes_further() -> None:
     with serving(CloudRun(jobs=frozenset())) as address, pytest.raises(ReplayUnavailable) as refused:
         runs(connection(replay_job=JOB, cloud_run_endpoint=address)).start("INC-1")
-    assert "answers 404" in str(refused.value) and "roles/run.jobsExecutorWithOverrides" in str(refused.value)
+    assert "answers 404" in str(refused.value) and "roles/run.invoker" in str(refused.value)
     assert "audit replay resume INC-1" in str(refused.value)
     with pytest.raises(ReplayUnavailable, match="does not answer"):
         runs(connection(replay_job=JOB, cloud_run_endpoint="http://127.0.0.1:9")).start("INC-1")
