@@ -64,11 +64,13 @@ def _extensions_from_wheels(directory: pathlib.Path) -> None:
 
 def _append_at_an_offset_atomically() -> None:
     """The emulator looks at the offset, inserts, and only then counts: two appends at one offset both land, and so does
-    one beside a finalize. BigQuery does each as one step, which is what exactly-once rests on."""
+    one beside a finalize, and a pending stream that two commit at once lands twice. BigQuery does each as one step,
+    which is what exactly-once rests on."""
     from local_bigquery.grpc import write
 
-    append, finalize = write._append, write.finalize
+    append, finalize, commit = write._append, write.finalize, write.commit
     locks: dict[str, threading.Lock] = {}
+    commits = threading.Lock()
 
     def append_alone(stream: Any, rows: list[dict[str, Any]], offset: int | None) -> Any:
         with locks.setdefault(stream.name, threading.Lock()):
@@ -78,7 +80,11 @@ def _append_at_an_offset_atomically() -> None:
         with locks.setdefault(request.name, threading.Lock()):
             return finalize(request)
 
-    write._append, write.finalize = append_alone, finalize_alone
+    def commit_alone(request: Any) -> Any:
+        with commits:
+            return commit(request)
+
+    write._append, write.finalize, write.commit = append_alone, finalize_alone, commit_alone
 
 
 def _take_requests_of_ten_megabytes() -> None:

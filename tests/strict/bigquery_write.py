@@ -167,6 +167,8 @@ class WriteApi:
         self.streams: dict[str, Stream] = {}
         self.connections: set[Connection] = set()
         self._lock = threading.RLock()
+        # One step: of two commits of a stream one succeeds.
+        self._committing = threading.Lock()
         self._numbers = itertools.count(1)
         self._server: Any = None
         self.port = 0
@@ -349,25 +351,26 @@ class WriteApi:
 
     def _commit(self, request: Any) -> Any:
         """ "Streams must be finalized before commit and cannot be committed multiple times" ([ref], [batch])."""
-        streams = [self._stream(name) for name in request.write_streams]
-        answer = BatchCommitWriteStreamsResponse()
-        for stream in streams:
-            code = None
-            if stream.kind != Kind.PENDING:
-                code = Code.INVALID_STREAM_TYPE
-            elif stream.committed:
-                code = Code.STREAM_ALREADY_COMMITTED
-            elif not stream.finalized:
-                code = Code.INVALID_STREAM_STATE
-            if code is not None:
-                answer.stream_errors.add(code=code, entity=stream.name, error_message=f"Stream state: {code.name}")
-        if not answer.stream_errors:
+        with self._committing:
+            streams = [self._stream(name) for name in request.write_streams]
+            answer = BatchCommitWriteStreamsResponse()
             for stream in streams:
-                stream.committed = True
-                for batch in stream.waiting:
-                    self.store.add(stream.table, batch, stream.name)
-            answer.commit_time.GetCurrentTime()
-        return answer
+                code = None
+                if stream.kind != Kind.PENDING:
+                    code = Code.INVALID_STREAM_TYPE
+                elif stream.committed:
+                    code = Code.STREAM_ALREADY_COMMITTED
+                elif not stream.finalized:
+                    code = Code.INVALID_STREAM_STATE
+                if code is not None:
+                    answer.stream_errors.add(code=code, entity=stream.name, error_message=f"Stream state: {code.name}")
+            if not answer.stream_errors:
+                for stream in streams:
+                    stream.committed = True
+                    for batch in stream.waiting:
+                        self.store.add(stream.table, batch, stream.name)
+                answer.commit_time.GetCurrentTime()
+            return answer
 
     # AppendRows
 

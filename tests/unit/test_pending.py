@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -56,6 +57,16 @@ def test_rows_are_seen_once_their_stream_is_committed_and_once_however_often_it_
     for _ in range(2):
         writer.commit(written.stream)
     assert there(bq) == Counter(many)
+
+
+def test_a_stream_that_two_commit_at_once_is_there_once(bq: StrictBigQuery, writer: PendingWriter) -> None:
+    written = writer.write(TABLE, rows("a", "b"), COLUMNS)
+    threads = [threading.Thread(target=writer.commit, args=(written.stream,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert there(bq) == Counter(["a", "b"])
 
 
 def test_a_row_that_bigquery_refuses_is_named_and_takes_no_other_along(
