@@ -57,6 +57,8 @@ def served(connection: Connection) -> Iterator[str]:
 def serve(connection: Connection, viewer: Viewer) -> Iterator[str]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
+        # The browser may come before the server has started: then it waits.
+        listening.listen()
         app = create(connection, Development(known=viewer), hosts=frozenset({"127.0.0.1"}))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
