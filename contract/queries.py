@@ -40,6 +40,7 @@ MERGE_PAYMENT_STATE = "merge_payment_state"
 FILL_PAYMENT_LOOKUP = "fill_payment_lookup"
 REWIND_PAYMENT_STATE = "rewind_payment_state"
 _LATEST_CHANGES: Final = "latest_changes"
+_RESUME_POSITION: Final = "resume_position"
 
 
 # What the timeline has beside the payments' own columns.
@@ -146,6 +147,7 @@ def merge_script(project: str, watched: WatchedTables) -> str:
         MERGE_PAYMENT_STATE,
         project,
         watched,
+        resume_position=_render(SQL, _RESUME_POSITION, project, watched),
         payment_columns=_lines(fields),
         payment_columns_set=_lines(f"{name} = change.{name}" for name in fields),
         payment_columns_of_change=_lines(f"change.{name}" for name in fields),
@@ -154,7 +156,14 @@ def merge_script(project: str, watched: WatchedTables) -> str:
 
 def fill_script(project: str, watched: WatchedTables) -> str:
     """The script that brings payment_lookup up to date; it has no parameter."""
-    return _render(SQL, FILL_PAYMENT_LOOKUP, project, watched, values_of_payments_and_events=_values(project, watched))
+    return _render(
+        SQL,
+        FILL_PAYMENT_LOOKUP,
+        project,
+        watched,
+        resume_position=_render(SQL, _RESUME_POSITION, project, watched),
+        values_of_payments_and_events=_values(project, watched),
+    )
 
 
 def rewind_script(project: str, watched: WatchedTables) -> str:

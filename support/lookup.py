@@ -127,8 +127,10 @@ def _seen(warehouse: Warehouse, kind: Kind) -> str:
         return "EXISTS (SELECT 1 FROM UNNEST(card_tokens) AS token WHERE token IN UNNEST(@sought))"
     if kind == "last_four":
         payments = warehouse.connection.watched.payments
-        card = next(name for name, column in payments.columns.items() if column.policy == "card")
-        return f"RIGHT(`{queries.timeline_column(tables.column_name(payments, card))}`, 4) IN UNNEST(@sought)"
+        cards = [name for name, column in payments.columns.items() if column.policy == "card"]
+        if not cards:
+            return "FALSE"
+        return f"RIGHT(`{queries.timeline_column(tables.column_name(payments, cards[0]))}`, 4) IN UNNEST(@sought)"
     return f"{tables.CUSTOMER_ID} IN UNNEST(@sought)"
 
 

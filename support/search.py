@@ -139,8 +139,9 @@ def _most(wanted: Search) -> int:
 
 
 def _of_ids(warehouse: Warehouse, ids: list[Any]) -> tuple[str, dict[str, Parameter]]:
-    key = tables.named(warehouse.connection.watched.payments, "payment")
-    return f"{warehouse.view(queries.PAYMENT_LATEST)} WHERE `{key}` IN UNNEST(@ids)", {"ids": ids}
+    view, key = warehouse.view(queries.PAYMENT_LATEST), tables.named(warehouse.connection.watched.payments, "payment")
+    # An empty array has no type, which an id of whole numbers would not be compared with; and nothing need be read.
+    return (f"{view} WHERE `{key}` IN UNNEST(@ids)", {"ids": ids}) if ids else (f"{view} WHERE FALSE", {})
 
 
 def _of_time(warehouse: Warehouse, wanted: Search) -> tuple[str, dict[str, Parameter]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from contract.errors import AuditError
 from support.cli.explained import Command
 from support.cli.output import current_connection, json_option, print_json, print_table, wants_json
 from support.cli.types import When
@@ -84,8 +85,9 @@ def _loop(validation: Validation, every: float, *, repair: bool) -> None:
         try:
             report = validation.run(repair=repair)
         except Exception as error:
-            # The next run continues where this one began.
-            click.echo(f"{datetime.now(UTC):%H:%M:%S} nothing compared: {type(error).__name__}: {error}", err=True)
+            # The next run continues where this one began. Only an error of ours is sure to quote no row.
+            why = str(error) if isinstance(error, AuditError) else type(error).__name__
+            click.echo(f"{datetime.now(UTC):%H:%M:%S} nothing compared: {why}", err=True)
         else:
             click.echo(_line(report))
         time.sleep(max(0.0, every - (time.monotonic() - began)))

@@ -22,13 +22,7 @@ SET from_arrival = IF(
     INTERVAL 10 MINUTE)
 );
 SET resume_position = (
-  SELECT MIN(position) FROM (
-    SELECT job_name, MAX(position) AS position
-    FROM `${project}.${payment_dataset}.resume_positions`
-    WHERE written_at >= TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL 7 DAY)
-    GROUP BY job_name
-  )
-);
+${resume_position});
 
 INSERT INTO `${project}.${payment_dataset}.payment_lookup`
   (bucket, lookup_key, kind, puid, customer_id, day, last_at)

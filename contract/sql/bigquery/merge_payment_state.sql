@@ -17,13 +17,7 @@ SET seen_at = (SELECT MAX(merged_at) FROM `${project}.${payment_dataset}.payment
 SET from_timestamp = COALESCE(seen_until, TIMESTAMP '1970-01-01 00:00:00+00');
 -- A position only moves forward. Should two jobs write to these tables, the one that is behind counts.
 SET resume_position = (
-  SELECT MIN(position) FROM (
-    SELECT job_name, MAX(position) AS position
-    FROM `${project}.${payment_dataset}.resume_positions`
-    WHERE written_at >= TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL 7 DAY)
-    GROUP BY job_name
-  )
-);
+${resume_position});
 
 MERGE `${project}.${payment_dataset}.payment_state` AS state
 USING (
