@@ -85,7 +85,7 @@ def _loop(validation: Validation, every: float, *, repair: bool) -> None:
         try:
             report = validation.run(repair=repair)
         except Exception as error:
-            # The next run continues where this one began. Only an error of ours is sure to quote no row.
+            # The next run continues where this one began. Only an AuditError is sure to quote no row.
             why = str(error) if isinstance(error, AuditError) else type(error).__name__
             click.echo(f"{datetime.now(UTC):%H:%M:%S} nothing compared: {why}", err=True)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -69,8 +68,8 @@ def source(audit_database: AuditDatabase, both_stores: Connection) -> Iterator[S
     yield Source(replace(both_stores, watched_tables=EVERY.to_json(), new_columns="scan"))
 
 
-def written(database: AuditDatabase) -> list[dict[str, Any]]:
-    """A row for each value of each type, one that is NULL, and one of empty arrays."""
+def written(database: AuditDatabase) -> tuple[list[dict[str, Any]], datetime]:
+    """A row for each value of each type, one that is NULL, and one of empty arrays; when Spanner had them all."""
     from google.cloud.spanner_v1 import JsonObject
 
     def made(kind: str, value: Any) -> Any:
@@ -86,7 +85,7 @@ def written(database: AuditDatabase) -> list[dict[str, Any]]:
     for row in made_rows:
         with database.database.batch() as batch:
             batch.insert("every_type", tuple(row), [tuple(row.values())])
-    return made_rows
+    return made_rows, batch.committed
 
 
 def appended(warehouse: Warehouse, changes: list[Change]) -> dict[str, Any]:
@@ -118,10 +117,8 @@ def undone(row: dict[str, Any]) -> dict[str, Any]:
 def test_every_value_of_every_type_is_the_same_on_both_sides(
     source: Source, audit_database: AuditDatabase, warehouse: Warehouse, both_stores: Connection
 ) -> None:
-    made = written(audit_database)
-    # The emulator's commits can be a little ahead of this clock.
-    time.sleep(0.1)
-    moment = datetime.now(UTC)
+    # Spanner's time: the emulator's commits can be ahead of this machine's clock.
+    made, moment = written(audit_database)
     columns = source.columns(TABLE, moment)
     raw = list(source.part(TABLE, None, Part(), moment))
     assert len(raw) == len(made)
