@@ -4,6 +4,7 @@ from components.bigquery import Warehouse, WarehouseArgs
 from components.console import Console, ConsoleArgs
 from components.dataflow import StreamJob, StreamJobArgs, WorkerPlace
 from components.delivery import Delivery, DeliveryArgs
+from components.erasure import Erasure, ErasureArgs
 from components.identity import Identity, IdentityArgs
 from components.image import Image, ImageArgs
 from components.kms import Keys, KeysArgs
@@ -113,6 +114,17 @@ validation = Validation(
     ),
     opts,
 )
+erasure = Erasure(
+    "erasure",
+    ErasureArgs(
+        place=place,
+        accounts=accounts,
+        storage=storage,
+        connection=connection(outputs),
+        needs=[source, masking_keys, warehouse, views, personal],
+    ),
+    opts,
+)
 console = Console(
     "console",
     ConsoleArgs(
@@ -123,4 +135,4 @@ console = Console(
     ),
     opts,
 )
-export(outputs, console, replays.job)
+export(outputs, console, {"replayJob": replays.job, "erasureJob": erasure.job})

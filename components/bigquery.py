@@ -115,6 +115,8 @@ class Warehouse(pulumi.ComponentResource):
         accounts = self._args.accounts
         self._on_datasets("pipeline", "dataEditor", accounts.pipeline.member)
         self._on_datasets("validation", "dataEditor", accounts.validation.member)
+        self._on_datasets("erasure", "dataEditor", accounts.erasure.member)
+        self._grant(self._access_log.id, "dataEditor", "erasure", accounts.erasure.member)
         self._on_datasets("probe", "dataViewer", accounts.probe.member)
         self._grant(self._stuck.id, "dataEditor", "probe", accounts.probe.member)
         if self._settings.console.image:

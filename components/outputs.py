@@ -47,14 +47,14 @@ class Outputs:
     monitoring: Monitoring
 
 
-def export(stack: Outputs, console: Console, replay_job: str) -> None:
+def export(stack: Outputs, console: Console, jobs: Mapping[str, str]) -> None:
     """Makes them the stack's outputs, and `connection.json` beside the templates, for who has no Pulumi state.
 
     The console is given the connection, and so comes after it.
 
-    `replay_job` is where `audit` has replays run; the job itself runs them.
+    `jobs` are where `audit` has replays and erasures run; these jobs themselves run them.
     """
-    known = {**connection(stack), "replayJob": replay_job}
+    known = {**connection(stack), **jobs}
     for name, value in {**known, **_links(stack), "consoleUrl": console.url}.items():
         pulumi.export(name, value)
     storage.BucketObject(

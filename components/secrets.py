@@ -1,4 +1,4 @@
-"""The masking key's secret, and who may read it: the job, replay and validation, and the account that searches by card.
+"""The masking key's secret, and who may read it: the job, replay and validation, erasure, and who searches by card.
 
 Secret Manager's own rotation is not used: it sends a message on dates that would be in the program, while a new key
 takes effect when the job starts again. Rotating is adding a version: docs/operations.md.
@@ -39,6 +39,7 @@ class MaskingKeys(pulumi.ComponentResource):
         readers = {
             "pipeline": accounts.pipeline,
             "validation": accounts.validation,
+            "erasure": accounts.erasure,
             "card-search": accounts.card_search,
         }
         for who, account in readers.items():

@@ -176,25 +176,29 @@ class SourceDatabase(pulumi.ComponentResource):
     def _metadata_access(self, metadata: spanner.Database) -> None:
         """The job keeps its position there, the probe its totals, replay, validation and console who asked for what.
 
-        Who is on call reads it: no payment is in it. They and the console submit replays, by a role for that.
+        Who is on call reads it: no payment is in it. They and the console submit replays, by a role for that; who may
+        have a customer erased records that by another one.
         """
         accounts = self._args.accounts
         for who, account in (
             ("pipeline", accounts.pipeline),
             ("probe", accounts.probe),
             ("validation", accounts.validation),
+            ("erasure", accounts.erasure),
         ):
             self._access(metadata, who, "databaseUser", account.member)
         for person in self._settings.identity.on_call:
             self._access(metadata, person, "databaseReader", person)
-            self._submits(metadata, f"{person}-submits", person)
+            self._submits(metadata, f"{person}-submits", person, schema.SUBMITTER_ROLE)
         if self._settings.console.image:
-            self._submits(metadata, "console", accounts.console.member)
+            self._submits(metadata, "console", accounts.console.member, schema.SUBMITTER_ROLE)
+        for person in self._settings.identity.erasers:
+            self._submits(metadata, f"{person}-erases", person, schema.ERASER_ROLE)
 
-    def _submits(self, metadata: spanner.Database, who: str, member: pulumi.Input[str]) -> None:
-        """Lets a member record replays; the role is of a changeset for the cloud."""
+    def _submits(self, metadata: spanner.Database, who: str, member: pulumi.Input[str], role: str) -> None:
+        """Lets a member record replays or erasures; the roles are of changesets for the cloud."""
         if "cloud" in self._settings.spanner.schema_contexts:
-            self._database_role(metadata, who, schema.SUBMITTER_ROLE, member)
+            self._database_role(metadata, who, role, member)
 
     def _database_role(
         self, database: spanner.Database, who: str, database_role: str, member: pulumi.Input[str]

@@ -24,8 +24,9 @@ METADATA_DB = SQL / "metadata" / "changelog.yaml"
 # Database roles of the changelog, for fine-grained access: one sees the change streams, the other writes payments.
 READER_ROLE = "audit_reader"
 WRITER_ROLE = "audit_writer"
-# One of the metadata database.
+# Of the metadata database: who records replays, and who records erasures.
 SUBMITTER_ROLE = "replay_submitter"
+ERASER_ROLE = "erasure_submitter"
 
 _INCLUDE = re.compile(r"\s*-\s*include:\s*\{\s*file:\s*([^,\s}]+)\s*(,\s*relativeToChangelogFile:\s*true\s*)?\}\s*")
 _CHANGESET = re.compile(r"\s*--\s*changeset[ \t]+(\S+?):(\S+)(.*)", re.I)

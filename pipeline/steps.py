@@ -71,15 +71,24 @@ class Mask(Step):
 
 
 class Enrich(Step):
-    """Adds customer, acting user, payment state and transition."""
+    """Redacts the changes of customers who were erased; adds customer, acting user, payment state and transition."""
 
     def __init__(self, settings: TransformSettings) -> None:
+        self._settings = settings
         self._states = settings.payment_states
         self._watched = settings.watched
         self._unknown = Metrics.counter(metrics.NAMESPACE, metrics.UNKNOWN_STATUS)
+        self._filtered = Metrics.counter(metrics.NAMESPACE, metrics.CHANGES_FILTERED)
+
+    def setup(self) -> None:
+        self._erased = self._settings.erased_now()
 
     def process(self, change: Change) -> Iterator[Any]:
         table = self._watched.of(change.table)
+        # Before anything keeps it. Where it is not known who was erased, the bundle fails and is tried again.
+        if not self._erased.current().redact(change, table):
+            self._filtered.inc()
+            return
         try:
             enrich(change, table, self._states)
         except Exception as error:

@@ -67,6 +67,8 @@ class Connection:
     # Where replays run: the full name of a Cloud Run job; empty is here. Beam's options of those with several shards.
     replay_job: str = ""
     replay_beam_args: str = ""
+    # Where erasures run, as replays do.
+    erasure_job: str = ""
     cloud_run_endpoint: str = ""
 
     @cached_property

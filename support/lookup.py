@@ -52,14 +52,14 @@ class Days:
         return f"({' OR '.join(parts)})", parameters
 
 
-def days_of(warehouse: Warehouse, puid: str) -> Days:
-    """When a payment changed. Raises WarehouseError."""
+def days_of(warehouse: Warehouse, *puids: str) -> Days:
+    """When payments changed. Raises WarehouseError."""
     found, open_from = _look(
         warehouse,
         "days_of_payment",
-        f"SELECT DISTINCT day FROM {warehouse.view(queries.PAYMENT_LOOKUP)} WHERE {_of('payment', [puid])}",
+        f"SELECT DISTINCT day FROM {warehouse.view(queries.PAYMENT_LOOKUP)} WHERE {_of('payment', puids)}",
         None,
-        {"keys": [lookups.key("payment", puid)]},
+        {"keys": [lookups.key("payment", puid) for puid in puids]},
     )
     return Days(days=tuple(sorted(row["day"] for row in found)), open_from=open_from)
 

@@ -24,6 +24,7 @@ from contract.schema import SUBMITTER_ROLE
 from pipeline.replay.records import Replay, ReplayError, ReplayUnavailable, Selection
 from pipeline.transforms.cards import find_cards
 from support.connection import Connection
+from support.metadata import metadata_database
 from support.search import PERIOD, Search, payment_id, search
 from support.timeline import Event, Timeline
 from support.warehouse import Warehouse
@@ -220,13 +221,9 @@ def _run_job(connection: Connection, replay_id: str) -> None:
 
 def _store(connection: Connection) -> ReplayStore:
     """What is recorded, for who submits and looks: where replays run elsewhere, by a database role for that."""
-    from pipeline.clients import spanner_database
     from pipeline.replay.store import ReplayStore
 
-    instance = connection.metadata_instance or connection.spanner_instance
-    role = SUBMITTER_ROLE if connection.replay_job else ""
-    place = (connection.spanner_endpoint, connection.project, instance, connection.metadata_database)
-    return ReplayStore(spanner_database(*place, role))
+    return ReplayStore(metadata_database(connection, SUBMITTER_ROLE if connection.replay_job else ""))
 
 
 def _same(one: Selection, other: Selection) -> bool:

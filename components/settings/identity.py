@@ -15,7 +15,7 @@ class IdentitySettings:
     """`kubernetes_account` is namespace/name; it and `ci_issuer` are empty where nobody comes from there.
 
     `on_call` looks, starts the probe and silences alerts; `drainers` may end the job, whose next one continues where it
-    stopped; `dead_letter_operators` retry or discard what could not be written.
+    stopped; `dead_letter_operators` retry or discard what could not be written; `erasers` have customers erased.
     """
 
     kubernetes_account: str
@@ -26,6 +26,7 @@ class IdentitySettings:
     on_call: tuple[str, ...]
     drainers: tuple[str, ...]
     dead_letter_operators: tuple[str, ...]
+    erasers: tuple[str, ...]
 
     @classmethod
     def read(cls, read: Reader) -> Self:
@@ -46,6 +47,7 @@ class IdentitySettings:
             on_call=read.texts("onCall", *_PEOPLE),
             drainers=read.texts("drainers", *_PEOPLE),
             dead_letter_operators=read.texts("deadLetterOperators", *_PEOPLE),
+            erasers=read.texts("erasers", *_PEOPLE),
         )
 
     def relations(self, read: Reader) -> None:

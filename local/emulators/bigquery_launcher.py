@@ -170,6 +170,21 @@ def _bind_a_query_once() -> None:
     tables.write = lambda cursor, *args, **kwargs: write(Bound(cursor), *args, **kwargs)
 
 
+def _remove_members_of_json() -> None:
+    """JSON_REMOVE, which the emulator lacks, for members of an object: `JSON_REMOVE(value, '$."name"', …)`.
+    Source: https://cloud.google.com/bigquery/docs/reference/standard-sql/json_functions#json_remove"""
+    from local_bigquery.sql import dialect
+    from sqlglot import exp
+
+    def remove(args: list[Any]) -> Any:
+        value, *paths = args
+        names = [json.loads(path.this.removeprefix("$.")) for path in paths]
+        return dialect.macro("_without_members", value, exp.Literal.string(json.dumps(dict.fromkeys(names))))
+
+    dialect.FUNCTIONS.append(pathlib.Path(__file__).with_name("bigquery_functions.sql"))
+    dialect.BigQueryDialect.Parser.FUNCTIONS["JSON_REMOVE"] = remove
+
+
 def _record_arrivals(file: pathlib.Path) -> None:
     """Writes a line to `file` after each insert that the Storage Write API has made visible."""
     from local_bigquery.grpc import write
@@ -220,6 +235,7 @@ def main() -> None:
     _take_requests_of_ten_megabytes()
     _look_up_a_table_where_it_is_kept()
     _bind_a_query_once()
+    _remove_members_of_json()
     import uvicorn
     from local_bigquery import app
     from local_bigquery.grpc import server

@@ -258,7 +258,7 @@ def _metadata_database(settings: StreamSettings) -> Iterator[Finding]:
     database = clients.spanner_database(settings["spannerEndpoint"], at.project, at.instance, at.database)
     with database.snapshot() as snapshot:
         rows = list(snapshot.execute_sql("SELECT TABLE_NAME, COLUMN_NAME FROM INFORMATION_SCHEMA.COLUMNS"))
-    if absent := {"jobs", "write_streams"} - {table for table, _ in rows}:
+    if absent := {"jobs", "write_streams", "erased"} - {table for table, _ in rows}:
         yield Finding(
             "metadata database",
             f"metadata database {at.database} must have the tables {', '.join(sorted(absent))}. Run `pulumi up`.",

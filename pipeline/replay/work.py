@@ -68,6 +68,10 @@ class Replayer:
     def _masker(self) -> Any:
         return self._transforms.masker()
 
+    @cached_property
+    def _erased(self) -> Any:
+        return self._transforms.erased_now()
+
     def plan(self, replay_id: str) -> list[Shard]:
         """The shards that are not finished yet. A replay without its moment gets it, and its shards, now."""
         replay = self.store.one(replay_id)
@@ -159,11 +163,12 @@ class Replayer:
             change = _change(replay, shard, table, at.columns, row, number)
             try:
                 self._masker.mask(change)
+                kept = self._erased.current().redact(change, table)
                 enrich(change, table, self._transforms.payment_states)
             except StepError as error:
                 problems.append(_problem(row, table, error.message))
                 continue
-            if keep(change, self._transforms.ignored):
+            if keep(change, self._transforms.ignored) and kept:
                 yield change
 
     def _hand_over(self, replay: Replay, table: WatchedTable, changes: list[Change]) -> None:

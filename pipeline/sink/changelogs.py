@@ -269,6 +269,11 @@ def names_in(known: Mapping[str, Any], fields: Iterable[tables.Field]) -> dict[s
     return names
 
 
+def field_of(column: Any) -> str:
+    """The casefolded name of the field whose values a table's column has."""
+    return _stands_for(column.description or "") or str(column.name).casefold()
+
+
 def _candidates(field: tables.Field) -> Iterable[str]:
     yield field.name
     typed = f"{field.name}_{field.type.lower()}"

@@ -163,6 +163,10 @@ class DeadLetterQueue:
         """Removes dead letters whose changes should not come to BigQuery. Says how many there were."""
         return len(self._rewrite(BOTH, set(ids), lambda _: None))
 
+    def forget(self, ids: Iterable[str]) -> int:
+        """Leaves of dead letters only where to read their changes again. Says how many there were."""
+        return len(self._rewrite(BOTH, set(ids), lambda letter: replace(letter, change=None)))
+
     def update(self, letters: Iterable[DeadLetter]) -> list[DeadLetter]:
         """Keeps what a failed retry said (reason, message, last failure), with one attempt more than is stored.
 

@@ -163,6 +163,7 @@ class Retrier:
         self._queue = DeadLetterQueue(settings.directory)
         self._transforms = settings.transforms
         self._masker = settings.transforms.masker()
+        self._erased = settings.transforms.erased_now()
         self._clients = settings.sink.connect()
         self._queries: dict[str, ChangeStreamQuery] = {}
 
@@ -197,8 +198,10 @@ class Retrier:
                 continue
             try:
                 change = self._change(letter)
-                enrich(change, self._transforms.watched.of(change.table), self._transforms.payment_states)
-                if keep(change, self._transforms.ignored):
+                table = self._transforms.watched.of(change.table)
+                kept = self._erased.current().redact(change, table)
+                enrich(change, table, self._transforms.payment_states)
+                if keep(change, self._transforms.ignored) and kept:
                     changes[change.table].append((letter, change))
                 else:
                     resolved.append(letter)

@@ -50,6 +50,19 @@ def enrich(change: Change, table: WatchedTable, states: Mapping[str, str]) -> No
     }
 
 
+def customers(change: Change, table: WatchedTable) -> set[str]:
+    """Every customer that a masked change names: in its column and its metadata, before and after."""
+    column, metadata = table.column("customer"), table.column("metadata")
+    paths = table.metadata.customer_in if table.metadata else ()
+    found = set()
+    for row in (change.keys, change.new, change.old):
+        found.add(_text(_value(row, column)))
+        members = _members(_value(row, metadata)) if paths else None
+        if members:
+            found |= {_text(_at(members, path)) for path in paths}
+    return {customer for customer in found if customer}
+
+
 def _transition(change: Change, table: WatchedTable, states: Mapping[str, str]) -> Row:
     new, old = change.new, change.old
     status, time = table.column("status"), table.column("time")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from contract import payments
 from contract.watched import WatchedTables
+from pipeline.transforms.erased import ErasedNow, ErasedTokens
 from pipeline.transforms.filter import Ignored
 from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.mask import Masker, NewColumns
@@ -14,13 +15,17 @@ from pipeline.transforms.mask import Masker, NewColumns
 
 @dataclass(frozen=True, kw_only=True)
 class TransformSettings:
-    """`masking_keys` is where the keys are: a secret's name or `file:PATH`. They are loaded where they are used."""
+    """`masking_keys` is where the keys are: a secret's name or `file:PATH`. They are loaded where they are used.
+
+    `erased` reads the tokens of customers who were erased.
+    """
 
     masking_keys: str
     new_columns: NewColumns
     payment_states: Mapping[str, str]
     ignored: Ignored
     watched: WatchedTables
+    erased: Callable[[], frozenset[str]]
 
     @classmethod
     def of(cls, values: Mapping[str, str]) -> TransformSettings:
@@ -31,8 +36,13 @@ class TransformSettings:
             payment_states=payments.parse_states(values["paymentStates"]),
             ignored=Ignored.parse(fields=values["ignoreFields"], tables=values["ignoreTables"]),
             watched=WatchedTables.from_json(values["watchedTables"]),
+            erased=ErasedTokens.of(values),
         )
 
     def masker(self) -> Masker:
         """Loads the keys. Raises MaskingKeyError."""
         return Masker(MaskingKeys.load(self.masking_keys), self.watched, new_columns=self.new_columns)
+
+    def erased_now(self) -> ErasedNow:
+        """Loads the keys. Raises MaskingKeyError."""
+        return ErasedNow(self.erased, MaskingKeys.load(self.masking_keys))

@@ -154,9 +154,11 @@ class Masking:
         from pipeline.transforms.enrich import enrich
         from pipeline.transforms.filter import keep
 
+        table = self._connection.watched.of(change.table)
         self._masker(version).mask(change)
-        enrich(change, self._connection.watched.of(change.table), self._states)
-        return keep(change, self.ignored)
+        kept = self._erased.current().redact(change, table)
+        enrich(change, table, self._states)
+        return keep(change, self.ignored) and kept
 
     @cache  # noqa: B019 - as long as the validation that it is a part of
     def _masker(self, version: str) -> Any:
@@ -167,6 +169,19 @@ class Masking:
         older = {v: key for v, key in keys.keys.items() if version in keys.keys and int(v[1:]) <= int(version[1:])}
         policy: Any = self._connection.new_columns or "hold"
         return Masker(MaskingKeys(older) if older else keys, self._connection.watched, new_columns=policy)
+
+    @cached_property
+    def _erased(self) -> Any:
+        from pipeline.transforms.erased import ErasedNow, ErasedTokens
+
+        known = self._connection
+        tokens = ErasedTokens(
+            endpoint=known.spanner_endpoint,
+            project=known.project,
+            instance=known.metadata_instance or known.spanner_instance,
+            database=known.metadata_database,
+        )
+        return ErasedNow(tokens, self._keys)
 
     @cached_property
     def _keys(self) -> Any:

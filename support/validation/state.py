@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from contract.errors import AuditError
 from support.connection import Connection
+from support.metadata import metadata_database
 from support.validation.findings import Finding
 
 # A run that was killed holds others up for so long; one that runs renews its claim.
@@ -49,15 +50,8 @@ class States:
     """The table `validations`, and the job's position in `jobs`."""
 
     def __init__(self, connection: Connection) -> None:
-        from pipeline.clients import spanner_database
-
         self._job = connection.job_name
-        self._database = spanner_database(
-            connection.spanner_endpoint,
-            connection.project,
-            connection.metadata_instance or connection.spanner_instance,
-            connection.metadata_database,
-        )
+        self._database = metadata_database(connection)
 
     def position(self) -> datetime | None:
         """Every change committed before is in BigQuery or a dead letter. None: the job has not begun."""

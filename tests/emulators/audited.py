@@ -19,6 +19,7 @@ from pipeline.sink.dead_letters import DeadLetterQueue
 from pipeline.sink.fencing import take_over
 from pipeline.sink.retry import Retrier, RetrySettings
 from pipeline.source.query import ChangeStream
+from pipeline.transforms.erased import ErasedTokens
 from pipeline.transforms.filter import Ignored
 from pipeline.transforms.settings import TransformSettings
 from support.connection import Connection
@@ -115,6 +116,12 @@ class Audited:
                 payment_states=payments.PAYMENT_STATES,
                 ignored=Ignored(),
                 watched=WATCHED,
+                erased=ErasedTokens(
+                    endpoint=stack.spanner_endpoint,
+                    project=stack.project,
+                    instance=stack.spanner_instance,
+                    database=stack.metadata_database,
+                ),
             ),
             streams=tuple(
                 ChangeStream(name=name, database=self.database.database.name, endpoint=stack.spanner_endpoint)

@@ -59,6 +59,7 @@ def settings(audit_database: AuditDatabase, warehouse: Warehouse, tmp_path: Path
             payment_states=payments.PAYMENT_STATES,
             ignored=Ignored(),
             watched=WATCHED,
+            erased=frozenset,
         ),
         streams=(ChangeStream(name=STREAM, database=audit_database.database.name, endpoint=audit_database.endpoint),),
         sink=replace(sink, generation=taken.generation, fenced_at=taken.fenced_at),

@@ -132,6 +132,7 @@ def settings(services: Services, tmp_path: Path) -> RetrySettings:
             payment_states=payments.PAYMENT_STATES,
             ignored=Ignored(),
             watched=WATCHED,
+            erased=frozenset,
         ),
         streams=(ChangeStream(name=STREAM, database="projects/p/instances/i/databases/d", endpoint="127.0.0.1:1"),),
         sink=SimpleNamespace(connect=lambda: connected, generations=lambda: services.generations),  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +51,27 @@ def letters(outputs: Any) -> list[DeadLetter]:
     return [o.value for o in outputs if isinstance(o, TaggedOutput) and isinstance(o.value, DeadLetter)]
 
 
-def settings(keys: str = "") -> TransformSettings:
+def settings(keys: str, erased: Callable[[], frozenset[str]] = frozenset) -> TransformSettings:
     return TransformSettings(
         masking_keys=keys,
         new_columns="scan",
         payment_states=PAYMENT_STATES,
         ignored=Ignored(),
         watched=WATCHED,
+        erased=erased,
     )
 
 
 @pytest.fixture
-def mask(tmp_path: Path) -> Mask:
-    keys = tmp_path / "keys.json"
-    keys.write_text(json.dumps({"v1": base64.b64encode(b"k" * 32).decode()}))
-    step = Mask(settings(f"file:{keys}"))
+def keys(tmp_path: Path) -> str:
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"v1": base64.b64encode(b"k" * 32).decode()}))
+    return f"file:{path}"
+
+
+@pytest.fixture
+def mask(keys: str) -> Mask:
+    step = Mask(settings(keys))
     step.setup()
     return step
 
@@ -102,10 +109,12 @@ def test_an_unexpected_error_says_where_and_never_quotes(mask: Mask, monkeypatch
     assert SECRET not in repr(letter)
 
 
-def test_a_failure_after_masking_keeps_the_masked_change() -> None:
+def test_a_failure_after_masking_keeps_the_masked_change(keys: str) -> None:
     broken = change()
     broken.new = None  # type: ignore[assignment]
-    [letter] = letters(list(Enrich(settings()).process(broken)))
+    step = Enrich(settings(keys))
+    step.setup()
+    [letter] = letters(list(step.process(broken)))
     assert letter.change is not None
     assert letter.change["keys"] == {"PUID": "p1"}
 

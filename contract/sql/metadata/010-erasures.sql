@@ -1,0 +1,33 @@
+--liquibase formatted sql
+
+--changeset audit:m010-erasures
+--comment: Erasures of customers: who asked, why, what was redacted. Customer is kept until FinishedAt, and no longer.
+CREATE TABLE erasures (
+  ErasureId STRING(64) NOT NULL,
+  RequestedBy STRING(256) NOT NULL,
+  Reason STRING(1024) NOT NULL,
+  Customer STRING(MAX),
+  RequestedAt TIMESTAMP NOT NULL OPTIONS (allow_commit_timestamp = true),
+  Report STRING(MAX),
+  FinishedAt TIMESTAMP OPTIONS (allow_commit_timestamp = true),
+) PRIMARY KEY (ErasureId);
+--rollback DROP TABLE erasures;
+
+--changeset audit:m010-erased
+--comment: Keyed tokens of the customers and payments that were erased. Whatever writes to BigQuery redacts their rows.
+CREATE TABLE erased (
+  Token STRING(64) NOT NULL,
+  Kind STRING(16) NOT NULL,
+  ErasureId STRING(64) NOT NULL,
+  ErasedAt TIMESTAMP NOT NULL OPTIONS (allow_commit_timestamp = true),
+) PRIMARY KEY (Token);
+--rollback DROP TABLE erased;
+
+--changeset audit:m010-erasure-submitter context:cloud
+--comment: Who submits erasures. They record one and see what became of it, and write nothing else.
+CREATE ROLE erasure_submitter;
+--rollback DROP ROLE erasure_submitter;
+
+--changeset audit:m010-erasure-submitter-inserts context:cloud
+GRANT SELECT, INSERT ON TABLE erasures TO ROLE erasure_submitter;
+--rollback REVOKE SELECT, INSERT ON TABLE erasures FROM ROLE erasure_submitter;

@@ -1,0 +1,309 @@
+"""An erasure, step by step.
+
+    record ─► tokens: all that writes redacts ─► wait for what was under way ─► redact ─► count ─► finish
+
+Each step can be repeated: killed at any point, it is run again from the start, and what is redacted stays redacted.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, Final
+
+from contract import tables
+from contract.changes import Change, DeadLetter
+from pipeline.transforms.cards import find_cards
+from pipeline.transforms.enrich import customers
+from pipeline.transforms.erase import CUSTOMER, PAYMENT
+from pipeline.transforms.erased import OLDEST_SECONDS
+from support.connection import Connection
+from support.erasure.redaction import AT_ONCE, Redaction
+from support.erasure.store import Erasure, ErasureError, Erasures, ErasureWaits
+from support.lookup import days_of, payments_with
+from support.validation.state import States
+from support.warehouse import Warehouse
+
+Progress = Callable[[str], None]
+
+LEAST_REASON: Final = 5
+_LONGEST_REASON: Final = 1_000
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+# A customer with more is one of a test, or of a system.
+MOST_PAYMENTS: Final = 100_000
+# Beside the age of tokens: commit timestamps and the machine's clock differ by less.
+_MARGIN: Final = timedelta(seconds=5)
+_STATEMENT_SECONDS: Final = 1_800.0
+_PAUSE_SECONDS: Final = 1.0
+# How long one call waits for the job; then it says so, and is run again.
+_PATIENCE_SECONDS: Final = 900.0
+_FAIL_SAFE: Final = timedelta(days=7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What an erasure would be of: payments, and rows with something personal, by table."""
+
+    payments: int
+    rows: Mapping[str, int]
+
+
+def submit(
+    connection: Connection, customer: str, *, requested_by: str, reason: str, erasure_id: str | None = None
+) -> Erasure:
+    """Records an erasure. One with an id that is known is returned as it is. Raises ErasureError."""
+    reason = reason.strip()
+    if not customer.strip() or len(customer) > 1_000:
+        raise ErasureError("a customer must be named by its id, of at most 1,000 characters.")
+    if not LEAST_REASON <= len(reason) <= _LONGEST_REASON:
+        raise ErasureError(
+            f"a reason must have {LEAST_REASON} to {_LONGEST_REASON:,} characters: it is kept with the erasure."
+        )
+    if any(find_cards(text) for text in (customer, reason)):
+        raise ErasureError("the customer and the reason of an erasure must hold no card's number: they are kept.")
+    if customer in reason:
+        raise ErasureError("the reason of an erasure must not name the customer: it is kept, and the customer is not.")
+    known = erasure_id or uuid.uuid4().hex
+    if not _ID.fullmatch(known):
+        rule = "such as DSR-4711: A-Z, a-z, 0-9, then also . - _, at most 63 characters"
+        raise ErasureError(f"the id of an erasure must be {rule}.")
+    found = Erasures(connection).add(known, requested_by, reason, customer)
+    if found.customer not in (customer, None):
+        raise ErasureError(
+            f"the id of an erasure must be a new one: {known} is of another customer. Choose another id, or run that "
+            "one with `audit erase resume`."
+        )
+    return found
+
+
+class Erasing:
+    """Runs erasures. Raises ErasureWaits, WarehouseError, and what Spanner's client raises. For one thread."""
+
+    def __init__(self, connection: Connection, progress: Progress = lambda _: None) -> None:
+        self._connection, self._progress = connection, progress
+        self._watched = connection.watched
+        self._warehouse = Warehouse(connection, seconds=_STATEMENT_SECONDS)
+        self.records, self._states = Erasures(connection), States(connection)
+
+    def find(self, customer: str) -> Found:
+        """What there is of a customer. Changes nothing."""
+        payments = self._payments(customer)
+        rows = {
+            each.name: sum(count for _, count in self._counted(each, customer, payments)) for each in self._redactions
+        }
+        return Found(payments=len(payments), rows={self._plain(name): count for name, count in rows.items()})
+
+    def run(self, erasure_id: str) -> Erasure:
+        """Runs an erasure to its end, or nothing of it where it has ended."""
+        erasure = self.records.one(erasure_id)
+        if erasure.finished_at or erasure.customer is None:
+            return erasure
+        customer = erasure.customer
+        since = self.records.entomb(erasure.id, {self._token(CUSTOMER, customer): "customer"})
+        report: dict[str, Any] = {"payments": 0}
+        self.records.note(erasure.id, report)
+        payments: list[str] = []
+        while True:
+            self._await(since)
+            # What names the customer has all arrived: these are its payments. Theirs are redacted from now on.
+            found = self._payments(customer)
+            if set(found) <= set(payments):
+                break
+            payments = found
+            since = self.records.entomb(erasure.id, {self._token(PAYMENT, each): "payment" for each in payments})
+        with self._no_validation():
+            report |= {"payments": len(payments), **self._redact(customer, payments)}
+        report["held"] = self._held(datetime.now(UTC))
+        self.records.finish(erasure.id, report)
+        return self.records.one(erasure.id)
+
+    # ------------------------------------------------------------------ waiting
+
+    def _await(self, since: datetime) -> None:
+        """Returns once every row that may have been made without knowing of tokens of `since` has arrived."""
+        wanted = since + timedelta(seconds=OLDEST_SECONDS) + _MARGIN
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        self._progress("Waiting until the job has written all that it read before")
+        while True:
+            position = self._states.position()
+            running = self.records.unfinished_replays(wanted)
+            if position and position >= wanted and not running:
+                return
+            if time.monotonic() > deadline:
+                raise ErasureWaits(
+                    f"the replay {running[0]} is not finished, and may bring rows that are not redacted: end it with "
+                    f"`audit replay resume {running[0]}`, and run the erasure again."
+                    if running
+                    else "the job has not come past the time of the erasure: see `audit health`. Run the erasure again "
+                    "once it has; until then its new rows are redacted, and those that were there are not."
+                )
+            time.sleep(_PAUSE_SECONDS)
+
+    @contextmanager
+    def _no_validation(self) -> Iterator[None]:
+        """Meanwhile nothing is compared: rows that are half redacted would be found, and replayed."""
+        run = f"erasure-{uuid.uuid4().hex}"
+        self._states.claim(run, datetime.now(UTC))
+        with self._states.renewed(run):
+            try:
+                yield
+            finally:
+                self._states.release(run, None)
+
+    # ------------------------------------------------------------------ BigQuery
+
+    def _payments(self, customer: str) -> list[str]:
+        found = payments_with(self._warehouse, "customer", [customer], most=MOST_PAYMENTS + 1)
+        if len(found) > MOST_PAYMENTS:
+            raise ErasureError(f"a customer to erase must have at most {MOST_PAYMENTS:,} payments; this one has more.")
+        return [str(each) for each in found]
+
+    def _redact(self, customer: str, payments: Sequence[str]) -> dict[str, Any]:
+        rows: dict[str, int] = {}
+        for redaction in self._redactions:
+            name = self._plain(redaction.name)
+            self._progress(f"Redacting {name}")
+            rows[name] = 0
+            for where, count in self._counted(redaction, customer, payments):
+                if count:
+                    sql, parameters = where
+                    self._warehouse.answer(redaction.statement(sql), parameters)
+                    rows[name] += count
+            if left := sum(count for _, count in self._counted(redaction, customer, payments)):
+                raise ErasureWaits(
+                    f"{left:,} rows of {name} came in while it was redacted: run the erasure again, and nothing of "
+                    "them is left."
+                )
+        self._progress("Redacting lookup table, access log, dead letters")
+        return {
+            "rows": rows,
+            "lookup": self._forget_lookup(payments),
+            "access_log": self._forget_accesses(customer),
+            "dead_letters": self._forget_letters(customer, set(payments)),
+            "replays": self.records.forget_in_replays(customer),
+        }
+
+    @cached_property
+    def _redactions(self) -> list[Redaction]:
+        """The payments' changelog after the others: it finds them again should the erasure be killed. Their state comes
+        last: a merge may take rows there until the changelog is redacted."""
+        from pipeline.clients import bigquery_client
+
+        known = self._connection
+        client = bigquery_client(known.big_query_endpoint, known.project)
+        state = f"{self._watched.payments.dataset}.payment_state"
+        others = [table for table in self._watched.tables if table.kind != "payments"]
+        payments = self._watched.payments
+        places = [*((table.id, table) for table in others), (payments.id, payments), (state, payments)]
+        return [
+            Redaction(
+                name=f"`{known.project}.{place}`",
+                table=table,
+                columns=client.get_table(f"{known.project}.{place}").schema,
+            )
+            for place, table in places
+        ]
+
+    def _plain(self, name: str) -> str:
+        return name.strip("`").removeprefix(f"{self._connection.project}.")
+
+    def _counted(
+        self, redaction: Redaction, customer: str, payments: Sequence[str]
+    ) -> Iterator[tuple[tuple[str, dict[str, Any]], int]]:
+        """The conditions of an erasure's rows in a table, and how many rows each has left."""
+        for where in self._conditions(redaction, customer, payments):
+            sql, parameters = where
+            [row] = self._warehouse.rows(redaction.count(sql), **parameters)
+            yield where, int(row["found"])
+
+    def _conditions(
+        self, redaction: Redaction, customer: str, payments: Sequence[str]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        is_state = redaction.name.endswith(".payment_state`")
+        yield redaction.of_customer(whole=is_state), {"customer": customer}
+        if not redaction.of_payments():
+            return
+        whole = redaction.table.payment_type == "INT64"
+        for first in range(0, len(payments), AT_ONCE):
+            some = payments[first : first + AT_ONCE]
+            ids: list[Any] = [int(each) for each in some] if whole else list(some)
+            if is_state:
+                others = f"COALESCE({tables.CUSTOMER_ID}, '') != @customer"
+                yield f"{redaction.of_payments()} AND {others}", {"payments": ids, "customer": customer}
+            else:
+                # The days on which something happened to them: other partitions stay unread.
+                days, parameters = days_of(self._warehouse, *some).condition(tables.COMMIT_TIMESTAMP)
+                yield f"{redaction.of_payments()} AND {days}", {"payments": ids, **parameters}
+
+    def _forget_lookup(self, payments: Sequence[str]) -> int:
+        """Deletes by what the payments were found, but for their own ids. Says how many rows."""
+        name = f"`{self._connection.project}.{tables.payment_lookup(self._watched).id}`"
+        whole = self._watched.payments.payment_type == "INT64"
+        deleted = 0
+        for first in range(0, len(payments), AT_ONCE):
+            some = payments[first : first + AT_ONCE]
+            where = "puid IN UNNEST(@payments) AND kind != 'payment'"
+            ids: dict[str, Any] = {"payments": [int(each) for each in some] if whole else list(some)}
+            [row] = self._warehouse.rows(f"SELECT COUNT(*) AS found FROM {name} WHERE {where}", **ids)
+            if row["found"]:
+                self._warehouse.answer(f"DELETE FROM {name} WHERE {where}", ids)
+                deleted += int(row["found"])
+        return deleted
+
+    def _forget_accesses(self, customer: str) -> int:
+        """Takes the subject out of what people asked about the customer; who asked, when and what for stays."""
+        name = f"`{self._connection.project}.{tables.access_log().id}`"
+        where = "STRPOS(CONCAT(TO_JSON_STRING(subject), COALESCE(reason, '')), @customer) > 0"
+        known: dict[str, Any] = {"customer": customer}
+        [row] = self._warehouse.rows(f"SELECT COUNT(*) AS found FROM {name} WHERE {where}", **known)
+        if row["found"]:
+            without = "PARSE_JSON('{\"erased\":true}')"
+            self._warehouse.answer(f"UPDATE {name} SET subject = {without}, reason = NULL WHERE {where}", known)
+        return int(row["found"])
+
+    # ------------------------------------------------------------------ dead letters
+
+    def _forget_letters(self, customer: str, payments: set[str]) -> int:
+        """Leaves of the customer's dead letters where to read the change again: then it is redacted."""
+        from pipeline.sink.dead_letters import DeadLetterQueue
+
+        queue = DeadLetterQueue(self._connection.dead_letter_directory)
+        found = [letter.id for _, letter in queue.every() if self._concerns(letter, customer, payments)]
+        return queue.forget(found) if found else 0
+
+    def _concerns(self, letter: DeadLetter, customer: str, payments: set[str]) -> bool:
+        if letter.change is None:
+            return False
+        change = Change.from_dict(letter.change)
+        return letter.payment in payments or customer in customers(change, self._watched.of(change.table))
+
+    # ------------------------------------------------------------------ what is known, what remains
+
+    @cached_property
+    def _keys(self) -> Any:
+        from pipeline.transforms.keys import MaskingKeys
+
+        return MaskingKeys.load(self._connection.masking_keys)
+
+    def _token(self, kind: str, value: str) -> str:
+        return str(self._keys.token(kind, value))
+
+    def _held(self, now: datetime) -> dict[str, str]:
+        """What still has the customer's data, and until when: BigQuery's time travel, and its fail-safe after that."""
+        from pipeline.clients import bigquery_client
+
+        known = self._connection
+        client = bigquery_client(known.big_query_endpoint, known.project)
+        datasets = {table.dataset for table in self._watched.tables} | {tables.ACCESS_DATASET}
+        hours = [client.get_dataset(f"{known.project}.{each}").max_time_travel_hours or 168 for each in datasets]
+        travel = now + timedelta(hours=max(map(int, hours)))
+        return {
+            "time travel": f"{travel:%Y-%m-%dT%H:%MZ}",
+            "fail-safe": f"{travel + _FAIL_SAFE:%Y-%m-%dT%H:%MZ}",
+        }

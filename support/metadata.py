@@ -1,0 +1,16 @@
+"""The metadata database, as support connects to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.connection import Connection
+
+
+def metadata_database(connection: Connection, role: str = "") -> Any:
+    """The stack's metadata database, by a database role or with all that the account may."""
+    from pipeline.clients import spanner_database
+
+    instance = connection.metadata_instance or connection.spanner_instance
+    place = (connection.spanner_endpoint, connection.project, instance, connection.metadata_database)
+    return spanner_database(*place, role)

@@ -1,0 +1,320 @@
+"""Erasure on real emulators: nothing of a customer is left anywhere, whatever is run afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract import tables
+from contract.changes import DeadLetter, Reason
+from pipeline.sink.dead_letters import DeadLetterQueue
+from support import replay
+from support.connection import Connection
+from support.console.access_log import Access, write
+from support.console.identity import Viewer
+from support.erasure import work
+from support.erasure.store import Erasure, ErasureError, Erasures, ErasureWaits
+from support.erasure.work import Erasing
+from support.search import Search, search
+from support.validation.state import States
+from support.warehouse import Warehouse
+from tests.conftest import AuditDatabase
+from tests.emulators.audited import JOB, Audited
+from tests.emulators.changelog import CARD, Changelog
+from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_TABLE, WATCHED
+
+CUSTOMER, OTHER, NAME = "customer-4711", "customer-0815", "Jo Doe"
+
+
+@pytest.fixture
+def audited(both_stores: Connection, changelog: Changelog, audit_database: AuditDatabase) -> Audited:
+    Path(both_stores.dead_letter_directory).mkdir()
+    return Audited(replace(both_stores, job_name=JOB, new_columns="scan"), audit_database, changelog)
+
+
+def of(customer: str, **more: Any) -> dict[str, Any]:
+    about = json.dumps({"customerId": customer, "name": NAME if customer == CUSTOMER else "else"})
+    return {"CustomerId": customer, "UserId": f"user of {customer}", "Metadata": about, **more}
+
+
+def filled(audited: Audited) -> None:
+    """Two payments of the customer and one of another, with their events, in every store."""
+    audited.carry()
+    for puid, customer in (("mine", CUSTOMER), ("mine-too", CUSTOMER), ("theirs", OTHER)):
+        audited.payment(puid, "INITIATED", **of(customer))
+        audited.payment(puid, "CAPTURED", **of(customer, CardholderName=NAME if customer == CUSTOMER else "else"))
+        audited.audit_log(puid, Metadata=json.dumps({"note": NAME if customer == CUSTOMER else "else"}))
+    audited.payment("mine-too", "REFUNDED", **of(CUSTOMER, UserId="another user"))
+    audited.delete("mine-too")
+    audited.carry()
+    audited.changelog.merge()
+    audited.changelog.fill()
+    for customer in (CUSTOMER, OTHER):
+        viewer = Viewer(email="agent@example.com", role="viewer")
+        write(Warehouse(audited.connection), Access(viewer=viewer, action="search", subject={"customer": customer}))
+
+
+def passed(audited: Audited) -> None:
+    """The job has come past everything that an erasure waits for."""
+    audited.position(datetime.now(UTC) + timedelta(hours=1))
+
+
+def erased(audited: Audited, erasure_id: str = "DSR-1") -> Erasure:
+    work.submit(audited.connection, CUSTOMER, requested_by="lead", reason="request DSR-1", erasure_id=erasure_id)
+    passed(audited)
+    done = Erasing(audited.connection).run(erasure_id)
+    audited.position(datetime.now(UTC))
+    return done
+
+
+def everything(audited: Audited) -> dict[str, str]:
+    """All that BigQuery has, by table, as text."""
+    found = {}
+    for table in tables.all_tables(WATCHED):
+        rows = audited.sql(f"SELECT TO_JSON_STRING(t) AS text FROM `{audited.changelog.project}.{table.id}` AS t")
+        found[table.id] = "\n".join(row["text"] for row in rows)
+    return found
+
+
+def traces(audited: Audited) -> list[str]:
+    """Where something of the customer is left."""
+    token = replay_keys(audited).token("CardholderName", NAME.casefold())
+    sought = (CUSTOMER, NAME, token, "another user", "user of customer-4711")
+    texts = everything(audited) | {
+        path.name: path.read_text() for path in Path(audited.connection.dead_letter_directory).rglob("*.jsonl")
+    }
+    with audited.database.metadata_database.snapshot(multi_use=True) as snapshot:
+        for table in ("replays", "erasures", "erased", "validations"):
+            texts[table] = repr(list(snapshot.execute_sql(f"SELECT * FROM {table}")))
+    return [f"{where}: {each}" for where, text in texts.items() for each in sought if each in text]
+
+
+def replay_keys(audited: Audited) -> Any:
+    from pipeline.transforms.keys import MaskingKeys
+
+    return MaskingKeys.load(audited.connection.masking_keys)
+
+
+def test_nothing_of_a_customer_is_left_and_nothing_of_others_is_touched(audited: Audited) -> None:
+    filled(audited)
+    before = everything(audited)
+    assert len(traces(audited)) > 8
+    done = erased(audited)
+    assert traces(audited) == []
+    assert done.state == "finished" and done.customer is None
+    payments, state = WATCHED.payments.id, f"{WATCHED.payments.dataset}.payment_state"
+    assert done.report["payments"] == 2
+    assert done.report["rows"] == {WATCHED.of(AUDIT_LOG_TABLE).id: 2, payments: 6, state: 2}
+    assert done.report["lookup"] >= 4 and done.report["access_log"] == 1
+    assert set(done.report["held"]) == {"time travel", "fail-safe"}
+    after = everything(audited)
+    for table in (payments, state, WATCHED.of(AUDIT_LOG_TABLE).id):
+        mine, theirs = "mine", '"theirs"'
+        kept = [line for line in before[table].splitlines() if theirs in line]
+        assert kept and kept == [line for line in after[table].splitlines() if theirs in line]
+        # The payments' own story stays.
+        assert len(after[table].splitlines()) == len(before[table].splitlines()) and mine in after[table]
+    assert OTHER in after[tables.access_log().id]
+    found = search(Warehouse(audited.connection), Search(puid="mine")).payments
+    assert [(each.puid, each.status, each.customer_id) for each in found] == [("mine", "CAPTURED", None)]
+
+
+def test_nothing_brings_it_back(audited: Audited) -> None:
+    filled(audited)
+    erased(audited)
+    # Replay, more changes, a new payment, its events, a merge and a fill, validation with repair.
+    audited.payment("mine", "SETTLED", **of(CUSTOMER, CardholderName=NAME))
+    audited.payment("new", "CAPTURED", **of(CUSTOMER))
+    audited.audit_log("mine", Metadata=json.dumps({"note": NAME}))
+    audited.carry()
+    chosen = replay.Selection(payments=("mine", "theirs"))
+    replay.submit(audited.connection, chosen, requested_by="x", reason="a test of it", replay_id="R-1")
+    assert replay.run(audited.connection, "R-1").replayed == 2
+    audited.sql(f"DELETE FROM {audited.table()} WHERE PUID IN ('mine', 'theirs') AND Status = 'CAPTURED'")
+    audited.carry()
+    audited.validate(repair=True, everything=True)
+    audited.retry()
+    audited.changelog.merge()
+    audited.changelog.fill()
+    assert traces(audited) == []
+    assert audited.validate(everything=True).open == []
+    rows = audited.sql(f"SELECT Status FROM {audited.table()} WHERE PUID IN ('mine', 'new') AND CustomerId IS NULL")
+    assert {row["Status"] for row in rows} >= {"SETTLED", "CAPTURED"}
+
+
+def test_validation_finds_both_sides_alike(audited: Audited) -> None:
+    filled(audited)
+    erased(audited)
+    audited.position(datetime.now(UTC))
+    report = audited.validate(since=audited.began, everything=True)
+    assert [(f.table, f.key, f.kind, f.columns) for f in report.findings] == []
+
+
+class _Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_one_that_is_killed_is_run_again_to_its_end(
+    audited: Audited, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    filled(audited)
+    audited.payment("not-in-lookup-yet", "CAPTURED", **of(CUSTOMER))
+    audited.audit_log("not-in-lookup-yet", Metadata=json.dumps({"note": NAME}))
+    audited.carry()
+    answer = Warehouse.answer
+    done = 0
+
+    def killing(self: Warehouse, sql: str, *rest: Any, **more: Any) -> Any:
+        nonlocal done
+        if sql.startswith(("UPDATE", "DELETE")):
+            if done == after:
+                raise _Killed
+            done += 1
+        return answer(self, sql, *rest, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Warehouse, "answer", killing)
+        with pytest.raises(_Killed):
+            erased(audited)
+    assert Erasures(audited.connection).one("DSR-1").state == "running"
+    erased(audited)
+    assert traces(audited) == []
+
+
+def test_a_dead_letter_keeps_only_where_to_read_its_change(audited: Audited) -> None:
+    filled(audited)
+    queue = DeadLetterQueue(audited.connection.dead_letter_directory)
+    audited.payment("late", "CAPTURED", **of(CUSTOMER))
+    audited.carry(but=("late",))
+    source = audited_source(audited)
+    [change] = [c for c in source if c.keys["PUID"] == "late"]
+    masked(audited, change)
+    now = "2026-11-29T10:00:00.000000000Z"
+    queue.put(
+        [
+            DeadLetter(
+                coordinates=change.coordinates,
+                step="EncodeRows",
+                reason=Reason.VALUE,
+                message="x",
+                attempts=0,
+                first_failed_at=now,
+                last_failed_at=now,
+                change=change.to_dict(),
+                payment="late",
+            )
+        ]
+    )
+    assert any(each.endswith(CUSTOMER) for each in traces(audited))
+    done = erased(audited)
+    assert done.report["dead_letters"] == 1
+    [letter] = queue.letters()
+    assert letter.change is None and letter.payment == "late"
+    assert traces(audited) == []
+    audited.position(datetime.now(UTC))
+    audited.retry()
+    assert not list(queue.letters()) and traces(audited) == []
+    assert audited.sql(f"SELECT Status FROM {audited.table()} WHERE PUID = 'late'") == [{"Status": "CAPTURED"}]
+
+
+def audited_source(audited: Audited) -> list[Any]:
+    from support.validation.source import Source
+
+    until = datetime.now(UTC).replace(microsecond=0)
+    return list(Source(audited.connection).changes(WATCHED.payments.change_stream, audited.began, until))
+
+
+def masked(audited: Audited, change: Any) -> None:
+    from pipeline.transforms.mask import Masker
+
+    Masker(replay_keys(audited), WATCHED, new_columns="scan").mask(change)
+
+
+def test_it_waits_for_the_job_and_for_replays(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(audited)
+    monkeypatch.setattr(work, "_PATIENCE_SECONDS", 0.0)
+    work.submit(audited.connection, CUSTOMER, requested_by="lead", reason="request DSR-1", erasure_id="DSR-1")
+    with pytest.raises(ErasureWaits, match="the job has not come past"):
+        Erasing(audited.connection).run("DSR-1")
+    chosen = replay.Selection(payments=("mine",))
+    replay.submit(audited.connection, chosen, requested_by="x", reason="a test of it", replay_id="R-1")
+    replayer = unfinished(audited)
+    passed(audited)
+    with pytest.raises(ErasureWaits, match="the replay R-1 is not finished"):
+        Erasing(audited.connection).run("DSR-1")
+    replayer()
+    Erasing(audited.connection).run("DSR-1")
+    assert traces(audited) == []
+
+
+def unfinished(audited: Audited) -> Callable[[], Any]:
+    """Begins the replay R-1. What is given ends it."""
+    from pipeline.replay.work import Replayer
+
+    replayer = Replayer(replay._settings(audited.connection))
+    replayer.plan("R-1")
+    return lambda: replay.run(audited.connection, "R-1")
+
+
+def test_no_validation_runs_beside_it(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(audited)
+    refused: list[str] = []
+    redact = Erasing._redact
+
+    def looked(self: Erasing, *given: Any) -> Any:
+        try:
+            audited.validate()
+        except Exception as error:
+            refused.append(str(error))
+        return redact(self, *given)
+
+    monkeypatch.setattr(Erasing, "_redact", looked)
+    erased(audited)
+    assert len(refused) == 1 and "one validation of a stack runs at a time" in refused[0]
+    audited.validate()
+    assert States(audited.connection).load().mismatches == 0
+
+
+@pytest.mark.parametrize(
+    ("customer", "reason", "erasure_id", "rule"),
+    [
+        ("", "request DSR-1", None, "must be named by its id"),
+        (CUSTOMER, "why", None, "must have 5 to 1,000 characters"),
+        (CUSTOMER, f"asked by {CUSTOMER}", None, "must not name the customer"),
+        (CUSTOMER, f"card {CARD}", None, "must hold no card's number"),
+        (CARD, "request DSR-1", None, "must hold no card's number"),
+        (CUSTOMER, "request DSR-1", "a b", "the id of an erasure must be such as"),
+    ],
+)
+def test_what_cannot_be_erased_is_refused(
+    audited: Audited, customer: str, reason: str, erasure_id: str | None, rule: str
+) -> None:
+    with pytest.raises(ErasureError, match=rule) as refused:
+        work.submit(audited.connection, customer, requested_by="x", reason=reason, erasure_id=erasure_id)
+    assert CARD not in str(refused.value)
+    assert Erasures(audited.connection).every() == []
+
+
+def test_an_id_is_of_one_customer(audited: Audited) -> None:
+    submit = work.submit
+    submit(audited.connection, CUSTOMER, requested_by="x", reason="request DSR-1", erasure_id="DSR-1")
+    submit(audited.connection, CUSTOMER, requested_by="y", reason="request DSR-1", erasure_id="DSR-1")
+    with pytest.raises(ErasureError, match="is of another customer") as refused:
+        submit(audited.connection, OTHER, requested_by="x", reason="request DSR-1", erasure_id="DSR-1")
+    assert OTHER not in str(refused.value) and CUSTOMER not in str(refused.value)
+    assert [each.requested_by for each in Erasures(audited.connection).every()] == ["x"]
+
+
+def test_a_dry_run_counts_and_changes_nothing(audited: Audited) -> None:
+    filled(audited)
+    before = everything(audited)
+    found = Erasing(audited.connection).find(CUSTOMER)
+    assert found.payments == 2 and sum(found.rows.values()) == 10
+    assert everything(audited) == before and PAYMENT_TABLE in str(found.rows)
