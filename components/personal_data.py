@@ -34,7 +34,7 @@ class PersonalData(pulumi.ComponentResource):
             tag = self._tag()
             hidden = self._hidden(tag)
             accounts = args.accounts
-            # The merge copies rows, validation compares them, erasure looks for a customer: masked they would be others.
+            # The merge copies rows, validation compares them, erasure finds a customer: masked they would be others.
             work: dict[str, pulumi.Input[str]] = {
                 "merge": accounts.merge.member,
                 "validation": accounts.validation.member,

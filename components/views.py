@@ -42,7 +42,10 @@ class Views(pulumi.ComponentResource):
         self.register_outputs({"dataset": self.dataset})
 
     def _access(self) -> None:
-        """Support and those that search in people's stead; the probe counts payments by state."""
+        """Support and those that search in people's stead; the probe counts payments by state, erasure finds a customer's.
+
+        Who runs queries for more than the views has that role from the warehouse.
+        """
         accounts = self._args.accounts
         searching: dict[str, pulumi.Input[str]] = {"card-search": accounts.card_search.member}
         if self._settings.console.image:
@@ -50,7 +53,8 @@ class Views(pulumi.ComponentResource):
         readers = {reader: reader for reader in self._settings.viewers}
         for who, member in {**readers, **searching}.items():
             grant_queries(self, self._settings, who, member)
-        for who, member in {**readers, **searching, "probe": accounts.probe.member}.items():
+        working = {"probe": accounts.probe.member, "erasure": accounts.erasure.member}
+        for who, member in {**readers, **searching, **working}.items():
             grant_on_dataset(self, f"{tables.VIEWS_DATASET}-{who}", self._dataset, "dataViewer", member)
 
     def _view(self, view: str) -> bigquery.Table:

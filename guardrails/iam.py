@@ -169,6 +169,39 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("validation-sa", "repository audit-images", "artifactregistry.reader"): (
         "workers of a replay start from the job's image"
     ),
+    Grant("erasure-sa", "Spanner database audit-metadata", "spanner.databaseUser"): (
+        "who is to be erased, the tokens by which they are known, and the resume position that it waits for"
+    ),
+    Grant(
+        "erasure-sa", "dataset payment_audit", "bigquery.dataEditor"
+    ): "redacts rows, and deletes from the lookup table",
+    Grant("erasure-sa", "dataset audit_service_dataset", "bigquery.dataEditor"): "redacts rows",
+    Grant("erasure-sa", "table payment_access.access_log", "bigquery.dataEditor"): (
+        "takes out what was asked about a customer; no smaller role changes a row"
+    ),
+    Grant("erasure-sa", "dataset payment_views", "bigquery.dataViewer"): "finds a customer's payments as a search does",
+    Grant("erasure-sa", "project", "bigquery.jobUser"): "redaction is queries",
+    Grant("erasure-sa", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (
+        "a customer is found by a personal column, and personal columns are what it empties"
+    ),
+    Grant("erasure-sa", "secret masking-keys", "secretmanager.secretAccessor"): "makes the tokens of who was erased",
+    Grant("erasure-sa", "secret masking-keys", "secretmanager.viewer"): (
+        "lists the keys' versions; this role reads none of them"
+    ),
+    Grant("erasure-sa", "bucket dead-letters", "storage.objectUser"): "empties dead letters of a customer's changes",
+    Grant("erasure-sa", "Cloud Run job audit-erasure", "run.invoker"): (
+        "the schedule starts it as itself, for erasures that were not run to their end"
+    ),
+    Grant("erasers", "Cloud Run job audit-erasure", "run.invoker"): (
+        "has recorded erasures run; the job's command is fixed, and the role changes none of it"
+    ),
+    Grant("erasers", "Cloud Run job audit-erasure", "run.viewer"): "sees how an erasure ended",
+    Grant("erasers", "Spanner database audit-metadata", "spanner.fineGrainedAccessUser"): (
+        "records erasures as a database role, and does nothing else there"
+    ),
+    Grant("erasers", "Spanner database audit-metadata, erasure_submitter", "spanner.databaseRoleUser"): (
+        "the role adds an erasure and reads what became of erasures"
+    ),
     Grant("console-sa", "Cloud Run job audit-replay", "run.invoker"): (
         "the console has recorded replays run, and chooses nothing of how; it reads no payment in Spanner itself"
     ),
@@ -309,6 +342,9 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant(
         "deployer-sa", "account validation-sa", "iam.serviceAccountUser"
     ): "who makes the replays' job lets it run as this account",
+    Grant(
+        "deployer-sa", "account erasure-sa", "iam.serviceAccountUser"
+    ): "who makes the erasures' job lets it run as this account",
     Grant("spanner service agent", "key spanner", _ENCRYPTER): "Spanner encrypts the databases",
     Grant(
         "spanner service agent", "key spanner-us-east4", _ENCRYPTER
@@ -406,6 +442,10 @@ _CHOSEN: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     "cardSearchers": ("card searchers", frozenset({"iam.serviceAccountTokenCreator"})),
     "personalDataReaders": ("personal data readers", frozenset({"datacatalog.categoryFineGrainedReader"})),
     "drainers": ("drainers", frozenset({naming.DRAINER})),
+    "erasers": (
+        "erasers",
+        frozenset({"run.invoker", "run.viewer", "spanner.fineGrainedAccessUser", "spanner.databaseRoleUser"}),
+    ),
     "deadLetterOperators": ("dead letter operators", frozenset({"storage.objectUser", "storage.objectViewer"})),
     "readers": (
         "readers",

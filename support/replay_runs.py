@@ -6,19 +6,14 @@ The job reads Spanner and holds the masking key; who submits a replay does neith
 from __future__ import annotations
 
 import logging
-import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Protocol
+from typing import Protocol
 
 from contract.errors import AuditError
-from support import replay
+from support import cloud_run, replay
 from support.connection import Connection
 
 log = logging.getLogger(__name__)
-
-_GOOGLE: Final = "https://run.googleapis.com"
-_SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
-_TIMEOUT_SECONDS: Final = 30
 
 
 class Runs(Protocol):
@@ -62,36 +57,18 @@ class InThisProcess:
 
 
 class CloudRunJob:
-    """Starts the job `audit-replay`, which runs each replay that is recorded and not finished.
-
-    The request names none: who may override arguments may override the environment too, and so send the account's
-    token elsewhere. Source: cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run.
-    """
+    """Starts the job `audit-replay`, which runs each replay that is recorded and not finished."""
 
     def __init__(self, connection: Connection) -> None:
-        self._job = connection.replay_job
-        self._endpoint = connection.cloud_run_endpoint
+        self._connection = connection
 
     def start(self, replay_id: str) -> None:
-        import requests
-        from google.auth.exceptions import GoogleAuthError
-
-        from pipeline.clients import authorized_session
-
-        url = f"{self._endpoint or _GOOGLE}/v2/{self._job}:run"
         try:
-            answer = authorized_session(self._endpoint, _SCOPE).post(url, json={}, timeout=_TIMEOUT_SECONDS)
-        except (requests.RequestException, GoogleAuthError) as error:
-            raise self._unavailable(replay_id, f"does not answer ({type(error).__name__})") from error
-        if not answer.ok:
-            raise self._unavailable(replay_id, f"answers {answer.status_code}")
+            cloud_run.start(self._connection, self._connection.replay_job)
+        except cloud_run.CloudRunError as error:
+            raise replay.ReplayUnavailable(
+                f"{error} The replay {replay_id} is recorded and waits: `audit replay resume {replay_id}` starts it."
+            ) from error
 
     def problem(self, replay_id: str) -> str | None:
         return None
-
-    def _unavailable(self, replay_id: str, why: str) -> replay.ReplayUnavailable:
-        name = re.sub(r".*/", "", self._job)
-        return replay.ReplayUnavailable(
-            f"Cloud Run {why} when it is to start {name}: that takes roles/run.invoker on the job. "
-            f"The replay {replay_id} is recorded and waits: `audit replay resume {replay_id}` starts it."
-        )

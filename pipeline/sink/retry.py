@@ -198,9 +198,9 @@ class Retrier:
                 continue
             try:
                 change = self._change(letter)
-                table = self._transforms.watched.of(change.table)
-                kept = self._erased.current().redact(change, table)
-                enrich(change, table, self._transforms.payment_states)
+                watched = self._transforms.watched.of(change.table)
+                kept = self._erased.current().redact(change, watched)
+                enrich(change, watched, self._transforms.payment_states)
                 if keep(change, self._transforms.ignored) and kept:
                     changes[change.table].append((letter, change))
                 else:

@@ -21,6 +21,7 @@ COMMANDS = {
     "health": ("support.cli.health:health", "Show whether the stack is healthy; exit code 1 while an alert fires."),
     "replay": ("support.cli.replay:replay", "Read payments from Spanner again, and write them as they are now."),
     "validate": ("support.cli.validate:validate", "Compare Spanner with BigQuery row by row, and repair what differs."),
+    "erase": ("support.cli.erase:erase", "Redact what is personal of a customer, and keep it from coming back."),
     "dead-letters": (
         "support.cli.dead_letters:dead_letters",
         "List, show, retry or discard what could not be written.",

@@ -97,7 +97,7 @@ class Erasures:
 
         with self._database.snapshot() as snapshot:
             known = dict(snapshot.read("erased", ("Token", "ErasedAt"), KeySet(keys=[[token] for token in tokens])))
-        latest = max(known.values(), default=None)
+        latest: datetime | None = max(known.values(), default=None)
         missing = [token for token in tokens if token not in known]
         for first in range(0, len(missing), _AT_ONCE):
             with self._database.batch() as batch:

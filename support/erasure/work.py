@@ -19,10 +19,12 @@ from typing import Any, Final
 
 from contract import tables
 from contract.changes import Change, DeadLetter
+from contract.schema import ERASER_ROLE
 from pipeline.transforms.cards import find_cards
 from pipeline.transforms.enrich import customers
 from pipeline.transforms.erase import CUSTOMER, PAYMENT
 from pipeline.transforms.erased import OLDEST_SECONDS
+from support import cloud_run
 from support.connection import Connection
 from support.erasure.redaction import AT_ONCE, Redaction
 from support.erasure.store import Erasure, ErasureError, Erasures, ErasureWaits
@@ -73,13 +75,60 @@ def submit(
     if not _ID.fullmatch(known):
         rule = "such as DSR-4711: A-Z, a-z, 0-9, then also . - _, at most 63 characters"
         raise ErasureError(f"the id of an erasure must be {rule}.")
-    found = Erasures(connection).add(known, requested_by, reason, customer)
+    with _explained():
+        found = _records(connection).add(known, requested_by, reason, customer)
     if found.customer not in (customer, None):
         raise ErasureError(
             f"the id of an erasure must be a new one: {known} is of another customer. Choose another id, or run that "
             "one with `audit erase resume`."
         )
     return found
+
+
+def start(connection: Connection, erasure_id: str) -> None:
+    """Has the stack's job run each erasure that is not finished, and does not wait. Raises ErasureWaits."""
+    try:
+        cloud_run.start(connection, connection.erasure_job)
+    except cloud_run.CloudRunError as error:
+        raise ErasureWaits(f"{error} The erasure {erasure_id} is recorded: `audit erase resume` starts it.") from error
+
+
+def run(connection: Connection, erasure_id: str, progress: Progress = lambda _: None) -> Erasure:
+    """Runs an erasure to its end, or nothing of it where it has ended. Raises ErasureError, ErasureWaits."""
+    with _explained():
+        return Erasing(connection, progress).run(erasure_id)
+
+
+def find(connection: Connection, erasure_id: str) -> Erasure:
+    """An erasure. Raises ErasureError, ErasureWaits."""
+    with _explained():
+        return _records(connection).one(erasure_id)
+
+
+def every(connection: Connection) -> list[Erasure]:
+    """All erasures, the newest first. Raises ErasureWaits."""
+    with _explained():
+        return _records(connection).every()
+
+
+def _records(connection: Connection) -> Erasures:
+    """For who submits and looks: where erasures run elsewhere, by a database role for that."""
+    return Erasures(connection, ERASER_ROLE if connection.erasure_job else "")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
+    except (GoogleAPIError, GoogleAuthError) as error:
+        raise ErasureWaits(
+            f"Spanner or BigQuery does not answer, or refuses ({type(error).__name__}). See `audit health`, and your "
+            "roles: `erasers` in the stack's config record erasures, and the job audit-erasure runs them. What was "
+            "redacted stays redacted: run it again with `audit erase resume`."
+        ) from error
 
 
 class Erasing:

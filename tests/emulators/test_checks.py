@@ -116,7 +116,7 @@ def test_a_metadata_database_without_its_tables_is_refused(
     options: dict[str, str], audit_database: AuditDatabase
 ) -> None:
     [problem] = problems(options | {"spannerMetadataDatabase": audit_database.name})
-    assert "must have the tables jobs, write_streams" in problem
+    assert "must have the tables erased, jobs, write_streams" in problem
 
 
 def test_a_metadata_database_of_an_earlier_release_is_refused(

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from contract import tables
 from contract.changes import DeadLetter, Reason
 from pipeline.sink.dead_letters import DeadLetterQueue
 from support import replay
+from support.cli.main import main
 from support.connection import Connection
 from support.console.access_log import Access, write
 from support.console.identity import Viewer
@@ -28,6 +30,7 @@ from tests.conftest import AuditDatabase
 from tests.emulators.audited import JOB, Audited
 from tests.emulators.changelog import CARD, Changelog
 from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_TABLE, WATCHED
+from tests.strict.google_apis import CloudRun, serving
 
 CUSTOMER, OTHER, NAME = "customer-4711", "customer-0815", "Jo Doe"
 
@@ -318,3 +321,45 @@ def test_a_dry_run_counts_and_changes_nothing(audited: Audited) -> None:
     found = Erasing(audited.connection).find(CUSTOMER)
     assert found.payments == 2 and sum(found.rows.values()) == 10
     assert everything(audited) == before and PAYMENT_TABLE in str(found.rows)
+
+
+def test_the_commands_start_list_show_and_resume(
+    audited: Audited, connection_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(audited)
+    known = json.loads(connection_file.read_text()) | {"jobName": JOB, "newColumns": "scan"}
+    connection_file.write_text(json.dumps(known))
+
+    def audit(*arguments: str) -> Any:
+        return CliRunner().invoke(main, ["--connection", str(connection_file), "erase", *arguments])
+
+    assert audit("list").exit_code == 1
+    request = ("start", "--customer", CUSTOMER, "--reason", "request DSR-1", "--id", "DSR-1")
+    counted = audit(*request, "--dry-run")
+    assert counted.exit_code == 0 and json.loads(counted.stdout)["payments"] == 2
+    assert audit("start", "--customer", "nobody", "--reason", "request DSR-1", "--dry-run").exit_code == 1
+    monkeypatch.setattr(work, "_PATIENCE_SECONDS", 0.0)
+    waits = audit(*request)
+    assert waits.exit_code == 1 and "the job has not come past" in waits.output
+    left = audit("resume")
+    assert left.exit_code == 1 and "1 of the erasures could not be run" in left.output
+    passed(audited)
+    assert audit("resume").exit_code == 0
+    shown = audit("show", "DSR-1")
+    assert json.loads(shown.stdout)["report"]["rows"][f"{WATCHED.payments.dataset}.payment_state"] == 2
+    [listed] = json.loads(audit("list", "--json").stdout)
+    assert listed["state"] == "finished" and listed["report"]["payments"] == 2
+    unknown = audit("show", "DSR-2")
+    assert unknown.exit_code == 2 and "there is no erasure with this id" in unknown.output
+    assert CUSTOMER not in shown.output + waits.output + left.output + json.dumps(listed)
+
+
+def test_in_the_cloud_it_is_recorded_and_the_job_started(audited: Audited) -> None:
+    job = "projects/p/locations/us-central1/jobs/audit-erasure"
+    cloud = CloudRun(jobs=frozenset({job}))
+    with serving(cloud) as address:
+        work.start(replace(audited.connection, erasure_job=job, cloud_run_endpoint=address), "DSR-1")
+    assert cloud.started == [(job, [])]
+    refused = replace(audited.connection, erasure_job=job, cloud_run_endpoint="http://127.0.0.1:9")
+    with pytest.raises(ErasureWaits, match=r"does not answer .* `audit erase resume` starts it"):
+        work.start(refused, "DSR-1")
