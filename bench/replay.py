@@ -79,7 +79,7 @@ def run(state: State, replay_id: str, kills: int) -> tuple[float, float]:
 
 def shards_alone(connection: Connection) -> dict[str, Any]:
     """The shards one after the other in this process, without its start and without Beam."""
-    replayer = Replayer(replay._settings(connection))
+    replayer = Replayer(replay.settings_of(connection))
     shards = replayer.plan("bench-shards")
     replayer.run_shard("bench-shards", shards[0].number)
     before = time.process_time()

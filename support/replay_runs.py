@@ -1,4 +1,5 @@
-"""Where replays run: in this process on one machine; in the cloud as a Cloud Run job, which has its own account.
+"""Where replays and backfills run: in this process on one machine; in the cloud as a Cloud Run job, which has its own
+account.
 
 The job reads Spanner and holds the masking key; who submits a replay does neither. The stack's `replayJob` decides.
 """
@@ -10,6 +11,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
+from contract.changes import kind_of
 from contract.errors import AuditError
 from support import replay
 from support.connection import Connection
@@ -93,5 +95,5 @@ class CloudRunJob:
         name = re.sub(r".*/", "", self._job)
         return replay.ReplayUnavailable(
             f"Cloud Run {why} when it is to start {name}: that takes roles/run.invoker on the job. "
-            f"The replay {replay_id} is recorded and waits: `audit replay resume {replay_id}` starts it."
+            f"The {kind_of(replay_id)} {replay_id} is recorded and waits: `{replay.resumes(replay_id)}` starts it."
         )

@@ -80,10 +80,8 @@ def test_a_rewind_during_a_fill_is_not_lost(changelog: Changelog) -> None:
     changelog.fill()
     changelog.position(10)
     before, after = queries.fill_script(changelog.project, WATCHED).split("UPDATE `")
-    rewind = queries.rewind_script(changelog.project, WATCHED).replace(
-        "@commit_timestamp", f"TIMESTAMP '{at(7).isoformat()}'"
-    )
-    changelog.query(f"{before}{rewind};\nUPDATE `{after}")
+    rewind = queries.rewind_script(changelog.project, WATCHED)
+    changelog.query(f"{before}{rewind};\nUPDATE `{after}", commit_timestamp=at(7), arrived=datetime.now(UTC))
     assert changelog.query("SELECT filled_until FROM payment_state_progress") == [{"filled_until": at(5)}]
 
 
