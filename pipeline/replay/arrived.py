@@ -52,7 +52,7 @@ class Keys:
         return tuple(None if row[name] is None else part.convert(row[name]) for name, part in self._parts)
 
     def is_exact(self, row: Row) -> bool:
-        """Whether BigQuery has the whole key of a row: its times end at microseconds, so that two could be one there."""
+        """Whether BigQuery has the whole key of a row: its times end at microseconds: two could be one."""
         times = (row[name] for name, part in self._parts if part.field.type == "TIMESTAMP")
         return all(time is None or timestamps.normalise(time).endswith("000Z") for time in times)
 

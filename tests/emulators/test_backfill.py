@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -19,10 +18,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from google.cloud import spanner
 
 from contract import tables
-from pipeline.jobs import batch
 from pipeline.replay import work
 from pipeline.replay.settings import ReplaySettings
 from pipeline.replay.store import ReplayStore
@@ -298,7 +295,7 @@ def test_a_payment_of_a_backfill_is_never_handed_over_to_be_run_again(old: Audit
     assert run(old).replayed == 15
 
 
-BY_TIME = "CREATE TABLE by_time (at TIMESTAMP, number INT64, note STRING(99)) PRIMARY KEY (at DESC, number)"
+BY_TIME = "CREATE TABLE by_time (happened TIMESTAMP, number INT64, note STRING(99)) PRIMARY KEY (happened DESC, number)"
 BY_CARD = "CREATE TABLE by_card (card STRING(20) NOT NULL, note STRING(99)) PRIMARY KEY (card)"
 
 
@@ -308,10 +305,10 @@ def test_keys_of_any_type_and_what_of_them_cannot_be_known_is_said(
     monkeypatch.setattr(work, "SHARD_ROWS", 2)
     described = json.loads(WATCHED.to_json())
     for name, columns in (
-        ("by_time", {"at": "scan", "number": "scan", "note": "scan"}),
+        ("by_time", {"happened": "scan", "number": "scan", "note": "scan"}),
         ("by_card", {"card": "card", "note": "scan"}),
     ):
-        place = {"change_stream": "S", "dataset": "payment_audit", "table": name, "cluster_by": ["at"]}
+        place = {"change_stream": "S", "dataset": "payment_audit", "table": name, "cluster_by": [next(iter(columns))]}
         described["tables"][name] = place | {"columns": columns}
     audited.connection = replace(audited.connection, watched_tables=json.dumps(described))
     database = audited.database.database
@@ -319,7 +316,7 @@ def test_keys_of_any_type_and_what_of_them_cannot_be_known_is_said(
     micros, nanos = "2026-11-29T10:00:00.000001Z", "2026-11-29T10:00:00.000000001Z"
     keys = [(None, None), (None, 1), (micros, None), (micros, 7), (micros, 8), (nanos, 7)]
     with database.batch() as made:
-        made.insert("by_time", ("at", "number", "note"), [(*key, f"pan {CARD}") for key in keys])
+        made.insert("by_time", ("happened", "number", "note"), [(*key, f"pan {CARD}") for key in keys])
         made.insert("by_card", ("card",), [(CARD,)])
     audited.ahead()
     start(audited, "by_time", "by_card")
@@ -330,9 +327,57 @@ def test_keys_of_any_type_and_what_of_them_cannot_be_known_is_said(
     # Where they are there, none is written again.
     start(audited, "by_time", again=True)
     assert (run(audited, "backfill-2").replayed, replay.find(audited.connection, "backfill-2").there) == (0, 5)
-    rows = audited.sql("SELECT at, number, note FROM by_time")
+    rows = audited.sql("SELECT happened, number, note FROM by_time")
     assert len(rows) == 5 and CARD not in repr(rows)
     audited.changelog.client.delete_table(f"{audited.changelog.project}.payment_audit.by_time")
+
+
+MANY = 3_000
+
+
+def test_killed_twice_with_traffic_no_row_is_missing_or_doubled_and_the_states_are_right(
+    audited: Audited, connection_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "SHARD_ROWS", 150)
+    write_many(audited.database, names(MANY), "AUTHORIZED")
+    stream_begins(audited)
+    known = json.loads(connection_file.read_text()) | {"jobName": JOB, "newColumns": "scan"}
+    connection_file.write_text(json.dumps(known))
+    change(audited, "before", range(0, MANY, 300))
+    audited.carry()
+    started = began(audited)
+    traffic = threading.Thread(target=change, args=(audited, "during", range(7, MANY, 200)))
+    traffic.start()
+    command = [sys.executable, "-m", "support.cli.main", f"--connection={connection_file}", "backfill", "resume"]
+    for _ in range(2):
+        done = replay.find(audited.connection, started.id).done
+        process = subprocess.Popen([*command, started.id], stdout=subprocess.DEVNULL, start_new_session=True)
+        while replay.find(audited.connection, started.id).done == done:
+            assert process.poll() is None
+            time.sleep(0.02)
+        # With the job beside it.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+    assert replay.find(audited.connection, started.id).state == "running"
+    subprocess.run([*command, started.id], stdout=subprocess.DEVNULL, check=True)
+    again = [*command[:-1], "start", "--reason", WHY]
+    assert json.loads(subprocess.run(again, capture_output=True, check=True).stdout)["id"] == started.id
+    traffic.join()
+    audited.carry()
+    changed_before = {f"old{number:05}" for number in range(0, MANY, 300)}
+    assert written(audited) == Counter(set(names(MANY)) - changed_before)
+    done = replay.find(audited.connection, started.id)
+    assert (done.complete, done.there, done.problems) == (True, 2 * len(changed_before), ())
+    assert audited.validate(everything=True).findings == []
+    with audited.database.database.snapshot() as snapshot:
+        assert audited.changelog.current() == dict(snapshot.execute_sql(f"SELECT PUID, Status FROM {PAYMENT_TABLE}"))
+
+
+def change(audited: Audited, prefix: str, numbers: range) -> None:
+    """Old payments go on, and new ones begin."""
+    for number in numbers:
+        audited.payment(f"old{number:05}", "CAPTURED")
+        audited.payment(f"{prefix}{number:05}", "INITIATED")
 
 
 def test_the_command_says_what_it_would_take_runs_it_and_shows_it(
