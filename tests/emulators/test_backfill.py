@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -332,7 +331,7 @@ def test_keys_of_any_type_and_what_of_them_cannot_be_known_is_said(
     audited.changelog.client.delete_table(f"{audited.changelog.project}.payment_audit.by_time")
 
 
-MANY = 3_000
+MANY = 2_000
 
 
 def test_killed_twice_with_traffic_no_row_is_missing_or_doubled_and_the_states_are_right(
@@ -348,20 +347,22 @@ def test_killed_twice_with_traffic_no_row_is_missing_or_doubled_and_the_states_a
     started = began(audited)
     traffic = threading.Thread(target=change, args=(audited, "during", range(7, MANY, 200)))
     traffic.start()
-    command = [sys.executable, "-m", "support.cli.main", f"--connection={connection_file}", "backfill", "resume"]
+    options = [f"--{name}={value}" for name, value in replay._launch_options(audited.connection).items()]
+    command = [sys.executable, "-m", "pipeline.jobs.batch", *options, f"--replayId={started.id}"]
     for _ in range(2):
         done = replay.find(audited.connection, started.id).done
-        process = subprocess.Popen([*command, started.id], stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(command)
         while replay.find(audited.connection, started.id).done == done:
             assert process.poll() is None
-            time.sleep(0.02)
-        # With the job beside it.
-        os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
         process.wait(30)
     assert replay.find(audited.connection, started.id).state == "running"
-    subprocess.run([*command, started.id], stdout=subprocess.DEVNULL, check=True)
-    again = [*command[:-1], "start", "--reason", WHY]
-    assert json.loads(subprocess.run(again, capture_output=True, check=True).stdout)["id"] == started.id
+    # By mistake, in place of `resume`: it is the same one, and is run to its end; and then once more.
+    again = ["--connection", str(connection_file), "backfill", "start", "--reason", WHY]
+    for _ in range(2):
+        found = CliRunner().invoke(main, again)
+        assert (found.exit_code, json.loads(found.stdout)["id"]) == (0, started.id)
     traffic.join()
     audited.carry()
     changed_before = {f"old{number:05}" for number in range(0, MANY, 300)}
