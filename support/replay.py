@@ -227,8 +227,17 @@ def unfinished(connection: Connection) -> list[Replay]:
 
 def stopped(connection: Connection) -> list[Replay]:
     """Those that are not finished, and that nobody seems to run, the oldest first. Raises ReplayUnavailable."""
-    now = datetime.now(UTC)
-    return [each for each in unfinished(connection) if each.moved_at and now - each.moved_at > _STOPPED]
+    return [each for each in unfinished(connection) if is_stopped(each)]
+
+
+def is_stopped(found: Replay) -> bool:
+    """Whether it is not finished, and nobody seems to run it."""
+    return not found.finished_at and found.moved_at is not None and datetime.now(UTC) - found.moved_at > _STOPPED
+
+
+def shown_state(found: Replay) -> str:
+    """Its state as a list has it: `stopped` for one that waits for a person."""
+    return "stopped" if is_stopped(found) else found.state
 
 
 def resumes(replay_id: str) -> str:

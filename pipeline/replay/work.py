@@ -170,7 +170,7 @@ class Replayer:
         if replay.read_at and replay.total:
             moment = timestamps.from_datetime(replay.read_at)
             # All of its rows came after its moment, the first of them maybe hours ago.
-            rewind_merge(sink.bigquery(), sink.destinations, moment, arrived=moment)
+            rewind_merge(sink.bigquery(), sink.destinations, moment, moment)
 
     def _gave_up(self, replay: Replay, error: Exception) -> bool:
         """Ends a replay whose moment Spanner no longer keeps. False for any other error."""

@@ -15,8 +15,8 @@ def rewind_merge(
     client: Any,
     destinations: Destinations,
     oldest: str,
-    *,
     arrived: str | None = None,
+    *,
     pauses: tuple[float, ...] = _PAUSES,
 ) -> None:
     """The merged state ends before the oldest row that came late, so that the next merge takes it in.

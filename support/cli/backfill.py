@@ -22,6 +22,12 @@ def backfill() -> None:
     """Writes the rows to BigQuery that are older than the change streams: as they are at one moment, masked.
 
     From that moment the stream goes on. A row that came by the stream is left out. Who asked, and why, is kept.
+
+    \b
+    Examples:
+      audit backfill start --dry-run
+      audit backfill start --reason "the audit begins today"
+      audit backfill list
     """
 
 
@@ -150,6 +156,8 @@ def _print_estimate(found: Estimate) -> None:
 
 
 def _print_list(found: list[Replay]) -> None:
+    from support.replay import shown_state
+
     if not found:
         click.echo("There is none.")
         return
@@ -157,7 +165,7 @@ def _print_list(found: list[Replay]) -> None:
         ["backfill", "tables", "by", "requested", "state", "done", "written", "there", "finished", "reason"],
         [
             [
-                *(x.id, ", ".join(x.tables), x.requested_by, x.requested_at, x.state, _progress(x), x.replayed),
+                *(x.id, ", ".join(x.tables), x.requested_by, x.requested_at, shown_state(x), _progress(x), x.replayed),
                 *(x.there, x.finished_at, x.reason),
             ]
             for x in found

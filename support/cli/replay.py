@@ -112,7 +112,10 @@ def list_(ctx: click.Context, as_json: bool) -> None:
         print_table(
             ["replay", "by", "requested", "state", "done", "rows", "finished", "reason"],
             [
-                [x.id, x.requested_by, x.requested_at, x.state, _progress(x), x.replayed, x.finished_at, x.reason]
+                [
+                    *(x.id, x.requested_by, x.requested_at, replays.shown_state(x), _progress(x), x.replayed),
+                    *(x.finished_at, x.reason),
+                ]
                 for x in found
             ],
             optional=["done", "rows", "finished", "requested", "by", "reason"],

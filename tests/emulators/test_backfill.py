@@ -214,11 +214,11 @@ def test_killed_between_any_two_steps_it_is_finished_by_the_next_run(
     start(rows)
     calls, real = count(1), getattr(holder, step)
 
-    def once(*given: Any, **more: Any) -> Any:
+    def once(*given: Any) -> Any:
         if next(calls) != call:
-            return real(*given, **more)
+            return real(*given)
         if after:
-            real(*given, **more)
+            real(*given)
         raise Killed
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
@@ -367,8 +367,8 @@ def test_killed_twice_with_traffic_no_row_is_missing_or_doubled_and_the_states_a
     audited.carry()
     changed_before = {f"old{number:05}" for number in range(0, MANY, 300)}
     assert written(audited) == Counter(set(names(MANY)) - changed_before)
-    done = replay.find(audited.connection, started.id)
-    assert (done.complete, done.there, done.problems) == (True, 2 * len(changed_before), ())
+    ended = replay.find(audited.connection, started.id)
+    assert (ended.complete, ended.there, ended.problems) == (True, 2 * len(changed_before), ())
     assert audited.validate(everything=True).findings == []
     with audited.database.database.snapshot() as snapshot:
         assert audited.changelog.current() == dict(snapshot.execute_sql(f"SELECT PUID, Status FROM {PAYMENT_TABLE}"))
