@@ -159,7 +159,7 @@ def latency(connection: Connection, state: State, since: datetime, until: dateti
     return asdict(found) if found else {}
 
 
-def measure(state: State, rows: int, kills: int) -> dict[str, Any]:
+def measure(state: State, kills: int) -> dict[str, Any]:
     """All of it, on a stack with traffic."""
     connection = load(state.connection)
     times = [datetime.now(UTC)]
@@ -173,8 +173,6 @@ def measure(state: State, rows: int, kills: int) -> dict[str, Any]:
         "compared": compared(connection),
         "stream_without_ms": latency(connection, state, *times[:2]),
         "stream_beside_it_ms": latency(connection, state, *times[1:]),
-        "shards_alone": shards_alone(connection, rows),
-        "check": compared(connection),
     }
 
 
@@ -190,8 +188,12 @@ def main() -> None:
             older_than_the_stream(load(state.connection), given.rows)
             before = machine()
             with start_traffic(state, given.tps, 7200, 1):
-                found = measure(state, given.rows, given.kills)
+                found = measure(state, given.kills)
             after = machine()
+            time.sleep(5)
+            connection = load(state.connection)
+            found["shards_alone"] = shards_alone(connection, given.rows)
+            found["compared_again"] = compared(connection)
     for name, figures in found.items():
         print(name, figures)
     print(keep("backfill", {"machine": before | {"load_after": after["load"]}, "asked": vars(given), **found}))

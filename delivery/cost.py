@@ -269,7 +269,7 @@ class _Charges:
         yield self._line(_Place(service="Cloud DNS", place=self._region()), "dns-zone", node.name, (1, "zone"))
 
     def run_job(self, node: Node) -> Iterator[Line]:
-        """Probe, validation, a backfill. A run is charged for a minute at least. What else people start is in NOT_COUNTED."""
+        """Probe, validation, a backfill. A run is charged for a minute at least. NOT_COUNTED has what people start."""
         if node.name == naming.REPLAY and self._assumed.backfill_rows:
             yield from self._backfill(node)
         if node.name not in (naming.PROBE, naming.VALIDATION):
@@ -439,7 +439,8 @@ NOT_COUNTED: Final = (
     "operations of Cloud Storage and Cloud KMS",
     "Cloud Build minutes and images",
     "Cloud Run instances beyond those that wait: the console is charged while a page is open",
-    "replays: Cloud Run, Dataflow or Data Boost, and Pub/Sub messages, while one runs; of backfills --backfill-rows alone",
+    "replays: Cloud Run, Dataflow or Data Boost, and Pub/Sub messages, while one runs",
+    "of backfills what --backfill-rows does not say: Cloud Run, Data Boost, memory and disks of their workers",
     "metrics, alert conditions and the time series that they read",
     "VPC flow logs and Cloud NAT",
     "committed-use discounts, which lower Spanner and Dataflow by 20 to 40 %",

@@ -51,8 +51,8 @@ def start(
 ) -> tuple[Replay, bool]:
     """Records a backfill of these tables, or of all of them; also whether it is a new one.
 
-    One of the same tables that is not finished is returned in its place, and one that is complete, unless it is wanted
-    `again`. Raises ReplayError, ReplayUnavailable.
+    One of the same tables that is not finished is returned in its place, and one that is complete, unless it is to be
+    done `again`. Raises ReplayError, ReplayUnavailable.
     """
     reason = reason.strip()
     replay.check_reason(reason)

@@ -113,7 +113,7 @@ def check(connection: Connection, selection: Selection, reason: str) -> None:
 
 
 def check_reason(reason: str) -> None:
-    """Raises ReplayError where it is none that can be kept."""
+    """Raises ReplayError where it is too short or too long, or holds a card's number: it is kept."""
     if not LEAST_REASON <= len(reason) <= _LONGEST_REASON:
         raise ReplayError(
             f"a reason must have {LEAST_REASON} to {_LONGEST_REASON:,} characters: it is kept with the replay."

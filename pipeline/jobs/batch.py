@@ -94,7 +94,7 @@ def launch(values: Mapping[str, str], options: PipelineOptions) -> str:
 
 
 def grouped(shards: Sequence[Shard], most: int) -> list[list[int]]:
-    """The numbers of the shards that one worker runs: at most so many that follow each other in one table."""
+    """The numbers of the shards that one worker runs: neighbours in one table, at most `most`."""
     return [
         [shard.number for shard in of[first : first + most]]
         for of in (list(shards) for _, shards in groupby(shards, key=lambda shard: shard.table))

@@ -1,6 +1,6 @@
 """Which rows of a backfill BigQuery has already: a key of which the changelog has a row from before came by the stream.
 
-The answer holds for good once the resume position is past the moment: no earlier change is on its way any more. So one
+Once the resume position is past the moment, no earlier change is on its way, and the answer changes no more. So one
 query is of the keys of many shards, and reads the columns of the key alone.
 """
 

@@ -187,7 +187,7 @@ class ReplayStore:
             return [_shard(row) for row in snapshot.read("replay_shards", _SHARD_COLUMNS, _shards_of(replay_id))]
 
     def shards_from(self, replay_id: str, number: int, most: int, table: str) -> list[Shard]:
-        """A shard and those that follow it, of the same table, at most so many."""
+        """A shard and those that follow it in its table, `most` in all at the most."""
         from google.cloud.spanner_v1 import KeyRange as Keys
 
         keys = KeySet(ranges=[Keys(start_closed=[replay_id, number], end_open=[replay_id, number + most])])

@@ -6,7 +6,7 @@ Every step can be repeated by anybody at any time: the moment and the shards are
 shard's streams only the one that was recorded first is ever committed, and committing it again does nothing.
 
 A backfill is the same of all rows of tables. It leaves out those whose key the changelog has from before the moment;
-no shard of it is read before the streaming job's resume position is past the moment, so that this is known for good.
+no shard of it is read before the streaming job's resume position is past the moment, so that this cannot change.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from pipeline.transforms.filter import keep
 # What a run has in memory at once, and what is done again after a failure.
 SHARD_ROWS: Final = 5_000
 # Shards of a backfill whose keys one query of BigQuery is of, and that one worker runs: a million rows. Each query
-# reads a block of every day, and its answer is held: 200 bytes a key.
+# reads a block of every day, and its answer is held: 200 bytes for each key.
 SHARDS_AT_ONCE: Final = 200
 # Recorded in one transaction; Spanner takes 80,000 values: cloud.google.com/spanner/quotas#limits-for.
 _RECORDED_AT_ONCE: Final = 1_000
@@ -81,6 +81,7 @@ class Replayer:
         self._transforms = settings.transforms
         self._watched = settings.transforms.watched
         self.store = settings.store()
+        self._replay: Replay | None = None
         self._known: tuple[str, _Known] | None = None
 
     @cached_property
@@ -98,7 +99,7 @@ class Replayer:
     def plan(self, replay_id: str) -> list[Shard]:
         """The shards that are not finished yet. A replay without its moment gets it, and its shards, now.
 
-        None of one that has ended, also where it had to be given up: Spanner keeps no moment for ever.
+        None of one that has ended, also where it had to be given up: Spanner does not keep a moment forever.
         """
         replay = self.store.one(replay_id)
         try:
@@ -140,7 +141,9 @@ class Replayer:
         shard = self.store.shard(replay_id, number)
         if shard.finished:
             return
-        replay = self.store.one(replay_id)
+        # What is needed of it does not change any more, and what it comes to is a sum over all of its shards.
+        if (replay := self._replay) is None or replay.id != replay_id:
+            replay = self._replay = self.store.one(replay_id)
         if shard.replayed is None:
             try:
                 made = self._write(replay, shard)
@@ -179,12 +182,13 @@ class Replayer:
         began = self.store.one(replay.id).read_at
         if not isinstance(error, FailedPrecondition | OutOfRange) or not began or datetime.now(UTC) - began < _KEPT:
             return False
-        while not self.store.give_up(replay.id, _NOT_KEPT):
+        while True:
             for shard in self.store.shards(replay.id):
                 if shard.replayed is not None and not shard.finished:
                     self._commit(replay.id, shard)
-        self._rewind(self.store.one(replay.id))
-        return True
+            self._rewind(self.store.one(replay.id))
+            if self.store.give_up(replay.id, _NOT_KEPT):
+                return True
 
     def _resolve(self, replay: Replay) -> Sequence[str]:
         """Resolves the dead letters that the replay was for, once all that it selected is written."""
@@ -207,7 +211,7 @@ class Replayer:
         """Records the moment and then the shards, a thousand at a time. What another run has recorded is continued."""
         if not replay.read_at:
             if self._settings.position() is None:
-                raise NotReady("the streaming job to begin: a backfill reads a moment from which the stream goes on")
+                raise NotReady("the streaming job to begin: a backfill reads a moment from which the stream continues")
             self.store.begin(replay.id, timestamps.from_datetime(self._now()))
         moment = self.store.one(replay.id).read_at
         assert moment

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def backfill() -> None:
     """Writes the rows to BigQuery that are older than the change streams: as they are at one moment, masked.
 
-    From that moment the stream goes on. A row that came by the stream is left out. Who asked, and why, is kept.
+    From that moment the stream continues. A row that came by the stream is left out. Who asked, and why, is kept.
 
     \b
     Examples:

@@ -111,8 +111,13 @@ def written(audited: Audited, table: str = PAYMENT_TABLE) -> Counter[str]:
     return Counter(row["PUID"] for row in audited.sql(sql))
 
 
-def test_what_is_older_than_the_stream_is_there_once_and_what_came_by_it_is_not_written(old: Audited) -> None:
+@pytest.mark.parametrize("shards_at_once", [1, 2, 200])
+def test_what_is_older_than_the_stream_is_there_once_and_what_came_by_it_is_not_written(
+    old: Audited, monkeypatch: pytest.MonkeyPatch, shards_at_once: int
+) -> None:
+    monkeypatch.setattr(work, "SHARDS_AT_ONCE", shards_at_once)
     old.payment("old00003", "REFUNDED")
+    old.payment("old00008", "REFUNDED")
     old.payment("new")
     old.delete("old00004")
     old.carry()
@@ -120,14 +125,15 @@ def test_what_is_older_than_the_stream_is_there_once_and_what_came_by_it_is_not_
     assert {f.kind for f in old.validate(everything=True).open} == {"missing"}
     began(old)
     done = run(old)
-    expected = Counter(set(names(OLD)) - {"old00003", "old00004"})
+    expected = Counter(set(names(OLD)) - {"old00003", "old00004", "old00008"})
     assert written(old) == expected and written(old, AUDIT_LOG_TABLE) == Counter(names(3))
-    assert (done.total, done.done, done.replayed, done.there) == (12 + 3, 15, 10 + 3, 2)
+    assert (done.total, done.done, done.replayed, done.there) == (12 + 3, 15, 9 + 3, 3)
     assert done.complete and done.problems == () and done.kind == "backfill"
-    assert old.changelog.current() == dict.fromkeys([*expected, "new"], "CAPTURED") | {"old00003": "REFUNDED"}
+    refunded = dict.fromkeys(("old00003", "old00008"), "REFUNDED")
+    assert old.changelog.current() == dict.fromkeys([*expected, "new"], "CAPTURED") | refunded
     # After: all of it is there, and nothing more; what was named is resolved.
     report = old.validate(everything=True)
-    assert report.findings == [] and len(report.resolved) == 13
+    assert report.findings == [] and len(report.resolved) == 12
     assert CARD not in repr(old.sql(f"SELECT * FROM {old.table()}"))
     # A search and the timeline know them, and who wrote them.
     warehouse = Warehouse(old.connection)
