@@ -18,6 +18,7 @@ _RUNS: Final = (
     ("search",),
     ("console",),
     ("replay",),
+    ("backfill",),
     ("live", "--tps=50", "--duration=120"),
     ("live", "--tps=100", "--duration=120"),
     ("live", "--tps=500", "--duration=60"),

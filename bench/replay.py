@@ -62,7 +62,7 @@ def run(state: State, replay_id: str, kills: int) -> tuple[float, float]:
     """Has the replay run to its end, its process killed as often. Seconds and CPU seconds of all the processes."""
     program = str(Path(sys.executable).with_name("audit"))
     audit = [program, f"--connection={state.connection}", "replay", "resume", replay_id]
-    began, before = time.monotonic(), _cpu()
+    began, before = time.monotonic(), cpu_of_children()
     connection = load(state.connection)
     for _ in range(kills):
         done = replay.find(connection, replay_id).done
@@ -74,12 +74,12 @@ def run(state: State, replay_id: str, kills: int) -> tuple[float, float]:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     subprocess.run(audit, stdout=subprocess.DEVNULL, check=True)
-    return time.monotonic() - began, _cpu() - before
+    return time.monotonic() - began, cpu_of_children() - before
 
 
 def shards_alone(connection: Connection) -> dict[str, Any]:
     """The shards one after the other in this process, without its start and without Beam."""
-    replayer = Replayer(replay._settings(connection))
+    replayer = Replayer(replay.settings_of(connection))
     shards = replayer.plan("bench-shards")
     replayer.run_shard("bench-shards", shards[0].number)
     before = time.process_time()
@@ -89,7 +89,8 @@ def shards_alone(connection: Connection) -> dict[str, Any]:
     return {"rows": rows, "cpu_seconds": round(cpu, 1), "rows_a_cpu_second": round(rows / cpu)}
 
 
-def _cpu() -> float:
+def cpu_of_children() -> float:
+    """CPU seconds of the processes that this one has started and that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -17,7 +17,7 @@ from components.image import Image
 from components.run import RunPlace
 from components.storage import Storage
 
-# It runs small replays itself, and launches a Dataflow job for others: neither takes longer.
+# It runs small replays itself, and launches a Dataflow job for others, cut into shards before: neither takes longer.
 _TIMEOUT_SECONDS: Final = 3600
 _COMMAND: Final = ["python", "-m", "support.cli.main", "replay", "resume", "--here"]
 # Without overrides, which could give the container another environment: who starts it chooses nothing.

@@ -97,9 +97,18 @@ def change_id(commit_timestamp: str, server_transaction_id: str, record_sequence
 REPLAY_TRANSACTION: Final = "replay-"
 
 
+# What the ids of backfills begin with, and of no other replay.
+BACKFILL: Final = "backfill-"
+
+
 def replay_of(change_id: str) -> str:
     """The replay that a replayed row's change id names."""
     return change_id.split("/")[1].removeprefix(REPLAY_TRANSACTION)
+
+
+def kind_of(replay_id: str) -> Literal["replay", "backfill"]:
+    """What people call it."""
+    return "backfill" if replay_id.startswith(BACKFILL) else "replay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

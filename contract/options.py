@@ -405,6 +405,19 @@ BATCH_OPTIONS: Final = (
     ),
     Option(name="dataBoost", help="Read on Spanner Data Boost's capacity.", default="false", regex=BOOLEAN),
     Option(
+        name="jobName",
+        help="Name of the streaming job: a backfill waits until its resume position is past the moment of the read.",
+        regex=r"|[A-Za-z0-9][A-Za-z0-9._-]*",
+        rule="empty or the name of a job",
+    ),
+    Option(
+        name="designTps",
+        help="Changes a second, for which the bytes are limited that a backfill reads of BigQuery.",
+        default="500",
+        regex=r"[0-9]+(\.[0-9]+)?",
+        rule="a number of changes a second",
+    ),
+    Option(
         name="replayTopic",
         help="Pub/Sub topic that replayed payments are handed over to. Empty: none.",
         regex=rf"|{TOPIC}",

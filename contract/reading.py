@@ -69,12 +69,16 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What a question reads of one table: bytes of its columns in a usual row, partitions, and keys (0: all)."""
+    """What a question reads of one table: bytes of its columns in a usual row, partitions, and keys (0: all).
+
+    `payments` that follow each other by their keys, in place of keys that are anywhere.
+    """
 
     source: Source
     columns: int
     partitions: float = 1
     keys: int = 0
+    payments: int = 0
 
     def reads(self, layout: Layout, asked: Asked) -> Reading:
         rows, row_bytes = layout.partition(self.source)
@@ -87,7 +91,10 @@ class Part:
         whole = rows * row_bytes * share
         blocks = max(1, math.ceil(rows * row_bytes / layout.block_bytes))
         touched = 1 if self.source == "lookup" else blocks * (1 - (1 - 1 / blocks) ** keys)
-        read = min(whole, touched * layout.block_bytes * share) if keys else whole
+        if self.payments:
+            # Both ends of the range are in the midst of a block.
+            touched = 1 + blocks * self.payments / layout.payments
+        read = min(whole, touched * layout.block_bytes * share) if keys or self.payments else whole
         return Reading(max(LEAST, int(partitions * read)), max(LEAST, int(partitions * whole)))
 
 
@@ -141,6 +148,8 @@ QUESTIONS: Final[Mapping[str, tuple[Part, ...]]] = {
         Part(source="changes", columns=_WHOLE_ROW, partitions=_ASKED),
     ),
     "fill of payment_lookup": (Part(source="changes", columns=150),),
+    # A million rows; of an id and the commit timestamp.
+    "keys of a backfill": (Part(source="changes", columns=46, partitions=math.inf, payments=1_000_000),),
 }
 
 

@@ -32,6 +32,7 @@ class Assumptions:
     searches: float = field(default=30, metadata={"help": "Searches of an agent a day, each with a payment opened."})
     found: float = field(default=10, metadata={"help": "Payments that a search by customer finds."})
     dead_letter_share: float = field(default=0.0001, metadata={"help": "Share of changes that become dead letters."})
+    backfill_rows: float = field(default=0, metadata={"help": "Rows that a backfill writes in the month."})
     log_bytes: float = field(default=1500, metadata={"help": "Bytes of a Data Access log entry."})
     log_share: float = field(default=0.01, metadata={"help": "Log entries a commit, besides the services' own writes."})
     secret_versions: float = field(default=2, metadata={"help": "Enabled masking keys."})

@@ -23,6 +23,7 @@ from contract.watched import WatchedTables
 from delivery.assumptions import DAYS, GIB, HOURS, WORKDAYS, Assumptions
 from delivery.prices import Price, Prices
 from graph.resources import Graph, Node
+from support.backfill import ROWS_A_CPU_SECOND, ROWS_A_QUERY
 from support.validation.run import Limits
 
 _TIB: Final = 2**40
@@ -39,6 +40,9 @@ _PROBED_BYTES: Final = 24
 # reads of a partition at least.
 _VALIDATED_A_SECOND: Final = 2_500
 _BLOCK_BYTES: Final = 100_000_000
+
+
+QUESTION: Final = "keys of a backfill"
 
 
 class CostError(AuditError, ValueError):
@@ -265,7 +269,9 @@ class _Charges:
         yield self._line(_Place(service="Cloud DNS", place=self._region()), "dns-zone", node.name, (1, "zone"))
 
     def run_job(self, node: Node) -> Iterator[Line]:
-        """Probe and validation. A run is charged for a minute at least. What people start is in NOT_COUNTED."""
+        """Probe, validation, a backfill. A run is charged for a minute at least. NOT_COUNTED has what people start."""
+        if node.name == naming.REPLAY and self._assumed.backfill_rows:
+            yield from self._backfill(node)
         if node.name not in (naming.PROBE, naming.VALIDATION):
             return
         [container] = node.inputs["template"]["template"]["containers"]
@@ -308,6 +314,19 @@ class _Charges:
         blocks = assumed.retention_months * DAYS * _BLOCK_BYTES
         part = ((rows + blocks) / _TIB, "TiB a part")
         yield self._line(where, "bigquery-queries", f"{node.name}: parts", part, (DAYS, "days"))
+
+    def _backfill(self, node: Node) -> Iterator[Line]:
+        """Once: the rows are appended, workers make them, and their keys are looked for among those that are there."""
+        assumed, where = self._assumed, self._big_query()
+        rows = (assumed.backfill_rows, "rows of a backfill")
+        row = assumed.row_bytes * assumed.changelog_factor
+        yield self._line(where, "bigquery-write-api", f"{node.name}: appends", rows, (row / GIB, "GiB each"))
+        queries = (math.ceil(assumed.backfill_rows / ROWS_A_QUERY), "queries of keys")
+        read = (self._reads(QUESTION) / _TIB, "TiB each")
+        yield self._line(where, "bigquery-queries", f"{node.name}: keys", queries, read)
+        made = (1 / ROWS_A_CPU_SECOND / 3600, "vCPU hours each")
+        workers = _Place(service="Dataflow", place=self._region())
+        yield self._line(workers, "dataflow-vcpu", f"{node.name}: workers", rows, made)
 
     def schedule(self, node: Node) -> Iterator[Line]:
         where = _Place(service="Cloud Scheduler", place=self._region())
@@ -421,6 +440,7 @@ NOT_COUNTED: Final = (
     "Cloud Build minutes and images",
     "Cloud Run instances beyond those that wait: the console is charged while a page is open",
     "replays: Cloud Run, Dataflow or Data Boost, and Pub/Sub messages, while one runs",
+    "of backfills what --backfill-rows does not say: Cloud Run, Data Boost, memory and disks of their workers",
     "metrics, alert conditions and the time series that they read",
     "VPC flow logs and Cloud NAT",
     "committed-use discounts, which lower Spanner and Dataflow by 20 to 40 %",

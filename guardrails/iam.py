@@ -134,12 +134,14 @@ REASONS: Final[Mapping[Grant, str]] = {
         "validation reads the resume position; who replayed what is recorded there"
     ),
     Grant("validation-sa", "dataset payment_audit", "bigquery.dataEditor"): (
-        "validation compares rows, a replay appends some, and both note what they did"
+        "validation compares rows, a replay or backfill appends some, and both note what they did"
     ),
     Grant("validation-sa", "dataset audit_service_dataset", "bigquery.dataEditor"): (
-        "validation compares rows, and a replay appends some"
+        "validation compares rows, and a replay or backfill appends some"
     ),
-    Grant("validation-sa", "project", "bigquery.jobUser"): "validation's counts and checksums are queries",
+    Grant(
+        "validation-sa", "project", "bigquery.jobUser"
+    ): "validation's counts and checksums are queries, and so is what a backfill leaves out",
     Grant("validation-sa", "secret masking-keys", "secretmanager.secretAccessor"): (
         "what is read in Spanner is masked as the job masks it, and then compared or appended"
     ),

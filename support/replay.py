@@ -13,13 +13,14 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from contract import timestamps
+from contract.changes import BACKFILL, kind_of
 from contract.schema import SUBMITTER_ROLE
 from pipeline.replay.records import Replay, ReplayError, ReplayUnavailable, Selection
 from pipeline.transforms.cards import find_cards
@@ -40,11 +41,13 @@ __all__ = [
     "ReplayUnavailable",
     "Selection",
     "check",
+    "check_reason",
     "find",
     "latest",
     "of_dead_letters",
     "run",
     "selected",
+    "stopped",
     "submit",
     "unfinished",
     "with_reasons",
@@ -55,6 +58,10 @@ MOST: Final = 1_000
 LEAST_REASON: Final = 5
 _LONGEST_REASON: Final = 1_000
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+# One that has not come further for so long does not run: a shard takes seconds, Dataflow minutes to begin.
+_STOPPED: Final = timedelta(minutes=15)
+_PROGRESS_SECONDS: Final = 2.0
+Progress = Callable[[str], None]
 
 
 def submit(
@@ -76,8 +83,10 @@ def submit(
     if not _ID.fullmatch(known):
         rule = "such as INC-4711: A-Z, a-z, 0-9, then also . - _, at most 63 characters"
         raise ReplayError(f"the id of a replay must be {rule}.")
-    with _explained():
-        store = _store(connection)
+    if known.startswith(BACKFILL):
+        raise ReplayError(f"the id of a replay must not begin with {BACKFILL}: those are of `audit backfill start`.")
+    with explained():
+        store = store_of(connection)
         store.add(known, requested_by, reason, selection, dead_letters)
         found = store.one(known)
     if not _same(found.selection, selection):
@@ -96,15 +105,22 @@ def check(connection: Connection, selection: Selection, reason: str) -> None:
             f"a replay must be of 1 to {MOST:,} payments that are named, got {len(named):,}, or of those in a state, a "
             "status, of a customer or a time. Narrow the search."
         )
+    check_reason(reason)
+    if any(find_cards(str(text)) for text in (*named, selection.customer or "", selection.status or "")):
+        raise ReplayError("the payments of a replay must hold no card's number: they are kept.")
+    for each in named:
+        payment_id(connection.watched.payments, each)
+    selection.where(connection.watched.payments, {})
+
+
+def check_reason(reason: str) -> None:
+    """Raises ReplayError where it is too short or too long, or holds a card's number: it is kept."""
     if not LEAST_REASON <= len(reason) <= _LONGEST_REASON:
         raise ReplayError(
             f"a reason must have {LEAST_REASON} to {_LONGEST_REASON:,} characters: it is kept with the replay."
         )
-    if any(find_cards(str(text)) for text in (reason, *named, selection.customer or "", selection.status or "")):
-        raise ReplayError("the payments and the reason of a replay must hold no card's number: they are kept.")
-    for each in named:
-        payment_id(connection.watched.payments, each)
-    selection.where(connection.watched.payments, {})
+    if find_cards(reason):
+        raise ReplayError("the reason of a replay must hold no card's number: it is kept.")
 
 
 def selected(warehouse: Warehouse, wanted: Search) -> Selection:
@@ -154,22 +170,24 @@ def of_dead_letters(connection: Connection, ids: Sequence[str]) -> Selection:
     return Selection(payments=known, changed_at=times)
 
 
-def run(connection: Connection, replay_id: str) -> Replay:
-    """Runs a replay to its end, or nothing of it where it has ended. Raises ReplayError for an unknown id.
+def run(connection: Connection, replay_id: str, progress: Progress = lambda _: None) -> Replay:
+    """Runs a replay or backfill to its end, or nothing where it has ended. Raises ReplayError for an unknown id.
 
     One shard is run here; several are a Beam job, in a separate process or on Dataflow. Also ReplayUnavailable: it
     can be run again then.
     """
     from pipeline.replay.work import Replayer
 
-    with _explained():
-        replayer = Replayer(_settings(connection))
+    with explained():
+        replayer = Replayer(settings_of(connection))
         found = replayer.store.one(replay_id)
         if found.finished_at:
             return found
         shards = replayer.plan(replay_id)
+        if shards:
+            replayer.wait(replay_id, progress)
         if len(shards) > 1:
-            _run_job(connection, replay_id)
+            _run_job(connection, replayer.store, replay_id, progress)
         elif shards:
             replayer.run_shard(replay_id, shards[0].number)
         else:
@@ -192,34 +210,64 @@ def _with_reason(event: Event, found: Replay | None) -> Event:
 
 def find(connection: Connection, replay_id: str) -> Replay:
     """A replay. Raises ReplayError, ReplayUnavailable."""
-    with _explained():
-        return _store(connection).one(replay_id)
+    with explained():
+        return store_of(connection).one(replay_id)
 
 
 def latest(connection: Connection, limit: int = 50) -> list[Replay]:
     """The last replays, the newest first. Raises ReplayUnavailable."""
-    with _explained():
-        return _store(connection).latest(limit)
+    with explained():
+        return store_of(connection).latest(limit)
 
 
 def unfinished(connection: Connection) -> list[Replay]:
     """The replays that wait or were ended half-way, the oldest first. Raises ReplayUnavailable."""
-    return [each for each in reversed(latest(connection, 1000)) if not each.finished_at]
+    with explained():
+        return store_of(connection).latest(1000, unfinished=True)[::-1]
 
 
-def _run_job(connection: Connection, replay_id: str) -> None:
+def stopped(connection: Connection) -> list[Replay]:
+    """Those that are not finished, and that nobody seems to run, the oldest first. Raises ReplayUnavailable."""
+    return [each for each in unfinished(connection) if is_stopped(each)]
+
+
+def is_stopped(found: Replay) -> bool:
+    """Whether it is not finished, and nobody seems to run it."""
+    return not found.finished_at and found.moved_at is not None and datetime.now(UTC) - found.moved_at > _STOPPED
+
+
+def shown_state(found: Replay) -> str:
+    """Its state as a list has it: `stopped` for one that waits for a person."""
+    return "stopped" if is_stopped(found) else found.state
+
+
+def resumes(replay_id: str) -> str:
+    """The command that runs it to its end."""
+    return f"audit {kind_of(replay_id)} resume {replay_id}"
+
+
+def _run_job(connection: Connection, store: ReplayStore, replay_id: str, progress: Progress) -> None:
     """Runs the shards as a Beam job and waits for its end; on Dataflow, until it is launched."""
     given = {**_launch_options(connection), "replayId": replay_id}
     command = [sys.executable, "-m", "pipeline.jobs.batch", *(f"--{name}={value}" for name, value in given.items())]
-    done = subprocess.run([*command, *connection.replay_beam_args.split()], check=False)
-    if done.returncode:
+    with subprocess.Popen([*command, *connection.replay_beam_args.split()]) as job:
+        try:
+            while job.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    job.wait(_PROGRESS_SECONDS)
+                found = store.one(replay_id)
+                progress(f"{found.done:,} of {found.total:,} rows")
+        except BaseException:
+            job.kill()
+            raise
+    if job.returncode:
         raise ReplayUnavailable(
-            f"the replay's job ended with exit code {done.returncode}; its log says why. What it has written is there "
-            f"once: run it again with `audit replay resume {replay_id}`."
+            f"the {kind_of(replay_id)}'s job ended with exit code {job.returncode}; its log says why. What it has "
+            f"written is there once: run it again with `{resumes(replay_id)}`."
         )
 
 
-def _store(connection: Connection) -> ReplayStore:
+def store_of(connection: Connection) -> ReplayStore:
     """What is recorded, for who submits and looks: where replays run elsewhere, by a database role for that."""
     from pipeline.replay.store import ReplayStore
 
@@ -230,7 +278,7 @@ def _same(one: Selection, other: Selection) -> bool:
     return {**one.given, "payments": set(one.payments)} == {**other.given, "payments": set(other.payments)}
 
 
-def _settings(connection: Connection) -> ReplaySettings:
+def settings_of(connection: Connection) -> ReplaySettings:
     from pipeline.replay.settings import ReplaySettings
 
     return ReplaySettings.of(_launch_options(connection))
@@ -258,6 +306,8 @@ def _launch_options(connection: Connection) -> dict[str, str]:
         "deadLetterQueueDirectory": known.dead_letter_directory,
         "replayMost": known.replay_most,
         "dataBoost": known.replay_data_boost,
+        "jobName": known.job_name,
+        "designTps": known.design_tps,
         "replayTopic": known.replay_topic,
         "pubSubEndpoint": known.pub_sub_endpoint,
     }
@@ -265,7 +315,8 @@ def _launch_options(connection: Connection) -> dict[str, str]:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
+    """Raises ReplayUnavailable in place of what the clients raise."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
 

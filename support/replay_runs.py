@@ -1,4 +1,5 @@
-"""Where replays run: in this process on one machine; in the cloud as a Cloud Run job, which has its own account.
+"""Where replays and backfills run: in this process on one machine; in the cloud as a Cloud Run job, which has its own
+account.
 
 The job reads Spanner and holds the masking key; who submits a replay does neither. The stack's `replayJob` decides.
 """
@@ -9,6 +10,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+from contract.changes import kind_of
 from contract.errors import AuditError
 from support import cloud_run, replay
 from support.connection import Connection
@@ -66,9 +68,8 @@ class CloudRunJob:
         try:
             cloud_run.start(self._connection, self._connection.replay_job)
         except cloud_run.CloudRunError as error:
-            raise replay.ReplayUnavailable(
-                f"{error} The replay {replay_id} is recorded and waits: `audit replay resume {replay_id}` starts it."
-            ) from error
+            waits = f"The {kind_of(replay_id)} {replay_id} is recorded and waits"
+            raise replay.ReplayUnavailable(f"{error} {waits}: `{replay.resumes(replay_id)}` starts it.") from error
 
     def problem(self, replay_id: str) -> str | None:
         return None

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from contract import queries, tables
-from contract.changes import replay_of
+from contract.changes import kind_of, replay_of
 from contract.watched import Meaning, WatchedTable
 from support.bigquery_rest import Row
 from support.lookup import days_of
@@ -51,6 +51,11 @@ class Event:
     replay: str | None = None
     replayed_by: str | None = None
     replay_reason: str | None = None
+
+    @property
+    def replay_kind(self) -> str:
+        """What people call it: `replay` or `backfill`."""
+        return kind_of(self.replay or "")
 
 
 @dataclass(frozen=True, kw_only=True)

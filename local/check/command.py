@@ -96,7 +96,7 @@ def run_check(connection: Connection, ledger: Path, arrivals: Path, *, wait: flo
         ),
         wrong_state=tuple(_wrong_state(connection, warehouse, entries, rows, cutoff)),
         states=sum(len(compare.latest(watched.of(table), changes)) for table, changes in rows.items()),
-        latency=compare.latency(rows, _queryable_at(watched, arrivals)),
+        latency=compare.latency(rows, queryable_at(watched, arrivals)),
         notes=_EMULATOR_NOTES if connection.spanner_endpoint else (),
     )
 
@@ -185,7 +185,7 @@ def _source(connection: Connection, table: WatchedTable, moment: datetime) -> So
     )
 
 
-def _queryable_at(watched: WatchedTables, arrivals: Path) -> dict[tuple[str, datetime], datetime]:
+def queryable_at(watched: WatchedTables, arrivals: Path) -> dict[tuple[str, datetime], datetime]:
     """(source table, stamp) → when its append could be queried; the later one where two appends share a stamp."""
     sources = {table.id: table.name for table in watched.tables}
     found: dict[tuple[str, datetime], datetime] = {}

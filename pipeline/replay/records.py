@@ -1,10 +1,10 @@
-"""A replay, which payments it is of, and its shards: what the metadata database keeps of it."""
+"""A replay, what it is of, and its shards: what the metadata database keeps. A backfill is one of whole tables."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, Self
 
@@ -14,6 +14,7 @@ from contract.watched import WatchedTable
 from pipeline.source.table_rows import KeyRange, Where
 
 State = Literal["waiting", "running", "finished"]
+Kind = Literal["replay", "backfill"]
 MOD_TYPE: Final[ModType] = "REPLAY"
 
 
@@ -91,6 +92,9 @@ class Replay:
 
     `total` counts the rows at `read_at`, `done` those of finished shards; `replayed` those that are
     written, None until it is finished. `payments` are those that were named; without them `selection` says which.
+
+    A backfill is of all rows of its `tables`. `there` counts those whose key the changelog had already: they are done,
+    and not written. `bytes_read`: of BigQuery, to know that. `moved_at` is when it last came further.
     """
 
     id: str
@@ -107,6 +111,16 @@ class Replay:
     done: int = 0
     dead_letters: tuple[str, ...] = ()
     state: State = "waiting"
+    kind: Kind = "replay"
+    tables: tuple[str, ...] = ()
+    there: int = 0
+    bytes_read: int = 0
+    moved_at: datetime | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has ended, and every shard of it was done. One that was given up half-way is not."""
+        return self.finished_at is not None and self.done == self.total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,3 +133,14 @@ class Shard:
     write_stream: str | None = None
     replayed: int | None = None
     finished: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What became of a shard's rows. `problems` say which were not written, and why; see `Replay` for the others."""
+
+    stream: str = ""
+    rows: int = 0
+    problems: list[str] = field(default_factory=list)
+    there: int = 0
+    bytes_read: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from contract.options import BATCH_OPTIONS, OPTIONS
@@ -16,7 +16,10 @@ from pipeline.transforms.settings import TransformSettings
 
 @dataclass(frozen=True, kw_only=True)
 class ReplaySettings:
-    """Where a replay reads, how it makes rows of what it reads, and where these go. `most`: rows of one replay."""
+    """Where a replay reads, how it makes rows of what it reads, and where these go. `most`: rows of one replay.
+
+    A backfill waits for the resume position of the job `job_name`; `design_tps` bounds what it reads of BigQuery.
+    """
 
     instance: str
     database: str
@@ -24,6 +27,8 @@ class ReplaySettings:
     sink: SinkSettings
     dead_letters: str
     most: int
+    job_name: str = ""
+    design_tps: float = 500
     data_boost: bool = False
     hand_over: HandOver | None = None
 
@@ -39,6 +44,8 @@ class ReplaySettings:
             sink=SinkSettings.of(values, "replay"),
             dead_letters=values["deadLetterQueueDirectory"],
             most=int(values["replayMost"]),
+            job_name=values["jobName"],
+            design_tps=float(values["designTps"]),
             data_boost=values["dataBoost"] == "true",
             hand_over=HandOver.of(values["replayTopic"], values["pubSubEndpoint"]),
         )
@@ -47,6 +54,10 @@ class ReplaySettings:
         """Spanner's database of the payments."""
         at = self.sink.metadata
         return clients.spanner_database(self.sink.endpoints.spanner, at.project, self.instance, self.database)
+
+    def position(self) -> str | None:
+        """The resume position of the streaming job; None where it has not said one yet."""
+        return replace(self.sink, job_name=self.job_name).generations().position()
 
     def store(self) -> ReplayStore:
         at = self.sink.metadata

@@ -11,19 +11,28 @@ from pipeline.sink.changelogs import Destinations
 _PAUSES: Final = (0.5, 1.0, 2.0)
 
 
-def rewind_merge(client: Any, destinations: Destinations, oldest: str, *, pauses: tuple[float, ...] = _PAUSES) -> None:
+def rewind_merge(
+    client: Any,
+    destinations: Destinations,
+    oldest: str,
+    arrived: str | None = None,
+    *,
+    pauses: tuple[float, ...] = _PAUSES,
+) -> None:
     """The merged state ends before the oldest row that came late, so that the next merge takes it in.
 
-    After the append. The merge may be writing the same row: "could not serialize access" passes. `pauses`: between the
-    tries, in seconds; then it raises what BigQuery's client raises.
+    After the append, which may have begun at `arrived`; without it, within the last minutes. The merge may be writing
+    the same row: "could not serialize access" passes. `pauses`: between the tries, in seconds; then it raises what
+    BigQuery's client raises.
     """
     from google.cloud.bigquery import QueryJobConfig, ScalarQueryParameter
 
-    parameter = ScalarQueryParameter("commit_timestamp", "TIMESTAMP", timestamps.to_datetime(oldest))
+    moments = {"commit_timestamp": oldest, "arrived": arrived or timestamps.now()}
+    parameters = [ScalarQueryParameter(n, "TIMESTAMP", timestamps.to_datetime(at)) for n, at in moments.items()]
     rewind = queries.rewind_script(destinations.project, destinations.watched)
     for pause in (*pauses, None):
         try:
-            client.query(rewind, job_config=QueryJobConfig(query_parameters=[parameter])).result()
+            client.query(rewind, job_config=QueryJobConfig(query_parameters=parameters)).result()
             return
         except Exception:
             if pause is None:

@@ -58,30 +58,40 @@ class TableAt:
     @cached_property
     def columns(self) -> tuple[Column, ...]:
         """The table's columns, but generated ones; types without their lengths."""
-        return tuple(Column(name, kind, order is not None) for name, kind, order in self._described)
+        return tuple(Column(name, kind, order is not None) for name, kind, order, _ in self._described)
 
     @cached_property
     def keys(self) -> tuple[Column, ...]:
         """The columns of the primary key, in its order."""
-        ordered = sorted((order, name, kind) for name, kind, order in self._described if order is not None)
+        ordered = sorted((order, name, kind) for name, kind, order, _ in self._described if order is not None)
         return tuple(Column(name, kind, True) for _, name, kind in ordered)
 
     @cached_property
-    def _described(self) -> list[tuple[str, str, int | None]]:
+    def _nullable(self) -> frozenset[str]:
+        return frozenset(name for name, *_, nullable in self._described if nullable == "YES")
+
+    @cached_property
+    def _described(self) -> list[tuple[str, str, int | None, str]]:
         sql = (
-            "SELECT c.COLUMN_NAME, c.SPANNER_TYPE, k.ORDINAL_POSITION FROM INFORMATION_SCHEMA.COLUMNS AS c "
+            "SELECT c.COLUMN_NAME, c.SPANNER_TYPE, k.ORDINAL_POSITION, c.IS_NULLABLE "
+            "FROM INFORMATION_SCHEMA.COLUMNS AS c "
             "LEFT JOIN INFORMATION_SCHEMA.INDEX_COLUMNS AS k ON k.TABLE_NAME = c.TABLE_NAME "
             "AND k.COLUMN_NAME = c.COLUMN_NAME AND k.INDEX_TYPE = 'PRIMARY_KEY' "
             f"WHERE c.TABLE_SCHEMA = '' AND c.TABLE_NAME = '{self._table}' AND c.IS_GENERATED = 'NEVER' "
             "ORDER BY c.ORDINAL_POSITION"
         )
         with self._database.snapshot(read_timestamp=self._moment) as snapshot:
-            return [(name, re.sub(r"\([^)]*\)", "", kind), order) for name, kind, order in snapshot.execute_sql(sql)]
+            return [(name, re.sub(r"\([^)]*\)", "", kind), *rest) for name, kind, *rest in snapshot.execute_sql(sql)]
 
-    def cut(self, most: int) -> Iterator[KeyRange]:
-        """Ranges of at most `most` rows, of all the rows. What crosses the network is a key and a number per range."""
+    def count(self) -> int:
+        """How many rows there are."""
+        [(rows,)] = self._query(f"SELECT COUNT(*) FROM `{self._table}` WHERE {self._where.sql}", self._where)
+        return int(_plain(rows))
+
+    def cut(self, most: int, after: str | None = None) -> Iterator[KeyRange]:
+        """Ranges of at most `most` rows, of all the rows after a key. What crosses the network is a key and a number
+        per range."""
         names = ", ".join(f"`{key.name}`" for key in self.keys)
-        after: str | None = None
         while True:
             where = self._where & self._range(after, None)
             sql = f"SELECT {names} FROM `{self._table}` WHERE {where.sql} ORDER BY {names} LIMIT 1 OFFSET {most - 1}"
@@ -140,13 +150,26 @@ class TableAt:
     def _beyond(self, name: str, bound: list[Any], further: str, *, inclusive: bool) -> Where:
         """Keys beyond a bound: Spanner compares no tuples, so each column counts where those before it are equal."""
         names = [f"{name}{number}" for number in range(len(bound))]
-        arms = []
-        for number, key in enumerate(self.keys):
-            equal = [f"`{k.name}` = @{n}" for k, n in zip(self.keys[:number], names, strict=False)]
-            comparison = f"{further}=" if inclusive and number == len(bound) - 1 else further
-            arms.append(" AND ".join([*equal, f"`{key.name}` {comparison} @{names[number]}"]))
-        parameters = {n: (key.type, value) for n, key, value in zip(names, self.keys, bound, strict=True)}
+        equal = [
+            f"`{key.name}` IS NULL" if value is None else f"`{key.name}` = @{n}"
+            for key, n, value in zip(self.keys, names, bound, strict=True)
+        ]
+        arms = [
+            " AND ".join([*equal[:number], self._compared(key.name, further, n, value)])
+            for number, (key, n, value) in enumerate(zip(self.keys, names, bound, strict=True))
+        ]
+        if inclusive:
+            arms.append(" AND ".join(equal))
+        known = zip(names, self.keys, bound, strict=True)
+        parameters = {n: (key.type, value) for n, key, value in known if value is not None}
         return Where(sql=f"({' OR '.join(arms)})", parameters=parameters)
+
+    def _compared(self, column: str, further: str, parameter: str, bound: Any) -> str:
+        """A column of the key beyond its bound; NULL sorts before every value."""
+        if bound is None:
+            return f"`{column}` IS NOT NULL" if further == ">" else "FALSE"
+        or_null = f" OR `{column}` IS NULL" if further == "<" and column in self._nullable else ""
+        return f"(`{column}` {further} @{parameter}{or_null})" if or_null else f"`{column}` {further} @{parameter}"
 
 
 def _parameters(where: Where) -> tuple[dict[str, Any], dict[str, Any]]:

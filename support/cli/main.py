@@ -19,6 +19,7 @@ COMMANDS = {
     "failures": ("support.cli.reports:failures", "List payments that failed, or count them by reason or service."),
     "summary": ("support.cli.reports:summary", "Summarise payments by period, customer, region or method."),
     "health": ("support.cli.health:health", "Show whether the stack is healthy; exit code 1 while an alert fires."),
+    "backfill": ("support.cli.backfill:backfill", "Write rows that are older than the change streams."),
     "replay": ("support.cli.replay:replay", "Read payments from Spanner again, and write them as they are now."),
     "validate": ("support.cli.validate:validate", "Compare Spanner with BigQuery row by row, and repair what differs."),
     "erase": ("support.cli.erase:erase", "Redact what is personal of a customer, and keep it from coming back."),

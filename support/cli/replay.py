@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace as changed
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from support.connection import Connection
     from support.replay import Replay, Selection
 
-_in_this_process = click.option(
+in_this_process = click.option(
     "--here", "in_process", is_flag=True, help="Run it in this process, also where the stack has a job for it."
 )
 
@@ -41,7 +42,7 @@ def replay() -> None:
 @click.option("--reason", required=True, help="Why; it is kept with the replay.")
 @click.option("--id", "replay_id", help="Id of the replay. With one that is known, that replay is run to its end.")
 @click.option("--dry-run", is_flag=True, help="Name the payments, or how they are selected, and do nothing.")
-@_in_this_process
+@in_this_process
 @json_option
 @click.pass_context
 def start(
@@ -111,7 +112,10 @@ def list_(ctx: click.Context, as_json: bool) -> None:
         print_table(
             ["replay", "by", "requested", "state", "done", "rows", "finished", "reason"],
             [
-                [x.id, x.requested_by, x.requested_at, x.state, _progress(x), x.replayed, x.finished_at, x.reason]
+                [
+                    *(x.id, x.requested_by, x.requested_at, replays.shown_state(x), _progress(x), x.replayed),
+                    *(x.finished_at, x.reason),
+                ]
                 for x in found
             ],
             optional=["done", "rows", "finished", "requested", "by", "reason"],
@@ -142,7 +146,7 @@ class ReplaysLeft(AuditError):
 
 @replay.command(cls=Command)
 @click.argument("replay_id", metavar="[ID]", required=False)
-@_in_this_process
+@in_this_process
 @json_option
 @click.pass_context
 def resume(ctx: click.Context, replay_id: str | None, in_process: bool, as_json: bool) -> None:
@@ -167,6 +171,18 @@ def resume(ctx: click.Context, replay_id: str | None, in_process: bool, as_json:
         raise ReplaysLeft(failed)
 
 
+def progress_of(submitted: Replay) -> Callable[[str], None]:
+    """Says how far it is, each time that it is further."""
+    said: list[str] = []
+
+    def progress(text: str) -> None:
+        if text not in said[-1:]:
+            said.append(text)
+            click.echo(f"{submitted.id}: {text} …", err=True)
+
+    return progress
+
+
 def _run(connection: Connection, submitted: Replay, in_process: bool, as_json: bool) -> None:
     """Runs it, or has the stack's job run it and does not wait."""
     from support import replay as replays
@@ -174,7 +190,7 @@ def _run(connection: Connection, submitted: Replay, in_process: bool, as_json: b
 
     click.echo(f"Replay {submitted.id} …", err=True)
     if in_process or not connection.replay_job:
-        found = replays.run(connection, submitted.id)
+        found = replays.run(connection, submitted.id, progress_of(submitted))
     else:
         if not submitted.finished_at:
             runs(connection).start(submitted.id)
@@ -203,6 +219,7 @@ def _show(found: Replay, as_json: bool) -> None:
         else f"{found.state}, {_progress(found)} done"
     )
     which = str(len(found.payments)) if found.payments else str(changed(found.selection, payments=()).given)
+    which = ", ".join(found.tables) or which
     click.echo(f"Replay {found.id} of {which}, by {found.requested_by}: {ended}. Reason: {found.reason}")
     for letter in found.dead_letters:
         click.echo(f"  for the dead letter {letter}")

@@ -58,7 +58,8 @@ def _print(found: Timeline) -> None:
 
 
 def _event(event: Event) -> list[Any]:
-    what = [f"replay {event.replay} by {event.replayed_by}: {event.replay_reason}"] if event.replayed_by else []
+    by = f"{event.replay_kind} {event.replay} by {event.replayed_by}: {event.replay_reason}"
+    what = [by] if event.replayed_by else []
     for difference in event.differences:
         if difference.column in _NOISE:
             continue

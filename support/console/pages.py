@@ -204,7 +204,8 @@ def retry(request: Request, letter_id: str, reason: Annotated[str, Form()] = "")
 def replays(request: Request) -> Response:
     console = of(request)
     console.first_logged(viewer_of(request), "replays", {}, "")
-    return page(request, "replays.html", replays=replay.latest(console.connection))
+    found, stopped = replay.latest(console.connection), replay.stopped(console.connection)
+    return page(request, "replays.html", replays=found, stopped=stopped)
 
 
 class _Chosen(Filters):

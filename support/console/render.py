@@ -14,6 +14,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from contract import reading
 from support.plain import plain
 
 _HERE: Final = Path(__file__).parent
@@ -38,6 +39,7 @@ def environment() -> Environment:
         data=_data,
         iso=_iso,
         count=_count,
+        size=reading.shown,
         percent=_percent,
     )
     return made

@@ -75,6 +75,11 @@ class Audited:
         """A round of the job's retries."""
         Retrier(self._settings).run()
 
+    def ahead(self) -> None:
+        """The position is a minute ahead: nothing comes by the stream."""
+        assert self._settings
+        self.position(datetime.now(UTC) + timedelta(minutes=1))
+
     def position(self, moment: datetime) -> None:
         values = {"JobName": JOB, "ResumePosition": moment, "UpdatedAt": spanner.COMMIT_TIMESTAMP}
         with self.database.metadata_database.batch() as batch:

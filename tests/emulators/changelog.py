@@ -99,8 +99,9 @@ class Changelog:
     def fill(self) -> None:
         self.client.query(queries.fill_script(self.project, WATCHED)).result()
 
-    def rewind(self, second: float) -> None:
-        self.query(queries.rewind_script(self.project, WATCHED), commit_timestamp=at(second))
+    def rewind(self, second: float, *, arrived: datetime | None = None) -> None:
+        script = queries.rewind_script(self.project, WATCHED)
+        self.query(script, commit_timestamp=at(second), arrived=arrived or datetime.now(UTC))
 
     def query(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
         from google.cloud import bigquery

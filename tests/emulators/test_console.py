@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,11 +17,12 @@ from fastapi.testclient import TestClient
 from contract import tables
 from contract.changes import DeadLetter
 from pipeline.sink.dead_letters import DeadLetterQueue
-from support import replay
+from support import backfill, replay
 from support.connection import Connection
 from support.console.app import create
 from support.console.asked import Filters
 from support.console.identity import Development, Viewer
+from support.replay import Selection
 from tests.conftest import AuditDatabase
 from tests.emulators.changelog import CARD, NEW_TOKEN, Changelog, row
 from tests.emulators.payments import write
@@ -418,6 +420,26 @@ def test_the_customer_of_a_replay_is_not_shown_to_who_may_not_see_one(
     with console(both_stores, replace(LEAD, sees_personal=False)) as client:
         assert "C7" not in client.get(page).text
         assert "C7" not in client.get("/api/v1/replays").text
+
+
+def test_a_backfill_is_shown_among_the_replays_and_one_that_stopped_half_way_says_how_to_go_further(
+    both_stores: Connection, audit_database: AuditDatabase
+) -> None:
+    started, _ = backfill.start(both_stores, (), requested_by="ann", reason="the audit begins")
+    replay.submit(both_stores, Selection(payments=("p",)), requested_by="bob", reason=WHY, replay_id="R")
+    with console(both_stores) as client:
+        page = client.get("/replays").text
+        assert "payment_audit_trail, audit_logs" in page and "has not come further" not in page
+        assert "All rows of payment_audit_trail, audit_logs" in client.get(f"/replays/{started.id}").text
+        assert "Backfill" in client.get(f"/replays/{started.id}/state").text
+        found = {each["id"]: each for each in client.get("/api/v1/replays").json()}
+        assert (found["backfill-1"]["kind"], found["R"]["kind"]) == ("backfill", "replay")
+        assert found["backfill-1"]["tables"] == ["payment_audit_trail", "audit_logs"]
+        with audit_database.metadata_database.batch() as older:
+            moment = datetime.now(UTC) - timedelta(minutes=16)
+            older.update("replays", ("ReplayId", "ReadTimestamp"), [(started.id, moment)])
+        page = client.get("/replays").text
+        assert "audit backfill resume backfill-1" in page and "audit replay resume R" not in page
 
 
 @pytest.fixture

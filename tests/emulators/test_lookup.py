@@ -75,15 +75,34 @@ def test_a_fill_adds_a_change_once_also_a_late_one(changelog: Changelog, reader:
     assert days_of(reader, "late").days == (at(5).date(),)
 
 
+def test_rows_of_a_long_replay_are_added_though_they_arrived_before_the_last_fill(
+    changelog: Changelog, reader: Warehouse
+) -> None:
+    def arrived(puid: str, minutes: float, second: float) -> None:
+        moment = datetime.now(UTC) - timedelta(minutes=minutes)
+        stamp = {"_metadata_big_query_commit_timestamp": moment.isoformat()}
+        changelog.payments(row(puid, "REPLAY", second, "CAPTURED", customer_id="C1", **stamp))
+
+    changelog.position(10)
+    changelog.fill()
+    # Its moment is behind what is filled, and it has arrived long before the fill that passed it over.
+    arrived("first", 40, 5)
+    changelog.fill()
+    arrived("last", 0, 5)
+    changelog.query("DELETE FROM payment_lookup WHERE TRUE")
+    changelog.rewind(5, arrived=datetime.now(UTC) - timedelta(minutes=45))
+    changelog.fill()
+    found = changelog.query("SELECT puid FROM payment_lookup WHERE kind = 'payment' ORDER BY puid")
+    assert [each["puid"] for each in found] == ["first", "last"]
+
+
 def test_a_rewind_during_a_fill_is_not_lost(changelog: Changelog) -> None:
     changelog.position(5)
     changelog.fill()
     changelog.position(10)
     before, after = queries.fill_script(changelog.project, WATCHED).split("UPDATE `")
-    rewind = queries.rewind_script(changelog.project, WATCHED).replace(
-        "@commit_timestamp", f"TIMESTAMP '{at(7).isoformat()}'"
-    )
-    changelog.query(f"{before}{rewind};\nUPDATE `{after}")
+    rewind = queries.rewind_script(changelog.project, WATCHED)
+    changelog.query(f"{before}{rewind};\nUPDATE `{after}", commit_timestamp=at(7), arrived=datetime.now(UTC))
     assert changelog.query("SELECT filled_until FROM payment_state_progress") == [{"filled_until": at(5)}]
 
 

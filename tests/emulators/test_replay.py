@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from contract import tables
 from contract.changes import Coordinates, DeadLetter, Reason, StepError
 from pipeline.failures import dead_letter
+from pipeline.replay.records import Written
 from pipeline.replay.store import ReplayStore
 from pipeline.sink.dead_letters import DeadLetterQueue
 from support import replay, reports
@@ -172,10 +173,10 @@ def test_two_who_run_one_replay_at_once_write_it_once(
     streams: list[str] = []
     recorded: list[str | None] = []
 
-    def together(store: Any, replay_id: str, number: int, stream: str, *rest: Any) -> Any:
-        streams.append(stream)
+    def together(store: Any, replay_id: str, number: int, made: Written) -> Any:
+        streams.append(made.stream)
         both.wait()
-        found = record(store, replay_id, number, stream, *rest)
+        found = record(store, replay_id, number, made)
         recorded.append(found.write_stream)
         return found
 

@@ -71,6 +71,15 @@ def test_a_month_of_dev_is_what_a_person_would_reckon(sku: str, what: str, quant
     assert found.dollars == pytest.approx(dollars, abs=0.005)
 
 
+def test_a_backfill_is_appended_made_and_compared_with_what_is_there() -> None:
+    found = of(replace(ONE, backfill_rows=3e6))
+    assert line(found, "dataflow-vcpu", "audit-replay").used == pytest.approx(1000 / 3600)
+    assert line(found, "bigquery-write-api", "audit-replay").used == pytest.approx(3e6 / 2**30)
+    keys = line(found, "bigquery-queries", "audit-replay: keys")
+    assert keys.factors[0][0] == 3 and 0 < keys.used < 1
+    assert not [each for each in of().lines if "audit-replay" in each.what]
+
+
 def test_the_total_is_the_sum_of_the_lines() -> None:
     found = of(replace(ONE, tps=500, row_bytes=1000))
     assert found.dollars == pytest.approx(sum(each.quantity * each.price.dollars for each in found.lines))

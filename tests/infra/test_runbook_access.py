@@ -110,7 +110,7 @@ COMMANDS = (
         (CONNECTION, *READ_LETTERS, ("storage.objects.create", LETTERS), ("storage.objects.delete", LETTERS)),
     ),
     Command(
-        r"\./audit replay (start|resume)\b",
+        r"\./audit (replay|backfill) (start|resume)\b",
         ON_CALL,
         (
             *QUERY,

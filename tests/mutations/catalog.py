@@ -52,6 +52,7 @@ _MASK: Final = "pipeline/transforms/mask.py"
 _TABLES: Final = "contract/tables.py"
 _DDL: Final = "contract/ddl.py"
 _REPLAY_STORE: Final = "pipeline/replay/store.py"
+_REPLAY_WORK: Final = "pipeline/replay/work.py"
 
 _SET_OF_PARTITIONS: Final = "tests/unit/test_partitions.py"
 _READERS: Final = "tests/unit/test_source_read.py"
@@ -60,6 +61,7 @@ _EXACTLY_ONCE: Final = "tests/unit/test_shards_exactly_once.py"
 _TAKEOVERS: Final = "tests/unit/test_takeover_rules.py"
 _STORES: Final = "tests/emulators/test_generations.py"
 _REPLAYS: Final = "tests/emulators/test_replay.py"
+_BACKFILLS: Final = "tests/emulators/test_backfill.py"
 _BULK: Final = "tests/emulators/test_replay_bulk.py"
 _CONSOLE: Final = "tests/emulators/test_console.py"
 _IDENTITY: Final = "tests/unit/test_console_identity.py"
@@ -785,6 +787,55 @@ _SUPPORT: Final = (
         tests=(f"{_BULK}::test_two_jobs_of_one_replay_at_once_write_it_once",),
     ),
     Mutation(
+        name="a backfill writes while a change of its very moment can still come",
+        file=_REPLAY_WORK,
+        before="position > timestamps.from_datetime",
+        after="position >= timestamps.from_datetime",
+        tests=(f"{_BACKFILLS}::test_no_shard_is_written_before_the_stream_is_past_its_moment",),
+    ),
+    Mutation(
+        name="a backfill leaves out a row that the stream brought after its moment",
+        file="pipeline/replay/arrived.py",
+        before="WHERE {tables.COMMIT_TIMESTAMP} <= @moment{bounds}",
+        after="WHERE @moment IS NOT NULL{bounds}",
+        tests=(f"{_BACKFILLS}::test_what_changes_after_the_moment_wins_in_whatever_order_it_comes",),
+    ),
+    Mutation(
+        name="a backfill takes the keys of some shards for those of all",
+        file=_REPLAY_WORK,
+        before=" and shard.number in self._known[1].shards",
+        after="",
+        tests=(f"{_BACKFILLS}::test_what_is_older_than_the_stream_is_there_once_and_what_came_by_it_is_not_written",),
+    ),
+    Mutation(
+        name="payments of a backfill are handed over to be run again",
+        file=_REPLAY_WORK,
+        before="if self._settings.hand_over is None or replay.tables:",
+        after="if self._settings.hand_over is None:",
+        tests=(f"{_BACKFILLS}::test_a_payment_of_a_backfill_is_never_handed_over_to_be_run_again",),
+    ),
+    Mutation(
+        name="a shard is recorded after its backfill was given up",
+        file=_REPLAY_STORE,
+        before="                if ended:",
+        after="                if False:",
+        tests=(f"{_BACKFILLS}::test_one_whose_moment_is_kept_no_longer_ends_and_another_one_writes_the_rest",),
+    ),
+    Mutation(
+        name="two who cut a backfill at once cut it twice",
+        file=_REPLAY_STORE,
+        before="if total is not None or (-1 if last is None else last) != shards[0].number - 1:",
+        after="if total is not None:",
+        tests=(f"{_BACKFILLS}::test_two_who_plan_and_run_one_at_once_write_it_once",),
+    ),
+    Mutation(
+        name="a backfill finds no row whose key has a NULL",
+        file="pipeline/source/table_rows.py",
+        before='if further == "<" and column in self._nullable else ""',
+        after='if False else ""',
+        tests=(f"{_BACKFILLS}::test_keys_of_any_type_and_what_of_them_cannot_be_known_is_said",),
+    ),
+    Mutation(
         name="the last key of a shard is in no shard",
         file="pipeline/source/table_rows.py",
         before='inclusive=name == "last"',
@@ -892,6 +943,13 @@ _FINDING: Final = (
         before="  filled_until = LEAST(filled_until, @commit_timestamp),",
         after="  filled_until = filled_until,",
         tests=(f"{_LOOKUPS}::test_a_fill_adds_a_change_once_also_a_late_one",),
+    ),
+    Mutation(
+        name="the first rows of a long backfill never reach the lookup table",
+        file="contract/sql/bigquery/rewind_payment_state.sql",
+        before="LEAST(added_at, @arrived)",
+        after="LEAST(added_at, COALESCE(added_at, @arrived))",
+        tests=(f"{_LOOKUPS}::test_rows_of_a_long_replay_are_added_though_they_arrived_before_the_last_fill",),
     ),
 )
 MUTATIONS: Final[tuple[Mutation, ...]] = (*_SOURCE, *_MASKING, *_SINK, *_JOBS, *_LETTERS, *_SUPPORT, *_FINDING)

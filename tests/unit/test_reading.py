@@ -42,10 +42,30 @@ class Table:
             read += sum(len(day[b * self._in_block : (b + 1) * self._in_block]) for b in touched) * self._columns
         return read
 
+    def reads_range(self, days: int, low: float, high: float) -> int:
+        """The same of the blocks that may have a key of a range."""
+        read = 0
+        for day, cuts in zip(self.days[:days], self._cuts, strict=False):
+            first, last = (max(0, bisect.bisect_right(cuts, key) - 1) for key in (low, high))
+            rows = day[first * self._in_block : (last + 1) * self._in_block]
+            read += len(rows) * self._columns
+        return read
+
 
 @pytest.fixture(scope="module")
 def laid_out() -> dict[str, Table]:
     return {name: Table(layout, 280) for name, layout in LAYOUTS.items()}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5])
+def test_the_model_of_a_range_of_keys_is_what_blocks_say(laid_out: dict[str, Table], name: str, share: float) -> None:
+    layout, chance = LAYOUTS[name], random.Random(f"{name}{share}")
+    table, days = laid_out[name], 30
+    begins = [chance.random() * (1 - share) for _ in range(40)]
+    measured = max(LEAST, sum(table.reads_range(days, low, low + share) for low in begins) / len(begins))
+    part = Part(source="changes", columns=280, partitions=days, payments=round(layout.payments * share))
+    assert part.reads(layout, Asked()).reads == pytest.approx(measured, rel=0.3)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

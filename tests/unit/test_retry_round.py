@@ -307,7 +307,8 @@ def test_a_rewind_that_fails_is_tried_again(
     queue.put([letter(1), letter(2)])
     services.rewind = [error, error]
     rounds(settings)
-    assert services.rewinds == [{"commit_timestamp": timestamps.to_datetime(change(1).commit_timestamp)}]
+    [rewind] = services.rewinds
+    assert rewind["commit_timestamp"] == timestamps.to_datetime(change(1).commit_timestamp)
     assert open_letters(queue) == {}
 
 
