@@ -42,7 +42,7 @@ class Views(pulumi.ComponentResource):
         self.register_outputs({"dataset": self.dataset})
 
     def _access(self) -> None:
-        """Support and those that search in people's stead; the probe counts by state, erasure finds a customer's payments.
+        """Support and those that search for people; the probe counts by state, erasure finds a customer's payments.
 
         Who runs queries for more than the views has that role from the warehouse.
         """

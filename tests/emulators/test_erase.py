@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from contract import tables
 from contract.changes import DeadLetter, Reason
 from pipeline.sink.dead_letters import DeadLetterQueue
-from support import replay
+from support import backfill, replay
 from support.cli.main import main
 from support.connection import Connection
 from support.console.access_log import Access, write
@@ -131,7 +131,7 @@ def test_nothing_of_a_customer_is_left_and_nothing_of_others_is_touched(audited:
 def test_nothing_brings_it_back(audited: Audited) -> None:
     filled(audited)
     erased(audited)
-    # Replay, more changes, a new payment, its events, a merge and a fill, validation with repair.
+    # Replay, backfill, more changes, a new payment, its events, a merge and a fill, validation with repair.
     audited.payment("mine", "SETTLED", **of(CUSTOMER, CardholderName=NAME))
     audited.payment("new", "CAPTURED", **of(CUSTOMER))
     audited.audit_log("mine", Metadata=json.dumps({"note": NAME}))
@@ -139,6 +139,11 @@ def test_nothing_brings_it_back(audited: Audited) -> None:
     chosen = replay.Selection(payments=("mine", "theirs"))
     replay.submit(audited.connection, chosen, requested_by="x", reason="a test of it", replay_id="R-1")
     assert replay.run(audited.connection, "R-1").replayed == 2
+    audited.sql(f"DELETE FROM {audited.table()} WHERE PUID = 'new'")
+    older, _ = backfill.start(audited.connection, (), requested_by="x", reason="a test of it")
+    passed(audited)
+    assert replay.run(audited.connection, older.id).replayed == 1
+    audited.position(datetime.now(UTC))
     audited.sql(f"DELETE FROM {audited.table()} WHERE PUID IN ('mine', 'theirs') AND Status = 'CAPTURED'")
     audited.carry()
     audited.validate(repair=True, everything=True)
