@@ -21,6 +21,7 @@ COMMANDS = {
     "health": ("support.cli.health:health", "Show whether the stack is healthy; exit code 1 while an alert fires."),
     "replay": ("support.cli.replay:replay", "Read payments from Spanner again, and write them as they are now."),
     "validate": ("support.cli.validate:validate", "Compare Spanner with BigQuery row by row, and repair what differs."),
+    "backup": ("support.cli.backup:backup", "Back the warehouse up, restore it, and try that it can be restored."),
     "dead-letters": (
         "support.cli.dead_letters:dead_letters",
         "List, show, retry or discard what could not be written.",
