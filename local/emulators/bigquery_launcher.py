@@ -277,7 +277,8 @@ def _avro_with_every_type() -> None:
 
     def typed(field: Any) -> Any:
         kind = kinds[field.type]
-        return {"type": "array", "items": kind} if field.mode == "REPEATED" else ["null", kind]
+        # An array that is NULL, which BigQuery has none of, stays one here: so a load gives what there was.
+        return ["null", {"type": "array", "items": kind} if field.mode == "REPEATED" else kind]
 
     def write(cursor: Any, sql: str, params: Any, config: Any) -> int:
         if (config.destinationFormat or "").upper() != "AVRO":
@@ -303,7 +304,10 @@ def _avro_with_every_type() -> None:
         # Bytes in a file with types are bytes; the emulator takes them for a text that stands for some.
         if not fields or config.sourceFormat != "AVRO":
             return decoded(config, fields, columns)
-        named = [(database.quote(field.name), types.duckdb_type(field)) for field in fields]
+        # A column that the file lacks stays NULL.
+        there = {name.casefold() for name in columns}
+        known = [field for field in fields if field.name.casefold() in there]
+        named = [(database.quote(field.name), types.duckdb_type(field)) for field in known]
         return ", ".join(f"CAST({name} AS {kind}) AS {name}" for name, kind in named), "false"
 
     extract.write, load._projection = write, projection

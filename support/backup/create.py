@@ -13,6 +13,7 @@ from typing import Final
 
 from contract import tables as contract
 from support.backup import checksums
+from support.backup.places import EXPORTS, mirror, prune, write_manifest
 from support.backup.records import Backed, Backup, BackupError, Partition, TableBackup, backed, is_id
 from support.backup.store import Backups
 from support.backup.tables import Held, PartitionInfo, Tables
@@ -80,6 +81,7 @@ class _Run:
         expires = at + timedelta(days=int(self._connection.backup_days or 35))
         backup = self._store.begin(Backup(id=backup_id, at=at, expires_at=expires))
         if backup.created_at:
+            self._keep()
             return backup
         if now - backup.at > _TRAVEL - timedelta(hours=1):
             raise BackupError(
@@ -96,8 +98,18 @@ class _Run:
             problems=tuple(self._problems),
             notes=tuple(self._notes),
         )
+        if self._connection.backup_directory:
+            write_manifest(self._connection, done)
         self._store.finish(done)
+        self._keep()
         return done
+
+    def _keep(self) -> None:
+        """Copies to the second region, and deletes what no backup holds any more."""
+        if copied := mirror(self._connection):
+            self._progress(f"{copied:,} files copied to {self._connection.backup_copy_directory}")
+        if gone := prune(self._connection):
+            self._progress(f"{gone:,} files deleted that no backup holds any more")
 
     def _table(self, table: Backed, backup: Backup, before: Backup | None) -> TableBackup:
         snapshot = snapshot_name(table.id, backup.id)
@@ -110,6 +122,8 @@ class _Run:
         kept, due = _changed(infos, old, before, columns)
         checked, unchecked = self._affordable(due, infos, held)
         partitions = kept | self._checked(table, snapshot, backup.at, checked, columns)
+        row_bytes = held.bytes / held.rows if held.rows else 0
+        partitions = self._exported(table, snapshot, backup.id, partitions, row_bytes)
         if unchecked:
             self._notes.append(
                 f"{table.id}: {len(unchecked):,} partitions wait for their checksum, since a run reads "
@@ -140,6 +154,28 @@ class _Run:
             taken.append(name)
         return taken, [name for name in due if name not in taken]
 
+    def _exported(
+        self, table: Backed, snapshot: str, backup_id: str, partitions: dict[str, Partition], row_bytes: float
+    ) -> dict[str, Partition]:
+        """Exports what is not exported yet, the newest first, within what is left to read."""
+        directory = self._connection.backup_directory
+        lacking = [name for name, each in sorted(partitions.items(), reverse=True) if each.rows and not each.export]
+        made: dict[str, Partition] = {}
+        for name in lacking if directory else ():
+            reads = int(partitions[name].rows * row_bytes)
+            if reads > self._left:
+                self._notes.append(
+                    f"{table.id}: {len(lacking) - len(made):,} partitions wait for their export, since a run reads "
+                    f"{self._limits.most_bytes:,} bytes at most. The next one continues."
+                )
+                break
+            self._left -= reads
+            folder = _files_of(table.id, name, backup_id)
+            self._progress(f"export of {table.id} {name}")
+            self._tables.export(table, snapshot, name, f"{directory}/{folder}", self._limits.most_bytes)
+            made[name] = replace(partitions[name], export=folder)
+        return partitions | made
+
     def _checked(
         self, table: Backed, snapshot: str, at: datetime, names: list[str], columns: list[str]
     ) -> dict[str, Partition]:
@@ -162,6 +198,11 @@ class _Run:
         return {
             name: Partition(rows=f.all.rows, checksum=f.all.checksum, columns=len(columns)) for name, f in made.items()
         }
+
+
+def _files_of(table: str, partition: str, backup_id: str) -> str:
+    """The folder of an export: of the backup that made it, so that no file is ever changed."""
+    return f"{EXPORTS}{table}/{partition}/{backup_id}"
 
 
 def _changed(

@@ -8,7 +8,6 @@ that was made again is seen by its time: so a part of the checksums is enough fo
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -16,7 +15,8 @@ from typing import Final
 from contract import tables as contract
 from support.backup import checksums
 from support.backup.create import QUERY_SECONDS, Limits, Progress
-from support.backup.records import Backed, Backup, Difference, Drill, Partition, TableBackup, backed
+from support.backup.records import Backed, Backup, BackupError, Difference, Drill, Partition, TableBackup, backed
+from support.backup.restore import differences
 from support.backup.store import Backups
 from support.backup.tables import Tables
 from support.bigquery_rest import Row
@@ -62,7 +62,7 @@ class _Compared:
 
 class _Run:
     def __init__(self, connection: Connection, limits: Limits, progress: Progress) -> None:
-        self._limits, self._progress = limits, progress
+        self._limits, self._progress, self._directory = limits, progress, connection.backup_directory
         self._warehouse = Warehouse(connection, seconds=QUERY_SECONDS)
         self._tables = Tables(connection, self._warehouse)
         self._backed = {table.id: table for table in backed(connection.watched)}
@@ -77,7 +77,7 @@ class _Run:
             if kept.table not in self._backed:
                 self._notes.append(f"{kept.table} is watched no longer: not compared.")
                 continue
-            found[kept.table] = self._table(self._backed[kept.table], kept, backup, last)
+            found[kept.table] = self._table(self._backed[kept.table], kept, backup, last, at)
         return Drill(
             at=at,
             differences=tuple(each for one in found.values() for each in one.differences),
@@ -89,7 +89,7 @@ class _Run:
             notes=tuple(self._notes),
         )
 
-    def _table(self, table: Backed, kept: TableBackup, backup: Backup, last: Drill | None) -> _Compared:
+    def _table(self, table: Backed, kept: TableBackup, backup: Backup, last: Drill | None, at: datetime) -> _Compared:
         self._progress(f"restoring {kept.snapshot}")
         compared = _Compared()
         held = self._tables.get(kept.snapshot)
@@ -109,11 +109,33 @@ class _Run:
             chosen, compared.low = self._chosen(kept, low)
             compared.partitions = len(chosen)
             wrong = {each.partition for each in counted}
-            altered = self._altered(table, kept, scratch, [name for name in chosen if name not in wrong])
+            right = [name for name in chosen if name not in wrong]
+            self._progress(f"checksums of {len(right):,} partitions of {table.id}")
+            altered = differences(self._warehouse, table, kept, scratch, right, self._limits.most_bytes)
             compared.differences += [self._named(table, kept, backup, scratch, each) for each in (*counted, *altered)]
+            self._tables.drop(scratch)
+            compared.differences += self._export(table, kept, scratch, at)
         finally:
             self._tables.drop(scratch)
         return compared
+
+    def _export(self, table: Backed, kept: TableBackup, scratch: str, at: datetime) -> list[Difference]:
+        """Loads the newest partition that is exported, and one that another drill does not take, and compares them."""
+        names = [name for name, each in sorted(kept.partitions.items()) if each.export]
+        chosen = {names[-1], names[at.toordinal() // 7 % len(names)]} if names else set()
+        reads = {name: int(kept.partitions[name].rows * kept.row_bytes) for name in chosen}
+        if not chosen or not self._directory or sum(reads.values()) > self._left:
+            return []
+        self._left -= sum(reads.values())
+        self._progress(f"loading the export of {table.id} {', '.join(sorted(chosen))}")
+        folders = [f"{self._directory}/{kept.partitions[name].export}" for name in sorted(chosen)]
+        try:
+            self._tables.load(folders, kept.layout, scratch)
+        except BackupError as error:
+            self._notes.append(str(error))
+            return [Difference(table=table.id, kind="export", partition=name) for name in sorted(chosen)]
+        found = differences(self._warehouse, table, kept, scratch, sorted(chosen), self._limits.most_bytes)
+        return [replace(each, kind="export") for each in found]
 
     def _counts(self, table: Backed, kept: TableBackup, scratch: str) -> list[Difference]:
         """Partitions with another number of rows than recorded."""
@@ -138,31 +160,6 @@ class _Run:
             self._left -= reads
             chosen.append(name)
         return chosen, ""
-
-    def _altered(self, table: Backed, kept: TableBackup, scratch: str, names: Sequence[str]) -> list[Difference]:
-        """Partitions whose checksum is another one."""
-        self._progress(f"checksums of {len(names):,} partitions of {table.id}")
-        source = {"restored": checksums.Source(scratch)}
-        found: list[Difference] = []
-        for columns in sorted({kept.partitions[name].columns for name in names}):
-            alike = [name for name in names if kept.partitions[name].columns == columns]
-            made = checksums.compute(
-                self._warehouse, table, source, alike, kept.columns[:columns],
-                settled=datetime.now(UTC), most_bytes=self._limits.most_bytes,
-            )["restored"]  # fmt: skip
-            for name in alike:
-                there = made.get(name, checksums.NOTHING).all
-                if not kept.partitions[name].same(there):
-                    found.append(
-                        Difference(
-                            table=table.id,
-                            kind="altered",
-                            partition=name,
-                            recorded_rows=kept.partitions[name].rows,
-                            found_rows=there.rows,
-                        )
-                    )
-        return found
 
     def _named(
         self, table: Backed, kept: TableBackup, backup: Backup, scratch: str, difference: Difference

@@ -113,6 +113,11 @@ def is_id(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_-]{1,40}", text) is not None
 
 
+def is_table(text: str) -> bool:
+    """Whether it names a table, `dataset.name`."""
+    return re.fullmatch(r"\w{1,1024}\.[\w-]{1,1024}", text, re.ASCII) is not None
+
+
 def sums(parts: Iterable[Sum]) -> Sum:
     found = Sum()
     for part in parts:

@@ -63,6 +63,10 @@ class Backups:
             Content=json.dumps(content, default=plain),
         )
 
+    def note(self, backup: Backup, text: str) -> None:
+        """Adds a line to what is recorded of a backup."""
+        self.finish(replace(backup, notes=(*backup.notes, text)))
+
     def drilled(self, backup: Backup, drill: Drill) -> Backup:
         """Records a drill of a backup; the backup with it."""
         text = json.dumps(asdict(drill), default=plain)

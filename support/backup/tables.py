@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from contract import tables as contract
 from support.backup.checksums import is_partition, within
 from support.backup.records import Backed, BackupError
 from support.connection import Connection
@@ -85,18 +86,28 @@ class Tables:
             raise BackupError(f"the snapshot {snapshot} was made and is gone. Who deletes it? Run the backup again.")
         return held
 
-    def restore(self, snapshot: str, target: str, *, replace: bool = False) -> Held:
+    def restore(self, snapshot: str, target: str) -> Held:
         """Makes `target` an ordinary table with the snapshot's rows. Raises BackupError where it is there already."""
         from google.api_core.exceptions import Conflict
 
         try:
-            self._copy(snapshot, target, "RESTORE", f"restoring {snapshot} into {target}", replace=replace)
+            self._copy(snapshot, target, "RESTORE", f"restoring {snapshot} into {target}")
         except Conflict:
             raise BackupError(f"{target} is there already: nothing was written. Choose another --into.") from None
         held = self.get(target)
         if held is None:
             raise BackupError(f"{target} was restored and is gone. See who deletes tables there; restore again.")
         return held
+
+    def replace(self, source: str, target: str) -> None:
+        """Writes a table over another one, its layout with it, in one step."""
+        self._copy(source, target, "COPY", f"replacing {target}", replace=True)
+
+    def snapshots_of(self, backup_id: str) -> list[str]:
+        """The snapshots that a backup made, also one that was never finished."""
+        with _explained("listing the snapshots"):
+            found = list(self._client.list_tables(f"{self._project}.{contract.BACKUPS_DATASET}"))
+        return [f"{each.dataset_id}.{each.table_id}" for each in found if each.table_id.endswith(f"__{backup_id}")]
 
     def drop(self, name: str) -> None:
         """Deletes a table or snapshot; nothing where there is none."""

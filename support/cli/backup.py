@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import replace as changed
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -115,11 +115,84 @@ def drill(ctx: click.Context, backup_id: str | None, most_bytes: int | None, as_
     raise SystemExit(0 if made.passed else 1)
 
 
+@backup.command(cls=Command)
+@click.argument("table", metavar="DATASET.TABLE")
+@click.option("--id", "backup_id", help="Which backup; by default the newest good one.")
+@click.option("--into", default="", help="Where to, DATASET.TABLE; by default a new table of the scratch dataset.")
+@click.option("--from", "source", type=click.Choice(["snapshot", "export"]), default="snapshot", show_default=True)
+@click.option("--exports", default="", help="Bucket or folder to read the backup from, such as the second region's.")
+@click.option("--replace", is_flag=True, help="Write over a table that is there, once what was restored is compared.")
+@click.option("--reason", default="", help="Why a table is replaced; it is kept with the backup.")
+@_most_bytes
+@json_option
+@click.pass_context
+def restore(
+    ctx: click.Context,
+    table: str,
+    backup_id: str | None,
+    into: str,
+    source: Literal["snapshot", "export"],
+    exports: str,
+    replace: bool,
+    reason: str,
+    most_bytes: int | None,
+    as_json: bool,
+) -> None:
+    """Restores a table of a backup, compares it with what was recorded, and says what is left to do.
+
+    \b
+    Examples:
+      audit backup restore payment_audit.payment_audit_trail_bq
+      audit backup restore payment_audit.audit_logs --id 20261129 --from export
+      audit backup restore payment_audit.payment_audit_trail_bq \\
+        --into payment_audit.payment_audit_trail_bq --replace --reason INC-4711
+
+    Exit code 1 where it is not what was recorded.
+    """
+    from support.backup.restore import restore as put_back
+
+    connection = current_connection(ctx)
+    done = put_back(
+        connection,
+        table,
+        backup_id=backup_id,
+        into=into,
+        source=source,
+        exports=exports,
+        replace=replace,
+        reason=reason,
+        limits=_limits(connection, most_bytes),
+        progress=_progress,
+    )
+    if wants_json(as_json):
+        print_json(done.to_dict())
+    else:
+        click.echo(
+            f"{done.into}: {done.rows:,} rows of backup {done.backup}, as of {cell(done.at)} UTC; {done.partitions:,} "
+            f"of {done.of:,} partitions compared, {done.bytes_read:,} bytes read."
+        )
+        for line in (*done.differences, *done.next_steps):
+            click.echo(f"  {line}")
+    raise SystemExit(1 if done.differences else 0)
+
+
+@backup.command(cls=Command)
+@click.argument("backup_id", metavar="ID")
+@click.confirmation_option(prompt="Delete its snapshots, and what no other backup holds of its exports?")
+@click.pass_context
+def delete(ctx: click.Context, backup_id: str) -> None:
+    """Deletes a backup wholly: snapshots, exports that no other backup has, their copies, and its record."""
+    from support.backup.places import delete as remove
+
+    for place in remove(current_connection(ctx), backup_id):
+        click.echo(f"{place.kind:<9} {place.where}")
+
+
 def _limits(connection: Connection, most_bytes: int | None) -> Limits:
     from support.backup.create import Limits
 
     limits = Limits.of(connection)
-    return replace(limits, most_bytes=most_bytes) if most_bytes else limits
+    return changed(limits, most_bytes=most_bytes) if most_bytes else limits
 
 
 def _progress(text: str) -> None:

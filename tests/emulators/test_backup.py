@@ -16,11 +16,13 @@ from google.cloud import bigquery
 from contract import tables
 from support.backup.create import Limits, create
 from support.backup.drill import drill
-from support.backup.records import Backup, Drill
+from support.backup.objects import opened
+from support.backup.places import EXPORTS, delete, places, prune
+from support.backup.records import Backup, BackupError, Drill
+from support.backup.restore import restore
 from support.backup.store import Backups
 from support.cli.main import main
 from support.connection import Connection
-from tests.conftest import AuditDatabase
 from tests.emulators.changelog import Changelog, row
 from tests.shipped import AUDIT_LOG_DATASET, AUDIT_LOG_TABLE, PAYMENT_TABLE, WATCHED
 
@@ -63,10 +65,11 @@ class Stack:
 
 
 @pytest.fixture
-def stack(both_stores: Connection, payments: Changelog, audit_database: AuditDatabase) -> Iterator[Stack]:
+def stack(both_stores: Connection, payments: Changelog, tmp_path: Path) -> Iterator[Stack]:
     payments.payments(row("old", "INSERT", -DAY, "CAPTURED", Metadata='{"a": [1, 2.5]}', Amount="1.5"))
     payments.audit_logs(row("log", "INSERT", 1, "CAPTURED", table=AUDIT_LOG_TABLE))
-    yield Stack(replace(both_stores, job_name=JOB), payments)
+    files = {"backup_directory": str(tmp_path / "backups"), "backup_copy_directory": str(tmp_path / "copies")}
+    yield Stack(replace(both_stores, job_name=JOB, **files), payments)
     for dataset in (tables.BACKUPS_DATASET, tables.RESTORED_DATASET):
         for table in payments.client.list_tables(dataset):
             payments.client.delete_table(table)
@@ -178,6 +181,7 @@ def test_what_did_not_change_is_not_read_again(stack: Stack) -> None:
 
 
 def test_a_limit_of_bytes_holds_and_the_next_run_continues(stack: Stack) -> None:
+    stack = replace(stack, connection=replace(stack.connection, backup_directory=""))
     first = stack.create(backup_id="first").table(PAYMENTS)
     row_bytes = first.row_bytes
     assert row_bytes > 0
@@ -202,6 +206,120 @@ def test_a_backup_survives_a_column_that_is_added(stack: Stack) -> None:
         assert made.table(PAYMENTS).columns[-1] == "Channel"
     finally:
         stack.sql(f"ALTER TABLE {PAYMENTS} DROP COLUMN Channel")
+
+
+def exported(stack: Stack, table: str = PAYMENTS) -> set[str]:
+    return set(opened(stack.connection.backup_directory).list(f"{EXPORTS}{table}/"))
+
+
+def test_an_export_has_every_partition_once_and_is_copied_to_the_second_region(stack: Stack) -> None:
+    stack.create(backup_id="first")
+    assert {name.split("/")[-2] for name in exported(stack)} == {"first"} and len(exported(stack)) == 2
+    first = exported(stack)
+    made = stack.create(backup_id="second")
+    # Nothing changed, so the files are the first one's.
+    assert exported(stack) == first and {
+        p.export.rpartition("/")[2] for p in made.table(PAYMENTS).partitions.values()
+    } == {"first"}
+    assert opened(stack.connection.backup_copy_directory).list() == opened(stack.connection.backup_directory).list()
+    assert {place.kind for place in places(stack.connection)} == {"snapshot", "export", "copy", "manifest"}
+
+
+@pytest.mark.parametrize("source", ["snapshot", "export"])
+def test_a_restore_brings_every_row_and_its_layout_back(stack: Stack, source: Any) -> None:
+    stack.create(backup_id="b")
+    done = restore(stack.connection, PAYMENTS, source=source)
+    assert (done.rows, done.differences, done.partitions) == (7, [], 2)
+    was, made = (stack.changelog.client.get_table(name) for name in (PAYMENTS, done.into))
+    assert made.schema == was.schema and made.time_partitioning == was.time_partitioning
+    assert f"It is beside {PAYMENTS}" in done.next_steps[0]
+    again = stack.sql(f"SELECT * FROM {done.into} ORDER BY {tables.CHANGE_ID}")
+    assert again == stack.sql(f"SELECT * FROM {PAYMENTS} ORDER BY {tables.CHANGE_ID}")
+    with pytest.raises(BackupError, match="is there already: nothing was written"):
+        restore(stack.connection, PAYMENTS, source=source)
+
+
+def test_a_table_is_replaced_with_a_reason_and_only_by_what_is_as_recorded(stack: Stack) -> None:
+    backup = stack.create(backup_id="b")
+    stack.sql(f"DELETE FROM {PAYMENTS} WHERE TRUE")
+    again: dict[str, Any] = {"into": PAYMENTS, "replace": True}
+    with pytest.raises(BackupError, match="or --replace with a --reason"):
+        restore(stack.connection, PAYMENTS, into=PAYMENTS)
+    with pytest.raises(BackupError, match="needs a --reason"):
+        restore(stack.connection, PAYMENTS, **again)
+    stack.tamper(backup, "DELETE FROM {table} WHERE PUID = 'bad'")
+    with pytest.raises(BackupError, match="is as it was"):
+        restore(stack.connection, PAYMENTS, reason="INC-1", **again)
+    assert stack.sql(f"SELECT COUNT(*) AS n FROM {PAYMENTS}") == [{"n": 0}]
+    done = restore(stack.connection, PAYMENTS, reason="INC-1", source="export", **again)
+    assert done.rows == 7 and stack.sql(f"SELECT COUNT(*) AS n FROM {PAYMENTS}") == [{"n": 7}]
+    assert any("validate --since" in step for step in done.next_steps)
+    assert any("merged_until = NULL" in step for step in done.next_steps)
+    [note] = Backups(stack.connection).get().notes
+    assert note.endswith("INC-1") and PAYMENTS in note
+    assert stack.left_over() == []
+
+
+def test_a_lost_table_comes_back_from_the_second_region_alone(stack: Stack) -> None:
+    stack.create(backup_id="b")
+    known = stack.connection
+    for name in opened(known.backup_directory).list():
+        opened(known.backup_directory).delete([name])
+    with pytest.raises(BackupError, match="name the backup"):
+        restore(known, PAYMENTS, exports=known.backup_copy_directory)
+    # No record, as in another project.
+    alone = replace(known, backup_directory="", job_name="another")
+    done = restore(alone, PAYMENTS, backup_id="b", exports=known.backup_copy_directory)
+    assert (done.rows, done.differences) == (7, [])
+
+
+def test_an_export_that_was_tampered_with_fails_the_drill(stack: Stack) -> None:
+    backup = stack.create(backup_id="b")
+    payments = backup.table(PAYMENTS)
+    newest, oldest = (payments.partitions[name].export for name in (max(payments.partitions), min(payments.partitions)))
+    files = opened(stack.connection.backup_directory)
+    files.write(f"{newest}/000000000000.avro", files.read(f"{oldest}/000000000000.avro"))
+    found = stack.drill().differences
+    assert [(each.kind, each.partition) for each in found] == [("export", max(payments.partitions))]
+    files.delete([f"{newest}/000000000000.avro"])
+    assert {(each.kind, each.table) for each in stack.drill().differences} == {("export", PAYMENTS)}
+
+
+def test_a_backup_is_deleted_wholly_and_what_another_one_holds_stays(stack: Stack) -> None:
+    stack.create(backup_id="first")
+    stack.changelog.payments(row("new", "INSERT", 9, "CAPTURED"))
+    stack.create(backup_id="second")
+    both = exported(stack)
+    held = delete(stack.connection, "first")
+    assert {place.backup for place in held} == {"first"}
+    assert {place.backup for place in places(stack.connection)} == {"second"}
+    # The older partition's file is the second's too.
+    assert len(both) == 4 and len(exported(stack)) == 2
+    assert stack.drill(backup_id="second").passed
+    delete(stack.connection, "second")
+    for url in (stack.connection.backup_directory, stack.connection.backup_copy_directory):
+        assert opened(url).list() == {}
+    assert list(stack.changelog.client.list_tables(tables.BACKUPS_DATASET)) == []
+    with pytest.raises(BackupError, match="there is no backup second"):
+        delete(stack.connection, "second")
+
+
+def test_what_expired_is_forgotten_with_its_files(stack: Stack) -> None:
+    made = stack.create(backup_id="old")
+    assert prune(stack.connection, made.expires_at - timedelta(seconds=1)) == 0
+    assert prune(stack.connection, made.expires_at) == 8
+    assert Backups(stack.connection).all() == [] and opened(stack.connection.backup_directory).list() == {}
+
+
+def test_an_export_waits_where_the_limit_is_reached(stack: Stack) -> None:
+    free = replace(stack.connection, backup_directory="", backup_copy_directory="")
+    first = create(free, backup_id="first").table(PAYMENTS)
+    limits = Limits(most_bytes=int(6 * first.row_bytes) + 1, settles=timedelta(0))
+    second = stack.create(backup_id="second", limits=limits)
+    assert [bool(p.export) for p in second.table(PAYMENTS).partitions.values()] == [False, True]
+    with pytest.raises(BackupError, match=r"1 partitions of .* are not exported yet"):
+        restore(stack.connection, PAYMENTS, source="export")
+    assert all(p.export for p in stack.create(backup_id="third").table(PAYMENTS).partitions.values())
 
 
 def test_the_commands_make_list_and_try_a_backup(stack: Stack, connection_file: Path) -> None:
