@@ -1,5 +1,6 @@
 """The stack, in the order data flows: services write to Spanner, the job carries every change into BigQuery."""
 
+from components.backup import Backup, BackupArgs
 from components.bigquery import Warehouse, WarehouseArgs
 from components.console import Console, ConsoleArgs
 from components.dataflow import StreamJob, StreamJobArgs, WorkerPlace
@@ -38,7 +39,11 @@ perimeter = Perimeter("perimeter", PerimeterArgs(settings=settings), opts)
 
 source = SourceDatabase("source", SourceDatabaseArgs(settings=settings, accounts=accounts, keys=keys), opts)
 masking_keys = MaskingKeys("masking", MaskingKeysArgs(settings=settings, accounts=accounts, key=keys.secrets), opts)
-storage = Storage("storage", StorageArgs(settings=settings, pipeline=accounts.pipeline.member, keys=keys), opts)
+storage = Storage(
+    "storage",
+    StorageArgs(settings=settings, pipeline=accounts.pipeline.member, backup=accounts.backup.member, keys=keys),
+    opts,
+)
 
 personal = PersonalData("personal", PersonalDataArgs(settings=settings, accounts=accounts), opts)
 warehouse = Warehouse(
@@ -110,6 +115,18 @@ validation = Validation(
         accounts=accounts,
         connection=connection(outputs),
         needs=[source, masking_keys, warehouse, personal, replays],
+    ),
+    opts,
+)
+backups = Backup(
+    "backups",
+    BackupArgs(
+        place=place,
+        accounts=accounts,
+        warehouse=warehouse,
+        connection=connection(outputs),
+        needs=[source, storage, warehouse, personal],
+        key=keys.big_query,
     ),
     opts,
 )

@@ -21,6 +21,7 @@ _ACCOUNTS: Final = {
     "probe-sa": "Measures latency and throughput from outside the job",
     "console-sa": "Support console",
     "card-search-sa": "Turns a card number into its token, for a search",
+    "backup-sa": "Makes and tries backups of BigQuery",
     "validation-sa": "Replay and validation: compares Spanner with BigQuery and repairs",
 }
 
@@ -41,6 +42,7 @@ class Identity(pulumi.ComponentResource):
     console: serviceaccount.Account
     card_search: serviceaccount.Account
     validation: serviceaccount.Account
+    backup: serviceaccount.Account
 
     def __init__(self, name: str, args: IdentityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("Identity"), name, {}, opts)
@@ -54,6 +56,7 @@ class Identity(pulumi.ComponentResource):
         self.console = accounts["console-sa"]
         self.card_search = accounts["card-search-sa"]
         self.validation = accounts["validation-sa"]
+        self.backup = accounts["backup-sa"]
         self._deployers_access()
         if args.settings.identity.kubernetes_account:
             self._kubernetes_access()
@@ -68,7 +71,7 @@ class Identity(pulumi.ComponentResource):
         """Who makes what runs as one of these accounts must be allowed to act as it."""
         bootstrap = f"serviceAccount:{naming.account(naming.DEPLOYER, self._settings.project)}"
         console = (self.console, self.card_search) if self._settings.console.image else ()
-        replays = (self.validation,) if self._settings.pipeline.image else ()
+        replays = (self.validation, self.backup) if self._settings.pipeline.image else ()
         for account in (self.pipeline, self.merge, self.probe, *replays, *console):
             for who in (bootstrap, *self._settings.identity.deployers):
                 name = naming.DEPLOYER if who == bootstrap else who

@@ -34,10 +34,11 @@ class PersonalData(pulumi.ComponentResource):
             tag = self._tag()
             hidden = self._hidden(tag)
             accounts = args.accounts
-            # The merge copies rows, validation compares them: masked they would be other rows.
+            # The merge and backups copy rows, validation compares them: masked they would be other rows.
             work: dict[str, pulumi.Input[str]] = {
                 "merge": accounts.merge.member,
                 "validation": accounts.validation.member,
+                "backup": accounts.backup.member,
             }
             if self._settings.console.image:
                 # It shows them to whom they are shown here, and hides them from all others.

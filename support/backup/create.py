@@ -6,6 +6,7 @@ last backup, the newest first, until the run's limit of bytes is reached; what i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -76,6 +77,7 @@ class _Run:
 
     def create(self, backup_id: str, now: datetime) -> Backup:
         known = self._store.all()
+        backup_id = backup_id or _of_the_day(now, known)
         # A snapshot is of a whole millisecond.
         at = now.replace(microsecond=now.microsecond // 1000 * 1000)
         expires = at + timedelta(days=int(self._connection.backup_days or 35))
@@ -216,6 +218,13 @@ def _changed(
             if name in old.partitions and info.changed_at is not None and info.changed_at <= before.at:
                 kept[name] = old.partitions[name]
     return kept, [name for name in infos if name not in kept]
+
+
+def _of_the_day(now: datetime, known: list[Backup]) -> str:
+    """The id of the day's backup: another one where what was made today is not good."""
+    bad = {each.id for each in known if each.created_at and not each.good}
+    ids = (f"{now:%Y%m%d}{f'-{number}' if number else ''}" for number in itertools.count())
+    return next(each for each in ids if each not in bad)
 
 
 def snapshot_name(table: str, backup_id: str) -> str:

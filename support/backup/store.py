@@ -15,11 +15,11 @@ _COLUMNS: Final = ("BackupId", "ReadTimestamp", "ExpiresAt", "CreatedAt", "Conte
 
 
 class Health(NamedTuple):
-    """What the probe writes of backups. Times are None where there is none; `differences` are of the last drill."""
+    """What the probe writes of backups. Times are None where there is none; `failed` is of the last drill."""
 
     newest_good: datetime | None
     drilled_at: datetime | None
-    differences: int
+    failed: bool
 
 
 class Backups:
@@ -110,7 +110,7 @@ class Backups:
         good = [_plain(row[0]) for row in rows if row[1]]
         drills = sorted((_plain(row[2]), bool(row[3])) for row in rows if row[2])
         at, passed = drills[-1] if drills else (None, True)
-        return Health(max(good, default=None), at, int(not passed))
+        return Health(max(good, default=None), at, not passed)
 
     def _update(self, backup_id: str, **values: Any) -> None:
         from google.cloud.spanner_v1 import COMMIT_TIMESTAMP

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace as changed
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from contract.errors import AuditError
 from support.cli.explained import Command, Group
 from support.cli.output import (
     Form,
@@ -33,6 +35,9 @@ _most_bytes = click.option(
 )
 
 
+_KEPT: Final = 3
+
+
 @click.group(cls=Group)
 def backup() -> None:
     """Backs the warehouse up, restores it, and tries that it can be restored.
@@ -45,9 +50,12 @@ def backup() -> None:
 @backup.command(cls=Command)
 @click.option("--id", "backup_id", help="Its id; by default the day in UTC. One that is whole is not made again.")
 @_most_bytes
+@click.option("--every", type=click.FloatRange(1), metavar="SECONDS", help="Make and try one this often, until Ctrl-C.")
 @json_option
 @click.pass_context
-def create(ctx: click.Context, backup_id: str | None, most_bytes: int | None, as_json: bool) -> None:
+def create(
+    ctx: click.Context, backup_id: str | None, most_bytes: int | None, every: float | None, as_json: bool
+) -> None:
     """Makes the day's backup: snapshots, checksums of what changed since the last one, and exports of that.
 
     \b
@@ -60,6 +68,10 @@ def create(ctx: click.Context, backup_id: str | None, most_bytes: int | None, as
     from support.backup.create import create as make
 
     connection = current_connection(ctx)
+    if every:
+        if backup_id:
+            raise click.UsageError("--every and --id exclude each other: each of its backups has its time as its id.")
+        _loop(connection, every)
     made = make(connection, backup_id=backup_id, limits=_limits(connection, most_bytes), progress=_progress)
     if wants_json(as_json):
         print_json(made.to_dict())
@@ -186,6 +198,30 @@ def delete(ctx: click.Context, backup_id: str) -> None:
 
     for place in remove(current_connection(ctx), backup_id):
         click.echo(f"{place.kind:<9} {place.where}")
+
+
+def _loop(connection: Connection, every: float) -> None:
+    """Backups with their drills. The newest three are kept."""
+    from support.backup.create import create as make
+    from support.backup.drill import drill as try_it
+    from support.backup.places import delete as remove
+    from support.backup.store import Backups
+
+    while True:
+        began = time.monotonic()
+        try:
+            made = make(connection, backup_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}")
+            tried = try_it(connection, backup_id=made.id).drill
+            for old in Backups(connection).all()[_KEPT:]:
+                remove(connection, old.id)
+        except Exception as error:
+            # Only an AuditError is sure to quote no row.
+            why = str(error) if isinstance(error, AuditError) else type(error).__name__
+            click.echo(f"{datetime.now(UTC):%H:%M:%S} no backup: {why}", err=True)
+        else:
+            result = "passed" if tried and tried.passed else "FAILED"
+            click.echo(f"{datetime.now(UTC):%H:%M:%S} backup {made.id}: {made.rows:,} rows, drill {result}")
+        time.sleep(max(0.0, every - (time.monotonic() - began)))
 
 
 def _limits(connection: Connection, most_bytes: int | None) -> Limits:

@@ -113,7 +113,7 @@ def test_a_drill_passes_and_leaves_nothing_behind(stack: Stack) -> None:
     assert done.passed and done.differences == () and done.rows == 8
     assert done.partitions == done.of == 3
     assert stack.left_over() == []
-    assert Backups(stack.connection).health().differences == 0
+    assert Backups(stack.connection).health().failed is False
     assert Backups(stack.connection).get().drill == done
 
 
@@ -145,7 +145,7 @@ def test_a_drill_fails_and_names_the_rows_of_a_snapshot_that_was_tampered_with(
         tuple(r.values()) for r in stack.sql(f"SELECT {tables.CHANGE_ID} FROM {PAYMENTS} WHERE PUID = 'bad'")
     ]
     assert found.keys == (f"{'x' if key == 'added' else change} {key}",)
-    assert not failed.passed and Backups(stack.connection).health().differences == 1
+    assert not failed.passed and Backups(stack.connection).health().failed is True
     assert stack.left_over() == []
 
 
