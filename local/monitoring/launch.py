@@ -1,4 +1,4 @@
-"""Monitoring on one machine: the probe, validation and backups in loops, a Prometheus that reads the probe and evaluates
+"""Monitoring on one machine: probe, validation and backups in loops, a Prometheus that reads the probe and evaluates
 the catalog's alerts, and an Alertmanager that knows their recipients and which are silenced.
 
 The rules are those that go to Cloud Monitoring, with the local stack's numbers; what one machine cannot measure is left

@@ -36,19 +36,19 @@ def drill(
     limits: Limits | None = None,
     progress: Progress = lambda _: None,
 ) -> Backup:
-    """Tries the newest good backup, or the one with an id, and records what came of it; the backup with its drill.
+    """Tries the newest backup that was good when it was made, or the one with an id, and records what came of it.
+
+    Answers the backup with its drill.
 
     Raises BackupError, WarehouseError: then nothing is recorded, for nothing is known.
     """
     store = Backups(connection)
-    backup = store.get(backup_id)
-    last = next((each.drill for each in sorted(store.all(), key=_drilled, reverse=True) if each.drill), None)
+    known = store.all()
+    newest = next((each.id for each in known if each.created_at and not each.problems), None)
+    backup = store.get(backup_id or newest)
+    last = max((each.drill for each in known if each.drill), key=lambda made: made.at, default=None)
     made = _Run(connection, limits or Limits.of(connection), progress).drill(backup, last)
     return store.drilled(backup, made)
-
-
-def _drilled(backup: Backup) -> datetime:
-    return backup.drill.at if backup.drill else datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(kw_only=True)

@@ -27,7 +27,7 @@ class Listed:
 
 def listed(connection: Connection, now: datetime | None = None) -> Listed:
     """Every recorded backup. Reads the metadata database alone."""
-    now, found = now or datetime.now(UTC), Backups(connection).all()
+    now, found = now or datetime.now(UTC), Backups(connection, reads=True).all()
     newest = next((each for each in found if each.good and each.expires_at > now), None)
     too_old = ""
     if newest is None:

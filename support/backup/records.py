@@ -188,7 +188,8 @@ class Backup:
 
     @property
     def good(self) -> bool:
-        return self.created_at is not None and not self.problems
+        """Whether it is whole, held what the tables held, and no drill has found it altered since."""
+        return self.created_at is not None and not self.problems and (self.drill is None or self.drill.passed)
 
     @property
     def rows(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
+from contract.schema import SUBMITTER_ROLE
 from support.backup.records import Backup, BackupError, Drill, drill_from
 from support.connection import Connection
 from support.plain import plain
@@ -23,9 +24,9 @@ class Health(NamedTuple):
 
 
 class Backups:
-    """The records of one stack's backups."""
+    """The records of one stack's backups. Who only reads them, as the console does, is no more than that role."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, reads: bool = False) -> None:
         from pipeline.clients import spanner_database
 
         self._job = connection.job_name
@@ -34,6 +35,7 @@ class Backups:
             connection.project,
             connection.metadata_instance or connection.spanner_instance,
             connection.metadata_database,
+            SUBMITTER_ROLE if reads and connection.replay_job else "",
         )
 
     def begin(self, wanted: Backup) -> Backup:
@@ -107,7 +109,8 @@ class Backups:
         columns = ("ReadTimestamp", "Good", "DrilledAt", "DrillPassed")
         with self._database.snapshot() as snapshot:
             rows = list(snapshot.read("backups", columns, every))
-        good = [_plain(row[0]) for row in rows if row[1]]
+        # One that a drill found altered is none.
+        good = [_plain(row[0]) for row in rows if row[1] and row[3] is not False]
         drills = sorted((_plain(row[2]), bool(row[3])) for row in rows if row[2])
         at, passed = drills[-1] if drills else (None, True)
         return Health(max(good, default=None), at, not passed)

@@ -16,3 +16,8 @@ CREATE TABLE backups (
   UpdatedAt TIMESTAMP NOT NULL OPTIONS (allow_commit_timestamp = true),
 ) PRIMARY KEY (JobName, BackupId);
 --rollback DROP TABLE backups;
+
+--changeset audit:m009-backups-are-listed context:cloud
+--comment: The console and who is on call see which backups there are.
+GRANT SELECT ON TABLE backups TO ROLE replay_submitter;
+--rollback REVOKE SELECT ON TABLE backups FROM ROLE replay_submitter;
