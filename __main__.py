@@ -39,11 +39,7 @@ perimeter = Perimeter("perimeter", PerimeterArgs(settings=settings), opts)
 
 source = SourceDatabase("source", SourceDatabaseArgs(settings=settings, accounts=accounts, keys=keys), opts)
 masking_keys = MaskingKeys("masking", MaskingKeysArgs(settings=settings, accounts=accounts, key=keys.secrets), opts)
-storage = Storage(
-    "storage",
-    StorageArgs(settings=settings, pipeline=accounts.pipeline.member, backup=accounts.backup.member, keys=keys),
-    opts,
-)
+storage = Storage("storage", StorageArgs(settings=settings, accounts=accounts, keys=keys), opts)
 
 personal = PersonalData("personal", PersonalDataArgs(settings=settings, accounts=accounts), opts)
 warehouse = Warehouse(
@@ -118,18 +114,9 @@ validation = Validation(
     ),
     opts,
 )
-backups = Backup(
-    "backups",
-    BackupArgs(
-        place=place,
-        accounts=accounts,
-        warehouse=warehouse,
-        connection=connection(outputs),
-        needs=[source, storage, warehouse, personal],
-        key=keys.big_query,
-    ),
-    opts,
-)
+needs = [source, storage, warehouse, personal]
+backup = BackupArgs(place=place, accounts=accounts, connection=connection(outputs), needs=needs)
+backups = Backup("backups", backup, opts)
 console = Console(
     "console",
     ConsoleArgs(

@@ -12,7 +12,7 @@ import pulumi
 from pulumi_gcp import bigquery, cloudrunv2
 
 from components import naming, run_job
-from components.bigquery import Warehouse, dataset_of, grant_on_dataset, grant_queries
+from components.bigquery import dataset_of, grant_on_dataset, grant_queries
 from components.identity import Identity
 from components.run import RunPlace
 from contract import tables
@@ -29,15 +29,12 @@ _SCRATCH_MILLIS: Final = 3 * 24 * 3600 * 1000
 
 @dataclass(frozen=True, kw_only=True)
 class BackupArgs:
-    """`key` encrypts the datasets, None leaves it to Google. `connection` is what `audit` has to know about the stack;
-    `needs` what must be there before the first run."""
+    """`connection` is what `audit` has to know about the stack; `needs` what must be there before the first run."""
 
     place: RunPlace
     accounts: Identity
-    warehouse: Warehouse
     connection: Mapping[str, pulumi.Input[str]]
     needs: Sequence[pulumi.Resource]
-    key: pulumi.Input[str] | None = None
 
 
 class Backup(pulumi.ComponentResource):
@@ -60,12 +57,12 @@ class Backup(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _datasets(self) -> None:
-        account, key = self._args.accounts.backup, self._args.key
+        account, key = self._args.accounts.backup, self._args.place.keys.big_query
         kept = dataset_of(self, self._settings, tables.BACKUPS_DATASET, key)
         scratch = bigquery.Dataset(
             tables.RESTORED_DATASET,
             dataset_id=tables.RESTORED_DATASET,
-            location=self._args.warehouse.location,
+            location=self._settings.warehouse.location,
             default_encryption_configuration={"kms_key_name": key} if key is not None else None,
             # What a drill that was killed leaves behind, and what nobody has dropped.
             default_table_expiration_ms=_SCRATCH_MILLIS,

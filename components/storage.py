@@ -8,6 +8,7 @@ import pulumi
 from pulumi_gcp import storage
 
 from components import naming
+from components.identity import Identity
 from components.kms import Keys
 from components.settings import Settings
 
@@ -32,12 +33,10 @@ _SCRATCH: Final = frozenset({"temp", "staging", "memory-profiles"})
 
 @dataclass(frozen=True, kw_only=True)
 class StorageArgs:
-    """`pipeline` and `backup`: the members that the job and the backups run as; `keys`: those of the buckets, and of
-    the backups among them."""
+    """`keys`: those of the buckets, and of the backups among them."""
 
     settings: Settings
-    pipeline: pulumi.Input[str]
-    backup: pulumi.Input[str]
+    accounts: Identity
     keys: Keys
 
 
@@ -63,7 +62,7 @@ class Storage(pulumi.ComponentResource):
         buckets = {p: self._bucket(p) for p in _ROLES if p != _COPIES or copied}
         for purpose, role in _ROLES.items():
             if role:
-                self._access(f"{purpose}-pipeline", buckets[purpose], role, args.pipeline)
+                self._access(f"{purpose}-pipeline", buckets[purpose], role, args.accounts.pipeline.member)
         identity = args.settings.identity
         for person in identity.on_call:
             self._access(f"dead-letters-{person}", buckets["dead-letters"], _READ, person)
@@ -78,7 +77,7 @@ class Storage(pulumi.ComponentResource):
         self.memory_profiles = buckets["memory-profiles"].url
         for purpose in ("backups", _COPIES):
             if purpose in buckets:
-                self._access(f"{purpose}-backup", buckets[purpose], _WRITE, args.backup)
+                self._access(f"{purpose}-backup", buckets[purpose], _WRITE, args.accounts.backup.member)
         self.backups = buckets["backups"].url
         self.backup_copies = buckets[_COPIES].url if copied else None
         self.register_outputs({purpose: bucket.url for purpose, bucket in buckets.items()})

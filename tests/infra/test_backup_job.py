@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pulumi
 import pytest
 
+from components.settings.reader import SettingsError
 from contract import tables
 from graph.resources import Graph
 from guardrails.iam import grants
@@ -56,5 +56,5 @@ def test_the_days_of_a_backup_reach_its_job() -> None:
 @pytest.mark.parametrize("place", ["us-central1", "EU", "nowhere"])
 def test_a_second_region_that_is_none_is_refused(place: str) -> None:
     config: dict[str, Any] = {"backupLocation": place, "region": "us-central1"}
-    with pytest.raises(pulumi.RunError, match="backupLocation must be"):
+    with pytest.raises(SettingsError, match="backupLocation must be"):
         graph_of("dev", config)

@@ -184,17 +184,17 @@ COMMANDS = (
 )  # fmt: skip
 
 
+# Commands that people run on one machine alone.
+_HERE = r"\./audit (local|gameday|validate|backup create|backup drill)\b"
+
+
 def in_the_cloud(text: str) -> list[str]:
     found = [" ".join(command.split()) for command in documents.commands_in(text, "sh", "console", "cloud")]
-    return [
-        command
-        for command in found
-        if not re.match(r"\./audit (local|gameday|validate|backup create|backup drill)\b", command)
-    ]
+    return [command for command in found if not re.match(_HERE, command)]
 
 
 RUN = sorted({c for page in ALL for c in in_the_cloud((FOLDER.parent / page).read_text())} | {
-    command for command in INLINE if not re.match(r"\./audit (local|gameday|validate|backup create|backup drill)\b", command)
+    command for command in INLINE if not re.match(_HERE, command)
 })  # fmt: skip
 
 
