@@ -1,5 +1,6 @@
 """The stack, in the order data flows: services write to Spanner, the job carries every change into BigQuery."""
 
+from components.backup import Backup, BackupArgs
 from components.bigquery import Warehouse, WarehouseArgs
 from components.console import Console, ConsoleArgs
 from components.dataflow import StreamJob, StreamJobArgs, WorkerPlace
@@ -39,7 +40,7 @@ perimeter = Perimeter("perimeter", PerimeterArgs(settings=settings), opts)
 
 source = SourceDatabase("source", SourceDatabaseArgs(settings=settings, accounts=accounts, keys=keys), opts)
 masking_keys = MaskingKeys("masking", MaskingKeysArgs(settings=settings, accounts=accounts, key=keys.secrets), opts)
-storage = Storage("storage", StorageArgs(settings=settings, pipeline=accounts.pipeline.member, keys=keys), opts)
+storage = Storage("storage", StorageArgs(settings=settings, accounts=accounts, keys=keys), opts)
 
 personal = PersonalData("personal", PersonalDataArgs(settings=settings, accounts=accounts), opts)
 warehouse = Warehouse(
@@ -125,6 +126,9 @@ erasure = Erasure(
     ),
     opts,
 )
+needs = [source, storage, warehouse, personal]
+backup = BackupArgs(place=place, accounts=accounts, connection=connection(outputs), needs=needs)
+backups = Backup("backups", backup, opts)
 console = Console(
     "console",
     ConsoleArgs(

@@ -15,6 +15,9 @@ from alerts.objectives import BurnWindow, burn_windows
 from alerts.promql import delta, increase, rate, select, slow_share
 from alerts.thresholds import Thresholds, Watched
 from contract.metrics import (
+    BACKUP_AGE,
+    BACKUP_DRILL_AGE,
+    BACKUP_DRILL_FAILED,
     CARD_NUMBERS_FOUND,
     COMMIT_TO_QUERYABLE,
     DLQ_OLDEST,
@@ -99,6 +102,7 @@ def alerts(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
         *_payments(numbers),
         *_records(numbers, watched),
         *_correctness(),
+        *_backups(numbers),
         *_services(numbers, watched),
         _cost(numbers, watched),
     )
@@ -381,6 +385,39 @@ def _correctness() -> tuple[Alert, ...]:
             conditions=(
                 Condition(value=f"absent_over_time({select(OLDEST_UNAUDITED)}[10m])", comparison="==", threshold=1),
             ),
+        ),
+    )
+
+
+def _backups(numbers: Thresholds) -> tuple[Alert, ...]:
+    return (
+        Alert(
+            name="AuditBackupTooOld",
+            counts_traffic=False,
+            severity="ticket",
+            title="No backup of BigQuery is young enough, or none was tried lately",
+            summary=(
+                f"The newest good backup is older than {numbers.backup_hours} hours, or none was restored and compared "
+                f"for {numbers.drill_days} days."
+            ),
+            chart="backups",
+            any_of=True,
+            conditions=(
+                Condition(value=f"max({select(BACKUP_AGE)})", comparison=">", threshold=numbers.backup_hours * HOUR),
+                Condition(
+                    value=f"max({select(BACKUP_DRILL_AGE)})", comparison=">", threshold=numbers.drill_days * 24 * HOUR
+                ),
+            ),
+            no_game_day="it takes two days without a backup",
+        ),
+        Alert(
+            name="AuditBackupDrillFailed",
+            counts_traffic=False,
+            severity="ticket",
+            title="A backup of BigQuery is not what was recorded",
+            summary="The last drill restored a backup and found other rows in it than when it was made.",
+            chart="backup-drill",
+            conditions=(Condition(value=f"max({select(BACKUP_DRILL_FAILED)})", comparison=">", threshold=0),),
         ),
     )
 

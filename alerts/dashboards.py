@@ -15,6 +15,9 @@ from alerts.objectives import PERIOD_DAYS, objectives
 from alerts.promql import increase, quantile, rate, select, slow_share
 from alerts.thresholds import Thresholds, Watched
 from contract.metrics import (
+    BACKUP_AGE,
+    BACKUP_DRILL_AGE,
+    BACKUP_DRILL_FAILED,
     CARD_NUMBERS_FOUND,
     COMMIT_TO_QUERYABLE,
     DLQ_OLDEST,
@@ -320,6 +323,14 @@ def _correctness() -> Row:
         charts=(
             _chart("validation", "Rows that differ", "count", rows=f"max({select(VALIDATION_MISMATCHES)})"),
             _by("card-numbers", "Full card numbers found, 1 h", "count", "where", found),
+            _chart(
+                "backups",
+                "Age of backup and drill",
+                "seconds",
+                backup=f"max({select(BACKUP_AGE)})",
+                drill=f"max({select(BACKUP_DRILL_AGE)})",
+            ),
+            _chart("backup-drill", "Backup drill failed", "count", failed=f"max({select(BACKUP_DRILL_FAILED)})"),
             _chart("unclassified", "Unclassified columns", "count", columns=f"max({select(UNCLASSIFIED_COLUMNS)})"),
         ),
     )

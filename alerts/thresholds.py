@@ -56,6 +56,10 @@ class Thresholds:
     retention_share: float = _number(
         0.5, 0.1, 0.9, "Share of Spanner's retention of change records that a change may use up before it is a page."
     )
+    backup_hours: int = _number(
+        50, 2, 720, "Age of the newest good backup of BigQuery that is a ticket; one is made each day."
+    )
+    drill_days: int = _number(15, 1, 90, "Days since a backup was last tried that are a ticket; one is each week.")
     watermark_seconds: int = _number(300, 60, 3600, "Age of the job's watermark that is a ticket.")
     write_errors: int = _number(20, 1, 100_000, "Streams of appends that may end with one error code in 10 m.")
     console_errors: int = _number(10, 1, 100_000, "Server errors (5xx) that the console may answer in 10 m.")

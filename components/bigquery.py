@@ -119,6 +119,9 @@ class Warehouse(pulumi.ComponentResource):
         self._grant(self._access_log.id, "dataEditor", "erasure", accounts.erasure.member)
         self._on_datasets("probe", "dataViewer", accounts.probe.member)
         self._grant(self._stuck.id, "dataEditor", "probe", accounts.probe.member)
+        # To copy a table takes to read it; where its partitions are listed, the whole dataset.
+        for key, dataset in self._all_datasets.items():
+            grant_on_dataset(self, f"{key}-backup", dataset, "dataViewer", accounts.backup.member)
         if self._settings.console.image:
             self._log_access(accounts.console.member)
 

@@ -21,6 +21,7 @@ _ACCOUNTS: Final = {
     "probe-sa": "Measures latency and throughput from outside the job",
     "console-sa": "Support console",
     "card-search-sa": "Turns a card number into its token, for a search",
+    "backup-sa": "Makes and tries backups of BigQuery",
     "validation-sa": "Replay and validation: compares Spanner with BigQuery and repairs",
     "erasure-sa": "Redacts customers who are to be erased",
 }
@@ -43,6 +44,7 @@ class Identity(pulumi.ComponentResource):
     card_search: serviceaccount.Account
     validation: serviceaccount.Account
     erasure: serviceaccount.Account
+    backup: serviceaccount.Account
 
     def __init__(self, name: str, args: IdentityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("Identity"), name, {}, opts)
@@ -57,6 +59,7 @@ class Identity(pulumi.ComponentResource):
         self.card_search = accounts["card-search-sa"]
         self.validation = accounts["validation-sa"]
         self.erasure = accounts["erasure-sa"]
+        self.backup = accounts["backup-sa"]
         self._deployers_access()
         if args.settings.identity.kubernetes_account:
             self._kubernetes_access()
@@ -71,7 +74,7 @@ class Identity(pulumi.ComponentResource):
         """Who makes what runs as one of these accounts must be allowed to act as it."""
         bootstrap = f"serviceAccount:{naming.account(naming.DEPLOYER, self._settings.project)}"
         console = (self.console, self.card_search) if self._settings.console.image else ()
-        jobs = (self.validation, self.erasure) if self._settings.pipeline.image else ()
+        jobs = (self.validation, self.erasure, self.backup) if self._settings.pipeline.image else ()
         for account in (self.pipeline, self.merge, self.probe, *jobs, *console):
             for who in (bootstrap, *self._settings.identity.deployers):
                 name = naming.DEPLOYER if who == bootstrap else who

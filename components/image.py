@@ -39,6 +39,7 @@ class Image(pulumi.ComponentResource):
             self._grant_pull("launcher", self.image, args.accounts.launcher.member)
             # Workers of a replay.
             self._grant_pull("validation", self.image, args.accounts.validation.member)
+            self._grant_pull("backup", self.image, args.accounts.backup.member)
         # Cloud Run pulls as its own agent, whoever its jobs and services run as. A second grant of the same on the same
         # repository would end with the first.
         images = {_repository(image): image for image in (args.settings.console.image, self.image) if image}

@@ -24,7 +24,8 @@ class Keys(pulumi.ComponentResource):
     """Each attribute is the full name of a store's key, once the store's service may encrypt with it.
 
     None with customerManagedKeys false: Google's keys then. A multi-region Spanner has `spanner_replicas`, one key
-    per region, in place of `spanner`; `pubsub` is there where the stack makes a topic.
+    per region, in place of `spanner`; `pubsub` is there where the stack makes a topic, `backup_copies` where a second
+    region has copies of the exports.
     """
 
     spanner: pulumi.Output[str] | None
@@ -32,6 +33,7 @@ class Keys(pulumi.ComponentResource):
     big_query: pulumi.Output[str] | None
     storage: pulumi.Output[str] | None
     backups: pulumi.Output[str] | None
+    backup_copies: pulumi.Output[str] | None
     dataflow: pulumi.Output[str] | None
     secrets: pulumi.Output[str] | None
     logging: pulumi.Output[str] | None
@@ -51,6 +53,8 @@ class Keys(pulumi.ComponentResource):
         self.big_query = self._key("bigquery", warehouse)
         self.storage = self._key("storage", region)
         self.backups = self._key("backups", warehouse)
+        copies = settings.retention.backup_location
+        self.backup_copies = self._key("backups-copies", copies) if copies else None
         self.dataflow = self._key("dataflow", region)
         self.secrets = self._key("secrets", region)
         self.logging = self._key("logging", region)

@@ -83,6 +83,8 @@ def connection(stack: Outputs) -> Mapping[str, pulumi.Input[str]]:
         "metadataDatabase": source.metadata_database,
         "maskingKeys": stack.masking_keys.location,
         "deadLetterDirectory": stack.storage.dead_letters,
+        "backupDirectory": stack.storage.backups,
+        "backupCopyDirectory": stack.storage.backup_copies or "",
         "jobName": stack.job.name,
         "watchedTables": settings.watched.to_json(),
         **settings.for_audit(),

@@ -34,10 +34,11 @@ class PersonalData(pulumi.ComponentResource):
             tag = self._tag()
             hidden = self._hidden(tag)
             accounts = args.accounts
-            # The merge copies rows, validation compares them, erasure finds a customer: masked they would be others.
+            # Merge and backups copy rows, validation compares, erasure seeks them: masked they would be other rows.
             work: dict[str, pulumi.Input[str]] = {
                 "merge": accounts.merge.member,
                 "validation": accounts.validation.member,
+                "backup": accounts.backup.member,
                 "erasure": accounts.erasure.member,
             }
             if self._settings.console.image:

@@ -174,7 +174,8 @@ class SourceDatabase(pulumi.ComponentResource):
         self._access(database, "validation", f"databaseReader{boost}", accounts.validation.member)
 
     def _metadata_access(self, metadata: spanner.Database) -> None:
-        """The job keeps its position there, the probe its totals, replay, validation and console who asked for what.
+        """The job keeps its position there, the probe its totals, backups their records; replay, validation and console
+        who asked for what.
 
         Who is on call reads it: no payment is in it. They and the console submit replays, by a role for that; who may
         have a customer erased records that by another one.
@@ -185,6 +186,7 @@ class SourceDatabase(pulumi.ComponentResource):
             ("probe", accounts.probe),
             ("validation", accounts.validation),
             ("erasure", accounts.erasure),
+            ("backup", accounts.backup),
         ):
             self._access(metadata, who, "databaseUser", account.member)
         for person in self._settings.identity.on_call:

@@ -8,6 +8,7 @@ import pulumi
 from pulumi_gcp import storage
 
 from components import naming
+from components.identity import Identity
 from components.kms import Keys
 from components.settings import Settings
 
@@ -22,17 +23,20 @@ _ROLES: Final = {
     "templates": _READ,
     "memory-profiles": "roles/storage.objectCreator",
     "backups": None,
+    "backup-copies": None,
 }
+# Exports in a second region, where config names one.
+_COPIES: Final = "backup-copies"
 # What nobody misses: it is protected nowhere, and no old versions of it are kept.
 _SCRATCH: Final = frozenset({"temp", "staging", "memory-profiles"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class StorageArgs:
-    """`pipeline`: the member that the job runs as; `keys`: those of the buckets, and of the backups among them."""
+    """`keys`: those of the buckets, and of the backups among them."""
 
     settings: Settings
-    pipeline: pulumi.Input[str]
+    accounts: Identity
     keys: Keys
 
 
@@ -49,14 +53,16 @@ class Storage(pulumi.ComponentResource):
     templates: pulumi.Output[str]
     memory_profiles: pulumi.Output[str]
     backups: pulumi.Output[str]
+    backup_copies: pulumi.Output[str] | None
 
     def __init__(self, name: str, args: StorageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("Storage"), name, {}, opts)
         self._args, self._settings = args, args.settings
-        buckets = {purpose: self._bucket(purpose) for purpose in _ROLES}
+        copied = self._settings.retention.backup_location
+        buckets = {p: self._bucket(p) for p in _ROLES if p != _COPIES or copied}
         for purpose, role in _ROLES.items():
             if role:
-                self._access(f"{purpose}-pipeline", buckets[purpose], role, args.pipeline)
+                self._access(f"{purpose}-pipeline", buckets[purpose], role, args.accounts.pipeline.member)
         identity = args.settings.identity
         for person in identity.on_call:
             self._access(f"dead-letters-{person}", buckets["dead-letters"], _READ, person)
@@ -69,12 +75,17 @@ class Storage(pulumi.ComponentResource):
         self.staging = buckets["staging"].url
         self.templates = buckets["templates"].url
         self.memory_profiles = buckets["memory-profiles"].url
+        for purpose in ("backups", _COPIES):
+            if purpose in buckets:
+                self._access(f"{purpose}-backup", buckets[purpose], _WRITE, args.accounts.backup.member)
         self.backups = buckets["backups"].url
+        self.backup_copies = buckets[_COPIES].url if copied else None
         self.register_outputs({purpose: bucket.url for purpose, bucket in buckets.items()})
 
     def _bucket(self, purpose: str) -> storage.Bucket:
         scratch = purpose in _SCRATCH
-        key = self._args.keys.backups if purpose == "backups" else self._args.keys.storage
+        keys = self._args.keys
+        key = {"backups": keys.backups, _COPIES: keys.backup_copies}.get(purpose, keys.storage)
         return storage.Bucket(
             purpose,
             name=naming.bucket(self._settings.project, purpose),
@@ -92,20 +103,22 @@ class Storage(pulumi.ComponentResource):
 
     def _location(self, purpose: str) -> str:
         """BigQuery exports only into buckets in its location. In a multi-region they outlive a region's loss."""
-        return self._settings.warehouse.location if purpose == "backups" else self._settings.region
+        settings = self._settings
+        others = {"backups": settings.warehouse.location, _COPIES: settings.retention.backup_location}
+        return others.get(purpose, settings.region)
 
     def _lifecycle(self, purpose: str) -> Sequence[storage.BucketLifecycleRuleArgsDict]:
         """What is deleted, and when."""
-        retention = self._settings.retention
         match purpose:
             case "dead-letters":
                 # Those under retry/ are never deleted by age: a job that is stalled must not lose them.
                 severe = _delete(age=self._settings.pipeline.dead_letter_days, matches_prefixes=["severe/"])
                 return [severe, _delete(days_since_noncurrent_time=7)]
-            case "backups":
-                return [_delete(age=retention.backup_days), _delete(days_since_noncurrent_time=7)]
+            case "backups" | "backup-copies":
+                # A partition is exported once, however old: the backups' job deletes what none of them holds any more.
+                return [_delete(days_since_noncurrent_time=7)]
             case "memory-profiles":
-                return [_delete(age=retention.memory_profile_days)]
+                return [_delete(age=self._settings.retention.memory_profile_days)]
             case "temp":
                 return [_delete(age=14)]
             case "templates":

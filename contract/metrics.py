@@ -138,6 +138,19 @@ VALIDATION_MISMATCHES: Final = _probe(
     "1",
     "Rows that the last validation found missing, extra or different, and that are not repaired.",
 )
+BACKUP_AGE: Final = _probe(
+    "backup_age_seconds",
+    "GAUGE",
+    "DOUBLE",
+    "s",
+    "Age of the newest good backup of BigQuery; while there is none, of the probe's first run.",
+)
+BACKUP_DRILL_AGE: Final = _probe(
+    "backup_drill_age_seconds", "GAUGE", "DOUBLE", "s", "Since a backup was last restored and compared; as above."
+)
+BACKUP_DRILL_FAILED: Final = _probe(
+    "backup_drill_failed", "GAUGE", "INT64", "1", "1 where the last drill found another backup than was recorded."
+)
 CARD_NUMBERS_FOUND: Final = _probe(
     "card_numbers_found_count",
     "CUMULATIVE",
@@ -162,6 +175,9 @@ PROBE_METRICS: Final = (
     OLDEST_UNAUDITED,
     STUCK_PAYMENTS,
     VALIDATION_MISMATCHES,
+    BACKUP_AGE,
+    BACKUP_DRILL_AGE,
+    BACKUP_DRILL_FAILED,
     CARD_NUMBERS_FOUND,
     UNCLASSIFIED_COLUMNS,
 )

@@ -14,6 +14,8 @@ from typing import Final, Literal
 
 from contract import lookups, schema
 from contract.watched import ACCESS_DATASET as _ACCESS_DATASET
+from contract.watched import BACKUPS_DATASET as _BACKUPS_DATASET
+from contract.watched import RESTORED_DATASET as _RESTORED_DATASET
 from contract.watched import VIEWS_DATASET as _VIEWS_DATASET
 from contract.watched import Meaning, Partition, WatchedTable, WatchedTables
 
@@ -22,6 +24,9 @@ Mode = Literal["NULLABLE", "REPEATED", "REQUIRED"]
 # The views and table functions, and no table: who may read it sees nothing below them.
 VIEWS_DATASET: Final = _VIEWS_DATASET
 ACCESS_DATASET: Final = _ACCESS_DATASET
+# Snapshots, and tables that are restored to be looked at; both without a table of the contract.
+BACKUPS_DATASET: Final = _BACKUPS_DATASET
+RESTORED_DATASET: Final = _RESTORED_DATASET
 
 MOD_TYPE: Final = "_metadata_spanner_mod_type"
 TABLE_NAME: Final = "_metadata_spanner_table_name"

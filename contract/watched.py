@@ -68,9 +68,11 @@ _HIDDEN: Final = ("card", "token", "drop", "hold")
 # Where a description comes from that is not a file.
 _DESCRIPTION: Final = "the description"
 
-# Datasets and tables that the platform makes: views, access log, and what is beside the changelog of the payments.
+# Datasets and tables that the platform makes: views, access log, backups, what is beside the payments' changelog.
 VIEWS_DATASET: Final = "payment_views"
 ACCESS_DATASET: Final = "payment_access"
+BACKUPS_DATASET: Final = "payment_backups"
+RESTORED_DATASET: Final = "payment_restored"
 _OWN_TABLES: Final = frozenset(
     {"payment_state", "payment_state_progress", "payment_lookup", "resume_positions", "stuck_payments_seen"}
     | {"audit_checks"}
@@ -337,7 +339,12 @@ class _Read:
 
     def _place(self, table: WatchedTable, tables: tuple[WatchedTable, ...]) -> None:
         what = f"tables.{table.name}"
-        for taken, by in ((VIEWS_DATASET, "the views"), (ACCESS_DATASET, "the access log")):
+        for taken, by in (
+            (VIEWS_DATASET, "the views"),
+            (ACCESS_DATASET, "the access log"),
+            (BACKUPS_DATASET, "the snapshots"),
+            (RESTORED_DATASET, "what is restored"),
+        ):
             if table.dataset.casefold() == taken:
                 self._refuse(f"{what}.dataset", f"not be {taken}, which has {by}", table.dataset)
         of_payments = {other.dataset for other in tables if other.kind == "payments"}

@@ -24,6 +24,7 @@ from delivery.assumptions import DAYS, GIB, HOURS, WORKDAYS, Assumptions
 from delivery.prices import Price, Prices
 from graph.resources import Graph, Node
 from support.backfill import ROWS_A_CPU_SECOND, ROWS_A_QUERY
+from support.backup.create import Limits as BackupLimits
 from support.validation.run import Limits
 
 _TIB: Final = 2**40
@@ -40,6 +41,12 @@ _PROBED_BYTES: Final = 24
 # reads of a partition at least.
 _VALIDATED_A_SECOND: Final = 2_500
 _BLOCK_BYTES: Final = 100_000_000
+# A backup reads the night's share of the new day, and all of the one before: the snapshot and the table for checksums,
+# the snapshot once more for the export. Its job waits for BigQuery, about so long.
+_BACKED_UP: Final = 3 * (1 + 160 / 1440)
+_BACKUP_SECONDS: Final = 900
+# What Avro with DEFLATE leaves of a logical byte: not measured.
+_EXPORTED: Final = 0.2
 
 
 QUESTION: Final = "keys of a backfill"
@@ -237,13 +244,16 @@ class _Charges:
         )
 
     def bucket(self, node: Node) -> Iterator[Line]:
-        """Dead letters for their retention; the other buckets hold a few files, counted as one GiB each."""
+        """Dead letters and exports for their retention; the other buckets hold a few files, counted as one GiB each."""
         where = _Place(service="Cloud Storage", place=str(node.inputs["location"]))
         size = (1.0, "GiB")
         if node.name == "dead-letters":
             ages = [r["condition"]["age"] for r in node.inputs["lifecycleRules"] if "age" in r["condition"]]
             written = self._assumed.changelog_bytes * self._assumed.dead_letter_share / GIB
             size = (written * min(ages) / DAYS, "GiB of dead letters")
+        elif node.name in ("backups", "backup-copies"):
+            kept = self._assumed.changelog_bytes * self._assumed.retention_months * _EXPORTED / GIB
+            size = (kept, "GiB of exports")
         yield self._line(where, "storage-standard", node.name, size)
 
     def key(self, node: Node) -> Iterator[Line]:
@@ -269,10 +279,10 @@ class _Charges:
         yield self._line(_Place(service="Cloud DNS", place=self._region()), "dns-zone", node.name, (1, "zone"))
 
     def run_job(self, node: Node) -> Iterator[Line]:
-        """Probe, validation, a backfill. A run is charged for a minute at least. NOT_COUNTED has what people start."""
+        """Jobs with a schedule, and a backfill. A run is charged a minute at least. NOT_COUNTED: what people start."""
         if node.name == naming.REPLAY and self._assumed.backfill_rows:
             yield from self._backfill(node)
-        if node.name not in (naming.PROBE, naming.VALIDATION):
+        if node.name not in (naming.PROBE, naming.VALIDATION, naming.BACKUP, naming.BACKUP_DRILL, naming.ERASURE):
             return
         [container] = node.inputs["template"]["template"]["containers"]
         limits = container["resources"]["limits"]
@@ -280,6 +290,13 @@ class _Charges:
         if node.name == naming.VALIDATION:
             seconds = (self._validation_seconds(), "seconds: both sides of each change, and a part every day")
             yield from self._validation_reads(node)
+        elif node.name in (naming.BACKUP, naming.BACKUP_DRILL):
+            runs = DAYS if node.name == naming.BACKUP else DAYS / 7
+            seconds = (_BACKUP_SECONDS * runs, "seconds")
+            read = (self._backup_reads(node.name) / _TIB, "TiB a run")
+            yield self._line(self._big_query(), "bigquery-queries", node.name, read, (runs, "runs"))
+        elif node.name == naming.ERASURE:
+            seconds = (60 * DAYS, "seconds: a run each night, mostly of nothing")
         else:
             seconds = (HOURS * 3600, "seconds: a run is charged for its whole minute")
             # Three columns of the day so far, once a minute.
@@ -327,6 +344,12 @@ class _Charges:
         made = (1 / ROWS_A_CPU_SECOND / 3600, "vCPU hours each")
         workers = _Place(service="Dataflow", place=self._region())
         yield self._line(workers, "dataflow-vcpu", f"{node.name}: workers", rows, made)
+
+    def _backup_reads(self, job: str) -> float:
+        """Of a backup what changed in a day, at most its limit; of a drill its limit, once there is as much."""
+        day, most = self._assumed.changelog_bytes / DAYS, BackupLimits().most_bytes
+        reads = day * _BACKED_UP if job == naming.BACKUP else day * DAYS * self._assumed.retention_months
+        return min(reads, most)
 
     def schedule(self, node: Node) -> Iterator[Line]:
         where = _Place(service="Cloud Scheduler", place=self._region())

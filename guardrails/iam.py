@@ -127,6 +127,36 @@ REASONS: Final[Mapping[Grant, str]] = {
         "the probe writes its series; Google grants it on a project alone"
     ),
     Grant("probe-sa", "Cloud Run job audit-probe", "run.invoker"): "the schedule starts the probe as the probe itself",
+    Grant("backup-sa", "dataset payment_audit", "bigquery.dataViewer"): (
+        "a snapshot is made by who may read the table; the account writes none of these tables"
+    ),
+    Grant("backup-sa", "dataset audit_service_dataset", "bigquery.dataViewer"): (
+        "a snapshot is made by who may read the table; the account writes none of these tables"
+    ),
+    Grant("backup-sa", "dataset payment_access", "bigquery.dataViewer"): (
+        "the access log is backed up too; its partitions are listed by who reads the dataset"
+    ),
+    Grant("backup-sa", "dataset payment_backups", "bigquery.dataEditor"): (
+        "adds snapshots and says when they expire; this role deletes no snapshot"
+    ),
+    Grant("backup-sa", "dataset payment_restored", "bigquery.dataEditor"): (
+        "a drill restores a backup there, compares it and drops it"
+    ),
+    Grant("backup-sa", "project", "bigquery.jobUser"): "snapshots are copy jobs; checksums and exports are queries",
+    Grant("backup-sa", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (
+        "a table with personal columns is copied by who may read them; with NULL in them it would be no backup"
+    ),
+    Grant("backup-sa", "bucket backups", "storage.objectUser"): (
+        "writes exports, and deletes those that no backup holds any more; old versions stay for a week"
+    ),
+    Grant("backup-sa", "Spanner database audit-metadata", "spanner.databaseUser"): (
+        "what each backup holds, and what its drill found, is recorded there"
+    ),
+    Grant("backup-sa", "Cloud Run job audit-backup", "run.invoker"): "Cloud Scheduler starts it as this account",
+    Grant("backup-sa", "Cloud Run job audit-backup-drill", "run.invoker"): (
+        "Cloud Scheduler starts it as this account"
+    ),
+    Grant("backup-sa", "repository audit-images", "artifactregistry.reader"): "its jobs run from the job's image",
     Grant("validation-sa", "Spanner database audit-db", "spanner.databaseReader"): (
         "validation and replay read payments at a timestamp"
     ),
@@ -293,6 +323,14 @@ REASONS: Final[Mapping[Grant, str]] = {
         "sees whether validation runs, and how its runs ended"
     ),
     Grant("on-call", "Cloud Run job audit-repair", "run.viewer"): "sees how a repair ended",
+    Grant("on-call", "Cloud Run job audit-backup", "run.viewer"): "sees whether backups are made",
+    Grant("on-call", "Cloud Run job audit-backup-drill", "run.viewer"): "sees whether backups are tried",
+    Grant("on-call", "Cloud Run job audit-backup", "run.invoker"): (
+        "has a backup made where the night's is not good; chooses nothing of it"
+    ),
+    Grant("on-call", "Cloud Run job audit-backup-drill", "run.invoker"): (
+        "has the newest backup tried; chooses nothing of it"
+    ),
     Grant("on-call", "Cloud Run job audit-repair", "run.invoker"): (
         "has repaired what validation found; the job's command is fixed, and the role changes none of it"
     ),
@@ -341,6 +379,9 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant(
         "deployer-sa", "account card-search-sa", "iam.serviceAccountUser"
     ): "who makes the token service lets it run as this account",
+    Grant(
+        "deployer-sa", "account backup-sa", "iam.serviceAccountUser"
+    ): "who makes the backups' jobs lets them run as this account",
     Grant(
         "deployer-sa", "account validation-sa", "iam.serviceAccountUser"
     ): "who makes the replays' job lets it run as this account",

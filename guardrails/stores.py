@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from contract.tables import RESTORED_DATASET
+
 # Each kind that holds data, with the switches that make Google or its provider refuse a deletion. A key has none: it is
 # kept by Pulumi's own `protect`, and by the days between a version's end and its destruction.
 STORES: Final[Mapping[str, Mapping[str, bool]]] = {
@@ -23,8 +25,8 @@ HOLDS_NOTHING: Final[Mapping[str, str]] = {
     "gcp:cloudrunv2/service:Service": "what the console shows and logs is in BigQuery",
     "gcp:dns/managedZone:ManagedZone": "all its records are the program's own",
 }
-# Buckets of the job's own scratch files: nobody misses them.
-_SCRATCH: Final = frozenset({"temp", "staging", "memory-profiles"})
+# Buckets of the job's own scratch files, and the dataset of what was restored to be looked at: nobody misses them.
+_SCRATCH: Final = frozenset({"temp", "staging", "memory-profiles", RESTORED_DATASET})
 
 # What stays when a stack is destroyed, and why: a second `up` has to adopt it.
 RETAINED: Final[Mapping[str, str]] = {
@@ -42,7 +44,7 @@ def holds_data(kind: str, name: str, inputs: Mapping[str, Any]) -> bool:
     """Whether something is lost with the resource. A view holds nothing, nor does scratch space."""
     if kind == "gcp:bigquery/table:Table":
         return not inputs.get("view")
-    return kind in STORES and not (kind == "gcp:storage/bucket:Bucket" and name in _SCRATCH)
+    return kind in STORES and name not in _SCRATCH
 
 
 def deletion_refused(kind: str, inputs: Mapping[str, Any]) -> bool:

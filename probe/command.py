@@ -128,6 +128,7 @@ def _report(measurement: Any, *, as_json: bool, as_line: bool) -> None:
         ("open dead letters", f"{sum(measurement.dead_letters.values()):,}"),
         ("stuck payments", ", ".join(f"{s} {n:,}" for s, n in measurement.stuck.items() if n) or "none"),
         ("rows that validation found wrong", f"{measurement.mismatches:,}"),
+        ("age of the newest good backup", f"{measurement.backup_age_seconds / 3600:,.1f} h"),
         ("unclassified columns", f"{measurement.unclassified_columns}"),
         ("BigQuery read", f"{measurement.bytes_read:,} bytes"),
     ]

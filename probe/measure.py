@@ -34,6 +34,7 @@ from probe.state import (
     open_window,
 )
 from support import stuck
+from support.backup.store import Backups
 from support.connection import Connection
 from support.validation.state import States
 from support.warehouse import Warehouse, WarehouseError
@@ -65,7 +66,8 @@ class Pace:
 class Measurement:
     """What a run found. `windows` are the spans that it took in; `bytes_read` is BigQuery's count.
 
-    `mismatches` and `cards_in_columns` are what the last validation found (support/validation), not the probe.
+    `mismatches` and `cards_in_columns` are what the last validation found (support/validation), not the probe; what is
+    of backups, their last runs recorded (support/backup).
     """
 
     at: datetime
@@ -81,6 +83,9 @@ class Measurement:
     bytes_read: int
     mismatches: int = 0
     cards_in_columns: int = 0
+    backup_age_seconds: float = 0.0
+    backup_drill_age_seconds: float = 0.0
+    backup_drill_failed: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -157,6 +162,7 @@ class Probe:
         self, state: ProbeState, letters: _Letters, now: datetime, spans: list[Span], bytes_read: int, notes: list[str]
     ) -> Measurement:
         waiting, validated = self._store.total(), States(self._connection).load()
+        backups = Backups(self._connection).health()
         return Measurement(
             at=now,
             started_at=state.started_at,
@@ -171,6 +177,9 @@ class Probe:
             bytes_read=bytes_read,
             mismatches=validated.mismatches,
             cards_in_columns=validated.cards,
+            backup_age_seconds=_age(backups.newest_good or state.started_at, now),
+            backup_drill_age_seconds=_age(backups.drilled_at or state.started_at, now),
+            backup_drill_failed=backups.failed,
             notes=tuple(dict.fromkeys(notes)),
         )
 

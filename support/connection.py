@@ -70,6 +70,10 @@ class Connection:
     # Where erasures run, as replays do.
     erasure_job: str = ""
     cloud_run_endpoint: str = ""
+    # How long a backup is kept, in days; where exports go, and where they are copied to; empty is nowhere.
+    backup_days: str = ""
+    backup_directory: str = ""
+    backup_copy_directory: str = ""
 
     @cached_property
     def watched(self) -> WatchedTables:

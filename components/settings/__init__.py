@@ -102,6 +102,7 @@ class Settings:
             "replayMost": str(self.replay.most),
             "replayDataBoost": str(self.replay.data_boost).lower(),
             "replayTopic": self.replay.topic_of(self.project),
+            "backupDays": str(self.retention.backup_days),
             "latencyGoal": str(numbers.latency_goal),
             "throughputGoal": str(numbers.throughput_goal),
             "designTps": str(numbers.design_tps),
@@ -148,6 +149,7 @@ class Settings:
         self.network.relations(read, self.region)
         self.perimeter.relations(read)
         self.keys.relations(read)
+        self.retention.relations(read, self.region, self.warehouse.location)
         self.spanner.relations(read, self.region, self.keys.customer_managed)
         self.warehouse.relations(read, self.region)
         self.pipeline.relations(read, without_job, self.watched)

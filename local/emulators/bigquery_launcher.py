@@ -185,6 +185,149 @@ def _remove_members_of_json() -> None:
     dialect.BigQueryDialect.Parser.FUNCTIONS["JSON_REMOVE"] = remove
 
 
+def _snapshots_of_a_moment() -> None:
+    """Copy jobs: the emulator's snapshot has neither the moment in the source's name nor the layout of its base, and a
+    table that is restored loses its partitions. A snapshot cannot be written over, a restored table is an ordinary one.
+
+    Source: cloud.google.com/bigquery/docs/table-snapshots-create, /table-snapshots-restore.
+    """
+    from local_bigquery.catalog import datasets, metadata, tables
+    from local_bigquery.engine import database
+    from local_bigquery.errors import already_exists
+    from local_bigquery.jobs import copy, runner
+    from local_bigquery.models import JobStatistics5, Table
+
+    laid_out = ("description", "schema", "timePartitioning", "rangePartitioning", "clustering")
+    copied = copy.run
+
+    def run(cursor: Any, config: Any, upload: str | None) -> Any:
+        if config.operationType not in ("SNAPSHOT", "RESTORE"):
+            return copied(cursor, config, upload)
+        project, dataset, name = tables.reference(config.sourceTable or config.sourceTables[0])
+        base, _, moment = name.partition("@")
+        target = tables.reference(config.destinationTable)
+        datasets.get(*target[:2])
+        kept = tables.load(project, dataset, base).dump()
+        there = tables.exists(*target)
+        if there and (config.operationType == "SNAPSHOT" or config.writeDisposition != "WRITE_TRUNCATE"):
+            raise already_exists("Table", f"{target[0]}:{target[1]}.{target[2]}")
+        source = copy._source((project, dataset, name))
+        with database.writing(*target):
+            cursor.execute(f"CREATE OR REPLACE TABLE {tables.name(*target)} AS SELECT * FROM {source}")
+        made: dict[str, Any] = {"type": "TABLE"}
+        if config.operationType == "SNAPSHOT":
+            at = datetime.datetime.fromtimestamp(int(moment or metadata.now()) / 1000, datetime.UTC)
+            reference = {"projectId": project, "datasetId": dataset, "tableId": base}
+            definition = {"baseTableReference": reference, "snapshotTime": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
+            made = {"type": "SNAPSHOT", "snapshotDefinition": definition}
+        layout = {key: kept[key] for key in laid_out if key in kept}
+        tables.record(*target, tables.defaults(*target).merged(Table.model_validate(layout | made)))
+        [(rows,)] = cursor.sql(f"SELECT count(*) FROM {tables.name(*target)}").fetchall()
+        return JobStatistics5(copiedRows=str(rows), copiedLogicalBytes="0")
+
+    runner.HANDLERS["copy"] = run
+
+
+def _say_when_partitions_changed() -> None:
+    """INFORMATION_SCHEMA.PARTITIONS has `last_modified_time`, which the emulator leaves out. DuckLake knows it of a
+    table, not of a part of it: here every partition changed when its table did.
+
+    Source: cloud.google.com/bigquery/docs/information-schema-partitions.
+    """
+    from local_bigquery.engine import database
+    from local_bigquery.sql.rules import information_schema
+
+    plain = information_schema.VIEWS["PARTITIONS"]
+
+    def changed(project: str, dataset: str, table: str) -> str | None:
+        kept = database.quote(f"__ducklake_metadata_{project}")
+        files = " UNION ALL ".join(
+            f"SELECT table_id, unnest([begin_snapshot, end_snapshot]) AS snapshot_id FROM {kept}.{name}"
+            for name in ("ducklake_data_file", "ducklake_delete_file")
+        )
+        [(moment,)] = database.fetch(
+            f"""
+            SELECT max(epoch_us(snapshot_time)) FROM ({files}) JOIN {kept}.ducklake_snapshot USING (snapshot_id)
+            WHERE table_id = (
+              SELECT table_id FROM {kept}.ducklake_table JOIN {kept}.ducklake_schema AS s USING (schema_id)
+              WHERE ducklake_table.end_snapshot IS NULL AND s.end_snapshot IS NULL
+                AND schema_name = $1 AND table_name = $2
+            )
+            """,
+            [dataset, table],
+        )
+        # As microseconds: with its zone it would need a library that is not there.
+        return (datetime.datetime(1970, 1, 1) + datetime.timedelta(microseconds=moment)).isoformat() if moment else None
+
+    def partitions(project: str, dataset: str | None) -> tuple[list[str], list[list[Any]]]:
+        columns, rows = plain(project, dataset)
+        moments = {key: changed(*key) for key in {tuple(row[:3]) for row in rows}}
+        return [*columns, "last_modified_time TIMESTAMP"], [[*row, moments[tuple(row[:3])]] for row in rows]
+
+    information_schema.VIEWS["PARTITIONS"] = partitions
+
+
+def _avro_with_every_type() -> None:
+    """DuckDB would download its writer of Avro. Each type is written as BigQuery does with its logical types.
+
+    Source: cloud.google.com/bigquery/docs/exporting-data#avro_export_details and, of JSON,
+    /loading-data-cloud-storage-avro#extract_json_data_from_avro_data.
+    """
+    import fastavro
+    from local_bigquery.engine import database, types
+    from local_bigquery.jobs import extract, load
+
+    kinds: dict[str, Any] = {
+        "STRING": "string",
+        "BYTES": "bytes",
+        "INTEGER": "long",
+        "FLOAT": "double",
+        "BOOLEAN": "boolean",
+        "NUMERIC": {"type": "bytes", "logicalType": "decimal", "precision": 38, "scale": 9},
+        "DATE": {"type": "int", "logicalType": "date"},
+        "TIMESTAMP": {"type": "long", "logicalType": "timestamp-micros"},
+        "JSON": {"type": "string", "sqlType": "JSON"},
+    }
+    plain = extract.write
+
+    def typed(field: Any) -> Any:
+        kind = kinds[field.type]
+        # An array that is NULL, which BigQuery has none of, stays one here: so a load gives what there was.
+        return ["null", {"type": "array", "items": kind} if field.mode == "REPEATED" else kind]
+
+    def write(cursor: Any, sql: str, params: Any, config: Any) -> int:
+        if (config.destinationFormat or "").upper() != "AVRO":
+            return int(plain(cursor, sql, params, config))
+        relation = cursor.sql(sql, params=params)
+        names = relation.columns
+        fields = [types.field(name, kind) for name, kind in zip(names, relation.types, strict=True)]
+        schema = {
+            "type": "record",
+            "name": "Root",
+            "fields": [{"name": field.name, "type": typed(field)} for field in fields],
+        }
+        records = relation.to_arrow_table().to_pylist()
+        codec = extract.AVRO_CODECS.get((config.compression or "").upper(), "null")
+        for uri in extract._uris(config):
+            with extract.written(uri.replace("*", "000000000000")) as target, pathlib.Path(target).open("wb") as file:
+                fastavro.writer(file, schema, records, codec=codec)
+        return len(records)
+
+    decoded = load._projection
+
+    def projection(config: Any, fields: list[Any], columns: list[str]) -> Any:
+        # Bytes in a file with types are bytes; the emulator takes them for a text that stands for some.
+        if not fields or config.sourceFormat != "AVRO":
+            return decoded(config, fields, columns)
+        # A column that the file lacks stays NULL.
+        there = {name.casefold() for name in columns}
+        known = [field for field in fields if field.name.casefold() in there]
+        named = [(database.quote(field.name), types.duckdb_type(field)) for field in known]
+        return ", ".join(f"CAST({name} AS {kind}) AS {name}" for name, kind in named), "false"
+
+    extract.write, load._projection = write, projection
+
+
 def _record_arrivals(file: pathlib.Path) -> None:
     """Writes a line to `file` after each insert that the Storage Write API has made visible."""
     from local_bigquery.grpc import write
@@ -236,6 +379,9 @@ def main() -> None:
     _look_up_a_table_where_it_is_kept()
     _bind_a_query_once()
     _remove_members_of_json()
+    _snapshots_of_a_moment()
+    _say_when_partitions_changed()
+    _avro_with_every_type()
     import uvicorn
     from local_bigquery import app
     from local_bigquery.grpc import server

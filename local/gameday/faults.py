@@ -181,6 +181,24 @@ def _purge_the_card(runner: Runner) -> str:
     return "it is purged: the column is NULL in the row, as in Spanner"
 
 
+def _alter_a_snapshot(runner: Runner) -> str:
+    """Another snapshot takes the name of one: it cannot be written over."""
+    from support.backup.store import Backups
+
+    made = Backups(runner.connection).get()
+    kept = made.table(runner.connection.watched.payments.id)
+    names = {"project": runner.connection.project, "snapshot": kept.snapshot, "other": f"{kept.snapshot}_altered"}
+    for sql in (
+        "CREATE TABLE `{project}.{other}` AS SELECT * REPLACE ('moon' AS Region) FROM `{project}.{snapshot}`",
+        "DROP SNAPSHOT TABLE `{project}.{snapshot}`",
+        "CREATE SNAPSHOT TABLE `{project}.{snapshot}` CLONE `{project}.{other}`",
+        "DROP TABLE `{project}.{other}`",
+    ):
+        runner.query(sql.format(**names))
+    runner.audit("backup", "drill", made.id)
+    return f"the snapshot {kept.snapshot} is another one, with another region in every row"
+
+
 _OUTAGE: Final = frozenset({"AuditPaymentsNotAudited", "AuditThroughputStalled"})
 _LATE: Final = frozenset({"AuditLatencyFastBurn", "AuditThroughputBurn", "AuditThroughputDeficit", *_OUTAGE})
 _DEAD: Final = frozenset({"CardNumberFound", "AuditDlqGrowth", "AuditLatencyFastBurn", "AuditThroughputBurn"})
@@ -306,6 +324,15 @@ FAULTS: Final = (
         breaks=_lose_a_change,
         mitigate=(("validate", "--repair"),),
         mends=_start_traffic,
+    ),
+    Fault(
+        name="snapshot-altered",
+        title="a snapshot of a backup is replaced by another one, and the drill finds it",
+        leads="AuditBackupDrillFailed",
+        fires=frozenset({"AuditBackupDrillFailed"}),
+        inject=(("backup", "create", "--id", "game-day"),),
+        breaks=_alter_a_snapshot,
+        mitigate=(("backup", "create", "--id", "after-the-drill"), ("backup", "drill", "after-the-drill")),
     ),
     Fault(
         name="card-in-column",

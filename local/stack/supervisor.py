@@ -318,7 +318,7 @@ class Supervisor:
         self._held = wanted
 
     def _start_monitoring(self, outputs: dict[str, Any]) -> None:
-        """The probe, validation, and a Prometheus that reads the probe and evaluates the alerts."""
+        """The probe, validation, backups, and a Prometheus that reads the probe and evaluates the alerts."""
         from local.monitoring import launch as monitoring
 
         with self._status.step("monitoring"):
@@ -337,8 +337,9 @@ class Supervisor:
                 self._starts[name]()
                 if name == monitoring.PROBE:
                     self._await_probe(local.probe_url)
-            self._starts[monitoring.VALIDATION] = partial(self._launch, monitoring.VALIDATION, local.validation)
-            self._starts[monitoring.VALIDATION]()
+            for name, command in ((monitoring.VALIDATION, local.validation), (monitoring.BACKUP, local.backup)):
+                self._starts[name] = partial(self._launch, name, command)
+                self._starts[name]()
 
     def _await_probe(self, url: str) -> None:
         """Waits for the first run: a Prometheus that finds nothing would take the probe for silent."""

@@ -169,7 +169,7 @@ def _show(found: Erasure, as_json: bool) -> None:
     click.echo(f"  {report['payments']:,} payments")
     for name, rows in report["rows"].items():
         click.echo(f"  {name}: {rows:,} rows redacted")
-    for name in ("lookup", "access_log", "dead_letters", "replays"):
+    for name in ("lookup", "access_log", "dead_letters", "replays", "backups"):
         click.echo(f"  {name.replace('_', ' ')}: {report[name]:,}")
     for name, until in report["held"].items():
         click.echo(f"  {name} of BigQuery has it until {until}")

@@ -23,6 +23,7 @@ COMMANDS = {
     "replay": ("support.cli.replay:replay", "Read payments from Spanner again, and write them as they are now."),
     "validate": ("support.cli.validate:validate", "Compare Spanner with BigQuery row by row, and repair what differs."),
     "erase": ("support.cli.erase:erase", "Redact what is personal of a customer, and keep it from coming back."),
+    "backup": ("support.cli.backup:backup", "Back the warehouse up, restore it, and try that it can be restored."),
     "dead-letters": (
         "support.cli.dead_letters:dead_letters",
         "List, show, retry or discard what could not be written.",

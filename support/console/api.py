@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from pydantic import SecretStr
 
 from support import dead_letters, replay, reports, slo
+from support.backup.listing import Listed, listed
 from support.console import asked, personal
 from support.console.app import NotFound, of, viewer_of
 from support.console.asked import Customer, Filters, Limit, Puid, Since, Until, moment
@@ -147,6 +148,16 @@ def replays(request: Request) -> Response:
 def one_replay(request: Request, replay_id: str) -> Response:
     of(request).first_logged(viewer_of(request), "replays", {"replay": replay_id}, "")
     return Json(find_replay(request, replay_id))
+
+
+@router.get(
+    "/backups",
+    summary="The backups of BigQuery, the newest first: how old, what they hold, and what their last drill found.",
+    response_model=Listed,
+)
+def backups(request: Request) -> Response:
+    of(request).first_logged(viewer_of(request), "backups", {}, "")
+    return Json(listed(of(request).connection))
 
 
 @router.get(

@@ -14,6 +14,7 @@ from contract import payments as known
 from contract import tables
 from contract.watched import Meaning, WatchedTables
 from support import dead_letters, replay, reports
+from support.backup.listing import listed
 from support.console import asked, personal, picture, render
 from support.console.api import find_replay
 from support.console.app import NotFound, allow, of, viewer_of
@@ -253,6 +254,13 @@ def state_of_replay(request: Request, replay_id: str) -> Response:
     if found.finished_at:
         answer.headers["HX-Refresh"] = "true"
     return answer
+
+
+@router.get("/backups")
+def backups(request: Request) -> Response:
+    console = of(request)
+    console.first_logged(viewer_of(request), "backups", {}, "")
+    return page(request, "backups.html", found=listed(console.connection), most=_STUCK)
 
 
 @router.get("/slo")

@@ -110,6 +110,14 @@ class Erasures:
         assert latest is not None
         return latest
 
+    def tokens_since(self, at: datetime) -> frozenset[str]:
+        """The tokens of who was erased after a moment."""
+        with self._database.snapshot() as snapshot:
+            rows = snapshot.execute_sql(
+                "SELECT Token FROM erased WHERE ErasedAt > @at", params={"at": at}, param_types={"at": _timestamp()}
+            )
+            return frozenset(token for (token,) in rows)
+
     def note(self, erasure_id: str, report: Mapping[str, Any]) -> None:
         """Keeps what an erasure has done so far."""
         with self._database.batch() as batch:

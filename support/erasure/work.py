@@ -7,6 +7,7 @@ Each step can be repeated: killed at any point, it is run again from the start, 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 import uuid
@@ -168,6 +169,7 @@ class Erasing:
             since = self.records.entomb(erasure.id, {self._token(PAYMENT, each): "payment" for each in payments})
         with self._no_validation():
             report |= {"payments": len(payments), **self._redact(customer, payments)}
+        report["backups"] = self._renew_backups(erasure.id)
         report["held"] = self._held(datetime.now(UTC))
         self.records.finish(erasure.id, report)
         return self.records.one(erasure.id)
@@ -331,6 +333,29 @@ class Erasing:
             return False
         change = Change.from_dict(letter.change)
         return letter.payment in payments or customer in customers(change, self._watched.of(change.table))
+
+    # ------------------------------------------------------------------ backups
+
+    def _renew_backups(self, erasure_id: str) -> int:
+        """Makes a backup without the customer, then deletes every older one. Says how many there were."""
+        from support.backup import places
+        from support.backup.create import create
+        from support.backup.store import Backups
+
+        if not Backups(self._connection).all():
+            return 0
+        self._progress("Making a backup, and deleting those from before")
+        name = f"erasure-{hashlib.sha256(erasure_id.encode()).hexdigest()[:16]}"
+        made = create(self._connection, backup_id=name, progress=self._progress)
+        if not made.good:
+            raise ErasureWaits(
+                f"the backup {made.id} is not good, so those from before were kept: see `audit backup list`. Delete it "
+                "with `audit backup delete`, and run the erasure again."
+            )
+        older = [each for each in Backups(self._connection).all() if each.at < made.at]
+        for backup in older:
+            places.delete(self._connection, backup.id)
+        return len(older)
 
     # ------------------------------------------------------------------ what is known, what remains
 

@@ -58,11 +58,15 @@ class Changelog:
         """Makes the tables, views and table functions."""
         from google.cloud import bigquery
 
-        for dataset in (PAYMENT_DATASET, AUDIT_LOG_DATASET, tables.VIEWS_DATASET, tables.ACCESS_DATASET):
+        places = (tables.VIEWS_DATASET, tables.ACCESS_DATASET, tables.BACKUPS_DATASET, tables.RESTORED_DATASET)
+        for dataset in (PAYMENT_DATASET, AUDIT_LOG_DATASET, *places):
             self.client.create_dataset(f"{self.project}.{dataset}")
         for table in tables.all_tables(WATCHED):
             fields = [bigquery.SchemaField(f.name, f.type, f.mode) for f in table.fields]
-            self.client.create_table(bigquery.Table(f"{self.project}.{table.id}", schema=fields))
+            made = bigquery.Table(f"{self.project}.{table.id}", schema=fields)
+            if table.partition_by and not table.buckets:
+                made.time_partitioning = bigquery.TimePartitioning(table.partition, field=table.partition_by)
+            self.client.create_table(made)
         for name in queries.views():
             view = bigquery.Table(f"{self.project}.{tables.VIEWS_DATASET}.{name}")
             view.view_query = queries.view(name, self.project, WATCHED)

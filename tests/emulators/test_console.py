@@ -63,7 +63,7 @@ def _json(value: Any) -> dict[str, Any]:
 
 PAGES = (
     "/search", "/search?state=failed", "/payments/done", "/payments/gone", "/stuck", "/failures?since=2h",
-    "/by/regions", "/by/methods", "/by/customers", "/dead-letters", "/replays", "/slo", "/runbooks",
+    "/by/regions", "/by/methods", "/by/customers", "/dead-letters", "/replays", "/backups", "/slo", "/runbooks",
     "/runbooks/AuditDlqGrowth", "/",
 )  # fmt: skip
 

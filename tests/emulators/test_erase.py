@@ -16,6 +16,10 @@ from contract import tables
 from contract.changes import DeadLetter, Reason
 from pipeline.sink.dead_letters import DeadLetterQueue
 from support import backfill, replay
+from support.backup.create import create
+from support.backup.places import places
+from support.backup.restore import restore
+from support.backup.store import Backups
 from support.cli.main import main
 from support.connection import Connection
 from support.console.access_log import Access, write
@@ -368,3 +372,29 @@ def test_in_the_cloud_it_is_recorded_and_the_job_started(audited: Audited) -> No
     refused = replace(audited.connection, erasure_job=job, cloud_run_endpoint="http://127.0.0.1:9")
     with pytest.raises(ErasureWaits, match=r"does not answer .* `audit erase resume` starts it"):
         work.start(refused, "DSR-1")
+
+
+def test_backups_from_before_are_deleted_and_what_is_restored_is_redacted(
+    audited: Audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audited.connection = replace(
+        audited.connection, backup_directory=f"{audited.connection.dead_letter_directory}/../b"
+    )
+    filled(audited)
+    before = create(audited.connection, backup_id="nightly7")
+    # A backup that could not be deleted.
+    with monkeypatch.context() as patched:
+        patched.setattr("support.backup.places.delete", lambda *_: [])
+        erased(audited)
+    done = restore(audited.connection, WATCHED.payments.id, backup_id=before.id)
+    assert done.rows == 8 and not done.differences
+    text = audited.sql(f"SELECT TO_JSON_STRING(t) AS text FROM `{audited.changelog.project}.{done.into}` AS t")
+    left = [row["text"] for row in text if CUSTOMER in row["text"] or NAME in row["text"]]
+    assert left == [] and len(text) == 8
+    assert any(OTHER in row["text"] for row in text)
+    again = erased(audited, "DSR-2")
+    assert again.report["backups"] >= 1
+    assert [each.id for each in Backups(audited.connection).all() if each.id == "nightly7"] == []
+    # What no erasure changed stays where the older backup had put it.
+    held = [place.where for place in places(audited.connection) if "nightly7" in place.where]
+    assert all(tables.audit_checks(WATCHED).id in where for where in held), held

@@ -30,7 +30,7 @@ CI = {"ciIssuer": "https://token.actions.githubusercontent.com", "ciCondition": 
 
 
 API = "gcp:projects/service:Service"
-RUN_AS = ("dataflow", "merge", "probe", "validation", "console", "card-search")
+RUN_AS = ("dataflow", "merge", "probe", "validation", "backup", "console", "card-search")
 
 
 def test_everything_waits_for_the_apis(graph: Graph) -> None:
@@ -300,7 +300,12 @@ def test_memory_profiles_expire_and_the_job_cannot_read_them(graph: Graph) -> No
 def test_the_job_has_nothing_to_do_with_backups(graph: Graph) -> None:
     backups = graph.one("Bucket", "backups").inputs
     assert backups["versioning"] == {"enabled": True}
-    assert [n.id for n in graph.of("BucketIAMMember") if n.inputs["bucket"] == backups["name"]] == []
+    granted = [n.inputs for n in graph.of("BucketIAMMember") if n.inputs["bucket"] == backups["name"]]
+    assert [(g["member"].partition("@")[0], g["role"]) for g in granted] == [
+        ("serviceAccount:backup-sa", "roles/storage.objectUser")
+    ]
+    # A partition is exported once: nothing of it goes by its age.
+    assert [set(rule["condition"]) for rule in backups["lifecycleRules"]] == [{"daysSinceNoncurrentTime"}]
 
 
 def test_every_access_to_data_is_logged(graph: Graph) -> None:

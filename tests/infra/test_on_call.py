@@ -48,6 +48,10 @@ def test_on_call_reads_views_log_job_probe_metadata_dead_letters_and_dashboards_
         ("run.viewer", "Cloud Run job audit-validation"),
         ("run.viewer", "Cloud Run job audit-repair"),
         ("run.invoker", "Cloud Run job audit-repair"),
+        ("run.viewer", "Cloud Run job audit-backup"),
+        ("run.invoker", "Cloud Run job audit-backup"),
+        ("run.viewer", "Cloud Run job audit-backup-drill"),
+        ("run.invoker", "Cloud Run job audit-backup-drill"),
         # They submit replays: what these are good for is in tests/infra/test_replay_job.py.
         ("run.viewer", "Cloud Run job audit-replay"),
         ("run.invoker", "Cloud Run job audit-replay"),

@@ -103,6 +103,7 @@ def test_who_starts_it_adds_a_replay_and_reads_no_payment() -> None:
         "CREATE ROLE replay_submitter",
         "GRANT SELECT, INSERT ON TABLE replays TO ROLE replay_submitter",
         "GRANT SELECT ON TABLE replay_shards TO ROLE replay_submitter",
+        "GRANT SELECT ON TABLE backups TO ROLE replay_submitter",
     ]
 
 

@@ -76,6 +76,7 @@ METADATA, SOURCE = "Spanner database audit-metadata", "Spanner database audit-db
 CONSOLE = "Cloud Run service audit-console"
 JOB_LOG, PROBE, REPLAY = "log view job", "Cloud Run job audit-probe", "Cloud Run job audit-replay"
 VALIDATION, REPAIR = "Cloud Run job audit-validation", "Cloud Run job audit-repair"
+BACKUP, DRILL = "Cloud Run job audit-backup", "Cloud Run job audit-backup-drill"
 PERSONAL = ("bigquery.dataPolicies.maskedGet", "data policy personal_as_null")
 
 Need = tuple[str, str]
@@ -128,7 +129,19 @@ COMMANDS = (
     Command(
         r"gcloud run jobs executions list --job=audit-validation\b", ON_CALL, (("run.executions.list", VALIDATION),)
     ),
+    Command(r"gcloud run jobs executions list --job=audit-backup-drill\b", ON_CALL, (("run.executions.list", DRILL),)),
+    Command(r"gcloud run jobs executions list --job=audit-backup\b", ON_CALL, (("run.executions.list", BACKUP),)),
     Command(r"gcloud run jobs executions list\b", ON_CALL, (("run.executions.list", PROBE),)),
+    Command(
+        r"gcloud run jobs execute audit-backup-drill\b",
+        ON_CALL,
+        (("run.jobs.run", DRILL), ("run.executions.list", DRILL)),
+    ),
+    Command(
+        r"gcloud run jobs execute audit-backup\b", ON_CALL, (("run.jobs.run", BACKUP), ("run.executions.list", BACKUP))
+    ),
+    # The metadata database alone: no table of BigQuery.
+    Command(r"\./audit backup list\b", ON_CALL, (("spanner.databases.select", METADATA),)),
     # It waits for the execution's end.
     Command(
         r"gcloud run jobs execute audit-repair\b", ON_CALL, (("run.jobs.run", REPAIR), ("run.executions.list", REPAIR))
@@ -171,13 +184,17 @@ COMMANDS = (
 )  # fmt: skip
 
 
+# Commands that people run on one machine alone.
+_HERE = r"\./audit (local|gameday|validate|backup create|backup drill)\b"
+
+
 def in_the_cloud(text: str) -> list[str]:
     found = [" ".join(command.split()) for command in documents.commands_in(text, "sh", "console", "cloud")]
-    return [command for command in found if not re.match(r"\./audit (local|gameday|validate)\b", command)]
+    return [command for command in found if not re.match(_HERE, command)]
 
 
 RUN = sorted({c for page in ALL for c in in_the_cloud((FOLDER.parent / page).read_text())} | {
-    command for command in INLINE if not re.match(r"\./audit (local|gameday|validate)\b", command)
+    command for command in INLINE if not re.match(_HERE, command)
 })  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Probe and validation in the cloud: jobs of the pipeline's image, each started by its own account."""
+"""Probe, validation and backups in the cloud: jobs of the pipeline's image, each started by its own account."""
 
 from __future__ import annotations
 
@@ -15,13 +15,26 @@ from support import connection as connections
 from tests.infra.graphs import graph_of
 
 JOB, SCHEDULE = "gcp:cloudrunv2/job:Job", "gcp:cloudscheduler/job:Job"
-ACCOUNTS = {"audit-probe": "probe-sa", "audit-validation": "validation-sa", "audit-repair": "validation-sa"}
+ACCOUNTS = {
+    "audit-probe": "probe-sa",
+    "audit-validation": "validation-sa",
+    "audit-repair": "validation-sa",
+    "audit-backup": "backup-sa",
+    "audit-backup-drill": "backup-sa",
+}
 COMMANDS = {
     "audit-probe": (["probe", "--once", "--write"], "Write the series to Cloud Monitoring"),
     "audit-validation": (["validate"], "Compare what Spanner held at a moment"),
     "audit-repair": (["validate", "--repair"], "Have lost changes read again"),
+    "audit-backup": (["backup", "create"], "Makes the day's backup"),
+    "audit-backup-drill": (["backup", "drill"], "restores it into a scratch dataset"),
 }
-STARTED = {"audit-probe": "* * * * *", "audit-validation": "7 * * * *"}
+STARTED = {
+    "audit-probe": "* * * * *",
+    "audit-validation": "7 * * * *",
+    "audit-backup": "40 2 * * *",
+    "audit-backup-drill": "40 5 * * 0",
+}
 
 
 def _one(graph: Graph, kind: str, name: str) -> dict[str, Any]:
@@ -39,7 +52,7 @@ def test_it_runs_the_image_of_the_job_as_its_own_account(graph: Graph, name: str
     template = _one(graph, JOB, name)["template"]["template"]
     assert template["containers"][0]["image"] == IMAGE
     assert template["serviceAccount"] == f"{ACCOUNTS[name]}@{graph.outputs['project']}.iam.gserviceaccount.com"
-    assert template["maxRetries"] == 0
+    assert template["maxRetries"] == (1 if name == "audit-backup" else 0)
     assert template["vpcAccess"]["egress"] == "ALL_TRAFFIC"
 
 

@@ -118,6 +118,11 @@ def test_changes_expire_only_where_config_says_so() -> None:
 def test_accounts_have_what_their_work_takes(graph: Graph) -> None:
     expected = {
         "validation-sa": {("bigquery.dataEditor", dataset) for dataset in DATASETS},
+        "backup-sa": {
+            *(("bigquery.dataViewer", dataset) for dataset in {*DATASETS, tables.ACCESS_DATASET}),
+            ("bigquery.dataEditor", tables.BACKUPS_DATASET),
+            ("bigquery.dataEditor", tables.RESTORED_DATASET),
+        },
         "probe-sa": {
             *(("bigquery.dataViewer", dataset) for dataset in {*DATASETS, tables.VIEWS_DATASET}),
             ("bigquery.dataEditor", tables.stuck_payments_seen(WATCHED).name),
@@ -147,7 +152,10 @@ def test_personal_columns_are_tagged_in_every_table_and_open_to_the_chosen(prod:
         *(tables.CUSTOMER_ID, tables.ACTING_USER, tables.OLD_VALUES),
     }
     readers = [n.inputs["member"] for n in prod.of("PolicyTagIamMember")]
-    assert set(readers) == {LEADS, *(account(prod, f"{who}-sa") for who in ("merge", "validation", "console"))}
+    assert set(readers) == {
+        LEADS,
+        *(account(prod, f"{who}-sa") for who in ("merge", "backup", "validation", "console")),
+    }
     masked = [n.inputs["member"] for n in prod.of("DataPolicyIamMember")]
     assert set(masked) == {SUPPORT, ON_CALL, *(account(prod, f"{who}-sa") for who in ("probe", "card-search"))}
     assert prod.one("DataPolicy").inputs["dataMaskingPolicy"] == {"predefinedExpression": "ALWAYS_NULL"}
@@ -294,7 +302,7 @@ def test_workers_run_in_the_template_s_image_and_may_pull_it(graph: Graph) -> No
     assert graph.one("FlexTemplateJob").inputs["sdkContainerImage"] == IMAGE
     pulls = [node.inputs for node in graph.of("RepositoryIamMember")]
     assert {grant["member"] for grant in pulls} == {
-        *(account(graph, f"{who}-sa") for who in ("dataflow", "launcher", "validation")),
+        *(account(graph, f"{who}-sa") for who in ("dataflow", "launcher", "validation", "backup")),
         "serviceAccount:service-123456789012@serverless-robot-prod.iam.gserviceaccount.com",
     }
     for grant in pulls:

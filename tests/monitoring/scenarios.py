@@ -9,6 +9,9 @@ from collections.abc import Mapping
 
 from alerts import metrics
 from contract.metrics import (
+    BACKUP_AGE,
+    BACKUP_DRILL_AGE,
+    BACKUP_DRILL_FAILED,
     CARD_NUMBERS_FOUND,
     COMMIT_TO_QUERYABLE,
     DLQ_OLDEST,
@@ -521,6 +524,9 @@ def _correctness() -> list[Scenario]:
             "fires",
         ),
         *_gauge_alert("AuditValidationMismatch", VALIDATION_MISMATCHES, 0, 1, holds=0),
+        *_gauge_alert("AuditBackupTooOld", BACKUP_AGE, 50 * 3600, 50 * 3600 + 60, holds=0),
+        *_gauge_alert("AuditBackupTooOld", BACKUP_DRILL_AGE, 15 * 86_400, 15 * 86_400 + 60, holds=0)[:-1],
+        *_gauge_alert("AuditBackupDrillFailed", BACKUP_DRILL_FAILED, 0, 1, holds=0),
         *_gauge_alert("UnclassifiedColumn", UNCLASSIFIED_COLUMNS, 0, 1, holds=5),
         _scenario(
             card,

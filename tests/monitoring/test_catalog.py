@@ -143,6 +143,9 @@ def test_the_probe_s_names_and_labels_are_those_that_have_a_history() -> None:
         "oldest_unaudited_seconds": "GAUGE",
         "stuck_payments": "GAUGE",
         "validation_mismatches": "GAUGE",
+        "backup_age_seconds": "GAUGE",
+        "backup_drill_age_seconds": "GAUGE",
+        "backup_drill_failed": "GAUGE",
         "card_numbers_found_count": "CUMULATIVE",
         "unclassified_columns": "GAUGE",
     }
@@ -271,7 +274,7 @@ def test_the_local_dashboard_has_only_what_is_measured_here() -> None:
         for target in panel["targets"]:
             names = {name for _, name, _, _ in _SELECTOR.findall(target["expr"])}
             assert all(any(name.startswith(metric) for metric in local) for name in names)
-    assert len(panels) == 20
+    assert len(panels) == 22
 
 
 def test_the_local_dashboard_s_panels_do_not_lie_on_each_other() -> None:

@@ -303,6 +303,14 @@ def test_what_validation_found_is_written_and_from_zero() -> None:
         assert (mismatches, cards) == (found, {"key": 0, "column": found})
 
 
+def test_what_is_recorded_of_backups_is_written() -> None:
+    for failed in (False, True):
+        made = measurement(backup_age_seconds=90.0, backup_drill_age_seconds=30.0, backup_drill_failed=failed)
+        values = {s.metric: s.value for s in series.samples(made)}
+        found = [values[m] for m in (metrics.BACKUP_AGE, metrics.BACKUP_DRILL_AGE, metrics.BACKUP_DRILL_FAILED)]
+        assert found == [90.0, 30.0, int(failed)]
+
+
 def test_the_distribution_has_google_s_buckets_and_its_mean() -> None:
     [made] = [s for s in series.time_series(measurement(), CONNECTION) if s.metric.type.endswith("queryable_seconds")]
     value = made.points[0].value.distribution_value
