@@ -1,6 +1,6 @@
 """Backups of BigQuery: the datasets of snapshots and of what is restored, and the jobs that make and try backups.
 
-They run as an account of their own, which reads every table that is backed up and writes none of them. It adds
+They run as a separate account, which reads every table that is backed up and writes none of them. It adds
 snapshots, and deletes none: a snapshot goes when it expires.
 """
 

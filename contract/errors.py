@@ -35,6 +35,7 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
     │   ├── pipeline.source.records.UnreadableStream
     │   ├── pipeline.transforms.keys.MaskingKeyError
     │   ├── probe.state.ProbeError
+    │   ├── support.backup.records.BackupError
     │   ├── support.cli.replay.ReplaysLeft
     │   ├── support.console.app.NotAllowed
     │   ├── support.console.app.NotFound

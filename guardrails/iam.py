@@ -144,7 +144,7 @@ REASONS: Final[Mapping[Grant, str]] = {
     ),
     Grant("backup-sa", "project", "bigquery.jobUser"): "snapshots are copy jobs; checksums and exports are queries",
     Grant("backup-sa", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (
-        "a table with personal columns is copied by who may read them; with NULL in them it would be no backup"
+        "a table with personal columns is copied by who may read them; with NULL in them it could not be restored"
     ),
     Grant("backup-sa", "bucket backups", "storage.objectUser"): (
         "writes exports, and deletes those that no backup holds any more; old versions stay for a week"
