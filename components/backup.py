@@ -1,7 +1,7 @@
 """Backups of BigQuery: the datasets of snapshots and of what is restored, and the jobs that make and try backups.
 
-They run as an account of their own, which reads every table that is backed up and writes none of them. It adds
-snapshots, and deletes none: a snapshot goes when it expires.
+They run as a separate account, which reads every table that is backed up and writes none of them. It adds
+snapshots, and deletes none: a snapshot goes when it expires, or with an erasure, whose account may delete it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,6 +71,8 @@ class Backup(pulumi.ComponentResource):
         )
         for dataset in (kept, scratch):
             grant_on_dataset(self, f"{dataset._name}-backup", dataset, "dataEditor", account.member)
+        # Of Google's roles on a dataset the owner's alone deletes a snapshot.
+        grant_on_dataset(self, f"{kept._name}-erasure", kept, "dataOwner", self._args.accounts.erasure.member)
         grant_queries(self, self._settings, "backup", account.member)
 
     def _job(self, name: str, cron: str, command: str, what: str) -> cloudrunv2.Job:

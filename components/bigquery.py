@@ -113,15 +113,18 @@ class Warehouse(pulumi.ComponentResource):
     def _access(self) -> None:
         """The job appends rows, adds columns, makes tables and looks change ids up by query; a replay does the same."""
         accounts = self._args.accounts
+        erasure = accounts.erasure.member
         self._on_datasets("pipeline", "dataEditor", accounts.pipeline.member)
         self._on_datasets("validation", "dataEditor", accounts.validation.member)
-        self._on_datasets("erasure", "dataEditor", accounts.erasure.member)
-        self._grant(self._access_log.id, "dataEditor", "erasure", accounts.erasure.member)
+        self._on_datasets("erasure", "dataEditor", erasure)
+        self._grant(self._access_log.id, "dataEditor", "erasure", erasure)
         self._on_datasets("probe", "dataViewer", accounts.probe.member)
         self._grant(self._stuck.id, "dataEditor", "probe", accounts.probe.member)
         # To copy a table takes to read it; where its partitions are listed, the whole dataset.
         for key, dataset in self._all_datasets.items():
             grant_on_dataset(self, f"{key}-backup", dataset, "dataViewer", accounts.backup.member)
+        # After an erasure it makes a backup.
+        grant_on_dataset(self, "access-erasure", self._all_datasets[tables.ACCESS_DATASET], "dataViewer", erasure)
         if self._settings.console.image:
             self._log_access(accounts.console.member)
 

@@ -78,6 +78,7 @@ class Storage(pulumi.ComponentResource):
         for purpose in ("backups", _COPIES):
             if purpose in buckets:
                 self._access(f"{purpose}-backup", buckets[purpose], _WRITE, args.accounts.backup.member)
+                self._access(f"{purpose}-erasure", buckets[purpose], _WRITE, args.accounts.erasure.member)
         self.backups = buckets["backups"].url
         self.backup_copies = buckets[_COPIES].url if copied else None
         self.register_outputs({purpose: bucket.url for purpose, bucket in buckets.items()})

@@ -35,13 +35,17 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
     │   ├── pipeline.source.records.UnreadableStream
     │   ├── pipeline.transforms.keys.MaskingKeyError
     │   ├── probe.state.ProbeError
+    │   ├── support.backup.records.BackupError
     │   ├── support.cli.backfill.BackfillIncomplete
+    │   ├── support.cli.erase.ErasuresLeft
     │   ├── support.cli.replay.ReplaysLeft
+    │   ├── support.cloud_run.CloudRunError
     │   ├── support.console.app.NotAllowed
     │   ├── support.console.app.NotFound
     │   ├── support.console.card_tokens.TokenServiceError
     │   ├── support.console.identity.NotIdentified
     │   ├── support.console.personal.PersonalDataError
+    │   ├── support.erasure.store.ErasureWaits
     │   ├── support.promql.MonitoringError
     │   ├── support.validation.findings.ValidationError
     │   ├── support.validation.state.Busy
@@ -53,6 +57,7 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
     │   ├── support.connection.ConnectionFileError
     │   ├── support.console.asked.AskedError
     │   ├── support.console.cloud.CloudSettingsError
+    │   ├── support.erasure.store.ErasureError
     │   ├── support.reports.ReportError
     │   ├── support.search.SearchError
 """

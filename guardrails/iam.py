@@ -144,7 +144,7 @@ REASONS: Final[Mapping[Grant, str]] = {
     ),
     Grant("backup-sa", "project", "bigquery.jobUser"): "snapshots are copy jobs; checksums and exports are queries",
     Grant("backup-sa", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (
-        "a table with personal columns is copied by who may read them; with NULL in them it would be no backup"
+        "a table with personal columns is copied by who may read them; with NULL in them it could not be restored"
     ),
     Grant("backup-sa", "bucket backups", "storage.objectUser"): (
         "writes exports, and deletes those that no backup holds any more; old versions stay for a week"
@@ -211,6 +211,15 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("erasure-sa", "table payment_access.access_log", "bigquery.dataEditor"): (
         "takes out what was asked about a customer; no smaller role changes a row"
     ),
+    Grant("erasure-sa", "dataset payment_access", "bigquery.dataViewer"): (
+        "after an erasure a backup is made anew, of the access log too"
+    ),
+    Grant("erasure-sa", "dataset payment_backups", "bigquery.dataOwner"): (
+        "deletes snapshots that hold a customer; no smaller role does"
+    ),
+    Grant(
+        "erasure-sa", "bucket backups", "storage.objectUser"
+    ): "deletes exports that hold a customer, and makes one anew",
     Grant("erasure-sa", "dataset payment_views", "bigquery.dataViewer"): "finds a customer's payments as a search does",
     Grant("erasure-sa", "project", "bigquery.jobUser"): "redaction is queries",
     Grant("erasure-sa", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (

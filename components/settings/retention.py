@@ -8,7 +8,7 @@ from components.settings.reader import Reader
 
 @dataclass(frozen=True, kw_only=True)
 class RetentionSettings:
-    """`backup_location`: a second region for copies of the exports; empty is none.
+    """`backup_location`: a second region for copies of the exports; empty for no copies.
 
     `unaudited`: members whose reads and writes of data are not logged, since they are the data's own way.
     """

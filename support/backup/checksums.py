@@ -52,7 +52,7 @@ def compute(
 ) -> dict[str, dict[str, Found]]:
     """The checksums over these columns of some partitions in several sources of one table, by source and partition.
 
-    Rows that arrived before `settled` have sums of their own. BigQuery refuses to read more than `most_bytes`. Raises
+    Rows that arrived before `settled` have separate sums. BigQuery refuses to read more than `most_bytes`. Raises
     WarehouseError.
     """
     if not partitions:

@@ -57,9 +57,7 @@ def create(
     now = datetime.now(UTC)
     wanted = backup_id or f"{now:%Y%m%d}"
     if not is_id(wanted):
-        raise BackupError(
-            f"a backup's id must be 1 to 40 letters, digits, - or _, got {wanted!r}. Choose another --id."
-        )
+        raise BackupError(f"a backup's id must match [A-Za-z0-9_-]{{1,40}}, got {wanted!r}. Choose another --id.")
     return _Run(connection, limits or Limits.of(connection), progress).create(wanted, now)
 
 

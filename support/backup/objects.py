@@ -116,4 +116,4 @@ class Bucket:
 
 
 def _gone(url: str, name: str) -> BackupError:
-    return BackupError(f"{url}/{name} is not there. See `audit backup list` for the backups that there are.")
+    return BackupError(f"{url}/{name} is not there. See `audit backup list`.")

@@ -109,7 +109,7 @@ class Backups:
         columns = ("ReadTimestamp", "Good", "DrilledAt", "DrillPassed")
         with self._database.snapshot() as snapshot:
             rows = list(snapshot.read("backups", columns, every))
-        # One that a drill found altered is none.
+        # One that a drill found altered does not count.
         good = [_plain(row[0]) for row in rows if row[1] and row[3] is not False]
         drills = sorted((_plain(row[2]), bool(row[3])) for row in rows if row[2])
         at, passed = drills[-1] if drills else (None, True)
