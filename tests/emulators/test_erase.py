@@ -270,7 +270,7 @@ def unfinished(audited: Audited) -> Callable[[], Any]:
     """Begins the replay R-1. What is given ends it."""
     from pipeline.replay.work import Replayer
 
-    replayer = Replayer(replay._settings(audited.connection))
+    replayer = Replayer(replay.settings_of(audited.connection))
     replayer.plan("R-1")
     return lambda: replay.run(audited.connection, "R-1")
 
