@@ -239,13 +239,26 @@ def test_two_who_plan_and_run_one_at_once_write_it_once(rows: Audited, monkeypat
     monkeypatch.setattr(work, "_RECORDED_AT_ONCE", 1)
     rows.ahead()
     start(rows)
-    threads = [threading.Thread(target=run, args=(rows,)) for _ in range(2)]
+    both, calls, real = threading.Barrier(2, timeout=20), count(1), ReplayStore.extend
+
+    def together(*given: Any) -> bool:
+        # Both have cut the same shards when the first is recorded, and none goes further before both have tried that.
+        if next(calls) > 2:
+            return real(*given)
+        both.wait()
+        added = real(*given)
+        both.wait()
+        return added
+
+    monkeypatch.setattr(ReplayStore, "extend", together)
+    done: list[Replay] = []
+    threads = [threading.Thread(target=lambda: done.append(run(rows))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
+    assert [each.replayed for each in done] == [15, 15]
     assert written(rows) == Counter(names(OLD)) and written(rows, AUDIT_LOG_TABLE) == Counter(names(3))
-    assert replay.find(rows.connection, "backfill-1").replayed == 15
 
 
 def test_started_again_by_mistake_it_is_the_same_one_and_again_on_purpose_it_fills_only_gaps(old: Audited) -> None:
