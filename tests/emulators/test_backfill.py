@@ -429,6 +429,14 @@ def test_the_command_says_what_it_would_take_runs_it_and_shows_it(
     assert row.startswith("backfill-1,")
     replay.submit(old.connection, Selection(payments=("old00001",)), requested_by="ann", reason=WHY, replay_id="R")
     audit("show", "R", code=2)
+    monkeypatch.setattr("support.cli.output.wants_json", lambda as_json: as_json)
+    monkeypatch.setenv("COLUMNS", "250")
+    assert "15 rows, about 1 s of one CPU; nothing was done." in audit("start", "--dry-run").stdout
+    assert "15 of 15" in audit("list").stdout
+    assert "15 of 15 rows done as of" in audit("show", "backfill-1").stdout
+    with old.database.metadata_database.batch() as older:
+        older.update("replays", ("ReplayId", "RequestedAt"), [("R", datetime.now(UTC) - timedelta(minutes=16))])
+    assert [each.id for each in replay.stopped(old.connection)] == ["R"]
     with pytest.raises(ReplayError, match="must not begin with backfill-"):
         replay.submit(
             old.connection, Selection(payments=("x",)), requested_by="ann", reason=WHY, replay_id="backfill-9"
