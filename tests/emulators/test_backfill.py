@@ -239,13 +239,26 @@ def test_two_who_plan_and_run_one_at_once_write_it_once(rows: Audited, monkeypat
     monkeypatch.setattr(work, "_RECORDED_AT_ONCE", 1)
     rows.ahead()
     start(rows)
-    threads = [threading.Thread(target=run, args=(rows,)) for _ in range(2)]
+    both, calls, real = threading.Barrier(2, timeout=20), count(1), ReplayStore.extend
+
+    def together(*given: Any) -> bool:
+        # Both have cut the same shards when the first is recorded, and none goes further before both have tried that.
+        if next(calls) > 2:
+            return real(*given)
+        both.wait()
+        added = real(*given)
+        both.wait()
+        return added
+
+    monkeypatch.setattr(ReplayStore, "extend", together)
+    done: list[Replay] = []
+    threads = [threading.Thread(target=lambda: done.append(run(rows))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
+    assert [each.replayed for each in done] == [15, 15]
     assert written(rows) == Counter(names(OLD)) and written(rows, AUDIT_LOG_TABLE) == Counter(names(3))
-    assert replay.find(rows.connection, "backfill-1").replayed == 15
 
 
 def test_started_again_by_mistake_it_is_the_same_one_and_again_on_purpose_it_fills_only_gaps(old: Audited) -> None:
@@ -416,6 +429,14 @@ def test_the_command_says_what_it_would_take_runs_it_and_shows_it(
     assert row.startswith("backfill-1,")
     replay.submit(old.connection, Selection(payments=("old00001",)), requested_by="ann", reason=WHY, replay_id="R")
     audit("show", "R", code=2)
+    monkeypatch.setattr("support.cli.output.wants_json", lambda as_json: as_json)
+    monkeypatch.setenv("COLUMNS", "250")
+    assert "15 rows, about 1 s of one CPU; nothing was done." in audit("start", "--dry-run").stdout
+    assert "15 of 15" in audit("list").stdout
+    assert "15 of 15 rows done as of" in audit("show", "backfill-1").stdout
+    with old.database.metadata_database.batch() as older:
+        older.update("replays", ("ReplayId", "RequestedAt"), [("R", datetime.now(UTC) - timedelta(minutes=16))])
+    assert [each.id for each in replay.stopped(old.connection)] == ["R"]
     with pytest.raises(ReplayError, match="must not begin with backfill-"):
         replay.submit(
             old.connection, Selection(payments=("x",)), requested_by="ann", reason=WHY, replay_id="backfill-9"
