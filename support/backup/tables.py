@@ -67,8 +67,8 @@ class Tables:
     def snapshot(self, table: str, snapshot: str, at: datetime, expires: datetime) -> Held:
         """The snapshot of a table as it was at `at`, made if it is not there; expires then.
 
-        Its expiration is set in a second step: made with an expiration, it would take the permission to delete snapshots,
-        on the table as well (cloud.google.com/bigquery/docs/table-snapshots-create#permissions).
+        Its expiration is set in a second step: made with one, it would take the permission to delete snapshots, on the
+        table as well (cloud.google.com/bigquery/docs/table-snapshots-create#permissions).
         """
         from google.api_core.exceptions import Conflict
 
