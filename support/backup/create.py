@@ -55,10 +55,9 @@ def create(
     Raises BackupError, WarehouseError.
     """
     now = datetime.now(UTC)
-    wanted = backup_id or f"{now:%Y%m%d}"
-    if not is_id(wanted):
-        raise BackupError(f"a backup's id must match [A-Za-z0-9_-]{{1,40}}, got {wanted!r}. Choose another --id.")
-    return _Run(connection, limits or Limits.of(connection), progress).create(wanted, now)
+    if backup_id and not is_id(backup_id):
+        raise BackupError(f"a backup's id must match [A-Za-z0-9_-]{{1,40}}, got {backup_id!r}. Choose another --id.")
+    return _Run(connection, limits or Limits.of(connection), progress).create(backup_id or "", now)
 
 
 class _Run:
@@ -70,6 +69,7 @@ class _Run:
         self._warehouse = Warehouse(connection, seconds=QUERY_SECONDS)
         self._tables = Tables(connection, self._warehouse)
         self._left = limits.most_bytes
+        self._altered: set[str] = set()
         self._problems: list[str] = []
         self._notes: list[str] = []
 
@@ -89,6 +89,7 @@ class _Run:
                 "its moment no longer. Delete it with `audit backup delete`, and make another one."
             )
         before = next((each for each in known if each.good and each.id != backup_id), None)
+        self._altered = _altered_exports(known)
         made = tuple(self._table(table, backup, before) for table in backed(self._connection.watched))
         done = replace(
             backup,
@@ -159,6 +160,10 @@ class _Run:
     ) -> dict[str, Partition]:
         """Exports what is not exported yet, the newest first, within what is left to read."""
         directory = self._connection.backup_directory
+        partitions = {
+            name: replace(each, export="") if each.export in self._altered else each
+            for name, each in partitions.items()
+        }
         lacking = [name for name, each in sorted(partitions.items(), reverse=True) if each.rows and not each.export]
         made: dict[str, Partition] = {}
         for name in lacking if directory else ():
@@ -216,6 +221,16 @@ def _changed(
             if name in old.partitions and info.changed_at is not None and info.changed_at <= before.at:
                 kept[name] = old.partitions[name]
     return kept, [name for name in infos if name not in kept]
+
+
+def _altered_exports(known: list[Backup]) -> set[str]:
+    """Folders of exports that a drill found altered: they are written again."""
+    return {
+        backup.table(each.table).partitions[each.partition].export
+        for backup in known
+        for each in (backup.drill.differences if backup.drill else ())
+        if each.kind == "export"
+    }
 
 
 def _of_the_day(now: datetime, known: list[Backup]) -> str:

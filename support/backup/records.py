@@ -60,8 +60,8 @@ class Sum(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
-    """A partition as the snapshot has it. `columns`: the checksum is over the table's first columns, this many; one
-    that was added later has no value there. `export` is its folder below the backups' directory; empty: none yet.
+    """A partition as the snapshot has it. The checksum is over the table's first columns, `columns` of them: one that
+    was added later has no value there. `export` is its folder below the backups' directory; empty: none yet.
     """
 
     rows: int

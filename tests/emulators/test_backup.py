@@ -159,6 +159,27 @@ def test_a_row_that_moves_to_another_value_of_the_same_table_is_noticed(stack: S
     assert [each.kind for each in stack.drill().differences] == ["made again", "altered"]
 
 
+def test_a_row_without_a_time_is_noticed(stack: Stack) -> None:
+    backup = stack.create()
+    time = tables.COMMIT_TIMESTAMP
+    stack.tamper(backup, f"INSERT INTO {{table}} SELECT * REPLACE (NULL AS {time}) FROM {{table}} WHERE PUID = 'bad'")
+    again, found = stack.drill().differences
+    assert (again.kind, found.kind, found.recorded_rows, found.found_rows) == ("made again", "rows", 7, 8)
+
+
+def test_what_the_table_had_and_the_snapshot_lacks_makes_a_bad_backup_and_the_day_gets_another(stack: Stack) -> None:
+    made = stack.create()
+    stack.tamper(made, "DELETE FROM {table} WHERE PUID = 'bad'")
+    store = Backups(stack.connection)
+    store.forget(made)
+    store.begin(Backup(id=made.id, at=made.at, expires_at=made.expires_at))
+    bad = stack.create()
+    assert not bad.good and PAYMENTS in bad.problems[0] and bad.id == made.id
+    assert store.health().newest_good is None
+    again = stack.create()
+    assert again.good and again.id == f"{made.id}-1"
+
+
 def test_a_snapshot_that_is_gone_is_said(stack: Stack) -> None:
     backup = stack.create()
     stack.changelog.client.delete_table(backup.table(PAYMENTS).snapshot)
@@ -274,6 +295,7 @@ def test_a_lost_table_comes_back_from_the_second_region_alone(stack: Stack) -> N
 
 
 def test_an_export_that_was_tampered_with_fails_the_drill(stack: Stack) -> None:
+    stack.create(backup_id="a")
     backup = stack.create(backup_id="b")
     payments = backup.table(PAYMENTS)
     newest, oldest = (payments.partitions[name].export for name in (max(payments.partitions), min(payments.partitions)))
@@ -281,8 +303,12 @@ def test_an_export_that_was_tampered_with_fails_the_drill(stack: Stack) -> None:
     files.write(f"{newest}/000000000000.avro", files.read(f"{oldest}/000000000000.avro"))
     found = stack.drill().differences
     assert [(each.kind, each.partition) for each in found] == [("export", max(payments.partitions))]
+    # The next backup writes it again, though its rows did not change.
+    again = stack.create(backup_id="c").table(PAYMENTS).partitions
+    assert [each.export.rpartition("/")[2] for _, each in sorted(again.items())] == ["a", "c"]
+    assert stack.drill(backup_id="c").passed
     files.delete([f"{newest}/000000000000.avro"])
-    assert {(each.kind, each.table) for each in stack.drill().differences} == {("export", PAYMENTS)}
+    assert {(each.kind, each.table) for each in stack.drill(backup_id="b").differences} == {("export", PAYMENTS)}
 
 
 def test_a_backup_is_deleted_wholly_and_what_another_one_holds_stays(stack: Stack) -> None:

@@ -952,4 +952,52 @@ _FINDING: Final = (
         tests=(f"{_LOOKUPS}::test_rows_of_a_long_replay_are_added_though_they_arrived_before_the_last_fill",),
     ),
 )
-MUTATIONS: Final[tuple[Mutation, ...]] = (*_SOURCE, *_MASKING, *_SINK, *_JOBS, *_LETTERS, *_SUPPORT, *_FINDING)
+_BACKED_UP: Final = "tests/emulators/test_backup.py"
+_BACKUPS: Final = (
+    Mutation(
+        name="the halves of a backup's checksum cancel each other out",
+        file="support/backup/checksums.py",
+        before='int(row["high"]) * _HALF + int(row["low"])',
+        after='0 * int(row["high"]) * _HALF + 0 * int(row["low"])',
+        tests=(f"{_BACKED_UP}::test_a_row_that_moves_to_another_value_of_the_same_table_is_noticed",),
+    ),
+    Mutation(
+        name="a backup that is continued is of the present",
+        file="support/backup/store.py",
+        before="                return _backup(row)\n            columns",
+        after="                return wanted\n            columns",
+        tests=(f"{_BACKED_UP}::test_what_is_written_after_the_moment_is_not_in_it_also_when_it_is_continued",),
+    ),
+    Mutation(
+        name="a backup keeps the checksum of a partition that changed",
+        file="support/backup/create.py",
+        before="info.changed_at <= before.at",
+        after="True",
+        tests=(f"{_BACKED_UP}::test_what_did_not_change_is_not_read_again",),
+    ),
+    Mutation(
+        name="a drill leaves out partitions that are not recorded",
+        file="support/backup/drill.py",
+        before="            if restored.rows != kept.rows and not counted:",
+        after="            if False:",
+        tests=(f"{_BACKED_UP}::test_a_row_without_a_time_is_noticed",),
+    ),
+    Mutation(
+        name="a table is replaced by what is not as recorded",
+        file="support/backup/restore.py",
+        before="            if done.differences:\n                lines",
+        after="            if False:\n                lines",
+        tests=(f"{_BACKED_UP}::test_a_table_is_replaced_with_a_reason_and_only_by_what_is_as_recorded",),
+    ),
+    Mutation(
+        name="an export that another backup holds is deleted",
+        file="support/backup/places.py",
+        before="    return folder in folders or",
+        after="    return",
+        tests=(f"{_BACKED_UP}::test_a_backup_is_deleted_wholly_and_what_another_one_holds_stays",),
+    ),
+)
+MUTATIONS: Final[tuple[Mutation, ...]] = (
+    *(*_SOURCE, *_MASKING, *_SINK, *_JOBS, *_LETTERS, *_SUPPORT, *_FINDING),
+    *_BACKUPS,
+)

@@ -8,6 +8,8 @@ What the emulators are too kind to do, and where Google says it:
   https://cloud.google.com/storage/docs/metadata#generation-number
 - a listing shows each object that was written before it, in pages. https://cloud.google.com/storage/docs/consistency
 - uploads of more than 8 MiB come as resumable uploads, in chunks. https://cloud.google.com/storage/docs/resumable-uploads
+- a rewrite into another location is done in parts: each answer but the last has a token for the next, and nothing is
+  there before the last. https://cloud.google.com/storage/docs/json_api/v1/objects/rewrite
 - an answer can be lost though the request was done: it is for the client to find out.
   https://cloud.google.com/storage/docs/retry-strategy#idempotency-operations
 
@@ -168,6 +170,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         path, asked = self._asked()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if copied := re.fullmatch(r"/storage/v1/b/([^/]+)/o/([^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)", path):
+            of, to = (copied[1], unquote(copied[2])), (copied[3], unquote(copied[4]))
+            return self._served(lambda: self._rewrite(of, to, asked))
         found = re.fullmatch(r"/(?:resumable/)?upload/storage/v1/b/([^/]+)/o", path)
         if not found:
             return self._send(501)
@@ -191,6 +196,18 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers["Content-Range"].rpartition("/")[2] != str(len(received)):
             return self._send(308, headers={"Range": f"bytes=0-{len(received) - 1}"})
         return self._served(lambda: self._json(self.storage.insert(bucket, name, bytes(received), first)))
+
+    def _rewrite(self, of: tuple[str, str], to: tuple[str, str], asked: dict[str, str]) -> None:
+        with self.storage.lock:
+            there = self.storage.objects.get(of)
+            if there is None or to[0] not in self.storage.buckets:
+                raise Refused(404)
+            size = str(len(there.content))
+            if "rewriteToken" not in asked:
+                answer = {"done": False, "rewriteToken": uuid.uuid4().hex, "objectSize": size}
+                return self._json({**answer, "totalBytesRewritten": "1"})
+            made = self.storage.insert(*to, there.content, asked)
+        return self._json({"done": True, "objectSize": size, "totalBytesRewritten": size, "resource": made})
 
     def _begin(self, bucket: str, about: dict[str, Any], asked: dict[str, str]) -> None:
         upload = uuid.uuid4().hex
