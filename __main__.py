@@ -105,30 +105,15 @@ replays = Replay(
     ),
     opts,
 )
-validation = Validation(
-    "validation",
-    ValidationArgs(
-        place=place,
-        accounts=accounts,
-        connection=connection(outputs),
-        needs=[source, masking_keys, warehouse, personal, replays],
-    ),
-    opts,
-)
-erasure = Erasure(
-    "erasure",
-    ErasureArgs(
-        place=place,
-        accounts=accounts,
-        storage=storage,
-        connection=connection(outputs),
-        needs=[source, masking_keys, warehouse, views, personal],
-    ),
-    opts,
-)
+needs = [source, masking_keys, warehouse, personal, replays]
+validate = ValidationArgs(place=place, accounts=accounts, connection=connection(outputs), needs=needs)
+validation = Validation("validation", validate, opts)
 needs = [source, storage, warehouse, personal]
 backup = BackupArgs(place=place, accounts=accounts, connection=connection(outputs), needs=needs)
 backups = Backup("backups", backup, opts)
+needs = [source, masking_keys, storage, warehouse, views, personal, backups]
+erase = ErasureArgs(place=place, accounts=accounts, connection=connection(outputs), needs=needs)
+erasure = Erasure("erasure", erase, opts)
 console = Console(
     "console",
     ConsoleArgs(

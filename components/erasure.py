@@ -14,7 +14,6 @@ from pulumi_gcp import storage
 from components import naming, run_job
 from components.identity import Identity
 from components.run import RunPlace
-from components.storage import Storage
 
 # An erasure waits for the job, redacts, and counts: minutes. A day of them has an hour.
 _TIMEOUT_SECONDS: Final = 3600
@@ -27,7 +26,6 @@ class ErasureArgs:
 
     place: RunPlace
     accounts: Identity
-    storage: Storage
     connection: Mapping[str, pulumi.Input[str]]
     needs: Sequence[pulumi.Resource]
 
@@ -74,5 +72,5 @@ class Erasure(pulumi.ComponentResource):
             bucket=naming.bucket(self._settings.project, "dead-letters"),
             role="roles/storage.objectUser",
             member=self._args.accounts.erasure.member,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[self._args.storage]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=self._args.needs),
         )

@@ -212,14 +212,14 @@ REASONS: Final[Mapping[Grant, str]] = {
         "takes out what was asked about a customer; no smaller role changes a row"
     ),
     Grant("erasure-sa", "dataset payment_access", "bigquery.dataViewer"): (
-        "after an erasure a backup is made anew, of the access log too"
+        "after an erasure it makes a backup, of the access log too"
     ),
     Grant("erasure-sa", "dataset payment_backups", "bigquery.dataOwner"): (
         "deletes snapshots that hold a customer; no smaller role does"
     ),
     Grant(
         "erasure-sa", "bucket backups", "storage.objectUser"
-    ): "deletes exports that hold a customer, and makes one anew",
+    ): "deletes exports that hold a customer, and makes new ones",
     Grant("erasure-sa", "dataset payment_views", "bigquery.dataViewer"): "finds a customer's payments as a search does",
     Grant("erasure-sa", "project", "bigquery.jobUser"): "redaction is queries",
     Grant("erasure-sa", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (

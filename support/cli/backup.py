@@ -131,7 +131,14 @@ def drill(ctx: click.Context, backup_id: str | None, most_bytes: int | None, as_
 @click.argument("table", metavar="DATASET.TABLE")
 @click.option("--id", "backup_id", help="Which backup; by default the newest good one.")
 @click.option("--into", default="", help="Where to, DATASET.TABLE; by default a new table of the scratch dataset.")
-@click.option("--from", "source", type=click.Choice(["snapshot", "export"]), default="snapshot", show_default=True)
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(["snapshot", "export"]),
+    default="snapshot",
+    show_default=True,
+    help="What is restored: the snapshot in BigQuery, or the export in its bucket.",
+)
 @click.option("--exports", default="", help="Bucket or folder to read the backup from, such as the second region's.")
 @click.option("--replace", is_flag=True, help="Write over a table that is there, once what was restored is compared.")
 @click.option("--reason", default="", help="Why a table is replaced; it is kept with the backup.")

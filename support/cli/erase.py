@@ -21,7 +21,7 @@ _in_this_process = click.option(
 
 @click.group(cls=Group)
 def erase() -> None:
-    """Erases a customer: redacts what is personal in BigQuery and dead letters, and whatever comes later.
+    """Erases a customer: redacts what is personal in BigQuery and dead letters, and in all that comes later.
 
     Spanner itself is not touched. Payments stay, with amounts, states and times, and without whose they were.
     """

@@ -13,7 +13,7 @@ from support.connection import Connection
 from support.metadata import metadata_database
 
 State = Literal["waiting", "running", "finished"]
-# Spanner takes so many values in a commit, and more: https://cloud.google.com/spanner/quotas#limits-for
+# Rows of a commit, far below what Spanner takes: https://cloud.google.com/spanner/quotas#limits-for
 _AT_ONCE: Final = 5_000
 _COLUMNS: Final = ("ErasureId", "RequestedBy", "Reason", "Customer", "RequestedAt", "Report", "FinishedAt")
 
@@ -91,7 +91,7 @@ class Erasures:
     def entomb(self, erasure_id: str, tokens: Mapping[str, str]) -> datetime:
         """Adds tokens (token → kind); gives the commit timestamp of the last new one, of all where none is new.
 
-        From then on whatever reads them redacts.
+        From then on all that reads them redacts.
         """
         from google.cloud.spanner_v1 import COMMIT_TIMESTAMP, KeySet
 

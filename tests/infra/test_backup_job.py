@@ -42,8 +42,11 @@ def test_exports_are_copied_into_another_region_where_config_names_one() -> None
     copies = graph.one("Bucket", "backup-copies")
     assert copies.inputs["location"] == "europe-west4"
     assert "/locations/europe-west4/" in copies.inputs["encryption"]["defaultKmsKeyName"]
-    [granted] = [n.inputs for n in graph.of("BucketIAMMember") if n.inputs["bucket"] == copies.inputs["name"]]
-    assert granted["member"].startswith("serviceAccount:backup-sa@")
+    granted = [n.inputs for n in graph.of("BucketIAMMember") if n.inputs["bucket"] == copies.inputs["name"]]
+    assert {each["member"].partition("@")[0] for each in granted} == {
+        "serviceAccount:backup-sa",
+        "serviceAccount:erasure-sa",
+    }
     assert graph.outputs["backupCopyDirectory"] == f"gs://{graph.outputs['project']}-backup-copies"
     assert graph.outputs["backupDirectory"] == f"gs://{graph.outputs['project']}-backups"
 

@@ -192,13 +192,18 @@ def test_cloud_run_pulls_from_each_repository_once() -> None:
     assert IMAGE.split("/")[2] == "audit-images"
 
 
+# Who adds to the access log, who copies it, and who takes an erased customer out of it.
+_LOGGED = ("console", "backup", "erasure")
+
+
 def test_who_writes_the_changelogs_has_no_part_in_the_access_log(graph: Graph) -> None:
     held = {
         node.inputs["member"]
         for node in graph.nodes
         if node.inputs.get("datasetId") == "payment_access" and "member" in node.inputs
     }
-    assert held == {f"serviceAccount:console-sa@{graph.outputs['project']}.iam.gserviceaccount.com"}
+    accounts = {f"serviceAccount:{who}-sa@{graph.outputs['project']}.iam.gserviceaccount.com" for who in _LOGGED}
+    assert held == accounts
     assert "payment_access" not in {node.inputs["datasetId"] for node in graph.of("DatasetAccess")}
 
 

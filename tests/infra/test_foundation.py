@@ -30,7 +30,7 @@ CI = {"ciIssuer": "https://token.actions.githubusercontent.com", "ciCondition": 
 
 
 API = "gcp:projects/service:Service"
-RUN_AS = ("dataflow", "merge", "probe", "validation", "backup", "console", "card-search")
+RUN_AS = ("dataflow", "merge", "probe", "validation", "backup", "erasure", "console", "card-search")
 
 
 def test_everything_waits_for_the_apis(graph: Graph) -> None:
@@ -301,9 +301,9 @@ def test_the_job_has_nothing_to_do_with_backups(graph: Graph) -> None:
     backups = graph.one("Bucket", "backups").inputs
     assert backups["versioning"] == {"enabled": True}
     granted = [n.inputs for n in graph.of("BucketIAMMember") if n.inputs["bucket"] == backups["name"]]
-    assert [(g["member"].partition("@")[0], g["role"]) for g in granted] == [
-        ("serviceAccount:backup-sa", "roles/storage.objectUser")
-    ]
+    assert {(g["member"].partition("@")[0], g["role"]) for g in granted} == {
+        (f"serviceAccount:{who}-sa", "roles/storage.objectUser") for who in ("backup", "erasure")
+    }
     # A partition is exported once: nothing of it goes by its age.
     assert [set(rule["condition"]) for rule in backups["lifecycleRules"]] == [{"daysSinceNoncurrentTime"}]
 

@@ -269,7 +269,7 @@ def test_a_stack_as_shipped_needs_no_image_where_its_job_is_left_out(stack: str)
         for name in missing
         if not re.match(
             "image-|template|.*probe|schedule-|.*console|audit-card-tokens|card-search-sa-|iap-agent"
-            "|.*replay|validation-sa-|audit-validation|audit-repair|backup-sa-|audit-backup",
+            "|.*replay|validation-sa-|audit-validation|audit-repair|backup-sa-|audit-backup|erasure-sa-|audit-erasure|dead-letters-erasure",
             name,
         )
     ]

@@ -154,7 +154,7 @@ def test_personal_columns_are_tagged_in_every_table_and_open_to_the_chosen(prod:
     readers = [n.inputs["member"] for n in prod.of("PolicyTagIamMember")]
     assert set(readers) == {
         LEADS,
-        *(account(prod, f"{who}-sa") for who in ("merge", "backup", "validation", "console")),
+        *(account(prod, f"{who}-sa") for who in ("merge", "backup", "validation", "erasure", "console")),
     }
     masked = [n.inputs["member"] for n in prod.of("DataPolicyIamMember")]
     assert set(masked) == {SUPPORT, ON_CALL, *(account(prod, f"{who}-sa") for who in ("probe", "card-search"))}
@@ -273,9 +273,9 @@ def test_a_backup_is_of_the_audit_database_alone(prod: Graph) -> None:
 # ---------------------------------------------------------------------------------------------- masking key
 
 
-def test_the_masking_key_is_read_by_three_accounts_and_no_person(prod: Graph) -> None:
+def test_the_masking_key_is_read_by_four_accounts_and_no_person(prod: Graph) -> None:
     members = {node.inputs["member"] for node in prod.of("SecretIamMember")}
-    assert members == {account(prod, f"{who}-sa") for who in ("dataflow", "validation", "card-search")}
+    assert members == {account(prod, f"{who}-sa") for who in ("dataflow", "validation", "erasure", "card-search")}
     [replica] = prod.one("Secret").inputs["replication"]["userManaged"]["replicas"]
     assert replica["customerManagedEncryption"]["kmsKeyName"].endswith("/cryptoKeys/secrets")
 
