@@ -56,9 +56,9 @@ lint: setup ## Check style, types and the direction of imports
 	@$(BIN)/lint-imports
 
 docs: setup ## Write what is generated: docs/iam.md, what the runbooks share, options and numbers in Pulumi.yaml
+	@$(BIN)/python -m components.settings.declared
 	@$(BIN)/python -m guardrails.iam
 	@$(BIN)/python -m alerts.runbooks
-	@$(BIN)/python -m components.settings.declared
 
 bench: setup ## Measure speed and memory; results in bench/results
 	@$(BIN)/python -m bench $(ARGS)

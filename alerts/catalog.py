@@ -23,12 +23,14 @@ from contract.metrics import (
     DLQ_OLDEST,
     DLQ_OPEN,
     DLQ_WRITTEN,
+    ERASURE_AGE,
     OLDEST_UNAUDITED,
     PAYMENTS_TERMINAL,
     QUERYABLE,
     SOURCE_COMMITTED,
     STUCK_PAYMENTS,
     UNCLASSIFIED_COLUMNS,
+    VALIDATION_AGE,
     VALIDATION_MISMATCHES,
 )
 
@@ -102,6 +104,7 @@ def alerts(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
         *_payments(numbers),
         *_records(numbers, watched),
         *_correctness(),
+        *_kept(numbers),
         *_backups(numbers),
         *_services(numbers, watched),
         _cost(numbers, watched),
@@ -385,6 +388,37 @@ def _correctness() -> tuple[Alert, ...]:
             conditions=(
                 Condition(value=f"absent_over_time({select(OLDEST_UNAUDITED)}[10m])", comparison="==", threshold=1),
             ),
+        ),
+    )
+
+
+def _kept(numbers: Thresholds) -> tuple[Alert, ...]:
+    return (
+        Alert(
+            name="AuditValidationSilent",
+            counts_traffic=False,
+            severity="ticket",
+            title="Spanner and BigQuery are not compared",
+            summary=f"No validation ended for {numbers.validation_hours} hours; one is due each hour.",
+            chart="validation-age",
+            conditions=(
+                Condition(
+                    value=f"max({select(VALIDATION_AGE)})", comparison=">", threshold=numbers.validation_hours * HOUR
+                ),
+            ),
+            no_game_day="it takes hours without a validation",
+        ),
+        Alert(
+            name="AuditErasureUnfinished",
+            counts_traffic=False,
+            severity="ticket",
+            title="An erasure is not finished",
+            summary=f"A customer was to be erased {numbers.erasure_hours} hours ago, and rows may still have the data.",
+            chart="erasure-age",
+            conditions=(
+                Condition(value=f"max({select(ERASURE_AGE)})", comparison=">", threshold=numbers.erasure_hours * HOUR),
+            ),
+            no_game_day="it takes a day with an erasure that waits",
         ),
     )
 

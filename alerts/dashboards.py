@@ -23,6 +23,7 @@ from contract.metrics import (
     DLQ_OLDEST,
     DLQ_OPEN,
     DLQ_WRITTEN,
+    ERASURE_AGE,
     OLDEST_UNAUDITED,
     PAYMENTS_BY_STATE,
     PAYMENTS_TERMINAL,
@@ -30,6 +31,7 @@ from contract.metrics import (
     SOURCE_COMMITTED,
     STUCK_PAYMENTS,
     UNCLASSIFIED_COLUMNS,
+    VALIDATION_AGE,
     VALIDATION_MISMATCHES,
 )
 
@@ -322,6 +324,8 @@ def _correctness() -> Row:
         title="Correctness",
         charts=(
             _chart("validation", "Rows that differ", "count", rows=f"max({select(VALIDATION_MISMATCHES)})"),
+            _chart("validation-age", "Since a validation", "seconds", age=f"max({select(VALIDATION_AGE)})"),
+            _chart("erasure-age", "Oldest erasure not finished", "seconds", age=f"max({select(ERASURE_AGE)})"),
             _by("card-numbers", "Full card numbers found, 1 h", "count", "where", found),
             _chart(
                 "backups",

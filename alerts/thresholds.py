@@ -56,6 +56,8 @@ class Thresholds:
     retention_share: float = _number(
         0.5, 0.1, 0.9, "Share of Spanner's retention of change records that a change may use up before it is a page."
     )
+    validation_hours: int = _number(4, 2, 72, "Hours without a validation that are a ticket; one is each hour.")
+    erasure_hours: int = _number(24, 1, 720, "Age of an erasure that is not finished that is a ticket.")
     backup_hours: int = _number(
         50, 2, 720, "Age of the newest good backup of BigQuery that is a ticket; one is made each day."
     )

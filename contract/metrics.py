@@ -138,6 +138,12 @@ VALIDATION_MISMATCHES: Final = _probe(
     "1",
     "Rows that the last validation found missing, extra or different, and that are not repaired.",
 )
+VALIDATION_AGE: Final = _probe(
+    "validation_age_seconds", "GAUGE", "DOUBLE", "s", "Since a validation ended; while none did, since the first probe."
+)
+ERASURE_AGE: Final = _probe(
+    "erasure_age_seconds", "GAUGE", "DOUBLE", "s", "Age of the oldest erasure that is not finished; 0 where all are."
+)
 BACKUP_AGE: Final = _probe(
     "backup_age_seconds",
     "GAUGE",
@@ -175,6 +181,8 @@ PROBE_METRICS: Final = (
     OLDEST_UNAUDITED,
     STUCK_PAYMENTS,
     VALIDATION_MISMATCHES,
+    VALIDATION_AGE,
+    ERASURE_AGE,
     BACKUP_AGE,
     BACKUP_DRILL_AGE,
     BACKUP_DRILL_FAILED,

@@ -35,6 +35,7 @@ PAYMENT_CHANGES = "payment_changes"
 PAYMENT_LOOKUP = "payment_lookup"
 PAYMENT_STUCK = "payment_stuck"
 COMPLETE_UNTIL = "complete_until"
+VALIDATION_RUNS = "validation_runs"
 
 MERGE_PAYMENT_STATE = "merge_payment_state"
 FILL_PAYMENT_LOOKUP = "fill_payment_lookup"

@@ -36,6 +36,7 @@ from probe.state import (
 from support import stuck
 from support.backup.store import Backups
 from support.connection import Connection
+from support.erasure.store import Erasures
 from support.validation.state import States
 from support.warehouse import Warehouse, WarehouseError
 
@@ -83,6 +84,8 @@ class Measurement:
     bytes_read: int
     mismatches: int = 0
     cards_in_columns: int = 0
+    validation_age_seconds: float = 0.0
+    erasure_age_seconds: float = 0.0
     backup_age_seconds: float = 0.0
     backup_drill_age_seconds: float = 0.0
     backup_drill_failed: bool = False
@@ -177,6 +180,8 @@ class Probe:
             bytes_read=bytes_read,
             mismatches=validated.mismatches,
             cards_in_columns=validated.cards,
+            validation_age_seconds=_age(validated.at or state.started_at, now),
+            erasure_age_seconds=_age(Erasures(self._connection).oldest_unfinished(), now),
             backup_age_seconds=_age(backups.newest_good or state.started_at, now),
             backup_drill_age_seconds=_age(backups.drilled_at or state.started_at, now),
             backup_drill_failed=backups.failed,

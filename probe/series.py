@@ -66,6 +66,8 @@ def samples(measurement: Measurement) -> Iterator[Sample]:
     in_columns = measurement.cards_in_columns
     yield Sample(metric=metrics.CARD_NUMBERS_FOUND, value=in_columns, labels=(("where", "column"),))
     yield Sample(metric=metrics.VALIDATION_MISMATCHES, value=measurement.mismatches)
+    yield Sample(metric=metrics.VALIDATION_AGE, value=measurement.validation_age_seconds)
+    yield Sample(metric=metrics.ERASURE_AGE, value=measurement.erasure_age_seconds)
     yield Sample(metric=metrics.BACKUP_AGE, value=measurement.backup_age_seconds)
     yield Sample(metric=metrics.BACKUP_DRILL_AGE, value=measurement.backup_drill_age_seconds)
     yield Sample(metric=metrics.BACKUP_DRILL_FAILED, value=int(measurement.backup_drill_failed))

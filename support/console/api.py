@@ -17,6 +17,7 @@ from support.console.asked import Customer, Filters, Limit, Puid, Since, Until, 
 from support.console.identity import Viewer
 from support.console.live import Seen
 from support.dead_letters import Letter
+from support.erasure import work as erasing
 from support.plain import plain
 from support.promql import MonitoringError, Prometheus
 from support.replay import Replay, ReplayError
@@ -24,6 +25,7 @@ from support.reports import Report
 from support.search import Found, Search, search
 from support.stuck import Look, stuck
 from support.timeline import Timeline, timeline
+from support.validation import runs
 
 router = APIRouter()
 _MOST: Final = 1000
@@ -158,6 +160,22 @@ def one_replay(request: Request, replay_id: str) -> Response:
 def backups(request: Request) -> Response:
     of(request).first_logged(viewer_of(request), "backups", {}, "")
     return Json(listed(of(request).connection))
+
+
+@router.get(
+    "/validations",
+    summary="The validations of a week, the newest first: what each compared, and which rows are wrong.",
+    response_model=list[runs.Run],
+)
+def validations(request: Request) -> Response:
+    of(request).first_logged(viewer_of(request), "validations", {}, "")
+    return Json(runs.latest(of(request).warehouse))
+
+
+@router.get("/erasures", summary="The erasures, the newest first; not of whom.", response_model=list[dict[str, Any]])
+def erasures(request: Request) -> Response:
+    of(request).first_logged(viewer_of(request), "erasures", {}, "")
+    return Json(erasing.listed(of(request).connection))
 
 
 @router.get(

@@ -20,14 +20,18 @@ from support.console.api import find_replay
 from support.console.app import NotFound, allow, of, viewer_of
 from support.console.asked import Filters
 from support.console.live import Seen
+from support.erasure import work as erasing
 from support.replay import Selection, selected
 from support.search import MAX_LIMIT, Search, search
 from support.stuck import stuck
 from support.timeline import Timeline, timeline
+from support.validation import runs
 
 router = APIRouter(include_in_schema=False)
 
 _STUCK: Final = 200
+# Of one validation, on the page.
+_FINDINGS: Final = 10
 _PERIODS: Final = ("15m", "1h", "24h", "7d")
 _SUMMARIES: Final = {"customers": "customer", "regions": "region", "methods": "method"}
 _LEAST_REASON: Final = 5
@@ -261,6 +265,21 @@ def backups(request: Request) -> Response:
     console = of(request)
     console.first_logged(viewer_of(request), "backups", {}, "")
     return page(request, "backups.html", found=listed(console.connection), most=_STUCK)
+
+
+@router.get("/validations")
+def validations(request: Request) -> Response:
+    console = of(request)
+    console.first_logged(viewer_of(request), "validations", {}, "")
+    payments = console.connection.watched.payments.name
+    return page(request, "validations.html", runs=runs.latest(console.warehouse), payments=payments, most=_FINDINGS)
+
+
+@router.get("/erasures")
+def erasures(request: Request) -> Response:
+    console = of(request)
+    console.first_logged(viewer_of(request), "erasures", {}, "")
+    return page(request, "erasures.html", erasures=erasing.listed(console.connection)[:_STUCK])
 
 
 @router.get("/slo")

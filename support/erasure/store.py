@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -78,15 +78,25 @@ class Erasures:
             rows = list(snapshot.read("erasures", _COLUMNS, _keys([erasure_id])))
         if not rows:
             raise ErasureError("there is no erasure with this id. `audit erase list` has them.")
-        return _erasure(rows[0])
+        return _erasure(dict(zip(_COLUMNS, rows[0], strict=True)))
 
     def every(self) -> list[Erasure]:
-        """All of them, the newest first."""
+        """All of them, the newest first, without their customers: a reader needs no access to these."""
         from google.cloud.spanner_v1 import KeySet
 
+        columns = [name for name in _COLUMNS if name != "Customer"]
         with self._database.snapshot() as snapshot:
-            found = [_erasure(row) for row in snapshot.read("erasures", _COLUMNS, KeySet(all_=True))]
+            rows = snapshot.read("erasures", columns, KeySet(all_=True))
+            found = [_erasure({"Customer": None} | dict(zip(columns, row, strict=True))) for row in rows]
         return sorted(found, key=lambda each: each.requested_at, reverse=True)
+
+    def oldest_unfinished(self) -> datetime | None:
+        """When the oldest erasure was requested that is not finished; None where all are."""
+        with self._database.snapshot() as snapshot:
+            sql = "SELECT MIN(RequestedAt) FROM erasures WHERE FinishedAt IS NULL"
+            [(found,)] = snapshot.execute_sql(sql)
+        at: datetime | None = found
+        return at
 
     def entomb(self, erasure_id: str, tokens: Mapping[str, str]) -> datetime:
         """Adds tokens (token → kind); gives the commit timestamp of the last new one, of all where none is new.
@@ -161,8 +171,7 @@ def _of(selection: Mapping[str, Any], customer: str) -> bool:
     return selection.get("customer") == customer
 
 
-def _erasure(row: Iterable[Any]) -> Erasure:
-    values = dict(zip(_COLUMNS, row, strict=True))
+def _erasure(values: Mapping[str, Any]) -> Erasure:
     return Erasure(
         id=values["ErasureId"],
         requested_by=values["RequestedBy"],

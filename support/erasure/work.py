@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from contract import tables
 from contract.changes import Change, DeadLetter
-from contract.schema import ERASER_ROLE
+from contract.schema import ERASER_ROLE, SUBMITTER_ROLE
 from pipeline.transforms.cards import find_cards
 from pipeline.transforms.enrich import customers
 from pipeline.transforms.erase import CUSTOMER, PAYMENT
@@ -28,7 +28,7 @@ from pipeline.transforms.erased import OLDEST_SECONDS
 from support import cloud_run
 from support.connection import Connection
 from support.erasure.redaction import AT_ONCE, Redaction
-from support.erasure.store import Erasure, ErasureError, Erasures, ErasureWaits
+from support.erasure.store import Erasure, ErasureError, Erasures, ErasureWaits, public
 from support.lookup import days_of, payments_with
 from support.validation.state import States
 from support.warehouse import Warehouse
@@ -107,9 +107,15 @@ def find(connection: Connection, erasure_id: str) -> Erasure:
 
 
 def every(connection: Connection) -> list[Erasure]:
-    """All erasures, the newest first. Raises ErasureWaits."""
+    """All erasures, the newest first, without their customers. Raises ErasureWaits."""
     with _explained():
         return _records(connection).every()
+
+
+def listed(connection: Connection) -> list[dict[str, Any]]:
+    """The same for people, read as the role that lists what is requested. Raises ErasureWaits."""
+    with _explained():
+        return [public(e) for e in Erasures(connection, SUBMITTER_ROLE if connection.replay_job else "").every()]
 
 
 def _records(connection: Connection) -> Erasures:

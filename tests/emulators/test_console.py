@@ -22,7 +22,9 @@ from support.connection import Connection
 from support.console.app import create
 from support.console.asked import Filters
 from support.console.identity import Development, Viewer
+from support.erasure import work as erasing
 from support.replay import Selection
+from support.warehouse import Warehouse
 from tests.conftest import AuditDatabase
 from tests.emulators.changelog import CARD, NEW_TOKEN, Changelog, row
 from tests.emulators.payments import write
@@ -63,7 +65,8 @@ def _json(value: Any) -> dict[str, Any]:
 
 PAGES = (
     "/search", "/search?state=failed", "/payments/done", "/payments/gone", "/stuck", "/failures?since=2h",
-    "/by/regions", "/by/methods", "/by/customers", "/dead-letters", "/replays", "/backups", "/slo", "/runbooks",
+    "/by/regions", "/by/methods", "/by/customers", "/dead-letters", "/replays", "/validations", "/backups", "/erasures",
+    "/slo", "/runbooks",
     "/runbooks/AuditDlqGrowth", "/",
 )  # fmt: skip
 
@@ -440,6 +443,47 @@ def test_a_backfill_is_shown_among_the_replays_and_one_that_stopped_half_way_say
             older.update("replays", ("ReplayId", "ReadTimestamp"), [(started.id, moment)])
         page = client.get("/replays").text
         assert "audit backfill resume backfill-1" in page and "audit replay resume R" not in page
+
+
+def test_a_validation_is_shown_with_the_rows_that_it_names(lead: TestClient, connection: Connection) -> None:
+    found = {
+        "kind": "missing",
+        "table": "payment_audit_trail",
+        "key": "done",
+        "columns": ["Region"],
+        "outcome": "read again",
+    }
+    row = {
+        "run_id": "r1",
+        "checked_at": datetime.now(UTC).isoformat(),
+        "read_timestamp": datetime.now(UTC).isoformat(),
+        "mismatches": 1,
+        "source_rows": 3,
+        "warehouse_rows": 2,
+        "warehouse_bytes": 5,
+        "checks": "[]",
+        "findings": json.dumps([found]),
+        "resolved": json.dumps([found | {"key": "gone"}]),
+        "notes": ["a note"],
+    }
+    Warehouse(connection).append(tables.audit_checks(connection.watched).id, {"r1": row})
+    text = lead.get("/validations").text
+    for shown in (
+        "1 row of BigQuery is wrong",
+        'href="/payments/done"',
+        "in Region: read again",
+        "right again",
+        "a note",
+    ):
+        assert shown in text, shown
+    [run] = lead.get("/api/v1/validations").json()
+    assert run["findings"] == [found] and run["mismatches"] == 1
+
+
+def test_an_erasure_is_shown_and_not_of_whom(lead: TestClient, connection: Connection) -> None:
+    erasing.submit(connection, "customer-4711", requested_by="lead", reason="request DSR-1", erasure_id="DSR-1")
+    for answer in (lead.get("/erasures").text, lead.get("/api/v1/erasures").text):
+        assert "DSR-1" in answer and "waiting" in answer and "customer-4711" not in answer
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ SCREENSHOTS = ROOT / ".audit" / "screenshots"
 LEAD = Viewer(email="lead@localhost", role="lead")
 PAGES = {
     "now": "/", "search": "/search", "payment": "/payments/done", "stuck": "/stuck", "failures": "/failures?since=24h",
-    "regions": "/by/regions", "methods": "/by/methods", "replays": "/replays", "backups": "/backups",
+    "regions": "/by/regions", "methods": "/by/methods", "replays": "/replays",
+    "backups": "/backups", "validations": "/validations", "erasures": "/erasures",
     "customers": "/by/customers", "dead-letters": "/dead-letters",
     "objectives": "/slo", "runbooks": "/runbooks", "runbook": "/runbooks/AuditDlqGrowth", "error": "/payments/nobody",
 }  # fmt: skip

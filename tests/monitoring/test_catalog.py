@@ -143,6 +143,8 @@ def test_the_probe_s_names_and_labels_are_those_that_have_a_history() -> None:
         "oldest_unaudited_seconds": "GAUGE",
         "stuck_payments": "GAUGE",
         "validation_mismatches": "GAUGE",
+        "validation_age_seconds": "GAUGE",
+        "erasure_age_seconds": "GAUGE",
         "backup_age_seconds": "GAUGE",
         "backup_drill_age_seconds": "GAUGE",
         "backup_drill_failed": "GAUGE",

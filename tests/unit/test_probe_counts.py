@@ -303,6 +303,12 @@ def test_what_validation_found_is_written_and_from_zero() -> None:
         assert (mismatches, cards) == (found, {"key": 0, "column": found})
 
 
+def test_how_old_validation_and_erasure_are_is_written() -> None:
+    made = measurement(validation_age_seconds=90.0, erasure_age_seconds=30.0)
+    values = {s.metric: s.value for s in series.samples(made)}
+    assert [values[m] for m in (metrics.VALIDATION_AGE, metrics.ERASURE_AGE)] == [90.0, 30.0]
+
+
 def test_what_is_recorded_of_backups_is_written() -> None:
     for failed in (False, True):
         made = measurement(backup_age_seconds=90.0, backup_drill_age_seconds=30.0, backup_drill_failed=failed)

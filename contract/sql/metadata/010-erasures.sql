@@ -31,3 +31,8 @@ CREATE ROLE erasure_submitter;
 --changeset audit:m010-erasure-submitter-inserts context:cloud
 GRANT SELECT, INSERT ON TABLE erasures TO ROLE erasure_submitter;
 --rollback REVOKE SELECT, INSERT ON TABLE erasures FROM ROLE erasure_submitter;
+
+--changeset audit:m010-erasures-are-listed context:cloud
+--comment: The console and who is on call see which erasures there are; not of whom.
+GRANT SELECT(ErasureId, RequestedBy, Reason, RequestedAt, Report, FinishedAt) ON TABLE erasures TO ROLE replay_submitter;
+--rollback REVOKE SELECT(ErasureId, RequestedBy, Reason, RequestedAt, Report, FinishedAt) ON TABLE erasures FROM ROLE replay_submitter;
