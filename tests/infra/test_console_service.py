@@ -9,6 +9,7 @@ import pulumi_gcp as gcp
 import pytest
 
 from bootstrap import roles
+from components import naming
 from graph.resources import CONSOLE_IMAGE, IMAGE, Graph, Node
 from guardrails.rules import RULES, services_are_behind_a_proxy
 from support import connection as connections
@@ -194,11 +195,15 @@ def test_cloud_run_pulls_from_each_repository_once() -> None:
 
 def test_who_writes_the_changelogs_has_no_part_in_the_access_log(graph: Graph) -> None:
     held = {
-        node.inputs["member"]
+        (node.inputs["member"].partition("@")[0], node.inputs["role"].rpartition("/")[2])
         for node in graph.nodes
         if node.inputs.get("datasetId") == "payment_access" and "member" in node.inputs
     }
-    assert held == {f"serviceAccount:console-sa@{graph.outputs['project']}.iam.gserviceaccount.com"}
+    # Backups read it, and write none of the tables that they back up.
+    assert held == {
+        ("serviceAccount:console-sa", naming.ACCESS_LOGGER),
+        ("serviceAccount:backup-sa", "bigquery.dataViewer"),
+    }
     assert "payment_access" not in {node.inputs["datasetId"] for node in graph.of("DatasetAccess")}
 
 
