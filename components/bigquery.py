@@ -31,7 +31,7 @@ class WarehouseArgs:
 class Warehouse(pulumi.ComponentResource):
     """Every dataset and table of the contract, by their ids. `location` is where they are.
 
-    `datasets` are those of the data: neither the views', nor the access log's, which is the console's alone.
+    `datasets` are those of the data: neither the views', nor the access log's, to which the console alone appends.
     """
 
     location: str

@@ -32,6 +32,7 @@ _FAILED: Final = 600
 _FORGOTTEN: Final = timedelta(days=4)
 # In a runbook's command: the dead letter in question.
 LETTER: Final = "<ID>"
+_BACKUP: Final = "game-day"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,21 +183,9 @@ def _purge_the_card(runner: Runner) -> str:
 
 
 def _alter_a_snapshot(runner: Runner) -> str:
-    """Another snapshot takes the name of one: it cannot be written over."""
-    from support.backup.store import Backups
-
-    made = Backups(runner.connection).get()
-    kept = made.table(runner.connection.watched.payments.id)
-    names = {"project": runner.connection.project, "snapshot": kept.snapshot, "other": f"{kept.snapshot}_altered"}
-    for sql in (
-        "CREATE TABLE `{project}.{other}` AS SELECT * REPLACE ('moon' AS Region) FROM `{project}.{snapshot}`",
-        "DROP SNAPSHOT TABLE `{project}.{snapshot}`",
-        "CREATE SNAPSHOT TABLE `{project}.{snapshot}` CLONE `{project}.{other}`",
-        "DROP TABLE `{project}.{other}`",
-    ):
-        runner.query(sql.format(**names))
-    runner.audit("backup", "drill", made.id)
-    return f"the snapshot {kept.snapshot} is another one, with another region in every row"
+    altered = runner.alter_snapshot(_BACKUP)
+    runner.audit("backup", "drill", _BACKUP)
+    return f"the snapshot {altered} is another one, with another region in every row"
 
 
 _OUTAGE: Final = frozenset({"AuditPaymentsNotAudited", "AuditThroughputStalled"})
@@ -330,7 +319,7 @@ FAULTS: Final = (
         title="a snapshot of a backup is replaced by another one, and the drill finds it",
         leads="AuditBackupDrillFailed",
         fires=frozenset({"AuditBackupDrillFailed"}),
-        inject=(("backup", "create", "--id", "game-day"),),
+        inject=(("backup", "create", "--id", _BACKUP),),
         breaks=_alter_a_snapshot,
         mitigate=(("backup", "create", "--id", "after-the-drill"), ("backup", "drill", "after-the-drill")),
     ),

@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import orjson
 import psutil
 
+from contract import tables as contract
 from contract.changes import DeadLetter
 from local.emulators.launch import spanner_client
 from local.gameday.faults import Commits
@@ -62,6 +64,9 @@ class Runner(Protocol):
 
     def park(self, letter: DeadLetter) -> None:
         """Puts a dead letter among those that are parked."""
+
+    def alter_snapshot(self, backup_id: str) -> str:
+        """Puts another snapshot in the place of a backup's, with altered payments; says which."""
 
 
 class StackRunner:
@@ -134,6 +139,23 @@ class StackRunner:
 
     def park(self, letter: DeadLetter) -> None:
         DeadLetterQueue(self.connection.dead_letter_directory).park([letter])
+
+    def alter_snapshot(self, backup_id: str) -> str:
+        from support.backup.store import Backups
+        from support.backup.tables import Tables
+
+        connection = self.connection
+        backup, tables = Backups(connection).get(backup_id), Tables(connection, Warehouse(connection))
+        kept = backup.table(connection.watched.payments.id)
+        other = f"{contract.RESTORED_DATASET}.altered"
+        tables.drop(other)
+        tables.restore(kept.snapshot, other)
+        self.query(f"UPDATE `{connection.project}.{other}` SET Region = 'moon' WHERE TRUE")
+        # It cannot be written over: who alters one deletes it first.
+        tables.drop(kept.snapshot)
+        tables.snapshot(other, kept.snapshot, datetime.now(UTC), backup.expires_at)
+        tables.drop(other)
+        return kept.snapshot
 
 
 def _line(mutation: Mutation, number: int, at: str) -> bytes:

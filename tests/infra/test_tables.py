@@ -38,6 +38,8 @@ def test_the_database_has_the_statements_of_its_changelog(graph: Graph) -> None:
 def test_the_warehouse_is_laid_out_as_described(graph: Graph) -> None:
     assert {node.inputs["datasetId"] for node in graph.of("Dataset")} == {
         "bank_audit",
+        "payment_backups",
+        "payment_restored",
         "payment_views",
         "payment_access",
         "payment_backups",

@@ -144,6 +144,10 @@ class PaperRunner:
     def park(self, letter: DeadLetter) -> None:
         self.parked.append(letter)
 
+    def alter_snapshot(self, backup_id: str) -> str:
+        self.ran.append(f"alter {backup_id}")
+        return "d.s"
+
 
 class PaperAlerts:
     """What fires, look by look; the last again and again. Nothing before something was done to the stack."""
