@@ -782,8 +782,8 @@ _SUPPORT: Final = (
     Mutation(
         name="a replay that is run again gets another moment and other shards",
         file=_REPLAY_STORE,
-        before='("ReadTimestamp",), _key(replay_id))\n            if recorded is None:',
-        after='("ReadTimestamp",), _key(replay_id))\n            if True:',
+        before="            if recorded is None:\n                values = (replay_id, read_at, sum(",
+        after="            if True:\n                values = (replay_id, read_at, sum(",
         tests=(f"{_BULK}::test_two_jobs_of_one_replay_at_once_write_it_once",),
     ),
     Mutation(
