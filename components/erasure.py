@@ -49,6 +49,8 @@ class Erasure(pulumi.ComponentResource):
             starts = run_job.grant(self, "starts-itself", job, "invoker", account.member)
             what = "Ends erasures that were not run to their end"
             run_job.schedule(self, self._settings, job, account, "23 2 * * *", what, [starts])
+            for person in self._settings.identity.on_call:
+                run_job.grant(self, person, job, "viewer", person)
             for person in self._settings.identity.erasers:
                 run_job.grant(self, person, job, "viewer", person)
                 run_job.grant(self, f"starts-{person}", job, "invoker", person)

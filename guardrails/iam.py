@@ -332,6 +332,7 @@ REASONS: Final[Mapping[Grant, str]] = {
         "sees whether validation runs, and how its runs ended"
     ),
     Grant("on-call", "Cloud Run job audit-repair", "run.viewer"): "sees how a repair ended",
+    Grant("on-call", "Cloud Run job audit-erasure", "run.viewer"): "sees why an erasure waits",
     Grant("on-call", "Cloud Run job audit-backup", "run.viewer"): "sees whether backups are made",
     Grant("on-call", "Cloud Run job audit-backup-drill", "run.viewer"): "sees whether backups are tried",
     Grant("on-call", "Cloud Run job audit-backup", "run.invoker"): (

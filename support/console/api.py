@@ -18,6 +18,7 @@ from support.console.identity import Viewer
 from support.console.live import Seen
 from support.dead_letters import Letter
 from support.erasure import work as erasing
+from support.erasure.store import public
 from support.plain import plain
 from support.promql import MonitoringError, Prometheus
 from support.replay import Replay, ReplayError
@@ -175,7 +176,7 @@ def validations(request: Request) -> Response:
 @router.get("/erasures", summary="The erasures, the newest first; not of whom.", response_model=list[dict[str, Any]])
 def erasures(request: Request) -> Response:
     of(request).first_logged(viewer_of(request), "erasures", {}, "")
-    return Json(erasing.listed(of(request).connection))
+    return Json([public(each) for each in erasing.every(of(request).connection)])
 
 
 @router.get(

@@ -21,6 +21,7 @@ from support.console.app import NotFound, allow, of, viewer_of
 from support.console.asked import Filters
 from support.console.live import Seen
 from support.erasure import work as erasing
+from support.erasure.store import public
 from support.replay import Selection, selected
 from support.search import MAX_LIMIT, Search, search
 from support.stuck import stuck
@@ -279,7 +280,9 @@ def validations(request: Request) -> Response:
 def erasures(request: Request) -> Response:
     console = of(request)
     console.first_logged(viewer_of(request), "erasures", {}, "")
-    return page(request, "erasures.html", erasures=erasing.listed(console.connection)[:_STUCK])
+    return page(
+        request, "erasures.html", erasures=[public(each) for each in erasing.every(console.connection)[:_STUCK]]
+    )
 
 
 @router.get("/slo")

@@ -142,6 +142,16 @@ def run_all(connection: Connection) -> None:
     replayer.finish("BULK-1")
 
 
+def test_the_moment_and_the_shards_that_were_recorded_first_count(many: Connection) -> None:
+    submitted(many)
+    replayer = work.Replayer(ReplaySettings.of(replay._launch_options(many)))
+    shards = replayer.plan("BULK-1")
+    first = replay.find(many, "BULK-1")
+    replayer.store.plan("BULK-1", "2026-01-01T00:00:00.000000000Z", [], [])
+    replayer.store.begin("BULK-1", "2026-01-01T00:00:00.000000000Z")
+    assert replay.find(many, "BULK-1") == first and replayer.plan("BULK-1") == shards
+
+
 def test_two_jobs_of_one_replay_at_once_write_it_once(many: Connection, changelog: Changelog) -> None:
     submitted(many)
     threads = [threading.Thread(target=run_all, args=(many,)) for _ in range(2)]

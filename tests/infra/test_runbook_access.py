@@ -22,10 +22,12 @@ PEOPLE = {
     "onCall": ["group:on-call@example.com"],
     "drainers": ["user:drainer@example.com"],
     "deadLetterOperators": ["user:operator@example.com"],
+    "erasers": ["group:privacy@example.com"],
     "readers": ["group:support@example.com"],
     "cardSearchers": ["group:cards@example.com"],
 }
 ON_CALL, DRAINERS, OPERATORS, CARDS = "on-call", "drainers", "dead letter operators", "card searchers"
+ERASERS = "erasers"
 # Of people whose roles the program does not grant.
 DEPLOYER, OWNER = "deployer-sa", "owner"
 # What each is called in runbooks/README.md.
@@ -33,6 +35,7 @@ CALLED = {
     ON_CALL: "`onCall`",
     DRAINERS: "`drainers`",
     OPERATORS: "`deadLetterOperators`",
+    ERASERS: "`erasers`",
     CARDS: "`cardSearchers`",
     DEPLOYER: "who deploys, as `deployer-sa`",
     OWNER: "the project's owner",
@@ -76,6 +79,7 @@ METADATA, SOURCE = "Spanner database audit-metadata", "Spanner database audit-db
 CONSOLE = "Cloud Run service audit-console"
 JOB_LOG, PROBE, REPLAY = "log view job", "Cloud Run job audit-probe", "Cloud Run job audit-replay"
 VALIDATION, REPAIR = "Cloud Run job audit-validation", "Cloud Run job audit-repair"
+ERASURE = "Cloud Run job audit-erasure"
 BACKUP, DRILL = "Cloud Run job audit-backup", "Cloud Run job audit-backup-drill"
 PERSONAL = ("bigquery.dataPolicies.maskedGet", "data policy personal_as_null")
 
@@ -131,6 +135,7 @@ COMMANDS = (
     ),
     Command(r"gcloud run jobs executions list --job=audit-backup-drill\b", ON_CALL, (("run.executions.list", DRILL),)),
     Command(r"gcloud run jobs executions list --job=audit-backup\b", ON_CALL, (("run.executions.list", BACKUP),)),
+    Command(r"gcloud run jobs executions list --job=audit-erasure\b", ON_CALL, (("run.executions.list", ERASURE),)),
     Command(r"gcloud run jobs executions list\b", ON_CALL, (("run.executions.list", PROBE),)),
     Command(
         r"gcloud run jobs execute audit-backup-drill\b",
@@ -139,6 +144,24 @@ COMMANDS = (
     ),
     Command(
         r"gcloud run jobs execute audit-backup\b", ON_CALL, (("run.jobs.run", BACKUP), ("run.executions.list", BACKUP))
+    ),
+    Command(
+        r"\./audit erase list\b",
+        ON_CALL,
+        (
+            ("spanner.databases.useRoleBasedAccess", METADATA),
+            ("spanner.databaseRoles.use", f"{METADATA}, replay_submitter"),
+        ),
+    ),
+    Command(
+        r"\./audit erase (start|show|resume)\b",
+        ERASERS,
+        (
+            ("spanner.databases.useRoleBasedAccess", METADATA),
+            ("spanner.databaseRoles.use", f"{METADATA}, erasure_submitter"),
+            ("run.jobs.run", ERASURE),
+            ("run.executions.list", ERASURE),
+        ),
     ),
     # The metadata database alone: no table of BigQuery.
     Command(r"\./audit backup list\b", ON_CALL, (("spanner.databases.select", METADATA),)),

@@ -42,8 +42,6 @@ def test_the_warehouse_is_laid_out_as_described(graph: Graph) -> None:
         "payment_restored",
         "payment_views",
         "payment_access",
-        "payment_backups",
-        "payment_restored",
     }
     changelog = graph.one("Table", "bank_audit.transfers_log").inputs
     assert changelog["timePartitioning"]["type"] == "MONTH"

@@ -276,7 +276,7 @@ def test_the_local_dashboard_has_only_what_is_measured_here() -> None:
         for target in panel["targets"]:
             names = {name for _, name, _, _ in _SELECTOR.findall(target["expr"])}
             assert all(any(name.startswith(metric) for metric in local) for name in names)
-    assert len(panels) == 22
+    assert len(panels) == 24
 
 
 def test_the_local_dashboard_s_panels_do_not_lie_on_each_other() -> None:

@@ -782,9 +782,9 @@ _SUPPORT: Final = (
     Mutation(
         name="a replay that is run again gets another moment and other shards",
         file=_REPLAY_STORE,
-        before="if recorded is None:\n                values = (replay_id, read_at",
-        after="if True:\n                values = (replay_id, read_at",
-        tests=(f"{_BULK}::test_two_jobs_of_one_replay_at_once_write_it_once",),
+        before="            if recorded is None:\n                values = (replay_id, read_at, sum(",
+        after="            if True:\n                values = (replay_id, read_at, sum(",
+        tests=(f"{_BULK}::test_the_moment_and_the_shards_that_were_recorded_first_count",),
     ),
     Mutation(
         name="a backfill writes while a change of its very moment can still come",
