@@ -44,6 +44,13 @@ def backup() -> None:
 
     A backup has a snapshot of each changelog, of the access log and of validation's runs, all as they were at one
     moment. State and lookup are made from the changelogs.
+
+    \b
+    Examples:
+      audit backup list                  how old the newest is, and what its drill found
+      audit backup create                the day's, as the scheduled job makes it
+      audit backup drill                 restore the newest, compare it, drop it
+      audit backup restore payment_audit.payment_audit_trail_bq
     """
 
 
@@ -131,7 +138,14 @@ def drill(ctx: click.Context, backup_id: str | None, most_bytes: int | None, as_
 @click.argument("table", metavar="DATASET.TABLE")
 @click.option("--id", "backup_id", help="Which backup; by default the newest good one.")
 @click.option("--into", default="", help="Where to, DATASET.TABLE; by default a new table of the scratch dataset.")
-@click.option("--from", "source", type=click.Choice(["snapshot", "export"]), default="snapshot", show_default=True)
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(["snapshot", "export"]),
+    default="snapshot",
+    show_default=True,
+    help="What of the backup is restored; an export is of the partitions that were exported.",
+)
 @click.option("--exports", default="", help="Bucket or folder to read the backup from, such as the second region's.")
 @click.option("--replace", is_flag=True, help="Write over a table that is there, once what was restored is compared.")
 @click.option("--reason", default="", help="Why a table is replaced; it is kept with the backup.")
