@@ -44,6 +44,13 @@ def backup() -> None:
 
     A backup has a snapshot of each changelog, of the access log and of validation's runs, all as they were at one
     moment. State and lookup are made from the changelogs.
+
+    \b
+    Examples:
+      audit backup list                  how old the newest is, and what its drill found
+      audit backup create                the day's, as the scheduled job makes it
+      audit backup drill                 restore the newest, compare it, drop it
+      audit backup restore payment_audit.payment_audit_trail_bq
     """
 
 
@@ -137,7 +144,7 @@ def drill(ctx: click.Context, backup_id: str | None, most_bytes: int | None, as_
     type=click.Choice(["snapshot", "export"]),
     default="snapshot",
     show_default=True,
-    help="What is restored: the snapshot in BigQuery, or the export in its bucket.",
+    help="What of the backup is restored; an export is of the partitions that were exported.",
 )
 @click.option("--exports", default="", help="Bucket or folder to read the backup from, such as the second region's.")
 @click.option("--replace", is_flag=True, help="Write over a table that is there, once what was restored is compared.")

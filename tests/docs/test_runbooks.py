@@ -34,7 +34,8 @@ COMMANDS = sorted({c for page in ALL for c in documents.commands(page, "sh", "co
 INLINE = sorted({c for page in ALL for c in re.findall(r"`(\./audit [^`]+)`", (ROOT / page).read_text())})
 # What only looks.
 READ_ONLY = re.compile(
-    r"\./audit (search|timeline|dead-letters (list|show)|local (status|logs|check)|validate(?! --repair)|(backup|erase) list)\b"
+    r"\./audit (search|timeline|dead-letters (list|show)|local (status|logs|check)|validate(?! --repair))\b"
+    r"|\./audit (backup|erase) list\b"
     r"|gcloud ([a-z-]+ )+(list|describe|read)\b|gcloud spanner databases execute-sql .*--sql='SELECT |bq show\b"
     r"|bq query --use_legacy_sql=false 'SELECT |" + re.escape(NAMES_THE_STACK)
 )

@@ -47,6 +47,7 @@ def test_on_call_reads_views_log_job_probe_metadata_dead_letters_and_dashboards_
         ("run.viewer", "Cloud Run service audit-console"),
         ("run.viewer", "Cloud Run job audit-validation"),
         ("run.viewer", "Cloud Run job audit-repair"),
+        ("run.viewer", "Cloud Run job audit-erasure"),
         ("run.invoker", "Cloud Run job audit-repair"),
         ("run.viewer", "Cloud Run job audit-backup"),
         ("run.invoker", "Cloud Run job audit-backup"),

@@ -87,6 +87,7 @@ def test_what_the_job_and_the_commands_get_says_all_that_the_file_says(watched: 
         ('name = "PaymentAuditTrailByStatus"', 'name = "ByStatus"', "must be an index on payment_audit_trail"),
         ("[tables.audit_logs]", '[tables."sales.orders"]', "must be a table of the default schema"),
         ('dataset = "payment_audit"', 'dataset = "payment_views"', "must not be payment_views, which has the views"),
+        ('dataset = "payment_audit"', 'dataset = "payment_backups"', "must not be payment_backups, which has the snap"),
         ('dataset = "payment_audit"', 'dataset = "payment_access"', "must not be payment_access, which has the access"),
         ('table = "payment_audit_trail_bq"', 'table = "resume_positions"', "must not be one of audit_checks"),
         ('cluster_by = ["PUID"]', 'cluster_by = ["PUID", "Region", "Status", "Currency", "Action"]', "at most four"),
