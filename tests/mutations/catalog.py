@@ -997,7 +997,66 @@ _BACKUPS: Final = (
         tests=(f"{_BACKED_UP}::test_a_backup_is_deleted_wholly_and_what_another_one_holds_stays",),
     ),
 )
+_ERASED, _ERASES = "tests/emulators/test_erase.py", "tests/unit/test_erase.py"
+_ERASURE: Final = (
+    Mutation(
+        name="an erased payment's rows that name no customer stay",
+        file="pipeline/transforms/erase.py",
+        before="if payment is not None and self.has_payment(payment):",
+        after="if False:",
+        tests=(f"{_ERASES}::test_an_event_of_an_erased_payment_is_redacted_though_it_names_no_customer",),
+    ),
+    Mutation(
+        name="who is erased may be known from long ago",
+        file="pipeline/transforms/erased.py",
+        before="self._tokens is None or now - self._read_at >= OLDEST_SECONDS",
+        after="self._tokens is None",
+        tests=(f"{_ERASES}::test_who_is_erased_is_read_again_and_never_too_old",),
+    ),
+    Mutation(
+        name="a token of a key that is gone is passed over",
+        file="pipeline/transforms/erase.py",
+        before="        if missing := sorted(",
+        after="        if False and sorted(",
+        tests=(f"{_ERASES}::test_tokens_of_an_older_key_count_and_one_of_a_key_that_is_gone_stops",),
+    ),
+    Mutation(
+        name="a replay writes an erased customer again",
+        file="pipeline/replay/work.py",
+        before="kept = self._erased.current().redact(change, table)",
+        after="kept = True",
+        tests=(f"{_ERASED}::test_nothing_brings_it_back",),
+    ),
+    Mutation(
+        name="validation compares an erased customer as it was",
+        file="support/validation/source.py",
+        before="kept = self._erased.current().redact(change, table)",
+        after="kept = True",
+        tests=(f"{_ERASED}::test_validation_finds_both_sides_alike",),
+    ),
+    Mutation(
+        name="an erasure does not wait for what is under way",
+        file="support/erasure/work.py",
+        before="if position and position >= wanted and not running:",
+        after="if position:",
+        tests=(f"{_ERASED}::test_it_waits_for_the_job_and_for_replays",),
+    ),
+    Mutation(
+        name="the payments are redacted before their events",
+        file="support/erasure/work.py",
+        before="[*((table.id, table) for table in others), (payments.id, payments), (state, payments)]",
+        after="[(payments.id, payments), *((table.id, table) for table in others), (state, payments)]",
+        tests=(f"{_ERASED}::test_one_that_is_killed_is_run_again_to_its_end",),
+    ),
+    Mutation(
+        name="a restored backup brings an erased customer back",
+        file="support/erasure/restored.py",
+        before="    if not tokens or source is None:",
+        after="    if True:",
+        tests=(f"{_ERASED}::test_backups_from_before_are_deleted_and_what_is_restored_is_redacted",),
+    ),
+)
 MUTATIONS: Final[tuple[Mutation, ...]] = (
     *(*_SOURCE, *_MASKING, *_SINK, *_JOBS, *_LETTERS, *_SUPPORT, *_FINDING),
-    *_BACKUPS,
+    *(*_BACKUPS, *_ERASURE),
 )
