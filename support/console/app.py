@@ -169,9 +169,14 @@ def _shown(request: Request, status: int, text: str) -> Response:
         return JSONResponse({"error": text}, status_code=status)
     from support.console.pages import page
 
-    return page(request, "error.html", status=status, title=_TITLES.get(status, "That did not work"), text=text)
+    path = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+    again = path if status == _NO_ANSWER and request.method == "GET" else ""
+    title = _TITLES.get(status, "That did not work")
+    return page(request, "error.html", status=status, title=title, text=text, again=again, search=status == _ASKED)
 
 
+_NO_ANSWER: Final = 503
+_ASKED: Final = 400
 _TITLES: Final = {
     404: "Not found",
     403: "Not allowed",

@@ -18,6 +18,8 @@ from support.search import MAX_LIMIT, Search
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 _AGO: Final = re.compile(r"(\d{1,6})([mhd])")
 LONGEST: Final = 200
+# Of a card: 12 to 19 digits, as people type them.
+_DIGITS: Final = re.compile(r"\d([ -]?\d){11,18}")
 
 
 class AskedError(AuditError, ValueError):
@@ -88,6 +90,11 @@ def moment(text: str, name: str) -> datetime | None:
 def is_card(text: str) -> bool:
     """Whether a text is a card's number and nothing else, with the blanks that people type."""
     return not re.search(r"[^\d\s-]", text) and is_number_of_card(digits_of(text))
+
+
+def may_be_card(text: str) -> bool:
+    """Whether a text is as many digits as a card has, and nothing else but blanks and dashes, valid or not."""
+    return bool(_DIGITS.fullmatch(text.strip()))
 
 
 def refuse_cards(*texts: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -15,6 +18,7 @@ from contract import tables
 from contract.watched import Meaning, WatchedTables
 from support import dead_letters, replay, reports
 from support.backup.listing import listed
+from support.connection import Connection
 from support.console import asked, personal, picture, render
 from support.console.api import find_replay
 from support.console.app import NotFound, allow, of, viewer_of
@@ -34,8 +38,17 @@ _STUCK: Final = 200
 # Of one validation, on the page.
 _FINDINGS: Final = 10
 _PERIODS: Final = ("15m", "1h", "24h", "7d")
+_FAILURES: Final = 50
+_OF_A_SERVICE: Final = 1_000
 _SUMMARIES: Final = {"customers": "customer", "regions": "region", "methods": "method"}
 _LEAST_REASON: Final = 5
+_LAST: Final = 4
+# What a look may be old before the first page says so.
+_STALE_SECONDS: Final = 60
+_NO_CARD: Final = (
+    "no payment has this id, and as the number of a card a digit is wrong or missing. Ask for the number again, and "
+    "type it into the box at the top, which keeps it nowhere."
+)
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
@@ -66,7 +79,9 @@ def live(request: Request) -> Response:
 
 def _shown(seen: Seen, viewer: Any) -> dict[str, Any]:
     shown = personal.of_seen(viewer, seen)
-    return {"seen": shown, "overview": shown.overview}
+    at = shown.overview.at if shown.overview else None
+    stale = at is not None and (datetime.now(UTC) - at).total_seconds() > _STALE_SECONDS
+    return {"seen": shown, "overview": shown.overview, "stale": stale}
 
 
 @router.get("/search")
@@ -81,6 +96,22 @@ def found(request: Request, filters: Annotated[Filters, Query()]) -> Response:
         request, "search.html", filters=filters, found=personal.of_found(viewer, result), card=False, more=more,
         periods=_PERIODS,
     )  # fmt: skip
+
+
+@router.post("/search")
+def filtered(request: Request, filters: Annotated[Filters, Form()]) -> Response:
+    """The form: what is typed is judged before it is in an address."""
+    digits = re.sub(r"\D", "", filters.last_four)
+    chosen = filters.model_copy(update={"last_four": digits[-4:] if len(digits) > _LAST else filters.last_four})
+    chosen.search()
+    typed: dict[Meaning, str] = {"payment": filters.puid, "customer": filters.customer, "status": filters.status}
+    payments = of(request).connection.watched.payments
+    for meaning, text in typed.items():
+        # Where ids are whole numbers, as many digits as a card has may be one.
+        column = payments.columns.get(payments.column(meaning) or "")
+        if asked.may_be_card(text) and not (column and column.type == "INT64"):
+            raise asked.AskedError(_NO_CARD)
+    return _to(f"/search?{urlencode(chosen.given())}")
 
 
 @router.post("/find")
@@ -101,8 +132,16 @@ def find(request: Request, q: Annotated[str, Form()] = "") -> Response:
         raise asked.AskedError(f"what is searched must be at most {asked.LONGEST} characters long. Shorten it.")
     by_id = Filters(puid=text).search()
     result = console.logged(viewer, "search", {"puid": text}, lambda warehouse: search(warehouse, by_id))
+    if not result.payments and text != text.lower():
+        # A UUID as some systems print it.
+        text_as_kept = text.lower()
+        result = search(console.warehouse, Filters(puid=text_as_kept).search())
+        text = text_as_kept if result.payments else text
     if result.payments:
         return _to(f"/payments/{quote(text, safe='')}")
+    if asked.may_be_card(text):
+        # A digit was misheard: the number must not come into an address as somebody's id.
+        raise asked.AskedError(_NO_CARD)
     return _to(
         f"/search?{urlencode({'customer': text})}" if viewer.sees_personal else f"/search?{urlencode({'puid': text})}"
     )
@@ -121,10 +160,20 @@ def payment(request: Request, puid: str, replayed: Annotated[str, Query(alias="r
     result = replay.with_reasons(console.connection, result)
     shown = personal.of_timeline(viewer, result, console.connection.watched)
     facts = _facts(shown, console.connection.watched)
+    limits, ends = _limits(console.connection)
+    last = next((t.to_status for t in reversed(result.transitions)), None)
+    limit = None if last is None or last in ends else limits.get(last, limits[known.ANY])
     return page(
         request, "payment.html", timeline=shown, bars=picture.bars(result.transitions), facts=facts, replay=awaited,
-        problem=console.runs.problem(replayed),
+        problem=console.runs.problem(replayed), limit=limit,
     )  # fmt: skip
+
+
+def _limits(connection: Connection) -> tuple[dict[str, int], list[str]]:
+    """How long a payment may stay in a status, by status, and the statuses at which payments end."""
+    states = known.parse_states(connection.payment_states) if connection.payment_states else known.PAYMENT_STATES
+    limits = known.parse_limits(connection.stuck_limits)
+    return dict(limits), sorted(known.ends(states, limits))
 
 
 _FACTS: Final[tuple[Meaning, ...]] = ("amount", "currency", "customer", "region", "method", "service", "retries")
@@ -148,23 +197,32 @@ def _facts(timeline: Timeline, watched: WatchedTables) -> dict[str, str]:
 def stuck_payments(request: Request) -> Response:
     console, viewer = of(request), viewer_of(request)
     result = console.logged(viewer, "stuck", {"limit": _STUCK}, lambda warehouse: stuck(warehouse, limit=_STUCK))
-    return page(request, "stuck.html", look=result, most=_STUCK)
+    limits, ends = _limits(console.connection)
+    return page(request, "stuck.html", look=result, most=_STUCK, limits=limits, ends=ends)
 
 
 @router.get("/failures")
-def failures(request: Request, since: str = "1h") -> Response:
+def failures(request: Request, since: str = "1h", until: str = "", service: str = "") -> Response:
     console, viewer = of(request), viewer_of(request)
     begin = asked.moment(since, "since") or asked.moment("1h", "since")
     assert begin
-    subject = {"since": since}
+    asked.refuse_cards(service)
+    end = asked.moment(until, "until")
+    during = {"since": begin, **({"until": end} if end else {})}
+    subject = {"since": since, "until": until, "service": service[: asked.LONGEST]}
     reasons = console.logged(
-        viewer, "failures", subject, lambda warehouse: reports.run(warehouse, "failures_by_reason", since=begin)
+        viewer, "failures", subject, lambda warehouse: reports.run(warehouse, "failures_by_reason", **during)
     )
-    last = reports.run(console.warehouse, "failures", since=begin, limit=50)
     watched = console.connection.watched
+    by_service = "failures_by_service" in reports.available(watched)
+    services = reports.run(console.warehouse, "failures_by_service", **during) if by_service else None
+    last = reports.run(console.warehouse, "failures", **during, limit=_OF_A_SERVICE if service else _FAILURES)
+    if service:
+        last = replace(last, rows=tuple(row for row in last.rows if row.get("service") == service))
+        reasons = replace(reasons, rows=tuple(row for row in reasons.rows if row.get("service") == service))
     return page(
-        request, "failures.html", reasons=reasons, failures=personal.of_report(viewer, last, watched), since=since,
-        periods=_PERIODS,
+        request, "failures.html", reasons=reasons, services=services, periods=_PERIODS,
+        failures=personal.of_report(viewer, last, watched), since=since, until=until, service=service,
     )  # fmt: skip
 
 

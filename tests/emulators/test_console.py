@@ -480,6 +480,51 @@ def test_a_validation_is_shown_with_the_rows_that_it_names(lead: TestClient, con
     assert run["findings"] == [found] and run["mismatches"] == 1
 
 
+@pytest.mark.parametrize("typed", ["4111 1111 1111 1112", "4111-1111-1111-1112", "4111111111111112", "411111111111"])
+def test_a_card_with_a_wrong_digit_comes_into_no_address(lead: TestClient, typed: str) -> None:
+    for path, data in (("/find", {"q": typed}), ("/search", {"customer": typed}), ("/search", {"puid": typed})):
+        answer = lead.post(path, data=data)
+        assert answer.status_code == 400 and "location" not in answer.headers, path
+        assert "a digit is wrong or missing" in answer.text and typed not in answer.text
+
+
+def test_the_form_of_a_search_leads_to_an_address_with_its_filters(lead: TestClient) -> None:
+    answer = lead.post("/search", data={"customer": "C1", "last_four": "4111 1111 1111 1111", "since": "2h"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/search?customer=C1&last_four=1111&since=2h")
+    assert lead.post("/search", data={"customer": CARD}).status_code == 400
+    assert "Search" in lead.post("/search", data={"since": "x"}).text
+
+
+def test_an_id_in_capitals_is_found(lead: TestClient) -> None:
+    assert lead.post("/find", data={"q": "DONE"}).headers["location"] == "/payments/done"
+
+
+def test_failures_are_counted_by_service_and_lead_to_their_payments(lead: TestClient, changelog: Changelog) -> None:
+    for number, service in enumerate(("gateway", "gateway", "checkout")):
+        changelog.payments(
+            row(f"f{number}", "INSERT", 2000 + number, "DECLINED", ServiceName=service, ErrorDetails="no")
+        )
+    text = lead.get("/failures?since=2h").text
+    link = "/failures?since=2h&amp;service=gateway"
+    assert f'<a href="{link}">gateway</a>' in text
+    of_gateway = lead.get(html.unescape(link)).text
+    assert all(f"/payments/f{n}" in of_gateway for n in (0, 1)) and "/payments/f2" not in of_gateway
+    assert "Of gateway alone" in of_gateway
+
+
+def test_how_long_a_payment_may_stay_is_said(lead: TestClient, changelog: Changelog) -> None:
+    assert "any other" in lead.get("/stuck").text
+    changelog.payments(row("waiting", "INSERT", 2100, "INITIATED"))
+    assert "stuck after" in lead.get("/payments/waiting").text
+    assert "stuck after" not in lead.get("/payments/done").text
+
+
+def test_a_warehouse_that_does_not_answer_offers_to_try_again(connection: Connection) -> None:
+    with console(replace(connection, big_query_endpoint="http://127.0.0.1:9")) as client:
+        answer = client.get("/search?customer=C1")
+    assert answer.status_code == 503 and 'href="/search?customer=C1">Try again' in answer.text
+
+
 def test_an_erasure_is_shown_and_not_of_whom(lead: TestClient, connection: Connection) -> None:
     erasing.submit(connection, "customer-4711", requested_by="lead", reason="request DSR-1", erasure_id="DSR-1")
     for answer in (lead.get("/erasures").text, lead.get("/api/v1/erasures").text):
