@@ -171,6 +171,7 @@ def _show(found: Erasure, as_json: bool) -> None:
         click.echo(f"  {name}: {rows:,} rows redacted")
     for name in ("lookup", "access_log", "dead_letters", "replays", "backups"):
         click.echo(f"  {name.replace('_', ' ')}: {report[name]:,}")
+    click.echo(f"  {report['bytes_read']:,} bytes of BigQuery were read")
     for name, until in report["held"].items():
         click.echo(f"  {name} of BigQuery has it until {until}")
     click.echo("  Spanner is not touched: its row, versions, change records and backups are its owners'.")

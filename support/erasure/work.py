@@ -51,10 +51,11 @@ _FAIL_SAFE: Final = timedelta(days=7)
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What an erasure would be of: payments, and rows with something personal, by table."""
+    """What an erasure would be of: payments, and rows with something personal, by table; bytes read to know it."""
 
     payments: int
     rows: Mapping[str, int]
+    bytes_read: int
 
 
 def submit(
@@ -155,7 +156,8 @@ class Erasing:
         rows = {
             each.name: sum(count for _, count in self._counted(each, customer, payments)) for each in self._redactions
         }
-        return Found(payments=len(payments), rows={self._plain(name): count for name, count in rows.items()})
+        by_table = {self._plain(name): count for name, count in rows.items()}
+        return Found(payments=len(payments), rows=by_table, bytes_read=self._warehouse.bytes_read)
 
     def run(self, erasure_id: str) -> Erasure:
         """Runs an erasure to its end, or nothing of it where it has ended."""
@@ -178,7 +180,7 @@ class Erasing:
         with self._no_validation():
             report |= {"payments": len(payments), **self._redact(customer, payments)}
         report["backups"] = self._renew_backups(erasure.id)
-        report["held"] = self._held(datetime.now(UTC))
+        report |= {"bytes_read": self._warehouse.bytes_read, "held": self._held(datetime.now(UTC))}
         self.records.finish(erasure.id, report)
         return self.records.one(erasure.id)
 
