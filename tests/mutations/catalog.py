@@ -1046,7 +1046,7 @@ _ERASURE: Final = (
         file="support/erasure/work.py",
         before="[*((table.id, table) for table in others), (payments.id, payments), (state, payments)]",
         after="[(payments.id, payments), *((table.id, table) for table in others), (state, payments)]",
-        tests=(f"{_ERASED}::test_one_that_is_killed_is_run_again_to_its_end",),
+        tests=(f"{_ERASED}::test_one_that_is_killed_after_each_statement_is_run_again_to_its_end",),
     ),
     Mutation(
         name="a restored backup brings an erased customer back",
