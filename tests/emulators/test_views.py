@@ -102,10 +102,8 @@ def test_a_rewind_during_a_merge_is_not_lost(changelog: Changelog) -> None:
     changelog.position(10)
     before, after = queries.merge_script(changelog.project, WATCHED).split("UPDATE `")
     # Later than where this merge began, so that the value alone would not show the rewind.
-    rewind = queries.rewind_script(changelog.project, WATCHED).replace(
-        "@commit_timestamp", f"TIMESTAMP '{at(7).isoformat()}'"
-    )
-    changelog.query(f"{before}{rewind};\nUPDATE `{after}")
+    rewind = queries.rewind_script(changelog.project, WATCHED)
+    changelog.query(f"{before}{rewind};\nUPDATE `{after}", commit_timestamp=at(7), arrived=at(7))
     assert changelog.query("SELECT merged_until FROM payment_state_progress") == [{"merged_until": at(5)}]
 
 

@@ -104,6 +104,8 @@ def test_who_starts_it_adds_a_replay_and_reads_no_payment() -> None:
         "GRANT SELECT, INSERT ON TABLE replays TO ROLE replay_submitter",
         "GRANT SELECT ON TABLE replay_shards TO ROLE replay_submitter",
         "GRANT SELECT ON TABLE backups TO ROLE replay_submitter",
+        "GRANT SELECT(ErasureId, RequestedBy, Reason, RequestedAt, Report, FinishedAt) ON TABLE erasures TO ROLE "
+        "replay_submitter",
     ]
 
 
