@@ -502,7 +502,7 @@ def test_an_id_in_capitals_is_found(lead: TestClient) -> None:
 def test_failures_are_counted_by_service_and_lead_to_their_payments(lead: TestClient, changelog: Changelog) -> None:
     for number, service in enumerate(("gateway", "gateway", "checkout")):
         changelog.payments(
-            row(f"f{number}", "INSERT", 2000 + number, "DECLINED", ServiceName=service, ErrorDetails="no")
+            row(f"f{number}", "INSERT", 1000 + number, "DECLINED", ServiceName=service, ErrorDetails="no")
         )
     text = lead.get("/failures?since=2h").text
     link = "/failures?since=2h&amp;service=gateway"
@@ -514,7 +514,7 @@ def test_failures_are_counted_by_service_and_lead_to_their_payments(lead: TestCl
 
 def test_how_long_a_payment_may_stay_is_said(lead: TestClient, changelog: Changelog) -> None:
     assert "any other" in lead.get("/stuck").text
-    changelog.payments(row("waiting", "INSERT", 2100, "INITIATED"))
+    changelog.payments(row("waiting", "INSERT", 1100, "INITIATED"))
     assert "stuck after" in lead.get("/payments/waiting").text
     assert "stuck after" not in lead.get("/payments/done").text
 

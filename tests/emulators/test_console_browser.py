@@ -122,12 +122,12 @@ def test_the_first_page_is_live_and_a_minute_of_its_chart_leads_to_its_payments(
     page: Page, payments: Changelog
 ) -> None:
     # Of this hour, unlike the others.
-    payments.payments(row("late", "INSERT", 3000, "INITIATED", customer_id="C8"))
+    payments.payments(row("late", "INSERT", 1740, "INITIATED", customer_id="C8"))
     page.goto("/")
     failed = page.locator(".tile", has_text="failed").locator("b")
     expect(failed).to_have_text("1", timeout=30_000)
     expect(page.locator("figure canvas")).to_have_count(1)
-    payments.payments(row("new", "INSERT", 3060, "DECLINED", customer_id="C9"))
+    payments.payments(row("new", "INSERT", 1800, "DECLINED", customer_id="C9"))
     expect(failed).to_have_text("2", timeout=60_000)
     page.locator("details summary").click()
     page.locator("details tbody a").first.click()
