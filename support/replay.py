@@ -9,7 +9,6 @@ Where it runs is `support/submitted.py`'s; what it does, and why that is right, 
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import uuid
@@ -26,6 +25,7 @@ from pipeline.replay.records import Replay, ReplayError, ReplayUnavailable, Sele
 from pipeline.transforms.cards import find_cards
 from support.connection import Connection
 from support.metadata import metadata_database
+from support.requested import broken_id, broken_reason
 from support.search import PERIOD, Search, payment_id, search
 from support.timeline import Event, Timeline
 from support.warehouse import Warehouse
@@ -55,9 +55,6 @@ __all__ = [
 
 # Payments that are named one by one; more are selected by what they are.
 MOST: Final = 1_000
-LEAST_REASON: Final = 5
-_LONGEST_REASON: Final = 1_000
-_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 # One that has not come further for so long does not run: a shard takes seconds, Dataflow minutes to begin.
 _STOPPED: Final = timedelta(minutes=15)
 _PROGRESS_SECONDS: Final = 2.0
@@ -80,9 +77,8 @@ def submit(
     reason = reason.strip()
     check(connection, selection, reason)
     known = replay_id or uuid.uuid4().hex
-    if not _ID.fullmatch(known):
-        rule = "such as INC-4711: A-Z, a-z, 0-9, then also . - _, at most 63 characters"
-        raise ReplayError(f"the id of a replay must be {rule}.")
+    if rule := broken_id(known, "replay", "INC-4711"):
+        raise ReplayError(rule)
     if known.startswith(BACKFILL):
         raise ReplayError(f"the id of a replay must not begin with {BACKFILL}: those are of `audit backfill start`.")
     with explained():
@@ -115,12 +111,8 @@ def check(connection: Connection, selection: Selection, reason: str) -> None:
 
 def check_reason(reason: str) -> None:
     """Raises ReplayError where it is too short or too long, or holds a card's number: it is kept."""
-    if not LEAST_REASON <= len(reason) <= _LONGEST_REASON:
-        raise ReplayError(
-            f"a reason must have {LEAST_REASON} to {_LONGEST_REASON:,} characters: it is kept with the replay."
-        )
-    if find_cards(reason):
-        raise ReplayError("the reason of a replay must hold no card's number: it is kept.")
+    if rule := broken_reason(reason, "replay"):
+        raise ReplayError(rule)
 
 
 def selected(warehouse: Warehouse, wanted: Search) -> Selection:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any, Final, Self
 
@@ -16,11 +18,15 @@ from pipeline.transforms.keys import MaskingKeyError, MaskingKeys
 OLDEST_SECONDS: Final = 30.0
 _RENEWED_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 5.0
+_LOG = logging.getLogger(__name__)
+
+# Tokens and when they were recorded: those since a time, or all of them. None is ever taken back.
+ReadTokens = Callable[[datetime | None], Mapping[str, datetime]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErasedTokens:
-    """Where the tokens are; plain settings, which travel. Called, it reads them. Raises what Spanner's client does."""
+    """Where the tokens are; plain settings, which travel. It is a ReadTokens. Raises what Spanner's client does."""
 
     endpoint: str
     project: str
@@ -37,47 +43,65 @@ class ErasedTokens:
             database=values["spannerMetadataDatabase"],
         )
 
-    def __call__(self) -> frozenset[str]:
-        from google.cloud.spanner_v1 import KeySet
+    def __call__(self, since: datetime | None) -> Mapping[str, datetime]:
+        from google.cloud.spanner_v1 import param_types
 
+        sql, values = "SELECT Token, ErasedAt FROM erased", {}
+        if since:
+            # What is new is a seek: every worker reads that all the time, and there are tokens of years.
+            sql, values = f"{sql}@{{FORCE_INDEX=ErasedByTime}} WHERE ErasedAt >= @since", {"since": since}
         with _database(self).snapshot() as snapshot:
-            # Whoever asks waits with the changes that are to be written.
-            rows = snapshot.read("erased", ("Token",), KeySet(all_=True), timeout=_READ_SECONDS, retry=None)
-            return frozenset(token for (token,) in rows)
+            # The changes that are to be written wait for the answer.
+            types = dict.fromkeys(values, param_types.TIMESTAMP)
+            rows = snapshot.execute_sql(sql, params=values, param_types=types, timeout=_READ_SECONDS, retry=None)
+            return dict(rows)
 
 
 class ErasedNow:
-    """Who is erased, at most `OLDEST_SECONDS` old: read again in between; where that fails, at the latest then."""
+    """Who is erased, at most `OLDEST_SECONDS` old: read again in between; where that fails, at the latest then.
+
+    `load` gives the masking keys: once, and again where a token is of a key that came since.
+    """
 
     def __init__(
-        self, read: Callable[[], frozenset[str]], keys: MaskingKeys, clock: Callable[[], float] = time.monotonic
+        self, read: ReadTokens, load: Callable[[], MaskingKeys], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._read, self._keys, self._clock = read, keys, clock
-        self._tokens: frozenset[str] | None = None
-        self._erased: Erased
+        self._read, self._load, self._clock = read, load, clock
+        self._keys = load()
+        self._tokens: frozenset[str] = frozenset()
+        self._since: datetime | None = None
+        self._erased: Erased | None = None
         self._read_at = self._next = 0.0
 
     def current(self) -> Erased:
-        """Raises what the read raises, where what is known is too old; and MaskingKeyError."""
+        """Raises what the read raises, or MaskingKeyError, where what is known is too old."""
         now = self._clock()
-        too_old = self._tokens is None or now - self._read_at >= OLDEST_SECONDS
-        if too_old or now >= self._next:
+        known = self._erased
+        if known is None or now >= self._next or now - self._read_at >= OLDEST_SECONDS:
             self._next = now + _RENEWED_SECONDS
             try:
-                self._renew(now)
-            except MaskingKeyError:
-                raise
-            except Exception:
-                if too_old:
+                known = self._renewed()
+                self._read_at = now
+            except Exception as error:
+                if known is None or now - self._read_at >= OLDEST_SECONDS:
                     raise
+                _LOG.warning("Who was erased could not be read again (%s); trying again.", type(error).__name__)
+        return known
+
+    def _renewed(self) -> Erased:
+        found = self._read(self._since)
+        tokens = self._tokens | found.keys()
+        if self._erased is None or tokens != self._tokens:
+            self._erased = self._of(tokens)
+            self._tokens, self._since = tokens, max(found.values(), default=None)
         return self._erased
 
-    def _renew(self, now: float) -> None:
-        tokens = self._read()
-        if tokens != self._tokens:
-            self._erased = Erased(tokens, self._keys)
-            self._tokens = tokens
-        self._read_at = now
+    def _of(self, tokens: frozenset[str]) -> Erased:
+        try:
+            return Erased(tokens, self._keys)
+        except MaskingKeyError:
+            self._keys = self._load()
+            return Erased(tokens, self._keys)
 
 
 @cache

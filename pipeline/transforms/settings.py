@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contract import payments
 from contract.watched import WatchedTables
-from pipeline.transforms.erased import ErasedNow, ErasedTokens
+from pipeline.transforms.erased import ErasedNow, ErasedTokens, ReadTokens
 from pipeline.transforms.filter import Ignored
 from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.mask import Masker, NewColumns
@@ -25,7 +25,7 @@ class TransformSettings:
     payment_states: Mapping[str, str]
     ignored: Ignored
     watched: WatchedTables
-    erased: Callable[[], frozenset[str]]
+    erased: ReadTokens
 
     @classmethod
     def of(cls, values: Mapping[str, str]) -> TransformSettings:
@@ -45,4 +45,4 @@ class TransformSettings:
 
     def erased_now(self) -> ErasedNow:
         """Loads the keys. Raises MaskingKeyError."""
-        return ErasedNow(self.erased, MaskingKeys.load(self.masking_keys))
+        return ErasedNow(self.erased, lambda: MaskingKeys.load(self.masking_keys))

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from contract.schema import SUBMITTER_ROLE
 from support.backup.records import Backup, BackupError, Drill, drill_from
 from support.connection import Connection
+from support.metadata import metadata_database
 from support.plain import plain
 
 _COLUMNS: Final = ("BackupId", "ReadTimestamp", "ExpiresAt", "CreatedAt", "Content", "DrilledAt", "Drill")
@@ -27,16 +28,8 @@ class Backups:
     """The records of one stack's backups. Who only reads them, as the console does, is no more than that role."""
 
     def __init__(self, connection: Connection, *, reads: bool = False) -> None:
-        from pipeline.clients import spanner_database
-
         self._job = connection.job_name
-        self._database = spanner_database(
-            connection.spanner_endpoint,
-            connection.project,
-            connection.metadata_instance or connection.spanner_instance,
-            connection.metadata_database,
-            SUBMITTER_ROLE if reads and connection.replay_job else "",
-        )
+        self._database = metadata_database(connection, SUBMITTER_ROLE if reads and connection.replay_job else "")
 
     def begin(self, wanted: Backup) -> Backup:
         """Records a backup that begins. Where its id is known, what is recorded: two that begin it at once, or one

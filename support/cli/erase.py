@@ -56,13 +56,14 @@ def start(
 
     connection = current_connection(ctx)
     if dry_run:
-        found = work.Erasing(connection).find(customer)
+        found = work.count(connection, customer)
         if wants_json(as_json):
             print_json(found)
         else:
             click.echo(f"{found.payments:,} payments")
             for name, rows in found.rows.items():
                 click.echo(f"  {name}: {rows:,} rows")
+            click.echo(f"  {found.bytes_read:,} bytes of BigQuery were read to know it")
         click.echo("Nothing was done.", err=True)
         if not any((found.payments, *found.rows.values())):
             raise NothingFound

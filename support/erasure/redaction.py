@@ -13,9 +13,7 @@ from typing import Any, Final
 from contract import tables
 from contract.watched import WatchedTable
 from pipeline.transforms.erase import is_erased_with_customer
-from support.bigquery_rest import Parameter
 
-Statement = tuple[str, dict[str, Parameter]]
 # Payments of a statement: their ids are in its parameters.
 AT_ONCE: Final = 1_000
 # The API's names of types, where SQL has other ones.

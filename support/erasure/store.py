@@ -159,16 +159,14 @@ class Erasures:
         def work(transaction: Any) -> int:
             rows = transaction.execute_sql("SELECT ReplayId, Selection FROM replays WHERE Selection IS NOT NULL")
             found = [(i, json.loads(text)) for i, text in rows if text]
-            mine = [(i, json.dumps(each | {"customer": "erased"})) for i, each in found if _of(each, customer)]
+            mine = [
+                (i, json.dumps(each | {"customer": "erased"})) for i, each in found if each.get("customer") == customer
+            ]
             if mine:
                 transaction.update("replays", ("ReplayId", "Selection"), mine)
             return len(mine)
 
         return int(self._database.run_in_transaction(work))
-
-
-def _of(selection: Mapping[str, Any], customer: str) -> bool:
-    return selection.get("customer") == customer
 
 
 def _erasure(values: Mapping[str, Any]) -> Erasure:

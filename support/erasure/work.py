@@ -8,6 +8,7 @@ Each step can be repeated: killed at any point, it is run again from the start, 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 import uuid
@@ -30,14 +31,12 @@ from support.connection import Connection
 from support.erasure.redaction import AT_ONCE, Redaction
 from support.erasure.store import Erasure, ErasureError, Erasures, ErasureWaits
 from support.lookup import days_of, payments_with
-from support.validation.state import States
+from support.requested import broken_id, broken_reason
+from support.validation.state import Busy, States
 from support.warehouse import Warehouse
 
 Progress = Callable[[str], None]
 
-LEAST_REASON: Final = 5
-_LONGEST_REASON: Final = 1_000
-_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 # A customer with more is one of a test, or of a system.
 MOST_PAYMENTS: Final = 100_000
 # Beside the age of tokens: commit timestamps and the machine's clock differ by less.
@@ -65,18 +64,13 @@ def submit(
     reason = reason.strip()
     if not customer.strip() or len(customer) > 1_000:
         raise ErasureError("a customer must be named by its id, of at most 1,000 characters.")
-    if not LEAST_REASON <= len(reason) <= _LONGEST_REASON:
-        raise ErasureError(
-            f"a reason must have {LEAST_REASON} to {_LONGEST_REASON:,} characters: it is kept with the erasure."
-        )
-    if any(find_cards(text) for text in (customer, reason)):
-        raise ErasureError("the customer and the reason of an erasure must hold no card's number: they are kept.")
-    if customer in reason:
-        raise ErasureError("the reason of an erasure must not name the customer: it is kept, and the customer is not.")
     known = erasure_id or uuid.uuid4().hex
-    if not _ID.fullmatch(known):
-        rule = "such as DSR-4711: A-Z, a-z, 0-9, then also . - _, at most 63 characters"
-        raise ErasureError(f"the id of an erasure must be {rule}.")
+    if rule := broken_reason(reason, "erasure") or broken_id(known, "erasure", "DSR-4711"):
+        raise ErasureError(rule)
+    if find_cards(customer):
+        raise ErasureError("the customer of an erasure must hold no card's number: it is kept until the end.")
+    if re.search(_word(customer), reason):
+        raise ErasureError("the reason of an erasure must not name the customer: it is kept, and the customer is not.")
     with _explained():
         found = _records(connection).add(known, requested_by, reason, customer)
     if found.customer not in (customer, None):
@@ -85,6 +79,12 @@ def submit(
             "one with `audit erase resume`."
         )
     return found
+
+
+def count(connection: Connection, customer: str) -> Found:
+    """What there is of a customer, by who may read the tables. Changes nothing. Raises ErasureWaits, WarehouseError."""
+    with _explained():
+        return Erasing(connection).find(customer)
 
 
 def start(connection: Connection, erasure_id: str) -> None:
@@ -141,6 +141,15 @@ def _explained() -> Iterator[None]:
         ) from error
 
 
+def _word(customer: str) -> str:
+    """A pattern for a customer's id in a text, and not for one that begins or ends with it."""
+    return rf"(^|[^A-Za-z0-9_-]){re.escape(customer)}($|[^A-Za-z0-9_-])"
+
+
+def _add(report: dict[str, int], name: str, number: int) -> None:
+    report[name] = report.get(name, 0) + number
+
+
 class Erasing:
     """Runs erasures. Raises ErasureWaits, WarehouseError, and what Spanner's client raises. For one thread."""
 
@@ -166,7 +175,8 @@ class Erasing:
             return erasure
         customer = erasure.customer
         since = self.records.entomb(erasure.id, {self._token(CUSTOMER, customer): "customer"})
-        report: dict[str, Any] = {"payments": 0}
+        # A run that was killed has found and redacted something already.
+        report: dict[str, Any] = {"payments": 0, **erasure.report}
         self.records.note(erasure.id, report)
         payments: list[str] = []
         while True:
@@ -177,10 +187,12 @@ class Erasing:
                 break
             payments = found
             since = self.records.entomb(erasure.id, {self._token(PAYMENT, each): "payment" for each in payments})
+        report["payments"] = max(report["payments"], len(payments))
         with self._no_validation():
-            report |= {"payments": len(payments), **self._redact(customer, payments)}
-        report["backups"] = self._renew_backups(erasure.id)
-        report |= {"bytes_read": self._warehouse.bytes_read, "held": self._held(datetime.now(UTC))}
+            self._redact(erasure.id, customer, payments, report)
+        _add(report, "backups", self._renew_backups(erasure.id))
+        _add(report, "bytes_read", self._warehouse.bytes_read)
+        report["held"] = self._held(datetime.now(UTC))
         self.records.finish(erasure.id, report)
         return self.records.one(erasure.id)
 
@@ -209,8 +221,16 @@ class Erasing:
     @contextmanager
     def _no_validation(self) -> Iterator[None]:
         """Meanwhile nothing is compared: rows that are half redacted would be found, and replayed."""
-        run = f"erasure-{uuid.uuid4().hex}"
-        self._states.claim(run, datetime.now(UTC))
+        run, deadline = f"erasure-{uuid.uuid4().hex}", time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                self._states.claim(run, datetime.now(UTC))
+                break
+            except Busy as error:
+                if time.monotonic() > deadline:
+                    raise ErasureWaits(f"{error} Then run the erasure again.") from error
+                self._progress("Waiting for the end of a validation")
+                time.sleep(_PAUSE_SECONDS)
         with self._states.renewed(run):
             try:
                 yield
@@ -225,30 +245,30 @@ class Erasing:
             raise ErasureError(f"a customer to erase must have at most {MOST_PAYMENTS:,} payments; this one has more.")
         return [str(each) for each in found]
 
-    def _redact(self, customer: str, payments: Sequence[str]) -> dict[str, Any]:
-        rows: dict[str, int] = {}
+    def _redact(self, erasure_id: str, customer: str, payments: Sequence[str], report: dict[str, Any]) -> None:
+        """Adds what it did to the report. By the lookup table the payments are found, so that goes at the end."""
+        rows: dict[str, int] = report.setdefault("rows", {})
         for redaction in self._redactions:
             name = self._plain(redaction.name)
             self._progress(f"Redacting {name}")
-            rows[name] = 0
+            _add(rows, name, 0)
             for where, count in self._counted(redaction, customer, payments):
                 if count:
                     sql, parameters = where
                     self._warehouse.answer(redaction.statement(sql), parameters)
-                    rows[name] += count
+                    _add(rows, name, count)
+            self.records.note(erasure_id, report)
             if left := sum(count for _, count in self._counted(redaction, customer, payments)):
                 raise ErasureWaits(
                     f"{left:,} rows of {name} came in while it was redacted: run the erasure again, and nothing of "
                     "them is left."
                 )
-        self._progress("Redacting lookup table, access log, dead letters")
-        return {
-            "rows": rows,
-            "lookup": self._forget_lookup(payments),
-            "access_log": self._forget_accesses(customer),
-            "dead_letters": self._forget_letters(customer, set(payments)),
-            "replays": self.records.forget_in_replays(customer),
-        }
+        self._progress("Redacting dead letters, access log, replays, lookup table")
+        _add(report, "dead_letters", self._forget_letters(customer, set(payments)))
+        _add(report, "access_log", self._forget_accesses(customer))
+        _add(report, "replays", self.records.forget_in_replays(customer))
+        _add(report, "lookup", self._forget_lookup(payments))
+        self.records.note(erasure_id, report)
 
     @cached_property
     def _redactions(self) -> list[Redaction]:
@@ -318,15 +338,22 @@ class Erasing:
         return deleted
 
     def _forget_accesses(self, customer: str) -> int:
-        """Takes the subject out of what people asked about the customer; who asked, when and what for stays."""
+        """Takes the customer out of what people asked for, and why; who asked, when and for what kind of page stays."""
         name = f"`{self._connection.project}.{tables.access_log().id}`"
-        where = "STRPOS(CONCAT(TO_JSON_STRING(subject), COALESCE(reason, '')), @customer) > 0"
-        known: dict[str, Any] = {"customer": customer}
-        [row] = self._warehouse.rows(f"SELECT COUNT(*) AS found FROM {name} WHERE {where}", **known)
-        if row["found"]:
-            without = "PARSE_JSON('{\"erased\":true}')"
-            self._warehouse.answer(f"UPDATE {name} SET subject = {without}, reason = NULL WHERE {where}", known)
-        return int(row["found"])
+        # The whole value of a filter: another customer's id may begin with this one.
+        named = ("STRPOS(TO_JSON_STRING(subject), @named) > 0", json.dumps(customer, ensure_ascii=False))
+        given = ("REGEXP_CONTAINS(reason, @named)", _word(customer))
+        forgotten = 0
+        for (where, sought), without in (
+            (named, "subject = PARSE_JSON('{\"erased\":true}')"),
+            (given, "reason = NULL"),
+        ):
+            known: dict[str, Any] = {"named": sought}
+            [row] = self._warehouse.rows(f"SELECT COUNT(*) AS found FROM {name} WHERE {where}", **known)
+            if row["found"]:
+                self._warehouse.answer(f"UPDATE {name} SET {without} WHERE {where}", known)
+            forgotten += int(row["found"])
+        return forgotten
 
     # ------------------------------------------------------------------ dead letters
 

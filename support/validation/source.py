@@ -173,6 +173,7 @@ class Masking:
     @cached_property
     def _erased(self) -> Any:
         from pipeline.transforms.erased import ErasedNow, ErasedTokens
+        from pipeline.transforms.keys import MaskingKeys
 
         known = self._connection
         tokens = ErasedTokens(
@@ -181,7 +182,7 @@ class Masking:
             instance=known.metadata_instance or known.spanner_instance,
             database=known.metadata_database,
         )
-        return ErasedNow(tokens, self._keys)
+        return ErasedNow(tokens, lambda: MaskingKeys.load(known.masking_keys))
 
     @cached_property
     def _keys(self) -> Any:

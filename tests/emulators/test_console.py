@@ -19,6 +19,7 @@ from contract.changes import DeadLetter
 from pipeline.sink.dead_letters import DeadLetterQueue
 from support import backfill, replay
 from support.connection import Connection
+from support.console import pages
 from support.console.app import create
 from support.console.asked import Filters
 from support.console.identity import Development, Viewer
@@ -486,6 +487,21 @@ def test_a_card_with_a_wrong_digit_comes_into_no_address(lead: TestClient, typed
         answer = lead.post(path, data=data)
         assert answer.status_code == 400 and "location" not in answer.headers, path
         assert "a digit is wrong or missing" in answer.text and typed not in answer.text
+
+
+def test_a_mistyped_card_is_in_no_log(lead: TestClient, changelog: Changelog) -> None:
+    lead.post("/find", data={"q": "4111 1111 1111 1112"})
+    assert ("lead@localhost", "search", {"puid": "16 digits"}, None) in logged(changelog)
+    assert "1112" not in str(logged(changelog))
+
+
+def test_an_old_look_says_how_old_it_is(lead: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadline = time.monotonic() + 30
+    while "Complete up to" not in lead.get("/").text and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert "nobody watched" not in lead.get("/").text
+    monkeypatch.setattr(pages, "_STALE_SECONDS", -1)
+    assert "old: nobody watched" in lead.get("/").text
 
 
 def test_the_form_of_a_search_leads_to_an_address_with_its_filters(lead: TestClient) -> None:

@@ -28,6 +28,7 @@ from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.mask import Masker
 from pipeline.transforms.settings import TransformSettings
 from tests.conftest import AuditDatabase, Warehouse
+from tests.erased import nobody
 from tests.shipped import PAYMENT_DATASET, WATCHED
 
 STREAM = "PaymentAuditTrailChangeStream"
@@ -59,7 +60,7 @@ def settings(audit_database: AuditDatabase, warehouse: Warehouse, tmp_path: Path
             payment_states=payments.PAYMENT_STATES,
             ignored=Ignored(),
             watched=WATCHED,
-            erased=frozenset,
+            erased=nobody,
         ),
         streams=(ChangeStream(name=STREAM, database=audit_database.database.name, endpoint=audit_database.endpoint),),
         sink=replace(sink, generation=taken.generation, fenced_at=taken.fenced_at),

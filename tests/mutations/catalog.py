@@ -1009,8 +1009,8 @@ _ERASURE: Final = (
     Mutation(
         name="who is erased may be known from long ago",
         file="pipeline/transforms/erased.py",
-        before="self._tokens is None or now - self._read_at >= OLDEST_SECONDS",
-        after="self._tokens is None",
+        before="if known is None or now - self._read_at >= OLDEST_SECONDS:",
+        after="if known is None:",
         tests=(f"{_ERASES}::test_who_is_erased_is_read_again_and_never_too_old",),
     ),
     Mutation(
@@ -1040,6 +1040,49 @@ _ERASURE: Final = (
         before="if position and position >= wanted and not running:",
         after="if position:",
         tests=(f"{_ERASED}::test_it_waits_for_the_job_and_for_replays",),
+    ),
+    Mutation(
+        name="who was erased before is forgotten with the next read",
+        file="pipeline/transforms/erased.py",
+        before="tokens = self._tokens | found.keys()",
+        after="tokens = frozenset(found)",
+        tests=(f"{_ERASES}::test_what_was_erased_before_is_kept_and_only_what_came_since_is_read",),
+    ),
+    Mutation(
+        name="a key that was added stops what writes",
+        file="pipeline/transforms/erased.py",
+        before="            self._keys = self._load()\n            return",
+        after="            return",
+        tests=(f"{_ERASES}::test_a_token_of_a_key_that_was_added_meanwhile_has_the_keys_loaded_again",),
+    ),
+    Mutation(
+        name="the lookup table forgets a customer before their dead letters do",
+        file="support/erasure/work.py",
+        before='        _add(report, "dead_letters", self._forget_letters(customer, set(payments)))\n',
+        after='        _add(report, "lookup", self._forget_lookup(payments))\n'
+        '        _add(report, "dead_letters", self._forget_letters(customer, set(payments)))\n',
+        tests=(f"{_ERASED}::test_one_that_is_killed_after_each_statement_is_run_again_to_its_end",),
+    ),
+    Mutation(
+        name="what people requested about other customers goes with an erasure",
+        file="support/erasure/work.py",
+        before="json.dumps(customer, ensure_ascii=False)",
+        after="customer",
+        tests=(f"{_ERASED}::test_nothing_of_a_customer_is_left_and_nothing_of_others_is_touched",),
+    ),
+    Mutation(
+        name="a mistyped card comes into an address",
+        file="support/console/pages.py",
+        before="    if asked.may_be_card(text):\n        # A digit",
+        after="    if False:\n        # A digit",
+        tests=("tests/emulators/test_console.py::test_a_card_with_a_wrong_digit_comes_into_no_address",),
+    ),
+    Mutation(
+        name="failures of other services are shown as a service's",
+        file="support/console/pages.py",
+        before='last = replace(last, rows=tuple(row for row in last.rows if row.get("service") == service))',
+        after="last = replace(last, rows=last.rows)",
+        tests=("tests/emulators/test_console.py::test_failures_are_counted_by_service_and_lead_to_their_payments",),
     ),
     Mutation(
         name="the payments are redacted before their events",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -83,19 +84,22 @@ def test_tokens_of_an_older_key_count_and_one_of_a_key_that_is_gone_stops() -> N
         Erased(GONE, MaskingKeys({"v2": b"l" * 32}))
 
 
+AT = datetime(2026, 11, 29, tzinfo=UTC)
+
+
 class Reads:
-    """Answers by turns; an exception is raised."""
+    """Answers by turns, tokens as recorded after `AT`; an exception is raised. `since`: what it was called with."""
 
     def __init__(self, *answers: Any) -> None:
         self._answers: Iterator[Any] = iter(answers)
-        self.count = 0
+        self.since: list[datetime | None] = []
 
-    def __call__(self) -> frozenset[str]:
-        self.count += 1
+    def __call__(self, since: datetime | None) -> Mapping[str, datetime]:
+        self.since.append(since)
         answer = next(self._answers)
         if isinstance(answer, Exception):
             raise answer
-        return frozenset(answer)
+        return {token: AT + timedelta(seconds=len(self.since)) for token in answer}
 
 
 class Clock:
@@ -105,22 +109,45 @@ class Clock:
         return self.now
 
 
-def test_who_is_erased_is_read_again_and_never_too_old() -> None:
+def test_who_is_erased_is_read_again_and_never_too_old(caplog: pytest.LogCaptureFixture) -> None:
     clock, down = Clock(), OSError("down")
     reads = Reads(down, (), down, down, GONE, down, down)
-    known = ErasedNow(reads, KEYS, clock)
+    known = ErasedNow(reads, lambda: KEYS, clock)
     # Not known at all: nothing is written.
     with pytest.raises(OSError, match="down"):
         known.current()
-    assert not known.current().has_customer("C7") and reads.count == 2
+    assert not known.current().has_customer("C7") and len(reads.since) == 2
     clock.now += 9
-    assert not known.current().has_customer("C7") and reads.count == 2
+    assert not known.current().has_customer("C7") and len(reads.since) == 2
     for _ in range(2):
         clock.now += 10
         assert not known.current().has_customer("C7")
+    assert [record.getMessage() for record in caplog.records] == [
+        "Who was erased could not be read again (OSError); trying again."
+    ] * 2
     clock.now += OLDEST_SECONDS
-    assert known.current().has_customer("C7") and reads.count == 5
+    assert known.current().has_customer("C7") and len(reads.since) == 5
     clock.now += OLDEST_SECONDS
     for _ in range(2):
         with pytest.raises(OSError, match="down"):
             known.current()
+
+
+def test_what_was_erased_before_is_kept_and_only_what_came_since_is_read() -> None:
+    clock, later = Clock(), KEYS.token(CUSTOMER, "C8")
+    reads = Reads(GONE, {later}, {later})
+    known = ErasedNow(reads, lambda: KEYS, clock)
+    for _ in range(3):
+        current = known.current()
+        clock.now += 10
+    assert current.has_customer("C7") and current.has_customer("C8")
+    assert reads.since == [None, AT + timedelta(seconds=1), AT + timedelta(seconds=2)]
+
+
+def test_a_token_of_a_key_that_was_added_meanwhile_has_the_keys_loaded_again() -> None:
+    rotated = MaskingKeys({"v1": b"k" * 32, "v2": b"l" * 32})
+    clock, loaded = Clock(), iter([KEYS, rotated])
+    known = ErasedNow(Reads((), {rotated.token(CUSTOMER, "C9")}), lambda: next(loaded), clock)
+    assert not known.current().has_customer("C9")
+    clock.now += 10
+    assert known.current().has_customer("C9")

@@ -32,6 +32,7 @@ from pipeline.source.query import ChangeStream
 from pipeline.source.records import DataChange, Mod
 from pipeline.transforms.filter import Ignored
 from pipeline.transforms.settings import TransformSettings
+from tests.erased import nobody
 from tests.shipped import AUDIT_LOG_TABLE, PAYMENT_DATASET, PAYMENT_TABLE, PAYMENTS, WATCHED
 from tests.strict.generations import InMemoryGenerations
 
@@ -132,7 +133,7 @@ def settings(services: Services, tmp_path: Path) -> RetrySettings:
             payment_states=payments.PAYMENT_STATES,
             ignored=Ignored(),
             watched=WATCHED,
-            erased=frozenset,
+            erased=nobody,
         ),
         streams=(ChangeStream(name=STREAM, database="projects/p/instances/i/databases/d", endpoint="127.0.0.1:1"),),
         sink=SimpleNamespace(connect=lambda: connected, generations=lambda: services.generations),  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,10 @@ from pipeline.sink.dead_letters import DeadLetterQueue
 from pipeline.sink.encode import EncodeRows
 from pipeline.source.records import DataChange, Mod, ReadPosition
 from pipeline.steps import POSITIONS, Decode, Enrich, Mask
+from pipeline.transforms.erased import ReadTokens
 from pipeline.transforms.filter import Ignored
 from pipeline.transforms.settings import TransformSettings
+from tests.erased import nobody
 from tests.shipped import PAYMENT_TABLE, WATCHED
 from tests.unit.test_rows import change
 
@@ -51,7 +52,7 @@ def letters(outputs: Any) -> list[DeadLetter]:
     return [o.value for o in outputs if isinstance(o, TaggedOutput) and isinstance(o.value, DeadLetter)]
 
 
-def settings(keys: str, erased: Callable[[], frozenset[str]] = frozenset) -> TransformSettings:
+def settings(keys: str, erased: ReadTokens = nobody) -> TransformSettings:
     return TransformSettings(
         masking_keys=keys,
         new_columns="scan",

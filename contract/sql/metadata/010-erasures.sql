@@ -23,6 +23,11 @@ CREATE TABLE erased (
 ) PRIMARY KEY (Token);
 --rollback DROP TABLE erased;
 
+--changeset audit:m010-erased-by-time
+--comment: What was recorded since a worker last looked, without those of years.
+CREATE INDEX ErasedByTime ON erased (ErasedAt);
+--rollback DROP INDEX ErasedByTime;
+
 --changeset audit:m010-erasure-submitter context:cloud
 --comment: Who submits erasures. They record one and see what became of it, and write nothing else.
 CREATE ROLE erasure_submitter;
