@@ -1,12 +1,12 @@
 # Everything is installed by `make setup`, which every target that needs it calls; it is quick when all is there.
 .DEFAULT_GOAL := help
-.PHONY: help setup pulumi run down gameday test test-console test-infra soak fuzz mutations lint docs bench
+.PHONY: help setup pulumi run down gameday test test-console test-infra test-dags soak fuzz mutations lint docs bench
 
 BIN := .venv/bin
 # An image may set it. Then each process of a test compiles Beam and Google's clients again: 4 seconds of CPU per process.
 unexport PYTHONDONTWRITEBYTECODE
-# make run DURATION=120 TPS=50 SEED=1 TABLES=tables.toml
-RUN := $(if $(DURATION),--duration $(DURATION)) $(if $(TPS),--tps $(TPS)) $(if $(SEED),--seed $(SEED)) $(if $(TABLES),--tables $(TABLES))
+# make run DURATION=120 TPS=50 SEED=1 TABLES=tables.toml DIALECT=postgresql
+RUN := $(if $(DURATION),--duration $(DURATION)) $(if $(TPS),--tps $(TPS)) $(if $(SEED),--seed $(SEED)) $(if $(TABLES),--tables $(TABLES)) $(if $(DIALECT),--dialect $(DIALECT))
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ setup: ## Install all that the rest needs (once; 2 to 4 minutes where Prism must
 pulumi: ## The Pulumi CLI for the tests: found on PATH, or built (once; about 10 minutes of CPU)
 	@local/setup.sh pulumi
 
-run: setup ## Run the whole service here, with traffic: make run [DURATION=seconds] [TPS=50] [SEED=1] [TABLES=file]
+run: setup ## Run the whole service here, with traffic: make run [DURATION=seconds] [TPS=50] [SEED=1] [TABLES=file] [DIALECT=postgresql]
 	@$(BIN)/audit local run $(RUN)
 
 down: setup ## End what runs in the background (after audit local up)
@@ -30,7 +30,7 @@ gameday: setup ## Break something, see its alert fire, fix it, lose nothing: mak
 test: pulumi ## Run all the tests: make test [ARGS="-k search"]
 	@local/setup.sh monitoring
 	@local/setup.sh browser
-	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/dags $(ARGS)
 
 test-console: setup ## Run the tests of the console, in a real Chromium; screenshots in .audit/screenshots
 	@local/setup.sh browser
@@ -40,6 +40,10 @@ test-console: setup ## Run the tests of the console, in a real Chromium; screens
 test-infra: pulumi ## Run the tests of the stacks: graphs, rules, delivery, and the real Pulumi CLI
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/infra $(ARGS)
 
+test-dags: setup ## Run every DAG on Airflow 2.11 and 3.x, and Argo CD's manifests (installs 3 GB, once)
+	@local/setup.sh dags
+	@$(BIN)/pytest tests/dags $(ARGS)
+
 soak: setup ## Kill and cut the job at random between strict services, lose nothing: make soak [KILLS=20] [DURATION=120]
 	@$(BIN)/python -m tests.strict.soak $(if $(KILLS),--kills $(KILLS)) $(if $(DURATION),--duration $(DURATION)) $(ARGS)
 
@@ -47,6 +51,7 @@ fuzz: setup ## Hide card data in changes, see that none comes out, and harmless 
 	@$(BIN)/python -m tests.fuzz --hidden $(or $(N),100000) --harmless $(or $(N),100000) --seed $(or $(SEED),1) --jobs 2
 
 mutations: setup ## Break the core in small ways, see a test notice each: make mutations [ARGS="--only pipeline/sink"]
+	@local/setup.sh dags
 	@$(BIN)/python -m tests.mutations $(ARGS)
 
 lint: setup ## Check style, types and the direction of imports
@@ -55,10 +60,11 @@ lint: setup ## Check style, types and the direction of imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-docs: setup ## Write what is generated: docs/iam.md, what the runbooks share, options and numbers in Pulumi.yaml
+docs: setup ## Write what is generated: docs/iam.md, docs/types.md, what the runbooks share, options and numbers in Pulumi.yaml
 	@$(BIN)/python -m components.settings.declared
 	@$(BIN)/python -m guardrails.iam
 	@$(BIN)/python -m alerts.runbooks
+	@$(BIN)/python -m tests.golden
 
 bench: setup ## Measure speed and memory; results in bench/results
 	@$(BIN)/python -m bench $(ARGS)

@@ -25,6 +25,8 @@ from contract.metrics import (
     DLQ_WRITTEN,
     ERASURE_AGE,
     OLDEST_UNAUDITED,
+    OPERATION_FAILED,
+    OPERATION_MISSED,
     PAYMENTS_TERMINAL,
     QUERYABLE,
     SOURCE_COMMITTED,
@@ -33,12 +35,15 @@ from contract.metrics import (
     VALIDATION_AGE,
     VALIDATION_MISMATCHES,
 )
+from contract.operations import BACKUP, BACKUP_DRILL, ERASURE, SCHEDULED, VALIDATION
 
 Severity = Literal["page", "ticket"]
 Team = Literal["platform", "payments", "security"]
 MINUTE: Final = 60
 HOUR: Final = 3600
 _GIB: Final = 2**30
+# Operations whose absence another alert says: AuditValidationSilent, AuditBackupTooOld, AuditErasureUnfinished.
+_SEEN_OTHERWISE: Final = frozenset(each.name for each in (VALIDATION, BACKUP, BACKUP_DRILL, ERASURE))
 _NO_DATAFLOW: Final = "there is no Dataflow on one machine"
 # Extrapolation at a window's ends must not make an alert of exactly the design load.
 _ABOVE_DESIGN: Final = 1.05
@@ -106,6 +111,7 @@ def alerts(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
         *_correctness(),
         *_kept(numbers),
         *_backups(numbers),
+        *_operations(numbers),
         *_services(numbers, watched),
         _cost(numbers, watched),
     )
@@ -180,7 +186,7 @@ def _throughput(numbers: Thresholds) -> tuple[Alert, ...]:
             severity="page",
             title="Changes are missing: the throughput budget burns fast",
             summary="Up to the design load, fewer of the committed changes became queryable than the SLO demands, in "
-            "the last hour and in the last five minutes.",
+            f"the last hour and in the last {5 * numbers.probe_minutes} minutes.",
             chart="missing-share",
             conditions=(
                 *_burning(lambda over: missing_share(numbers, over), fast, fast.factor * (1 - numbers.throughput_goal)),
@@ -211,13 +217,13 @@ def _throughput(numbers: Thresholds) -> tuple[Alert, ...]:
             name="AuditThroughputStalled",
             severity="page",
             title="Nothing arrives in BigQuery",
-            summary="Changes are committed and none of them became queryable for five minutes.",
+            summary=f"Changes are committed and none of them became queryable for {5 * numbers.probe_minutes} minutes.",
             chart="throughput",
             conditions=(
-                Condition(value=increase(QUERYABLE, "5m"), comparison="==", threshold=0),
-                Condition(value=increase(SOURCE_COMMITTED, "5m"), comparison=">", threshold=0),
+                Condition(value=increase(QUERYABLE, numbers.shortest_window), comparison="==", threshold=0),
+                Condition(value=increase(SOURCE_COMMITTED, numbers.shortest_window), comparison=">", threshold=0),
             ),
-            holds=2 * MINUTE,
+            holds=2 * numbers.probe_minutes * MINUTE,
         ),
         Alert(
             name="AuditLoadAboveDesign",
@@ -245,7 +251,8 @@ def _throughput(numbers: Thresholds) -> tuple[Alert, ...]:
                     value=f"max({select(OLDEST_UNAUDITED)})", comparison=">", threshold=numbers.unaudited_seconds
                 ),
             ),
-            holds=2 * MINUTE,
+            # Longer than one measurement is seen.
+            holds=2 * numbers.probe_minutes * MINUTE,
         ),
     )
 
@@ -456,6 +463,41 @@ def _backups(numbers: Thresholds) -> tuple[Alert, ...]:
     )
 
 
+def _operations(numbers: Thresholds) -> tuple[Alert, ...]:
+    """Tickets: what pages is the late change itself, and not the operation that did not run."""
+    others = "|".join(each.name for each in SCHEDULED if each.name not in _SEEN_OTHERWISE)
+    missed = select(OPERATION_MISSED, operation=f"~{others}")
+    return (
+        Alert(
+            name="AuditOperationFailed",
+            counts_traffic=False,
+            severity="ticket",
+            title="The operation {{operation}} failed",
+            summary="The last run of a scheduled operation could not do its work, or found what a person must see to.",
+            chart="operations-failed",
+            conditions=(
+                Condition(value=f"max by (operation) ({select(OPERATION_FAILED)})", comparison=">", threshold=0),
+            ),
+            # Longer than one measurement is seen.
+            holds=5 * MINUTE,
+            no_game_day="what breaks a run breaks a local stack permanently: tests/emulators/test_operations.py",
+        ),
+        Alert(
+            name="AuditOperationOverdue",
+            counts_traffic=False,
+            severity="ticket",
+            title="The operation {{operation}} does not run",
+            summary=f"A scheduled operation did not do its work for {numbers.missed_runs:g} of its intervals.",
+            chart="operations-missed",
+            conditions=(
+                Condition(value=f"max by (operation) ({missed})", comparison=">", threshold=numbers.missed_runs),
+            ),
+            holds=5 * MINUTE,
+            no_game_day="it takes hours without a run",
+        ),
+    )
+
+
 def _services(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
     cpu = select(metrics.SPANNER_CPU, instance_id=watched.instance, priority="high")
     watermark = select(metrics.JOB_WATERMARK_AGE, job_name=watched.job)
@@ -548,6 +590,15 @@ def _services(numbers: Thresholds, watched: Watched) -> tuple[Alert, ...]:
 
 def _cost(numbers: Thresholds, watched: Watched) -> Alert:
     vcpus = f"sum({select(metrics.JOB_VCPUS, job_name=watched.job)})"
+    used = Condition(
+        value=f"avg_over_time({vcpus}[6h:5m])", comparison=">", threshold=numbers.cost_factor * numbers.forecast_vcpus
+    )
+    # Of all queries of the project: one stack of it is enough.
+    billed = Condition(
+        value=increase(metrics.BYTES_BILLED, "1d"),
+        comparison=">",
+        threshold=numbers.cost_factor * numbers.forecast_gib_per_day * _GIB,
+    )
     return Alert(
         name="AuditCostAnomaly",
         severity="ticket",
@@ -555,18 +606,7 @@ def _cost(numbers: Thresholds, watched: Watched) -> Alert:
         summary=f"Queries billed, over a day, or workers used, over six hours, more than {numbers.cost_factor:g} times "
         "what the stack's config forecasts.",
         chart="bytes-billed",
-        conditions=(
-            Condition(
-                value=increase(metrics.BYTES_BILLED, "1d"),
-                comparison=">",
-                threshold=numbers.cost_factor * numbers.forecast_gib_per_day * _GIB,
-            ),
-            Condition(
-                value=f"avg_over_time({vcpus}[6h:5m])",
-                comparison=">",
-                threshold=numbers.cost_factor * numbers.forecast_vcpus,
-            ),
-        ),
+        conditions=(billed, used) if watched.project_wide else (used,),
         any_of=True,
         every=5 * MINUTE,
         cloud_only="nothing is billed on one machine",

@@ -17,7 +17,7 @@ _HEIGHT: Final = {"number": 8, "lines": 16, "heat": 16}
 _UNITS: Final = {"share": "10^2.%", "seconds": "s", "per second": "1/s", "count": "1", "bytes": "By"}
 
 
-def dashboard(rows: tuple[Row, ...], alerts: tuple[Alert, ...], runbooks: str) -> dict[str, Any]:
+def dashboard(rows: tuple[Row, ...], alerts: tuple[Alert, ...], runbooks: str, title: str = TITLE) -> dict[str, Any]:
     """`runbooks` is the URL under which the runbooks are read; empty leaves out their links."""
     tiles: list[dict[str, Any]] = []
     top = 0
@@ -28,7 +28,7 @@ def dashboard(rows: tuple[Row, ...], alerts: tuple[Alert, ...], runbooks: str) -
         for charts in filter(None, (numbers, others)):
             top = _place(tiles, top, [_widget(chart) for chart in charts], _HEIGHT[charts[0].kind])
     top = _place(tiles, top, [{"title": "Open incidents", "incidentList": {}}, _runbooks(alerts, runbooks)], 32)
-    return {"displayName": TITLE, "mosaicLayout": {"columns": _COLUMNS, "tiles": tiles}}
+    return {"displayName": title, "mosaicLayout": {"columns": _COLUMNS, "tiles": tiles}}
 
 
 def _place(tiles: list[dict[str, Any]], top: int, widgets: list[dict[str, Any]], height: int) -> int:

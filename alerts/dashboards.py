@@ -25,6 +25,8 @@ from contract.metrics import (
     DLQ_WRITTEN,
     ERASURE_AGE,
     OLDEST_UNAUDITED,
+    OPERATION_FAILED,
+    OPERATION_MISSED,
     PAYMENTS_BY_STATE,
     PAYMENTS_TERMINAL,
     QUERYABLE,
@@ -80,12 +82,12 @@ def rows(numbers: Thresholds, watched: Watched, *, local: bool = False) -> tuple
     found = (
         _slo(numbers),
         _flow(numbers),
-        _latency(),
+        _latency(numbers),
         _dataflow(watched),
         _spanner(watched),
         _big_query(),
         _dead_letters(),
-        _payments(),
+        _payments(numbers),
         _correctness(),
         _console(watched),
     )
@@ -140,13 +142,13 @@ def _slo(numbers: Thresholds) -> Row:
                 "slow-share",
                 "Share of changes that were late",
                 "share",
-                {over: slow_share(COMMIT_TO_QUERYABLE, over) for over in ("5m", "1h", "6h")},
+                {over: slow_share(COMMIT_TO_QUERYABLE, over) for over in (numbers.shortest_window, "1h", "6h")},
             ),
             _lines(
                 "missing-share",
                 "Share of changes that were missing, up to the design load",
                 "share",
-                {over: missing_share(numbers, over) for over in ("5m", "1h")},
+                {over: missing_share(numbers, over) for over in (numbers.shortest_window, "1h")},
             ),
         ),
     )
@@ -160,8 +162,8 @@ def _flow(numbers: Thresholds) -> Row:
                 "throughput",
                 f"Changes a second (built for {numbers.design_tps})",
                 "per second",
-                committed=rate(SOURCE_COMMITTED, "5m"),
-                queryable=rate(QUERYABLE, "5m"),
+                committed=rate(SOURCE_COMMITTED, numbers.shortest_window),
+                queryable=rate(QUERYABLE, numbers.shortest_window),
             ),
             _chart(
                 "deficit",
@@ -173,9 +175,10 @@ def _flow(numbers: Thresholds) -> Row:
     )
 
 
-def _latency() -> Row:
-    quantiles = {f"p{round(100 * q)}": quantile(COMMIT_TO_QUERYABLE, q, "5m") for q in (0.5, 0.95, 0.99)}
-    heat = increase(COMMIT_TO_QUERYABLE, "1m", "_bucket", by="le")
+def _latency(numbers: Thresholds) -> Row:
+    over = numbers.shortest_window
+    quantiles = {f"p{round(100 * q)}": quantile(COMMIT_TO_QUERYABLE, q, over) for q in (0.5, 0.95, 0.99)}
+    heat = increase(COMMIT_TO_QUERYABLE, f"{numbers.probe_minutes}m", "_bucket", by="le")
     return Row(
         title="Latency",
         charts=(
@@ -285,15 +288,16 @@ def _dead_letters() -> Row:
     )
 
 
-def _payments() -> Row:
+def _payments(numbers: Thresholds) -> Row:
+    over = numbers.shortest_window
     failed = increase(PAYMENTS_TERMINAL, "10m", outcome="failed")
-    came = increase(PAYMENTS_BY_STATE, "5m", by="state")
-    ended = rate(PAYMENTS_TERMINAL, "5m", by="outcome")
+    came = increase(PAYMENTS_BY_STATE, over, by="state")
+    ended = rate(PAYMENTS_TERMINAL, over, by="outcome")
     stuck = f"max by (state) ({select(STUCK_PAYMENTS)})"
     return Row(
         title="Payments",
         charts=(
-            _by("states", "Payments by the state that they came to, 5 m", "count", "state", came),
+            _by("states", f"Payments by the state that they came to, {over[:-1]} m", "count", "state", came),
             _by("stuck", "Stuck, by Status", "count", "state", stuck),
             _by("ended", "Ended, a second, by outcome", "per second", "outcome", ended),
             _chart(
@@ -335,6 +339,20 @@ def _correctness() -> Row:
                 drill=f"max({select(BACKUP_DRILL_AGE)})",
             ),
             _chart("backup-drill", "Backup drill failed", "count", failed=f"max({select(BACKUP_DRILL_FAILED)})"),
+            _by(
+                "operations-failed",
+                "Operations whose last run failed",
+                "count",
+                "operation",
+                f"max by (operation) ({select(OPERATION_FAILED)})",
+            ),
+            _by(
+                "operations-missed",
+                "Intervals since an operation did its work",
+                "count",
+                "operation",
+                f"max by (operation) ({select(OPERATION_MISSED)})",
+            ),
             _chart("unclassified", "Unclassified columns", "count", columns=f"max({select(UNCLASSIFIED_COLUMNS)})"),
         ),
     )

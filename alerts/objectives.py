@@ -61,7 +61,7 @@ def objectives(numbers: Thresholds) -> tuple[Objective, Objective]:
 def burn_windows(numbers: Thresholds) -> tuple[BurnWindow, BurnWindow, BurnWindow]:
     """Fast, slow and budget. The defaults of the factors are `share` times the period over `long`."""
     return (
-        BurnWindow(severity="page", share=0.02, long="1h", short="5m", factor=numbers.fast_burn),
+        BurnWindow(severity="page", share=0.02, long="1h", short=numbers.shortest_window, factor=numbers.fast_burn),
         BurnWindow(severity="page", share=0.05, long="6h", short="30m", factor=numbers.slow_burn),
         BurnWindow(severity="ticket", share=0.1, long="3d", short="6h", factor=numbers.budget_burn),
     )

@@ -43,6 +43,13 @@ class Thresholds:
     unaudited_seconds: int = _number(
         120, 90, 3600, "Age of the oldest change not audited that is a page. The probe itself is up to 90 s behind."
     )
+    probe_minutes: int = _number(
+        1,
+        1,
+        3,
+        "Minutes between two runs of the probe, each charged for a minute at least. With more, alerts on what it "
+        "measures come later, over windows as many times longer. Must be 1 in prod.",
+    )
     payment_failure_share: float = _number(
         0.05, 0.001, 0.9, "Share of ended payments that may fail, over 10 m and 1 h."
     )
@@ -62,6 +69,9 @@ class Thresholds:
         50, 2, 720, "Age of the newest good backup of BigQuery that is a ticket; one is made each day."
     )
     drill_days: int = _number(15, 1, 90, "Days since a backup was last tried that are a ticket; one is each week.")
+    missed_runs: float = _number(
+        3, 2, 48, "Intervals of its schedule without a run of an operation that did its work that are a ticket."
+    )
     watermark_seconds: int = _number(300, 60, 3600, "Age of the job's watermark that is a ticket.")
     write_errors: int = _number(20, 1, 100_000, "Streams of appends that may end with one error code in 10 m.")
     console_errors: int = _number(10, 1, 100_000, "Server errors (5xx) that the console may answer in 10 m.")
@@ -71,11 +81,20 @@ class Thresholds:
     forecast_vcpus: int = _number(8, 1, 10_000, "vCPUs that the streaming job is expected to use.")
     cost_factor: float = _number(1.5, 1.1, 10, "How many times the forecast is a ticket.")
 
+    @property
+    def shortest_window(self) -> str:
+        """The shortest window over what the probe measures: five of its runs. An increase needs two."""
+        return f"{5 * self.probe_minutes}m"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """What the stack's alerts look at. `retention_hours` is how long Spanner keeps change records."""
+    """What the stack's alerts look at. `retention_hours` is how long Spanner keeps change records.
 
+    `project_wide`: it also watches what is of its whole project.
+    """
+
+    project_wide: bool = True
     job: str = "audit-stream-job"
     console: str = "audit-console"
     instance: str = "audit-instance"

@@ -1,8 +1,8 @@
 """All the measurements, one after the other: python -m bench [--quick]
 
-The pipeline alone, how long a search and a page of the console take, then the whole service at 50 and 100 commits a
-second and with 500 asked for, then ten minutes for memory. About 25 minutes; on a quiet machine, or the figures are
-those of other programs.
+The pipeline alone, several readers of one stream, how long a search and a page of the console take, what the service
+costs idle, then at 50 and 100 commits a second and with 500 asked for, then ten minutes for memory. About 29 minutes;
+on a quiet machine, or the figures are those of other programs.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Final
 
 _RUNS: Final = (
     ("pipeline_only",),
+    ("readers",),
     ("validation",),
     ("search",),
     ("console",),
     ("replay",),
     ("backfill",),
+    ("idle",),
     ("live", "--tps=50", "--duration=120"),
     ("live", "--tps=100", "--duration=120"),
     ("live", "--tps=500", "--duration=60"),

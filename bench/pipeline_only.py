@@ -29,7 +29,8 @@ from contract.watched import WatchedTables
 from pipeline.sink import rows
 from pipeline.sink.changelogs import Changelogs, Destinations, schema_field
 from pipeline.sink.shards import Shard, SinkClients, StreamPosition
-from pipeline.source.records import DataChange, PartialResultSet, RecordReader
+from pipeline.source import wire
+from pipeline.source.records import DataChange, RecordReader
 from pipeline.transforms import decode
 from pipeline.transforms.enrich import enrich
 from pipeline.transforms.filter import Ignored
@@ -79,7 +80,7 @@ class Chain:
         result = Round()
         for stream, kept in responses.items():
             reader = self._readers.setdefault(stream, RecordReader(stream))
-            records = reader.records(map(PartialResultSet.FromString, kept))
+            records = reader.records(map(wire.Response.FromString, kept))
             while batch := self._read(records, result):
                 self._carry(batch, result)
         result.request_bytes = self._bigquery.take_bytes()

@@ -6,14 +6,21 @@ import json
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator
+from typing import Final
 
 import click
 
 from bootstrap.steps import Stack, Step, steps
 from components.config import stack_config
+from components.settings.orchestration import COMPOSER
 from contract.errors import AuditError
+from graph.google import NOT_YET
 from support.cli.explained import Command
+
+_WAIT_SECONDS: Final = 600
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 20.0
 
 
 class BootstrapError(AuditError):
@@ -24,8 +31,15 @@ class BootstrapError(AuditError):
 @click.option("-s", "--stack", "name", required=True, help="The stack; project and region are those of its file.")
 @click.option("--operator", "operators", multiple=True, help="Who may run pulumi as deployer-sa: user:ops@example.com.")
 @click.option("--promotes-to", "later", multiple=True, help="A stack that takes this one's images; bootstrap it first.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    default=_WAIT_SECONDS,
+    show_default=True,
+    help="Most seconds to wait for a change that Google has accepted to take effect.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the commands that would be run, and run none.")
-def main(name: str, operators: tuple[str, ...], later: tuple[str, ...], *, dry_run: bool) -> None:
+def main(name: str, operators: tuple[str, ...], later: tuple[str, ...], *, wait: float, dry_run: bool) -> None:
     """Make what must be there before a stack's first `pulumi up`: state, keys, image repository, accounts.
 
     Run it as an owner of the project, once. Run again, it makes only what is missing; it changes and deletes nothing.
@@ -40,8 +54,9 @@ def main(name: str, operators: tuple[str, ...], later: tuple[str, ...], *, dry_r
         access_policy=config["accessPolicy"],
         operators=operators,
         promotes_to=promotes_to,
+        composer=config["orchestration"] == COMPOSER and not config["composerEnvironment"],
     )
-    for line in _print(stack) if dry_run else _run(stack):
+    for line in _print(stack) if dry_run else _run(stack, wait):
         click.echo(line)
     click.echo("\n".join(["", "Next:", *(f"  {command}" for command in _next(stack))]))
 
@@ -52,15 +67,31 @@ def _print(stack: Stack) -> Iterator[str]:
         yield shlex.join(["gcloud", *step.make])
 
 
-def _run(stack: Stack) -> Iterator[str]:
+def _run(stack: Stack, wait: float) -> Iterator[str]:
     made = 0
     for step in steps(stack):
         there = _there(step)
         if not there:
-            _gcloud(step.make)
+            yield from _make(step, wait)
             made += 1
         yield f"{'there' if there else 'made ':5}  {step.what}"
     yield f"{made} made." if made else "Everything was there."
+
+
+def _make(step: Step, wait: float) -> Iterator[str]:
+    """Makes it; where Google refuses what it will soon accept, says so and tries again, for `wait` seconds at most."""
+    deadline, pause = time.monotonic() + wait, _FIRST_PAUSE
+    while True:
+        try:
+            _gcloud(step.make)
+        except BootstrapError as error:
+            if not NOT_YET.search(str(error)) or time.monotonic() + pause > deadline:
+                raise
+            yield f"wait   {step.what}: Google has not carried an earlier change out yet. Again in {pause:.0f} s"
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        else:
+            return
 
 
 def _there(step: Step) -> bool:
@@ -97,11 +128,19 @@ def _number(project: str) -> str:
 
 
 def _next(stack: Stack) -> tuple[str, ...]:
+    """As docs/deployment.md has them.
+
+    Pulumi's gs:// backend and gcpkms:// read application default credentials, as its provider does, which alone reads
+    GOOGLE_IMPERSONATE_SERVICE_ACCOUNT. Sources: pulumi.com/docs/iac/concepts/state-and-backends,
+    cloud.google.com/docs/authentication/use-service-account-impersonation.
+    """
     return (
-        f"export GOOGLE_IMPERSONATE_SERVICE_ACCOUNT={stack.deployer}",
+        f"gcloud auth application-default login --impersonate-service-account={stack.deployer}",
         f"pulumi login {stack.state}",
-        f"pulumi stack init {stack.name} --secrets-provider={stack.secrets}",
-        f"pulumi up --stack {stack.name}",
+        f".venv/bin/python -m delivery.deploy preflight -s {stack.name}",
+        # The command that makes the stack's state says how its secrets are kept.
+        f".venv/bin/python -m delivery.deploy preview -s {stack.name} --without-job --secrets-provider={stack.secrets}",
+        f".venv/bin/python -m delivery.deploy up -s {stack.name} --without-job",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from bootstrap import roles
 from components import naming
+from components.services import LOOKED_WITH, apis
 
 _ENCRYPTER: Final = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
 _DECRYPTER: Final = "roles/cloudkms.cryptoKeyDecrypter"
@@ -17,21 +18,27 @@ _ACCOUNT: Final = ("iam", "service-accounts")
 STATE: Final = "pulumi-state"
 SECRETS: Final = "pulumi-secrets"
 IMAGES: Final = "images"
-# What these steps use, and what the program needs to enable the rest. Without `.googleapis.com`.
-_APIS: Final = (
-    "artifactregistry",
-    "cloudkms",
-    "cloudresourcemanager",
-    "iam",
-    "iamcredentials",
-    "serviceusage",
-    "storage",
-)
+# How many a request enables at most: cloud.google.com/service-usage/docs/reference/rest/v1/services/batchEnable.
+_AT_ONCE: Final = 20
+# Services whose agents bootstrap or the program grants something. Storage's has a separate command, Compute Engine's
+# comes with the API: cloud.google.com/iam/docs/service-agents.
+_AGENTS: Final = {
+    "artifactregistry": "Artifact Registry",
+    "dataflow": "Dataflow",
+    "iap": "Identity-Aware Proxy",
+    "pubsub": "Pub/Sub",
+    "run": "Cloud Run",
+    "secretmanager": "Secret Manager",
+    "spanner": "Spanner",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """`number` is the project's; `operators` may act as deployer-sa; projects in `promotes_to` take our images."""
+    """`number` is the project's; `operators` may act as deployer-sa; projects in `promotes_to` take our images.
+
+    `composer`: the program makes an environment of Cloud Composer.
+    """
 
     name: str
     project: str
@@ -40,6 +47,7 @@ class Stack:
     access_policy: str = ""
     operators: tuple[str, ...] = ()
     promotes_to: tuple[str, ...] = ()
+    composer: bool = False
 
     @property
     def state(self) -> str:
@@ -92,20 +100,29 @@ def steps(stack: Stack) -> Iterator[Step]:
     yield from _state(stack)
     yield from _images(stack)
     yield from _accounts(stack)
+    # Google's own roles first: a custom role that IAM refuses then keeps back no grant but that of itself.
+    grants = [*_deployers_access(stack), *_previews_access(stack)]
+    yield from (step for step in grants if not _of_our_role(step))
     yield from _roles(stack)
-    yield from _deployers_access(stack)
-    yield from _previews_access(stack)
+    yield from (step for step in grants if _of_our_role(step))
+
+
+def _of_our_role(step: Step) -> bool:
+    return bool(step.grant and step.grant[1].startswith("projects/"))
 
 
 def _apis(stack: Stack) -> Iterator[Step]:
-    for api in _APIS:
-        service = f"{api}.googleapis.com"
-        listed = ("services", "list", "--enabled", f"--filter=config.name={service}", "--format=value(config.name)")
+    """All that the program enables, long before it needs them: an API that was just enabled refuses calls for minutes,
+    and cloud.google.com/service-usage/docs/enable-disable has no way to see when that ends."""
+    every = ("serviceusage", *apis(stack.composer), *LOOKED_WITH)
+    for first in range(0, len(every), _AT_ONCE):
+        names = every[first : first + _AT_ONCE]
+        services = tuple(f"{name}.googleapis.com" for name in names)
         yield Step(
-            what=f"API {api}",
-            look=(*listed, f"--project={stack.project}"),
-            has=(service,),
-            make=("services", "enable", service, f"--project={stack.project}"),
+            what=f"APIs {', '.join(names)}",
+            look=("services", "list", "--enabled", "--format=value(config.name)", f"--project={stack.project}"),
+            has=services,
+            make=("services", "enable", *services, f"--project={stack.project}"),
         )
 
 
@@ -131,12 +148,13 @@ def _keys(stack: Stack) -> Iterator[Step]:
     # Asking for an agent makes it, so looking is all there is to do.
     asked = ("storage", "service-agent", f"--project={stack.project}")
     yield Step(what="Cloud Storage's service agent", look=asked, make=asked)
-    agent = ("beta", "services", "identity", "create", "--service=artifactregistry.googleapis.com")
-    yield Step(
-        what="Artifact Registry's service agent",
-        look=(*agent, f"--project={stack.project}"),
-        make=(*agent, f"--project={stack.project}"),
-    )
+    for service, what in {**_AGENTS, **({"composer": "Cloud Composer"} if stack.composer else {})}.items():
+        agent = ("beta", "services", "identity", "create", f"--service={service}.googleapis.com")
+        yield Step(
+            what=f"{what}'s service agent",
+            look=(*agent, f"--project={stack.project}"),
+            make=(*agent, f"--project={stack.project}"),
+        )
     for name, agent_domain in {STATE: "gs-project-accounts", IMAGES: "gcp-sa-artifactregistry"}.items():
         member = f"serviceAccount:service-{stack.number}@{agent_domain}.iam.gserviceaccount.com"
         yield _on_key(stack, name, member)
@@ -196,18 +214,18 @@ def _roles(stack: Stack) -> Iterator[Step]:
         yield Step(
             what=f"permissions of the role {role.id}",
             look=(*of, "describe", *place, "--format=value(includedPermissions)"),
-            has=role.permissions,
+            has=tuple(role.permissions),
             make=(*of, "update", *place, f"--add-permissions={permissions}"),
         )
 
 
 def _deployers_access(stack: Stack) -> Iterator[Step]:
     deployer = f"serviceAccount:{stack.deployer}"
-    for role, reason in roles.DEPLOYER.items():
+    for role, reason in {**roles.DEPLOYER, **(roles.OF_COMPOSER if stack.composer else {})}.items():
         yield _on_project(stack, deployer, role, reason)
     for own in (roles.SECRETS, roles.LOG_VIEWS):
         yield _on_project(stack, deployer, own.of(stack.project), own.reason)
-    only = Condition(title="only-the-programs-roles", expression=roles.grants_condition(stack.project))
+    only = Condition(title="only-the-programs-roles", expression=roles.grants_condition(stack.project, stack.composer))
     yield _on_project(stack, deployer, roles.GRANTS, roles.GRANTS_REASON, only)
     yield _grant("the stack's state", _BUCKET, stack.state, (), deployer, "roles/storage.objectUser")
     yield _on_key(stack, SECRETS, deployer)
@@ -215,6 +233,11 @@ def _deployers_access(stack: Stack) -> Iterator[Step]:
     for project in (stack.project, *stack.promotes_to):
         member = f"serviceAccount:{naming.account(naming.DEPLOYER, project)}"
         yield _on_images(stack, member, "admin")
+    for project in stack.promotes_to:
+        # Of the project they see its number, which the egress rule of their perimeter names.
+        for account in (naming.DEPLOYER, naming.PREVIEW):
+            member = f"serviceAccount:{naming.account(account, project)}"
+            yield _on_project(stack, member, "roles/browser", "the project's number, for their perimeter")
     # Who makes a trigger must be allowed to act as the account that its builds run as.
     for account in (stack.deployer, stack.preview):
         yield _on_account(stack, "its triggers' builds run as it", account, deployer, "serviceAccountUser")

@@ -30,7 +30,8 @@ class SchemaUnknownError(AuditError):
 def schema(fields: Sequence[tables.Field], existing: Sequence[Column] = (), *, personal: str = "") -> str:
     """A table's schema in BigQuery's own JSON: the columns that are `there`, in their order, then what they lack.
 
-    `personal` is the policy tag of the columns that identify a person; empty, they have none.
+    `personal` is the policy tag of the columns that identify a person; empty, they have none. A living column keeps a
+    tag that an update says nothing of, so an empty list takes it off.
     """
     wanted = {field.name.casefold(): _column(field, personal) for field in fields}
     kept = [_kept(column, wanted.pop(column["name"].casefold(), {})) for column in existing]
@@ -66,6 +67,8 @@ def _kept(existing: Column, wanted: dict[str, Any]) -> dict[str, Any]:
     """An existing column: as the contract describes it, of the type that it has."""
     as_it_is = {key: value for key, value in existing.items() if value}
     kind = _KINDS.get(existing["type"], existing["type"])
+    if wanted and existing.get("policyTags"):
+        wanted.setdefault("policyTags", {"names": []})
     return {**(wanted or as_it_is), "name": existing["name"], "type": kind, "mode": existing.get("mode") or "NULLABLE"}
 
 
@@ -78,6 +81,6 @@ def _column(field: tables.Field, personal: str) -> dict[str, Any]:
     }
     if field.default:
         column["defaultValueExpression"] = field.default
-    if personal and field.personal:
-        column["policyTags"] = {"names": [personal]}
+    if field.personal:
+        column["policyTags"] = {"names": [personal] if personal else []}
     return column

@@ -44,6 +44,7 @@ def stacks() -> tuple[str, ...]:
     return tuple(sorted(file.name.split(".")[1] for file in ROOT.glob("Pulumi.*.yaml")))
 
 
-def stacks_of(project: str) -> tuple[str, ...]:
-    """The stacks whose file says that they are in this Google Cloud project."""
-    return tuple(stack for stack in stacks() if stack_config(stack).get("project") == project)
+def beside(project: str, stack: str) -> dict[str, dict[str, Any]]:
+    """The config of each other stack whose file says that it is in this Google Cloud project."""
+    others = {other: stack_config(other) for other in stacks() if other != stack}
+    return {other: values for other, values in others.items() if values.get("project") == project}

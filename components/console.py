@@ -59,7 +59,7 @@ class Console(pulumi.ComponentResource):
         return (
             storage.BucketIAMMember(
                 "dead-letters-console",
-                bucket=naming.bucket(settings.project, "dead-letters"),
+                bucket=settings.names.bucket("dead-letters"),
                 role="roles/storage.objectUser",
                 member=member,
                 opts=pulumi.ResourceOptions(parent=self, depends_on=self._args.needs),
@@ -82,6 +82,7 @@ class Console(pulumi.ComponentResource):
             run.RunService(
                 name=naming.CARD_TOKENS,
                 description="Turns a card's number into its tokens, for a search in the console",
+                image=self._settings.console.image,
                 module="support.console.token_service",
                 account=args.accounts.card_search,
                 environment={"AUDIT_CONNECTION_JSON": pulumi.Output.json_dumps(args.connection)},
@@ -102,6 +103,7 @@ class Console(pulumi.ComponentResource):
             run.RunService(
                 name=naming.CONSOLE,
                 description="The payment audit's console, behind Identity-Aware Proxy",
+                image=self._settings.console.image,
                 module="support.console",
                 account=args.accounts.console,
                 environment={
@@ -121,7 +123,7 @@ class Console(pulumi.ComponentResource):
             project_id=self._settings.project,
             opts=pulumi.InvokeOutputOptions(parent=self, depends_on=list(self._args.needs)),
         )
-        place = f"/locations/{self._settings.region}/services/{naming.CONSOLE}"
+        place = f"/locations/{self._settings.region}/services/{self._settings.names.of(naming.CONSOLE)}"
         return pulumi.Output.concat("/projects/", project.number, place)
 
     def _given(self, known: Sequence[str]) -> str:

@@ -35,25 +35,24 @@ class Delivery(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _pool(self) -> cloudbuild.WorkerPool:
-        """Separate machines, which a perimeter needs; inside one they have no way to the internet."""
-        network = self._delivery.network
+        """Separate machines without public addresses: they reach Google, and the internet where their network does."""
         return cloudbuild.WorkerPool(
             naming.DELIVERY,
-            name=naming.DELIVERY,
+            name=self._settings.names.of(naming.DELIVERY),
             location=self._settings.region,
             worker_config={
                 "machine_type": "e2-standard-8",
                 "disk_size_gb": 100,
-                "no_external_ip": self._settings.perimeter.on,
+                "no_external_ip": True,
             },
-            network_config={"peered_network": network} if network else None,
+            network_config={"peered_network": self._delivery.network},
             opts=pulumi.ResourceOptions(parent=self),
         )
 
     def _preview(self, pool: cloudbuild.WorkerPool) -> None:
         cloudbuild.Trigger(
             "preview",
-            name=f"preview-{self._settings.stack}",
+            name=self._settings.names.of(f"preview-{self._settings.stack}"),
             description=f"What a proposed change would do to {self._settings.stack}.",
             location=self._settings.region,
             repository_event_config={
@@ -77,7 +76,7 @@ class Delivery(pulumi.ComponentResource):
     def _merge(self, pool: cloudbuild.WorkerPool) -> None:
         cloudbuild.Trigger(
             "merge",
-            name=f"deploy-{self._settings.stack}",
+            name=self._settings.names.of(f"deploy-{self._settings.stack}"),
             description=f"Deploys a merged change to {self._settings.stack}.",
             location=self._settings.region,
             repository_event_config={
@@ -91,6 +90,7 @@ class Delivery(pulumi.ComponentResource):
             substitutions={
                 **self._substitutions(pool),
                 "_REGION": self._settings.region,
+                "_ARGO_CD": self._delivery.argo_cd,
             },
             opts=pulumi.ResourceOptions(parent=self),
         )

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import pulumi
-from pulumi_gcp import storage
+from pulumi_gcp import cloudrunv2, storage
 
 from components import naming, run_job
 from components.identity import Identity
 from components.run import RunPlace
+from contract import operations
 
-# An erasure waits for the job, redacts, and counts: minutes. A day of them has an hour.
-_TIMEOUT_SECONDS: Final = 3600
-_COMMAND: Final = ("python", "-m", "support.cli.main", "erase", "resume", "--here")
+_MEMORY: Final = "2Gi"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,45 +32,29 @@ class ErasureArgs:
 class Erasure(pulumi.ComponentResource):
     """The job `audit-erasure`: it runs each erasure that is not finished, when it is started and every night.
 
-    `job` is its full name; empty without an image.
+    `job` is its full name, empty without an image; `jobs` is by operation.
     """
 
     job: str
+    jobs: Mapping[str, cloudrunv2.Job]
 
     def __init__(self, name: str, args: ErasureArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("Erasure"), name, {}, opts)
         self._args, self._settings = args, args.place.settings
-        self.job = ""
+        self.job, self.jobs = "", {}
         if self._settings.pipeline.image:
-            self.job = f"projects/{self._settings.project}/locations/{self._settings.region}/jobs/{naming.ERASURE}"
-            job = run_job.job(self, args.place, self._what(), [self._dead_letters(), *args.needs])
-            account = args.accounts.erasure
-            starts = run_job.grant(self, "starts-itself", job, "invoker", account.member)
-            what = "Ends erasures that were not run to their end"
-            run_job.schedule(self, self._settings, job, account, "23 2 * * *", what, [starts])
-            for person in self._settings.identity.on_call:
-                run_job.grant(self, person, job, "viewer", person)
-            for person in self._settings.identity.erasers:
-                run_job.grant(self, person, job, "viewer", person)
-                run_job.grant(self, f"starts-{person}", job, "invoker", person)
+            self.job = run_job.full_name(self._settings, operations.ERASURE.job)
+            what = run_job.of_operation(operations.ERASURE, args.accounts.erasure, args.connection, _MEMORY)
+            job = run_job.job(self, args.place, what, [self._dead_letters(), *args.needs])
+            self.jobs = {operations.ERASURE.name: job}
+            run_job.for_people(self, job, self._settings.identity.on_call, start=False)
+            run_job.for_people(self, job, self._settings.identity.erasers, start=True)
         self.register_outputs({"job": self.job})
-
-    def _what(self) -> run_job.RunJob:
-        return run_job.RunJob(
-            name=naming.ERASURE,
-            command=_COMMAND,
-            account=self._args.accounts.erasure,
-            connection=self._args.connection,
-            memory="2Gi",
-            timeout_seconds=_TIMEOUT_SECONDS,
-            # What is redacted stays redacted, however often it runs.
-            retries=1,
-        )
 
     def _dead_letters(self) -> pulumi.Resource:
         return storage.BucketIAMMember(
             "dead-letters-erasure",
-            bucket=naming.bucket(self._settings.project, "dead-letters"),
+            bucket=self._settings.names.bucket("dead-letters"),
             role="roles/storage.objectUser",
             member=self._args.accounts.erasure.member,
             opts=pulumi.ResourceOptions(parent=self, depends_on=self._args.needs),

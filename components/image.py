@@ -36,13 +36,14 @@ class Image(pulumi.ComponentResource):
         self.template = pulumi.Output.from_input(pipeline.template)
         if self.image:
             self._grant_pull("pipeline", self.image, args.accounts.pipeline.member)
-            self._grant_pull("launcher", self.image, args.accounts.launcher.member)
+            if pipeline.owner != "pulumi":
+                self._grant_pull("launcher", self.image, args.accounts.launcher.member)
             # Workers of a replay.
             self._grant_pull("validation", self.image, args.accounts.validation.member)
             self._grant_pull("backup", self.image, args.accounts.backup.member)
         # Cloud Run pulls as its own agent, whoever its jobs and services run as. A second grant of the same on the same
         # repository would end with the first.
-        images = {_repository(image): image for image in (args.settings.console.image, self.image) if image}
+        images = {repository_of(image): image for image in (args.settings.console.image, self.image) if image}
         for (_, _, repository), image in images.items():
             who = "run" if image == self.image else f"run-{repository}"
             self._grant_pull(who, image, pulumi.Output.concat("serviceAccount:", args.keys.agent("run")))
@@ -51,12 +52,24 @@ class Image(pulumi.ComponentResource):
         self.register_outputs({"image": self.image, "template": self.template})
 
     def _template(self) -> pulumi.Output[str]:
-        """Named for what is in it: another image, or another option, is another path, and so another job."""
-        text = template.text(self.image)
-        name = f"{naming.STREAM_JOB}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+        """Named for what is in it: another image, option or size is another path, and so another job.
+
+        Size and buckets of the workers are here and not arguments of the job: its resource reads them back by names
+        that Beam's Python SDK does not use, finds nothing, and would replace the job in every `up`.
+        """
+        names, pipeline = self._args.settings.names, self._args.settings.pipeline
+        environment: dict[str, str | int] = {
+            "machineType": pipeline.machine_type,
+            "numWorkers": pipeline.workers,
+            "maxWorkers": pipeline.max_workers,
+            "tempLocation": f"gs://{names.bucket('temp')}/temp",
+            "stagingLocation": f"gs://{names.bucket('staging')}/staging",
+        }
+        text = template.text(self.image, environment)
+        name = f"{names.of(naming.STREAM_JOB)}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
         made = storage.BucketObject(
             "template",
-            bucket=naming.bucket(self._args.settings.project, "templates"),
+            bucket=names.bucket("templates"),
             name=name,
             source=pulumi.StringAsset(text),
             content_type="application/json",
@@ -66,7 +79,7 @@ class Image(pulumi.ComponentResource):
 
     def _grant_pull(self, who: str, image: str, member: pulumi.Input[str]) -> None:
         """On the one repository that the image is in, which another project may hold: images are promoted by digest."""
-        location, project, repository = _repository(image)
+        location, project, repository = repository_of(image)
         artifactregistry.RepositoryIamMember(
             f"image-{who}",
             project=project,
@@ -78,7 +91,7 @@ class Image(pulumi.ComponentResource):
         )
 
 
-def _repository(image: str) -> tuple[str, str, str]:
+def repository_of(image: str) -> tuple[str, str, str]:
     """Location, project and repository of an image."""
     registry, project, repository, _ = image.split("/", 3)
     return registry.removesuffix("-docker.pkg.dev"), project, repository

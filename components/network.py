@@ -28,6 +28,7 @@ class NetworkArgs:
 class Network(pulumi.ComponentResource):
     """The subnetwork of the job: the stack's own, or one that is there already (setting `subnetwork`).
 
+    Of the latter nothing is made, changed or granted: `python -m delivery.owners` prints what its owners run.
     `subnetwork` is as Dataflow takes it, `run_subnetwork` as Cloud Run does. `network` is the network's id, None where
     it is somebody else's.
     """
@@ -40,8 +41,10 @@ class Network(pulumi.ComponentResource):
         super().__init__(naming.component("Network"), name, {}, opts)
         self._args, self._settings = args, args.settings
         self.network = None
-        if given := args.settings.network.subnetwork:
-            self.subnetwork = pulumi.Output.from_input(given)
+        given, project = args.settings.network, args.settings.project
+        if given.subnetwork:
+            self.subnetwork = pulumi.Output.from_input(given.url)
+            self.run_subnetwork = pulumi.Output.from_input(given.place(project))
         else:
             network = self._network()
             self.network = network.id
@@ -49,18 +52,13 @@ class Network(pulumi.ComponentResource):
             self._firewall(network)
             if args.settings.perimeter.on:
                 self._restricted_names(network)
-        self.run_subnetwork = self.subnetwork.apply(self._full)
+            self.run_subnetwork = pulumi.Output.concat(f"projects/{project}/", self.subnetwork)
         self.register_outputs({"subnetwork": self.subnetwork})
-
-    def _full(self, subnetwork: str) -> str:
-        """A name with its project, where Dataflow takes one without or a URL."""
-        shared = subnetwork.removeprefix("https://www.googleapis.com/compute/v1/")
-        return shared if shared.startswith("projects/") else f"projects/{self._settings.project}/{shared}"
 
     def _network(self) -> compute.Network:
         return compute.Network(
             naming.NETWORK,
-            name=naming.NETWORK,
+            name=self._settings.names.of(naming.NETWORK),
             auto_create_subnetworks=False,
             routing_mode="REGIONAL",
             opts=pulumi.ResourceOptions(parent=self),
@@ -70,7 +68,7 @@ class Network(pulumi.ComponentResource):
         region = self._settings.region
         subnetwork = compute.Subnetwork(
             f"{naming.NETWORK}-{region}",
-            name=f"{naming.NETWORK}-{region}",
+            name=self._settings.names.of(f"{naming.NETWORK}-{region}"),
             network=network.id,
             region=region,
             ip_cidr_range=self._settings.network.addresses,
@@ -90,14 +88,14 @@ class Network(pulumi.ComponentResource):
         """A route out to the internet for the workers, and none in."""
         router = compute.Router(
             naming.NETWORK,
-            name=naming.NETWORK,
+            name=self._settings.names.of(naming.NETWORK),
             network=network.id,
             region=self._settings.region,
             opts=pulumi.ResourceOptions(parent=self),
         )
         compute.RouterNat(
             naming.NETWORK,
-            name=naming.NETWORK,
+            name=self._settings.names.of(naming.NETWORK),
             router=router.name,
             region=self._settings.region,
             nat_ip_allocate_option="AUTO_ONLY",
@@ -111,7 +109,7 @@ class Network(pulumi.ComponentResource):
         """Workers talk to workers, and nobody else to anybody. An account cannot be put on a machine as a tag can."""
         compute.Firewall(
             "workers",
-            name=f"{naming.NETWORK}-workers",
+            name=self._settings.names.of(f"{naming.NETWORK}-workers"),
             network=network.id,
             direction="INGRESS",
             priority=1000,
@@ -122,7 +120,7 @@ class Network(pulumi.ComponentResource):
         )
         compute.Firewall(
             "nobody-else",
-            name=f"{naming.NETWORK}-nobody-else",
+            name=self._settings.names.of(f"{naming.NETWORK}-nobody-else"),
             network=network.id,
             direction="INGRESS",
             priority=65534,
@@ -137,7 +135,7 @@ class Network(pulumi.ComponentResource):
         for key, domain in _DOMAINS.items():
             zone = dns.ManagedZone(
                 f"restricted-{key}",
-                name=f"restricted-{key}",
+                name=self._settings.names.of(f"restricted-{key}"),
                 dns_name=domain,
                 description="Leads to restricted.googleapis.com",
                 visibility="private",

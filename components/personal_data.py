@@ -44,7 +44,11 @@ class PersonalData(pulumi.ComponentResource):
             if self._settings.console.image:
                 # It shows them to whom they are shown here, and hides them from all others.
                 work["console"] = accounts.console.member
+            # BigQuery checks a view's query as who makes it, and refuses a column that is neither read nor masked:
+            # cloud.google.com/bigquery/docs/column-data-masking-intro. No role of an administrator has either.
+            deployer = f"serviceAccount:{naming.account(naming.DEPLOYER, self._settings.project)}"
             views: dict[str, pulumi.Input[str]] = {
+                "deployer": deployer,
                 "probe": accounts.probe.member,
                 "card-search": accounts.card_search.member,
             }
@@ -52,7 +56,8 @@ class PersonalData(pulumi.ComponentResource):
             grants: list[pulumi.CustomResource] = [
                 self._grant_read(who, tag, member) for who, member in {**work, **chosen}.items()
             ]
-            readers = {reader: reader for reader in self._settings.viewers if reader not in chosen}
+            makers = {who: who for who in self._settings.identity.deployers}
+            readers = {reader: reader for reader in (*makers, *self._settings.viewers) if reader not in chosen}
             grants += [self._grant_read_null(who, hidden, member) for who, member in {**views, **readers}.items()]
             # No column is closed before its readers may pass: the merge would fail, and so would every search.
             self.tag = pulumi.Output.all(tag.id, *(grant.id for grant in grants)).apply(lambda made: str(made[0]))
@@ -64,7 +69,7 @@ class PersonalData(pulumi.ComponentResource):
             "personal-data",
             region=settings.warehouse.location.lower(),
             # Unique in the whole organisation.
-            display_name=f"{settings.project} personal data",
+            display_name=f"{settings.project} {settings.names.of('personal data')}",
             description="Columns of the payment audit that identify a person.",
             activated_policy_types=["FINE_GRAINED_ACCESS_CONTROL"],
             opts=pulumi.ResourceOptions(parent=self),
@@ -82,7 +87,7 @@ class PersonalData(pulumi.ComponentResource):
         return bigquerydatapolicy.DataPolicy(
             "personal-as-null",
             location=self._settings.warehouse.location.lower(),
-            data_policy_id="personal_as_null",
+            data_policy_id=self._settings.names.with_underscores("personal_as_null"),
             policy_tag=tag.id,
             data_policy_type="DATA_MASKING_POLICY",
             data_masking_policy={"predefined_expression": "ALWAYS_NULL"},

@@ -3,7 +3,6 @@
 import pulumi
 import pulumi_gcp as gcp
 
-from components import naming
 from components.replacement import old_one_first
 from components.settings import Settings
 
@@ -18,7 +17,7 @@ def google(settings: Settings) -> gcp.Provider:
         # Some APIs (the perimeter's) count calls against a project: the stack's, not that of whoever calls.
         billing_project=settings.project,
         user_project_override=True,
-        default_labels=naming.labels(settings.stack),
+        default_labels=settings.labels,
         spanner_custom_endpoint=f"{endpoints.spanner_admin}/v1/" if endpoints.spanner_admin else None,
         big_query_custom_endpoint=f"{endpoints.big_query}/bigquery/v2/" if endpoints.big_query else None,
     )

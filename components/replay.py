@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import Final
 
 import pulumi
-from pulumi_gcp import cloudrunv2, projects, pubsub, serviceaccount, storage
+from pulumi_gcp import cloudrunv2, projects, pubsub, storage
 
 from components import naming, run_job
 from components.identity import Identity
 from components.image import Image
 from components.run import RunPlace
-from components.storage import Storage
+from components.storage import BUCKET, WORKED_IN, Storage
 
 # It runs small replays itself, and launches a Dataflow job for others, cut into shards before: neither takes longer.
 _TIMEOUT_SECONDS: Final = 3600
-_COMMAND: Final = ["python", "-m", "support.cli.main", "replay", "resume", "--here"]
+_COMMAND: Final = (*run_job.AUDIT, "replay", "resume", "--here")
 # Without overrides, which could give the container another environment: who starts it chooses nothing.
 _STARTS: Final = "invoker"
 # Dead letters that it resolves; what a Dataflow job of its stages and spills.
@@ -52,14 +52,14 @@ class Replay(pulumi.ComponentResource):
         self.job = ""
         topic = self._topic()
         if self._settings.pipeline.image:
-            self.job = f"projects/{self._settings.project}/locations/{self._settings.region}/jobs/{naming.REPLAY}"
+            self.job = run_job.full_name(self._settings, naming.REPLAY)
             self._starters(self._job([*self._access(), *self._launches(), *topic]))
         self.register_outputs({"job": self.job})
 
     def _topic(self) -> Sequence[pulumi.Resource]:
         """What publishes to a topic of another project, that one's owner grants."""
         settings = self._settings
-        topic = settings.replay.topic_of(settings.project)
+        topic = settings.replay.topic_of(settings.names)
         if not topic.startswith(f"projects/{settings.project}/"):
             return ()
         named = self._own_topic().name if settings.replay.own_topic else topic.rpartition("/")[2]
@@ -78,7 +78,7 @@ class Replay(pulumi.ComponentResource):
         """Messages stay in the stack's region, for as long as Pub/Sub keeps any."""
         return pubsub.Topic(
             "replays",
-            name=self._settings.replay.topic,
+            name=self._settings.names.of(self._settings.replay.topic),
             kms_key_name=self._args.place.keys.pubsub,
             message_retention_duration="604800s",
             message_storage_policy={"allowed_persistence_regions": [self._settings.region]},
@@ -87,15 +87,17 @@ class Replay(pulumi.ComponentResource):
 
     def _access(self) -> Sequence[pulumi.Resource]:
         """What it reads of Spanner, and writes to BigQuery and the metadata database, is granted beside these."""
+        looked_at = [(f"{purpose}-replay-looks", purpose, BUCKET) for purpose in WORKED_IN]
+        used = [(f"{purpose}-replay", purpose, "roles/storage.objectUser") for purpose in _BUCKETS]
         return [
             storage.BucketIAMMember(
-                f"{purpose}-replay",
-                bucket=naming.bucket(self._settings.project, purpose),
-                role="roles/storage.objectUser",
+                name,
+                bucket=self._settings.names.bucket(purpose),
+                role=role,
                 member=self._args.accounts.validation.member,
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[self._args.storage]),
             )
-            for purpose in _BUCKETS
+            for name, purpose, role in (*used, *looked_at)
         ]
 
     def _launches(self) -> Sequence[pulumi.Resource]:
@@ -106,19 +108,16 @@ class Replay(pulumi.ComponentResource):
                 projects.IAMMember(
                     f"replay-dataflow-{role}",
                     project=self._settings.project,
-                    role=f"roles/dataflow.{role}",
+                    role=given,
                     member=account.member,
                     opts=pulumi.ResourceOptions(parent=self),
                 )
-                for role in ("developer", "worker")
+                for role, given in (
+                    ("developer", "roles/dataflow.developer"),
+                    ("worker", naming.role(naming.WORKER, self._settings.project)),
+                )
             ),
-            serviceaccount.IAMMember(
-                "replay-as-itself",
-                service_account_id=account.name,
-                role="roles/iam.serviceAccountUser",
-                member=account.member,
-                opts=pulumi.ResourceOptions(parent=self),
-            ),
+            *account.grant(self, "replay-as-itself", "serviceAccountUser", account.member),
         ]
 
     def _job(self, access: Sequence[pulumi.Resource]) -> cloudrunv2.Job:
@@ -159,6 +158,4 @@ class Replay(pulumi.ComponentResource):
         """The console and who is on call start it, and see how its runs ended."""
         if self._settings.console.image:
             run_job.grant(self, "console", job, _STARTS, self._args.accounts.console.member)
-        for person in self._settings.identity.on_call:
-            run_job.grant(self, f"starts-{person}", job, _STARTS, person)
-            run_job.grant(self, person, job, "viewer", person)
+        run_job.for_people(self, job, self._settings.identity.on_call, start=True)

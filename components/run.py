@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import pulumi
-from pulumi_gcp import cloudrunv2, serviceaccount
+from pulumi_gcp import cloudrunv2
 
-from components import naming
+from components.identity import Account
 from components.kms import Keys
 from components.network import Network
 from components.settings import Settings
@@ -18,15 +18,16 @@ _LISTEN: Final = ["--host", "0.0.0.0", "--port", str(_PORT)]  # noqa: S104 - the
 
 @dataclass(frozen=True, kw_only=True)
 class RunService:
-    """What differs between two services. `instances`: the least and the most of them. They run the console's image.
+    """What differs between two services. `instances`: the least and the most of them.
 
     Behind the `proxy` a service answers every network that it lets in, others only the stack's own.
     """
 
     name: str
     description: str
+    image: str
     module: str
-    account: serviceaccount.Account
+    account: Account
     environment: Mapping[str, pulumi.Input[str]]
     instances: tuple[int, int]
     request_seconds: int
@@ -51,17 +52,17 @@ def service(
     least, most = what.instances
     return cloudrunv2.Service(
         what.name,
-        name=what.name,
+        name=settings.names.of(what.name),
         location=settings.region,
         description=what.description,
         deletion_protection=False,
         iap_enabled=what.proxy,
         ingress="INGRESS_TRAFFIC_ALL" if open_to_all else "INGRESS_TRAFFIC_INTERNAL_ONLY",
-        labels=naming.labels(settings.stack),
+        labels=settings.labels,
         template={
             "containers": [
                 {
-                    "image": settings.console.image,
+                    "image": what.image,
                     "commands": ["python", "-m", what.module, *_LISTEN],
                     "ports": {"container_port": _PORT},
                     "envs": [{"name": name, "value": value} for name, value in what.environment.items()],
@@ -88,9 +89,11 @@ def service(
     )
 
 
-def grant_call(parent: pulumi.Resource, who: str, called: cloudrunv2.Service, member: pulumi.Input[str]) -> None:
+def grant_call(
+    parent: pulumi.Resource, who: str, called: cloudrunv2.Service, member: pulumi.Input[str]
+) -> cloudrunv2.ServiceIamMember:
     """Lets a member call one service."""
-    _grant(parent, who, called, "invoker", member)
+    return _grant(parent, who, called, "invoker", member)
 
 
 def grant_look(parent: pulumi.Resource, person: str, seen: cloudrunv2.Service) -> None:
@@ -100,8 +103,8 @@ def grant_look(parent: pulumi.Resource, person: str, seen: cloudrunv2.Service) -
 
 def _grant(
     parent: pulumi.Resource, who: str, service: cloudrunv2.Service, role: str, member: pulumi.Input[str]
-) -> None:
-    cloudrunv2.ServiceIamMember(
+) -> cloudrunv2.ServiceIamMember:
+    return cloudrunv2.ServiceIamMember(
         f"{service._name}-{who}",
         location=service.location,
         name=service.name,

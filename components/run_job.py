@@ -5,26 +5,50 @@ from dataclasses import dataclass
 from typing import Final
 
 import pulumi
-from pulumi_gcp import cloudrunv2, cloudscheduler, serviceaccount
+from pulumi_gcp import cloudrunv2
 
-from components import naming
+from components.identity import Account
 from components.run import RunPlace
 from components.settings import Settings
+from contract.operations import IN_ENVIRONMENT, Operation
 
-_ATTEMPT_SECONDS: Final = 30
+AUDIT: Final = ("python", "-m", "support.cli.main")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunJob:
-    """What differs between two jobs. `connection` is what `audit` has to know about the stack."""
+    """What differs between two jobs. `connection` is what `audit` has to know about the stack; None for others.
+
+    `operation` is the name under which a run is recorded, empty for none.
+    """
 
     name: str
-    command: Sequence[str]
-    account: serviceaccount.Account
-    connection: Mapping[str, pulumi.Input[str]]
+    command: Sequence[pulumi.Input[str]]
+    account: Account
+    connection: Mapping[str, pulumi.Input[str]] | None
     memory: str
     timeout_seconds: int
     retries: int
+    operation: str = ""
+
+
+def of_operation(
+    operation: Operation,
+    account: Account,
+    connection: Mapping[str, pulumi.Input[str]],
+    memory: str,
+) -> RunJob:
+    """An operation's job: command, limit and retries are the contract's."""
+    return RunJob(
+        name=operation.job,
+        command=(*AUDIT, *operation.command),
+        account=account,
+        connection=connection,
+        memory=memory,
+        timeout_seconds=operation.seconds,
+        retries=operation.retries,
+        operation=operation.name,
+    )
 
 
 def job(
@@ -34,10 +58,10 @@ def job(
     settings = place.settings
     return cloudrunv2.Job(
         what.name,
-        name=what.name,
+        name=settings.names.of(what.name),
         location=settings.region,
         deletion_protection=False,
-        labels=naming.labels(settings.stack),
+        labels=settings.labels,
         template={
             "task_count": 1,
             "parallelism": 1,
@@ -46,7 +70,7 @@ def job(
                     {
                         "image": settings.pipeline.image,
                         "commands": list(what.command),
-                        "envs": [{"name": "AUDIT_CONNECTION_JSON", "value": pulumi.Output.json_dumps(what.connection)}],
+                        "envs": _environment(what),
                         "resources": {"limits": {"cpu": "1", "memory": what.memory}},
                     }
                 ],
@@ -66,6 +90,28 @@ def job(
     )
 
 
+def _environment(what: RunJob) -> list[cloudrunv2.JobTemplateTemplateContainerEnvArgsDict]:
+    given: dict[str, pulumi.Input[str]] = {}
+    if what.connection is not None:
+        given["AUDIT_CONNECTION_JSON"] = pulumi.Output.json_dumps(what.connection)
+    if what.operation:
+        given[IN_ENVIRONMENT] = what.operation
+    return [{"name": name, "value": value} for name, value in given.items()]
+
+
+def full_name(settings: Settings, name: str) -> str:
+    """What whoever starts a job calls it."""
+    return f"projects/{settings.project}/locations/{settings.region}/jobs/{settings.names.of(name)}"
+
+
+def for_people(parent: pulumi.Resource, job: cloudrunv2.Job, people: Sequence[str], *, start: bool) -> None:
+    """Lets people see how a job's runs ended and, where they may `start` it, have it run as it is."""
+    for person in people:
+        grant(parent, person, job, "viewer", person)
+        if start:
+            grant(parent, f"starts-{person}", job, "invoker", person)
+
+
 def grant(
     parent: pulumi.Resource, who: str, job: cloudrunv2.Job, role: str, member: pulumi.Input[str]
 ) -> cloudrunv2.JobIamMember:
@@ -77,33 +123,4 @@ def grant(
         role=f"roles/run.{role}",
         member=member,
         opts=pulumi.ResourceOptions(parent=parent),
-    )
-
-
-def schedule(
-    parent: pulumi.Resource,
-    settings: Settings,
-    job: cloudrunv2.Job,
-    account: serviceaccount.Account,
-    cron: str,
-    description: str,
-    depends_on: Sequence[pulumi.Resource],
-) -> None:
-    """Starts a job as its own account, which needs a grant to start it. A start that fails is not repeated."""
-    place = f"projects/{settings.project}/locations/{settings.region}"
-    cloudscheduler.Job(
-        job._name,
-        name=job._name,
-        region=settings.region,
-        description=description,
-        schedule=cron,
-        time_zone="Etc/UTC",
-        attempt_deadline=f"{_ATTEMPT_SECONDS}s",
-        retry_config={"retry_count": 0},
-        http_target={
-            "http_method": "POST",
-            "uri": pulumi.Output.concat("https://run.googleapis.com/v2/", place, "/jobs/", job.name, ":run"),
-            "oauth_token": {"service_account_email": account.email},
-        },
-        opts=pulumi.ResourceOptions(parent=parent, depends_on=depends_on),
     )

@@ -17,11 +17,12 @@ APIS: Final = {
     "bigquerydatapolicy": "what others read of personal data",
     "bigquerydatatransfer": "the scheduled merge",
     "bigquerystorage": "the job's appends",
+    "billingbudgets": "the budget, where config has one",
     "cloudbuild": "the stack's triggers",
     "cloudidentity": "who is in the groups of the console's roles",
     "cloudkms": "customer-managed keys",
     "cloudresourcemanager": "grants on the project",
-    "cloudscheduler": "the probe's minute",
+    "cloudscheduler": "the probe's minute, and the operations' schedules",
     "compute": "the network, and the job's workers",
     "datacatalog": "the policy tag of personal data",
     "dataflow": "the job",
@@ -38,6 +39,17 @@ APIS: Final = {
     "storage": "buckets",
     "sts": "tokens of a CI outside Google",
 }
+# Of a stack that makes an environment of Cloud Composer.
+_OF_COMPOSER: Final = {"composer": "the environment that runs the DAGs"}
+
+
+def apis(composer: bool) -> dict[str, str]:
+    """The APIs of a stack, which makes an environment of Cloud Composer or does not."""
+    return {**APIS, **(_OF_COMPOSER if composer else {})}
+
+
+# What preflight asks besides. The program uses none of these, so bootstrap alone enables them.
+LOOKED_WITH: Final = ("cloudquotas", "orgpolicy", "policytroubleshooter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +62,7 @@ class Services(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ServicesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("Services"), name, {}, opts)
-        for api in APIS:
+        for api in apis(args.settings.orchestration.own_environment):
             projects.Service(
                 api,
                 project=args.settings.project,
@@ -58,4 +70,4 @@ class Services(pulumi.ComponentResource):
                 disable_on_destroy=False,
                 opts=pulumi.ResourceOptions(parent=self),
             )
-        self.register_outputs({"apis": list(APIS)})
+        self.register_outputs({"apis": list(apis(args.settings.orchestration.own_environment))})

@@ -13,6 +13,7 @@ from components.identity import Identity
 from components.kms import Keys
 from components.settings import Settings, SpannerSettings
 from contract import schema
+from contract.dialects import GOOGLE_SQL
 from contract.errors import AuditError
 
 
@@ -28,11 +29,13 @@ class SourceDatabaseArgs:
 
 
 class SourceDatabase(pulumi.ComponentResource):
-    """Database `audit-db` with the tables and change streams of the Liquibase changelog. Outputs are names.
+    """Database `audit-db` with the tables and change streams of the Liquibase changelog; or the name of a database that
+    others own, of which nothing is a resource here. And the metadata database. Outputs are names.
 
     `reader_role` is the database role that the pipeline reads with; empty, it reads with its IAM role.
     """
 
+    project: str
     instance: pulumi.Output[str]
     database: pulumi.Output[str]
     metadata_instance: pulumi.Output[str]
@@ -42,16 +45,25 @@ class SourceDatabase(pulumi.ComponentResource):
     def __init__(self, name: str, args: SourceDatabaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("SourceDatabase"), name, {}, opts)
         self._args, self._settings = args, args.settings
-        instance = self._instance()
-        database = self._audit_database(instance)
-        home = self._metadata_instance() or instance
-        metadata = self._metadata_database(home)
-        self._backups(database)
-        self._audit_access(database)
+        settings = self._settings.spanner
+        self.project = settings.project or self._settings.project
+        if settings.existing:
+            self._schema_owner()
+            self.instance = pulumi.Output.from_input(settings.instance)
+            self.database = pulumi.Output.from_input(settings.database)
+            home = self._metadata_instance()
+        else:
+            instance = self._instance()
+            database = self._audit_database(instance)
+            home = self._metadata_instance() or instance
+            self._backups(database)
+            self._audit_access(database)
+            self.instance, self.database = instance.name, database.name
+        self.metadata_instance = home.name if home else pulumi.Output.from_input(settings.metadata_instance)
+        metadata = self._metadata_database(self.metadata_instance)
         self._metadata_access(metadata)
-        self.instance, self.database = instance.name, database.name
-        self.metadata_instance, self.metadata_database = home.name, metadata.name
-        self.reader_role = schema.READER_ROLE if self._settings.spanner.fine_grained else ""
+        self.metadata_database = metadata.name
+        self.reader_role = schema.READER_ROLE if settings.roles else ""
         self.register_outputs(
             {"instance": self.instance, "database": self.database, "metadata_database": self.metadata_database}
         )
@@ -77,8 +89,8 @@ class SourceDatabase(pulumi.ComponentResource):
         protect = self._settings.protect
         return spanner.Instance(
             name,
-            name=name,
-            display_name=name,
+            name=self._settings.names.of(name),
+            display_name=self._settings.names.of(name),
             config=config,
             edition=edition,
             # The schedule below is the one that makes backups.
@@ -94,14 +106,19 @@ class SourceDatabase(pulumi.ComponentResource):
         settings = self._settings.spanner
         owner = self._schema_owner()
         if settings.schema_owner == "liquibase":
-            return self._database(naming.AUDIT_DATABASE, instance, [], self._encryption(), ignore=["ddls"])
+            return self._database(
+                naming.AUDIT_DATABASE, instance.name, [], self._encryption(), dialect=settings.dialect, ignore=["ddls"]
+            )
         contexts = frozenset(settings.schema_contexts)
         statements = schema.statements(self._settings.watched.source_changelog, contexts=contexts)
         # The statements wait for the owner's check: Pulumi must not run what Liquibase has run.
-        return self._database(naming.AUDIT_DATABASE, instance, owner.apply(lambda _: statements), self._encryption())
+        checked = owner.apply(lambda _: statements)
+        return self._database(
+            naming.AUDIT_DATABASE, instance.name, checked, self._encryption(), dialect=settings.dialect
+        )
 
-    def _metadata_database(self, instance: spanner.Instance) -> spanner.Database:
-        own = bool(self._settings.spanner.metadata_processing_units)
+    def _metadata_database(self, instance: pulumi.Output[str]) -> spanner.Database:
+        own = bool(self._settings.spanner.metadata_processing_units or self._settings.spanner.existing)
         encryption = _encryption([self._args.keys.spanner]) if own else self._encryption()
         contexts = frozenset(self._settings.spanner.schema_contexts)
         statements = schema.statements(schema.METADATA_DB, contexts=contexts)
@@ -120,19 +137,20 @@ class SourceDatabase(pulumi.ComponentResource):
     def _database(
         self,
         name: str,
-        instance: spanner.Instance,
+        instance: pulumi.Input[str],
         statements: pulumi.Input[Sequence[str]],
         encryption: spanner.DatabaseEncryptionConfigArgsDict | None,
         *,
+        dialect: str = GOOGLE_SQL,
         ignore: list[str] | None = None,
     ) -> spanner.Database:
         """`ddls` is append-only: changing an earlier statement plans a replacement, which protection stops."""
         protect = self._settings.protect
         return spanner.Database(
             name,
-            name=name,
-            instance=instance.name,
-            database_dialect="GOOGLE_STANDARD_SQL",
+            name=self._settings.names.of(name),
+            instance=instance,
+            database_dialect=dialect,
             ddls=statements,
             encryption_config=encryption,
             version_retention_period=self._settings.spanner.version_retention,
@@ -150,7 +168,7 @@ class SourceDatabase(pulumi.ComponentResource):
         full: Mapping[str, Any] = {"full_backup_spec": {}}
         spanner.BackupSchedule(
             naming.BACKUPS,
-            name=naming.BACKUPS,
+            name=self._settings.names.of(naming.BACKUPS),
             instance=database.instance,
             database=database.name,
             retention_duration=f"{settings.backup_days * 24 * 3600}s",
@@ -161,33 +179,46 @@ class SourceDatabase(pulumi.ComponentResource):
         )
 
     def _audit_access(self, database: spanner.Database) -> None:
-        """Fine-grained: the services cannot change the schema, and the job sees the change streams and no table."""
-        accounts = self._args.accounts
-        if self._settings.spanner.fine_grained:
+        """Fine-grained: nobody can change the schema; the job sees the change streams and no table, the probe also what
+        says that a payment is stuck. Data Boost takes a role of Google's, which reads all of the database."""
+        accounts, boost = self._args.accounts, self._settings.replay.data_boost
+        if self._settings.pipeline.image:
+            # Of Google's roles each with getDdl reads the rows too.
+            ddl = naming.role(naming.DDL_READER, self._settings.project)
+            self._access(database, "schema", ddl, accounts.schema.member)
+        if self._settings.spanner.roles:
             self._database_role(database, "application", schema.WRITER_ROLE, accounts.application.member)
             self._database_role(database, "pipeline", schema.READER_ROLE, accounts.pipeline.member)
-        else:
-            self._access(database, "application", "databaseUser", accounts.application.member)
-            self._access(database, "pipeline", "databaseReader", accounts.pipeline.member)
+            self._database_role(database, "probe", schema.PROBE_ROLE, accounts.probe.member)
+            self._database_role(database, "validation", schema.VALIDATION_ROLE, accounts.validation.member)
+            if boost:
+                self._access(database, "validation-boost", "databaseReaderWithDataBoost", accounts.validation.member)
+            return
+        self._access(database, "application", "databaseUser", accounts.application.member)
+        self._access(database, "pipeline", "databaseReader", accounts.pipeline.member)
         self._access(database, "probe", "databaseReader", accounts.probe.member)
-        boost = "WithDataBoost" if self._settings.replay.data_boost else ""
-        self._access(database, "validation", f"databaseReader{boost}", accounts.validation.member)
+        reader = "databaseReaderWithDataBoost" if boost else "databaseReader"
+        self._access(database, "validation", reader, accounts.validation.member)
 
     def _metadata_access(self, metadata: spanner.Database) -> None:
-        """The job keeps its position there, the probe its totals, backups their records; replay, validation and console
-        who asked for what.
+        """The job keeps its position there, the probe its totals, backups their records, operations their runs; replay,
+        validation and console who asked for what.
 
         Who is on call reads it: no payment is in it. They and the console submit replays, by a role for that; who may
         have a customer erased records that by another one.
         """
         accounts = self._args.accounts
-        for who, account in (
-            ("pipeline", accounts.pipeline),
-            ("probe", accounts.probe),
-            ("validation", accounts.validation),
-            ("erasure", accounts.erasure),
-            ("backup", accounts.backup),
-        ):
+        users = {
+            "pipeline": accounts.pipeline,
+            "probe": accounts.probe,
+            "validation": accounts.validation,
+            "erasure": accounts.erasure,
+            "backup": accounts.backup,
+        }
+        if self._settings.pipeline.image:
+            users |= {"launcher": accounts.launcher, "schema": accounts.schema}
+            users |= {"dead-letters": accounts.dead_letters, "retry": accounts.retry}
+        for who, account in users.items():
             self._access(metadata, who, "databaseUser", account.member)
         for person in self._settings.identity.on_call:
             self._access(metadata, person, "databaseReader", person)
@@ -214,8 +245,7 @@ class SourceDatabase(pulumi.ComponentResource):
             member,
             condition={
                 "title": database_role,
-                "expression": 'resource.type == "spanner.googleapis.com/DatabaseRole" && '
-                f'resource.name.endsWith("/databaseRoles/{database_role}")',
+                "expression": naming.database_role(database_role),
             },
         )
 
@@ -232,7 +262,7 @@ class SourceDatabase(pulumi.ComponentResource):
             f"{database._name}-{who}",
             instance=database.instance,
             database=database.name,
-            role=f"roles/spanner.{role}",
+            role=role if "/" in role else f"roles/spanner.{role}",
             member=member,
             condition=condition,
             opts=pulumi.ResourceOptions(parent=self),

@@ -13,6 +13,10 @@ from components.kms import Keys
 from components.settings import Settings
 
 _DAY: Final = 24 * 3600
+# What a worker looks at of the buckets in which it works, beside their objects: storage.buckets.get, which Google's
+# worker role has on every bucket.
+BUCKET: Final = "roles/storage.legacyBucketReader"
+WORKED_IN: Final = ("temp", "staging")
 _READ: Final = "roles/storage.objectViewer"
 _WRITE: Final = "roles/storage.objectUser"
 # Which role the job has on which bucket. It adds profiles and cannot read them; it has no access to backups.
@@ -63,6 +67,8 @@ class Storage(pulumi.ComponentResource):
         for purpose, role in _ROLES.items():
             if role:
                 self._access(f"{purpose}-pipeline", buckets[purpose], role, args.accounts.pipeline.member)
+        for purpose in WORKED_IN:
+            self._access(f"{purpose}-pipeline-looks", buckets[purpose], BUCKET, args.accounts.pipeline.member)
         identity = args.settings.identity
         for person in identity.on_call:
             self._access(f"dead-letters-{person}", buckets["dead-letters"], _READ, person)
@@ -89,7 +95,7 @@ class Storage(pulumi.ComponentResource):
         key = {"backups": keys.backups, _COPIES: keys.backup_copies}.get(purpose, keys.storage)
         return storage.Bucket(
             purpose,
-            name=naming.bucket(self._settings.project, purpose),
+            name=self._settings.names.bucket(purpose),
             location=self._location(purpose),
             uniform_bucket_level_access=True,
             public_access_prevention="enforced",

@@ -8,7 +8,7 @@ import pulumi
 from pulumi_gcp import bigquery
 
 from components import naming
-from components.bigquery import Warehouse, dataset_of, grant_on_dataset, grant_queries
+from components.bigquery import Dataset, Warehouse, dataset_of, grant_on_dataset, grant_queries
 from components.identity import Identity
 from components.settings import Settings
 from contract import queries, tables
@@ -30,15 +30,15 @@ class Views(pulumi.ComponentResource):
     def __init__(self, name: str, args: ViewsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(naming.component("Views"), name, {}, opts)
         self._args, self._settings = args, args.settings
-        self._dataset = dataset_of(self, args.settings, tables.VIEWS_DATASET, args.key)
+        self._dataset = dataset_of(self, args.settings, args.settings.watched.views_dataset, args.key)
         views = [self._view(view) for view in queries.views()]
         for query in queries.queries(args.settings.watched):
             function = queries.table_function(query, args.settings.project, args.settings.watched)
             self._function(function, views)
-        for trusting, dataset in args.warehouse.datasets.items():
-            self._trust(trusting, dataset)
+        for dataset in args.warehouse.datasets.values():
+            self._trust(dataset)
         self._access()
-        self.dataset = self._dataset.dataset_id
+        self.dataset = pulumi.Output.from_input(self._dataset.dataset_id)
         self.register_outputs({"dataset": self.dataset})
 
     def _access(self) -> None:
@@ -56,6 +56,10 @@ class Views(pulumi.ComponentResource):
         working = {"probe": accounts.probe.member, "erasure": accounts.erasure.member}
         for who, member in {**readers, **searching, **working}.items():
             grant_on_dataset(self, f"{tables.VIEWS_DATASET}-{who}", self._dataset, "dataViewer", member)
+        if self._settings.pipeline.image:
+            # Whether the views are there, and not what they show.
+            launcher = accounts.launcher.member
+            grant_on_dataset(self, f"{tables.VIEWS_DATASET}-launcher", self._dataset, "metadataViewer", launcher)
 
     def _view(self, view: str) -> bigquery.Table:
         return bigquery.Table(
@@ -82,11 +86,11 @@ class Views(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=views),
         )
 
-    def _trust(self, name: str, trusting: bigquery.Dataset) -> None:
+    def _trust(self, trusting: Dataset) -> None:
         """The views read a dataset in their own name. The whole dataset of views is trusted: a view that is made again
         keeps its trust, and none but the deployer may make one there."""
         bigquery.DatasetAccess(
-            f"{name}-{tables.VIEWS_DATASET}",
+            f"{trusting.key}-{tables.VIEWS_DATASET}",
             dataset_id=trusting.dataset_id,
             authorized_dataset={
                 "dataset": {"project_id": self._settings.project, "dataset_id": self._dataset.dataset_id},

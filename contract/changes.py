@@ -13,6 +13,12 @@ from typing import Any, Final, Literal, NamedTuple, Self
 ModType = Literal["INSERT", "UPDATE", "DELETE", "REPLAY"]
 Row = dict[str, Any]
 
+# Value capture types that leave out of an UPDATE the columns that it did not touch: they are read from the table.
+PARTIAL_CAPTURE_TYPES: Final = ("NEW_VALUES", "OLD_AND_NEW_VALUES")
+# Those that carry no old values: what a row was before a change is not known.
+WITHOUT_OLD_VALUES: Final = ("NEW_VALUES", "NEW_ROW")
+CAPTURE_TYPES: Final = ("NEW_ROW_AND_OLD_VALUES", "NEW_ROW", "OLD_AND_NEW_VALUES", "NEW_VALUES")
+
 
 class Column(NamedTuple):
     """A column as a change record announces it. `type` is a Spanner type: `STRING`, `NUMERIC`, `ARRAY<INT64>`, …"""
@@ -60,6 +66,9 @@ class Change:
     keys: Row
     new: Row
     old: Row
+    value_capture_type: str = CAPTURE_TYPES[0]
+    # The values that the stream left out could not be read: the row was gone.
+    is_incomplete: bool = False
     # Filled by the steps after decode.
     card_tokens: list[str] = field(default_factory=list)
     enriched: Row = field(default_factory=dict)
@@ -213,7 +222,7 @@ REASONS: Final[dict[str, ReasonInfo]] = {
         retry="automatic",
     ),
     Reason.GONE: ReasonInfo(
-        meaning="the dead letter had no change, and the stream no longer keeps its record",
+        meaning="the dead letter had no change, and the stream no longer keeps its record, nor the database its row",
         remedy="`audit replay start --dead-letter ID` fills it from the payment's present state, and resolves it",
         retry="never",
     ),

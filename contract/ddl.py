@@ -1,8 +1,11 @@
-"""Spanner's DDL, as far as a changelog uses it: the tables, columns and change streams that statements leave behind.
+"""Spanner's DDL, as far as a changelog uses it: what statements leave behind of tables, columns, indexes, change
+streams, database roles and their privileges.
 
-What is not understood is refused: a statement that is read wrongly loses columns silently. A test compares what
-is read here with Spanner's own INFORMATION_SCHEMA.
+Statements of both dialects leave the same behind: types are named as Spanner's API names them. What is not understood
+is refused: a statement that is read wrongly loses columns silently. A test compares what is read here with Spanner's
+own INFORMATION_SCHEMA.
 Grammar: https://cloud.google.com/spanner/docs/reference/standard-sql/data-definition-language
+and https://cloud.google.com/spanner/docs/reference/postgresql/data-definition-language
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Never
 
+from contract import dialects
+from contract.dialects import Dialect
 from contract.errors import AuditError
 
 
@@ -46,6 +51,31 @@ class Stream:
     options: Mapping[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """A secondary index: the columns of its key, in order, and those that it stores."""
+
+    name: str
+    table: str
+    key: tuple[str, ...]
+    storing: frozenset[str] = frozenset()
+    unique: bool = False
+    null_filtered: bool = False
+
+
+class Privilege(NamedTuple):
+    """What a database role may do: with one `column` of a table, or with all of an object where it is empty.
+
+    `kind` is TABLE, VIEW, CHANGE STREAM, TABLE FUNCTION, SCHEMA or ROLE, whose `action` is MEMBER.
+    """
+
+    role: str
+    action: str
+    kind: str
+    name: str
+    column: str = ""
+
+
 class Token(NamedTuple):
     """A piece of a statement. `kind`: comment, string, quoted (a name in backticks), word, number or mark."""
 
@@ -67,27 +97,43 @@ _TOKEN: Final = re.compile(
     """,
     re.X | re.S | re.A,
 )
+# PostgreSQL's: a name is in double quotes, a backslash in a string is one.
+_TOKEN_OF_POSTGRESQL: Final = re.compile(
+    r"""
+      (?P<comment> --[^\n]* | /\*.*?\*/ )
+    | (?P<string> '(?:''|[^'])*' )
+    | "(?P<quoted> [^"\n]+ )"
+    | (?P<word> [A-Za-z_]\w* )
+    | (?P<number> [0-9][\w.]* )
+    | (?P<mark> :: | [^\s\w'"] )
+    """,
+    re.X | re.S | re.A,
+)
 _BLANK: Final = re.compile(r"\s*")
 
 _SCALARS: Final = "BOOL|INT64|FLOAT32|FLOAT64|NUMERIC|STRING|BYTES|DATE|TIMESTAMP|JSON|UUID|INTERVAL|TOKENLIST"
 # Statements about other things than tables' columns and change streams, by their first words.
 _PASSED: Final = re.compile(
-    r"(CREATE|ALTER|DROP) ((UNIQUE |NULL_FILTERED |SEARCH |VECTOR )*INDEX|SEQUENCE|VIEW|ROLE|MODEL|STATISTICS"
-    r"|LOCALITY GROUP|PLACEMENT|PROPERTY GRAPH|FUNCTION|PROTO BUNDLE)\b|ALTER DATABASE\b"
-    r"|CREATE OR REPLACE (VIEW|MODEL|PROPERTY GRAPH|FUNCTION)\b|CREATE SCHEMA\b|GRANT\b|REVOKE\b|ANALYZE$"
+    r"(CREATE|ALTER|DROP) ((SEARCH |VECTOR )INDEX|SEQUENCE|VIEW|MODEL|STATISTICS"
+    r"|LOCALITY GROUP|PLACEMENT|PROPERTY GRAPH|FUNCTION|PROTO BUNDLE)\b|ALTER DATABASE\b|ALTER INDEX\b"
+    r"|CREATE OR REPLACE (VIEW|MODEL|PROPERTY GRAPH|FUNCTION)\b|CREATE SCHEMA\b|ANALYZE$"
 )
 
 
-def tokens(sql: str) -> Iterator[Token]:
+def tokens(sql: str, dialect: Dialect | None = None) -> Iterator[Token]:
     """The tokens of a text, comments among them. Raises SchemaError for a string or comment without its end."""
-    at = 0
+    at, pattern = 0, _TOKEN_OF_POSTGRESQL if _is_postgresql(dialect) else _TOKEN
     while (at := _BLANK.match(sql, at).end()) < len(sql):  # type: ignore[union-attr]
-        found = _TOKEN.match(sql, at)
+        found = pattern.match(sql, at)
         if not found or (sql.startswith("/*", at) and found.lastgroup != "comment"):
             raise SchemaError(f"what begins with {head(sql[at:])!r} has no end, or is not Spanner SQL.")
         kind = str(found.lastgroup)
         yield Token(kind, found[kind], at)
         at = found.end()
+
+
+def _is_postgresql(dialect: Dialect | None) -> bool:
+    return dialect is not None and dialect.name == dialects.POSTGRESQL
 
 
 @dataclass
@@ -101,18 +147,27 @@ class _Table:
 
 
 class Catalog:
-    """What the statements that were run so far leave behind."""
+    """What the statements of one dialect that were run so far leave behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: Dialect | None = None) -> None:
+        self._dialect = dialect
+        self.indexes: dict[str, Index] = {}
+        self.roles: set[str] = set()
+        self.privileges: set[Privilege] = set()
         self._tables: dict[str, _Table] = {}
         self._streams: dict[str, Stream] = {}
 
     def run(self, sql: str) -> None:
         """Reads one statement. Raises SchemaError, with its beginning, where it is not understood."""
         try:
-            self._statement(_Words(sql))
+            self._statement(_Words(sql, self._dialect))
         except SchemaError as error:
             raise SchemaError(f"{error} The statement: {head(sql)}") from None
+
+    def know(self, table: Table) -> None:
+        """Takes a table as made, by what is known of it."""
+        columns = {column.name: column for column in table.columns}
+        self._tables[table.name] = _Table(table.name, columns=columns, key=table.primary_key)
 
     def tables(self) -> dict[str, Table]:
         """The tables by name, in the order in which they were made."""
@@ -130,6 +185,13 @@ class Catalog:
         return {stream.name: stream for stream in self._streams.values()}
 
     def _statement(self, words: _Words) -> None:
+        if not (self._of_table(words) or self._of_stream(words) or self._of_access(words)):
+            if _PASSED.match(words.rest()):
+                return
+            words.refuse("a statement that is known here")
+        words.end()
+
+    def _of_table(self, words: _Words) -> bool:
         if words.take("CREATE", "TABLE"):
             self._create_table(words)
         elif words.take("ALTER", "TABLE"):
@@ -145,17 +207,38 @@ class Catalog:
         elif words.take("DROP", "SCHEMA"):
             words.take("IF", "EXISTS")
             words.path()
-        elif words.take("CREATE", "CHANGE", "STREAM"):
+        elif words.take("DROP", "INDEX"):
+            words.take("IF", "EXISTS")
+            self.indexes.pop(words.path(), None)
+        elif index := _index(words):
+            self.indexes[index.name] = index
+        else:
+            return False
+        return True
+
+    def _of_stream(self, words: _Words) -> bool:
+        if words.take("CREATE", "CHANGE", "STREAM"):
             self._stream(Stream(name=words.path(), tables=(), options={}), words)
         elif words.take("ALTER", "CHANGE", "STREAM"):
             self._alter_stream(words)
         elif words.take("DROP", "CHANGE", "STREAM"):
             del self._streams[self._stream_of(words.path()).name]
-        elif _PASSED.match(words.rest()):
-            return
         else:
-            words.refuse("a statement that is known here")
-        words.end()
+            return False
+        return True
+
+    def _of_access(self, words: _Words) -> bool:
+        if words.take("CREATE", "ROLE"):
+            self.roles.add(words.name())
+        elif words.take("DROP", "ROLE"):
+            self.roles.discard(words.name())
+        elif words.take("GRANT"):
+            self.privileges |= set(_privileges(words, "TO"))
+        elif words.take("REVOKE"):
+            self.privileges -= set(_privileges(words, "FROM"))
+        else:
+            return False
+        return True
 
     # ------------------------------------------------------------------ tables
 
@@ -171,6 +254,11 @@ class Catalog:
             table.key = _key(words, table)
         while words.take(","):
             _table_option(words)
+        if words.postgresql:
+            # INTERLEAVE IN, TTL INTERVAL: without a comma.
+            words.skip()
+            for name in table.key or ():
+                table.columns[name] = replace(table.columns[name], not_null=True)
         words.end()
         if table.key is None:
             raise SchemaError(f"table {table.name} must have a PRIMARY KEY.")
@@ -234,7 +322,8 @@ class Catalog:
         if words.take("DROP", "FOR", "ALL"):
             self._streams[stream.name] = replace(stream, tables=())
         else:
-            words.need("SET")
+            if not words.peek("SET", "("):
+                words.need("SET")
             del self._streams[stream.name]
             self._stream(stream, words)
 
@@ -245,7 +334,7 @@ class Catalog:
         watched, options = stream.tables, dict(stream.options)
         if words.take("FOR"):
             watched = None if words.take("ALL") else self._watched(words)
-        if words.take("OPTIONS"):
+        if words.take("OPTIONS") or (words.postgresql and (words.take("WITH") or words.take("SET"))):
             options |= _options(words)
         self._streams[stream.name] = Stream(name=stream.name, tables=watched, options=options)
 
@@ -267,6 +356,83 @@ class Catalog:
         return self._streams[name]
 
 
+# ---------------------------------------------------------------------- indexes and privileges
+
+
+def _index(words: _Words) -> Index | None:
+    """`CREATE [UNIQUE] [NULL_FILTERED] INDEX …`, if that is next."""
+    kinds = {"UNIQUE": False, "NULL_FILTERED": False}
+    if not re.match(r"CREATE (UNIQUE )?(NULL_FILTERED )?INDEX\b", words.rest()):
+        return None
+    words.need("CREATE")
+    for kind in kinds:
+        kinds[kind] = words.take(kind)
+    words.need("INDEX")
+    words.take("IF", "NOT", "EXISTS")
+    name = words.path()
+    words.need("ON")
+    table, key = words.path(), words.names()
+    storing = words.names() if words.take("STORING") or words.take("INCLUDE") else ()
+    # A WHERE, an interleaving, options.
+    words.skip()
+    return Index(
+        name=name,
+        table=table,
+        key=key,
+        storing=frozenset(storing),
+        unique=kinds["UNIQUE"],
+        null_filtered=kinds["NULL_FILTERED"],
+    )
+
+
+# Longer ones first.
+_KINDS: Final = (
+    ("CHANGE", "STREAM"),
+    ("TABLE", "FUNCTION"),
+    ("FUNCTION",),
+    ("TABLE",),
+    ("VIEW",),
+    ("SCHEMA",),
+    ("SEQUENCE",),
+)
+# What PostgreSQL calls the read function of a change stream.
+_READ_JSON: Final = "spanner.read_json_"
+
+
+def _privileges(words: _Words, whose: str) -> Iterator[Privilege]:
+    """What follows GRANT, or REVOKE with FROM. What is given on all tables of a schema is of the object `*`."""
+    if words.take("ROLE"):
+        members = words.paths()
+        actions: list[tuple[str, tuple[str, ...]]] = [("MEMBER", ())]
+        kind = "ROLE"
+    else:
+        actions, members = [], []
+        while not actions or words.take(","):
+            action = words.name().upper()
+            actions.append((action, words.names() if words.peek("(") else ()))
+        words.need("ON")
+        if words.take("ALL"):
+            kind = words.rest().partition(" IN ")[0].removesuffix("S")
+            words.skip_to(whose)
+            members = ["*"]
+        else:
+            taken = next((kind for kind in _KINDS if words.take(*kind)), None)
+            if taken is None:
+                words.refuse("TABLE, VIEW, CHANGE STREAM, TABLE FUNCTION, SCHEMA or SEQUENCE")
+            kind, members = " ".join(taken), words.paths()
+        if kind == "FUNCTION":
+            kind = "TABLE FUNCTION"
+            members = [f"READ_{m.removeprefix(_READ_JSON)}" if m.startswith(_READ_JSON) else m for m in members]
+    words.need(whose)
+    if not words.postgresql:
+        words.need("ROLE")
+    for role in words.paths():
+        for action, columns in actions:
+            for name in members:
+                for column in columns or ("",):
+                    yield Privilege(role, action, kind, name, column)
+
+
 # ---------------------------------------------------------------------- parts of a table
 
 
@@ -283,7 +449,12 @@ def _column(words: _Words, table: _Table, *, there: bool = False) -> None:
 
 
 def _type(words: _Words) -> str:
-    """`STRING(36)`, `ARRAY<INT64>`: in Spanner's own spelling, without what a vector says of its length."""
+    """`STRING(36)`, `ARRAY<INT64>`: in Spanner's own spelling, without what a vector says of its length.
+
+    A PROTO or ENUM is named by its path, `shop.Order`: the DDL does not say which of both it is.
+    """
+    if words.postgresql:
+        return _type_of_postgresql(words)
     if words.take("ARRAY"):
         words.need("<")
         kind = f"ARRAY<{_type(words)}>"
@@ -292,14 +463,39 @@ def _type(words: _Words) -> str:
             words.number()
             words.need(")")
         return kind
-    kind = words.name().upper()
+    path = words.path()
+    if "." in path:
+        return path
+    kind = path.upper()
     if not re.fullmatch(_SCALARS, kind):
-        raise SchemaError(f"a column's type must be {_SCALARS} or an ARRAY<…> of one, got {kind}.")
+        raise SchemaError(
+            f"a column's type must be {_SCALARS}, the path of a PROTO or ENUM, or an ARRAY<…> of one, got {kind}."
+        )
     if kind in ("STRING", "BYTES"):
         words.need("(")
         kind += "(MAX)" if words.take("MAX") else f"({words.number()})"
         words.need(")")
     return kind
+
+
+def _type_of_postgresql(words: _Words) -> str:
+    """`character varying(36)`, `bigint[]`: as Spanner's API names it."""
+    first = words.path().lower()
+    more = next((more for more in (("VARYING",), ("PRECISION",), ("WITH", "TIME", "ZONE")) if words.take(*more)), ())
+    kind = " ".join((first, *more)).lower()
+    if kind not in dialects.TYPES:
+        raise SchemaError(
+            f"a column's type must be one of {', '.join(dialects.TYPES)}, or an array of one, got {kind}."
+        )
+    if words.take("("):
+        kind += f"({words.number()})"
+        words.need(")")
+    if words.take("["):
+        words.need("]")
+        kind += "[]"
+        if words.take("VECTOR", "LENGTH"):
+            words.number()
+    return dialects.named(dialects.POSTGRESQL).type(kind)
 
 
 def _properties(words: _Words, table: _Table, name: str) -> tuple[bool, bool]:
@@ -308,6 +504,16 @@ def _properties(words: _Words, table: _Table, name: str) -> tuple[bool, bool]:
     while True:
         if words.take("NOT", "NULL"):
             not_null = True
+        elif words.postgresql and words.take("DEFAULT"):
+            words.expression()
+        elif words.postgresql and words.take("GENERATED", "ALWAYS"):
+            words.need("AS")
+            words.group()
+            if not words.take("STORED"):
+                words.take("VIRTUAL")
+            generated = True
+        elif words.take("NULL"):
+            continue
         elif words.take("DEFAULT") or words.take("ON", "UPDATE") or words.take("OPTIONS"):
             words.group()
         elif words.take("GENERATED", "BY", "DEFAULT", "AS", "IDENTITY"):
@@ -326,7 +532,9 @@ def _properties(words: _Words, table: _Table, name: str) -> tuple[bool, bool]:
 def _alter_column(words: _Words, table: _Table) -> None:
     column = _of(table, words.name())
     name = column.name
-    if words.take("SET", "OPTIONS") or words.take("SET", "DEFAULT") or words.take("SET", "ON", "UPDATE"):
+    if words.postgresql and words.take("SET", "DEFAULT"):
+        words.expression()
+    elif words.take("SET", "OPTIONS") or words.take("SET", "DEFAULT") or words.take("SET", "ON", "UPDATE"):
         words.group()
     elif words.take("SET", "NOT", "NULL"):
         table.columns[name] = replace(column, not_null=True)
@@ -335,8 +543,13 @@ def _alter_column(words: _Words, table: _Table) -> None:
     elif words.take("ALTER", "IDENTITY"):
         words.skip()
     elif not (words.take("DROP", "DEFAULT") or words.take("DROP", "ON", "UPDATE")):
+        if words.postgresql:
+            words.need("TYPE")
         kind = _type(words)
         not_null, generated = _properties(words, table, name)
+        if words.postgresql:
+            # It says the type alone.
+            not_null, generated = column.not_null, name in table.generated
         if generated != (name in table.generated):
             raise SchemaError(f"column {name} cannot become generated, nor cease to be.")
         table.columns[name] = replace(column, type=kind, not_null=not_null)
@@ -431,10 +644,11 @@ def _known(name: str, names: Collection[str]) -> bool:
 
 
 class _Words:
-    """A statement's tokens, read from left to right. A keyword is a word without backticks, in any case."""
+    """A statement's tokens, read from left to right. A keyword is a word without quotes, in any case."""
 
-    def __init__(self, sql: str) -> None:
-        self._tokens = [token for token in tokens(sql) if token.kind != "comment"]
+    def __init__(self, sql: str, dialect: Dialect | None = None) -> None:
+        self.postgresql = _is_postgresql(dialect)
+        self._tokens = [token for token in tokens(sql, dialect) if token.kind != "comment"]
         self._at = 0
 
     def peek(self, *words: str, after: int = 0) -> bool:
@@ -462,14 +676,36 @@ class _Words:
             self.refuse(")")
 
     def name(self) -> str:
-        return self._next("a name", "word", "quoted")
+        """A name. PostgreSQL takes one without quotes for the same in lower case."""
+        text = self._next("a name", "word", "quoted")
+        return text.lower() if self.postgresql and self._tokens[self._at - 1].kind == "word" else text
 
     def path(self) -> str:
         """A name, with its schema's before it where it has one. Backticks may be round both."""
         path = self.name()
         while self.take("."):
             path = f"{path}.{self.name()}"
-        return path
+        return path.removeprefix("public.") if self.postgresql else path
+
+    def paths(self) -> list[str]:
+        """`name, name, …`."""
+        found = [self.path()]
+        while self.take(","):
+            found.append(self.path())
+        return found
+
+    def names(self) -> tuple[str, ...]:
+        """`(name, name DESC, …)`: the names."""
+        found: list[str] = []
+        self.need("(")
+        while not self.take(")"):
+            found.append(self.name())
+            if not self.take("ASC"):
+                self.take("DESC")
+            if self.take("NULLS") and not self.take("FIRST"):
+                self.need("LAST")
+            self.comma()
+        return tuple(found)
 
     def to(self) -> str:
         """The new name after TO."""
@@ -497,8 +733,21 @@ class _Words:
             depth += self.peek("(") - self.peek(")")
             self._at += 1
 
+    def expression(self) -> None:
+        """Steps over one that nothing is round: to where another property begins, or the column ends."""
+        ends = (("NOT", "NULL"), ("GENERATED",), ("PRIMARY", "KEY"), ("CONSTRAINT",), (",",), (")",))
+        while self._at < len(self._tokens) and not any(self.peek(*end) for end in ends):
+            if self.peek("("):
+                self.group()
+            else:
+                self._at += 1
+
     def skip(self) -> None:
         self._at = len(self._tokens)
+
+    def skip_to(self, word: str) -> None:
+        while self._at < len(self._tokens) and not self.peek(word):
+            self._at += 1
 
     def rest(self) -> str:
         """The words that are left, in capitals."""

@@ -12,12 +12,19 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
     │   ├── components.settings.reader.SettingsError
     │   ├── components.spanner.SchemaOwnerError
     │   ├── contract.ddl.SchemaError
+    │   ├── contract.dialects.UnknownDialect
     │   ├── contract.queries.QueryError
     │   ├── contract.watched.WatchedError
     │   ├── delivery.cost.CostError
+    │   ├── delivery.dag_sync.SyncError
+    │   ├── delivery.draft.DraftError
+    │   ├── delivery.lock.JobIsLaunched
+    │   ├── delivery.owners.NothingOfOthers
     │   ├── delivery.pin.PinError
+    │   ├── delivery.preflight.google.NotSeen
     │   ├── delivery.prices.PriceError
     │   ├── delivery.schema.LiquibaseError
+    │   ├── delivery.schema.SchemaUnknown
     │   ├── delivery.stacks.DeliveryError
     │   ├── guardrails.iam.UnnamedResource
     │   ├── local.check.command.CheckError
@@ -46,6 +53,8 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
     │   ├── support.console.identity.NotIdentified
     │   ├── support.console.personal.PersonalDataError
     │   ├── support.erasure.store.ErasureWaits
+    │   ├── support.operations.dataflow.DataflowError
+    │   ├── support.operations.status.NotOurs
     │   ├── support.promql.MonitoringError
     │   ├── support.validation.findings.ValidationError
     │   ├── support.validation.state.Busy
@@ -58,8 +67,12 @@ the code (a fence, a retry) are outside: `tests/docs/test_errors.py` lists them 
     │   ├── support.console.asked.AskedError
     │   ├── support.console.cloud.CloudSettingsError
     │   ├── support.erasure.store.ErasureError
+    │   ├── support.operations.runs.OperationError
+    │   ├── support.operations.source_schema.SchemaUnread
+    │   ├── support.operations.warehouse.WarehouseUnread
     │   ├── support.reports.ReportError
     │   ├── support.search.SearchError
+    │   ├── support.starter.StarterError
 """
 
 from __future__ import annotations

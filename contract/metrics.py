@@ -64,6 +64,21 @@ def prometheus_name(metric_type: str) -> str:
     return f"{re.sub(r'[^a-zA-Z0-9]', '_', service)}:{re.sub(r'[^a-zA-Z0-9]', '_', name)}"
 
 
+# The stack's own metrics, as a type or as a name in PromQL: those of the probe, and those of log entries.
+_OWN: Final = re.compile(r"(custom[._]googleapis[._]com[/:]audit|logging[._]googleapis[._]com[/:]user)([/_])")
+
+
+def of_stack(prefix: str, text: str) -> str:
+    """A metric's type or name, or an expression or a dashboard with some, in a stack with that prefix.
+
+    Every stack of a project writes to the same project: the prefix in its metrics keeps them apart from another's.
+    """
+    if not prefix:
+        return text
+    name = prefix.replace("-", "_")
+    return _OWN.sub(rf"\1\2{name}_", text)
+
+
 def _probe(name: str, kind: Kind, value: ValueType, unit: str, description: str, **labels: str) -> Metric:
     return Metric(
         type=f"custom.googleapis.com/audit/{name}",
@@ -168,6 +183,23 @@ CARD_NUMBERS_FOUND: Final = _probe(
 UNCLASSIFIED_COLUMNS: Final = _probe(
     "unclassified_columns", "GAUGE", "INT64", "1", "Columns of the watched tables that nobody has classified."
 )
+OPERATION_FAILED: Final = _probe(
+    "operation_failed",
+    "GAUGE",
+    "INT64",
+    "1",
+    "1 where the last run of an operation failed, else 0. What a comparison finds does not count as one.",
+    operation="name of the operation (contract/operations.py)",
+)
+OPERATION_MISSED: Final = _probe(
+    "operation_missed_runs",
+    "GAUGE",
+    "DOUBLE",
+    "1",
+    "Time since a scheduled operation last did its work, in times its interval; while it never did, since the probe "
+    "first expected it.",
+    operation="name of the operation (contract/operations.py)",
+)
 
 PROBE_METRICS: Final = (
     COMMIT_TO_QUERYABLE,
@@ -188,4 +220,6 @@ PROBE_METRICS: Final = (
     BACKUP_DRILL_FAILED,
     CARD_NUMBERS_FOUND,
     UNCLASSIFIED_COLUMNS,
+    OPERATION_FAILED,
+    OPERATION_MISSED,
 )

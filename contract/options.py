@@ -76,6 +76,11 @@ _PROJECT = r"[a-z0-9][a-z0-9.:-]*"
 _INSTANCE = r"[a-z][a-z0-9-]*"
 _DATABASE = r"[a-z][a-z0-9_-]*"
 _HOST = r"([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])"
+_LOCATION = r"[a-z][a-z0-9-]*"
+_REPLICA = r"(READ_ONLY|READ_WRITE)"
+# At most 50 printable characters: cloud.google.com/spanner/docs/introspection/troubleshooting-with-tags
+_TAG = r"[!-+\--~]([ -+\--~]{0,48}[!-+\--~])?"
+OPERATIONS: Final = ("INSERT", "UPDATE", "DELETE")
 
 
 def _listed(one: str) -> Callable[[str], None]:
@@ -86,6 +91,21 @@ def _listed(one: str) -> Callable[[str], None]:
             raise ValueError
 
     return parse
+
+
+def _replicas(value: str) -> None:
+    """Raises ValueError for what is not replicas of directed reads, or too many for Spanner."""
+    _listed(rf"({_LOCATION}(:{_REPLICA})?|:{_REPLICA})")(value)
+    # cloud.google.com/spanner/docs/reference/rest/v1/DirectedReadOptions
+    if len(value.split(",")) > 10:
+        raise ValueError
+
+
+def _operations(value: str) -> None:
+    """Raises ValueError for what is not operations, or all three."""
+    _listed(rf"({'|'.join(OPERATIONS)})")(value)
+    if {part.strip() for part in value.split(",")} >= set(OPERATIONS):
+        raise ValueError
 
 
 def _moment(value: str) -> None:
@@ -129,6 +149,12 @@ OPTIONS: Final = (
         rule="empty or the name of a database role",
     ),
     Option(
+        name="spannerMetadataProjectId",
+        help="Project of the metadata database's instance. Empty: spannerProjectId.",
+        regex=rf"|{_PROJECT}",
+        rule="empty or a Google Cloud project id",
+    ),
+    Option(
         name="spannerMetadataInstanceId",
         help="Instance of the metadata database.",
         default=None,
@@ -166,6 +192,14 @@ OPTIONS: Final = (
         stack=True,
     ),
     Option(
+        name="directedReads",
+        stack=True,
+        help="Replicas to read the change streams from, at most 10, comma separated: LOCATION, LOCATION:READ_ONLY, "
+        ":READ_ONLY. Others are read where none of them answers. Empty: the nearest.",
+        parse=_replicas,
+        rule="at most 10 of LOCATION, LOCATION:TYPE or :TYPE, comma separated, with TYPE READ_ONLY or READ_WRITE",
+    ),
+    Option(
         name="startTimestamp",
         stack=True,
         help="Where the first job of a name begins, RFC 3339 UTC. Empty: now. Later ones resume where it stopped.",
@@ -187,6 +221,16 @@ OPTIONS: Final = (
         "windows: short bounded queries (the emulator, which scans its whole stream for every query).",
         default="tail",
         regex="tail|windows",
+    ),
+    Option(
+        name="changeStreamReaders",
+        stack=True,
+        help="Readers of each change stream, which share its partitions: more than one where a core does not keep up.",
+        default="1",
+        regex="[1-9][0-9]*",
+        rule=_WHOLE,
+        low=1,
+        high=100,
     ),
     Option(
         name="heartbeatMillis",
@@ -252,6 +296,22 @@ OPTIONS: Final = (
         parse=_listed(_TABLE),
         rule="tables, comma separated",
     ),
+    Option(
+        name="ignoreOperations",
+        stack=True,
+        help="Operations to leave out, comma separated: INSERT, UPDATE, DELETE. Validation then compares no rows, the "
+        "other changes alone.",
+        parse=_operations,
+        rule="one or two of INSERT, UPDATE and DELETE, comma separated",
+    ),
+    Option(
+        name="ignoreTransactionTags",
+        stack=True,
+        help="Transaction tags whose changes to leave out, comma separated. Validation then compares no rows, the "
+        "other changes alone.",
+        parse=_listed(_TAG),
+        rule="transaction tags of at most 50 printable characters, comma separated",
+    ),
     # Sink
     Option(
         name="bigQueryProjectId",
@@ -298,7 +358,7 @@ OPTIONS: Final = (
     Option(
         name="numStorageWriteApiStreams",
         stack=True,
-        help="Write streams a table.",
+        help="Write streams a table; at least as many as changeStreamReaders.",
         default="1",
         regex="[1-9][0-9]*",
         rule=_WHOLE,
@@ -375,9 +435,10 @@ OPTIONS: Final = (
 STACK_OPTIONS: Final = tuple(option.name for option in OPTIONS if option.stack)
 
 _REPLAYS_TOO: Final = (
-    "spannerProjectId", "spannerInstanceId", "spannerDatabase", "spannerMetadataInstanceId", "spannerMetadataDatabase",
-    "watchedTables", "spannerEndpoint", "maskingKeys", "newColumns", "paymentStates", "ignoreFields", "ignoreTables",
-    "bigQueryProjectId", "bigQueryEndpoint", "bigQueryStorageEndpoint", "deadLetterQueueDirectory", "logLevel",
+    "spannerProjectId", "spannerInstanceId", "spannerDatabase", "spannerDatabaseRole", "spannerMetadataProjectId",
+    "spannerMetadataInstanceId", "spannerMetadataDatabase", "watchedTables", "spannerEndpoint", "maskingKeys",
+    "newColumns", "paymentStates", "ignoreFields", "ignoreTables", "bigQueryProjectId", "bigQueryEndpoint",
+    "bigQueryStorageEndpoint", "deadLetterQueueDirectory", "logLevel",
 )  # fmt: skip
 
 # cloud.google.com/pubsub/docs/pubsub-basics#resource_names

@@ -198,7 +198,7 @@ def _render(folder: Path, name: str, project: str, watched: WatchedTables, **mor
         "project": project,
         "payment_dataset": payments.dataset,
         "payments": f"{payments.dataset}.{payments.table}",
-        "views_dataset": tables.VIEWS_DATASET,
+        "views_dataset": watched.views_dataset,
         "payment_type": payments.payment_type,
         "status_path": payments.column("status") or "",
     }

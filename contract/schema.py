@@ -1,4 +1,4 @@
-"""The Liquibase changelog of the source, read without a JVM.
+"""The Liquibase changelog of the source, read without a JVM; or the DDL of a database that others own.
 
 The formatted-SQL changesets in `sql/` are the one source of the schema: Liquibase runs them, Pulumi and the local
 stack provision the same statements, and the BigQuery tables are derived from the columns they define. What Liquibase
@@ -8,14 +8,20 @@ or Spanner would understand and this module does not is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from contract import dialects
 from contract.ddl import Catalog, Column, SchemaError, Stream, Table, head, tokens
+from contract.dialects import Dialect
 
-__all__ = ["Changeset", "Column", "SchemaError", "Table"]
+__all__ = ["Catalog", "Changeset", "Column", "SchemaError", "Table"]
+
+# A file of this ending is what `gcloud spanner databases ddl describe` printed of a database that others own.
+DUMP = ".ddl"
 
 SQL = Path(__file__).parent / "sql"
 AUDIT_DB = SQL / "spanner" / "changelog.yaml"
@@ -24,6 +30,10 @@ METADATA_DB = SQL / "metadata" / "changelog.yaml"
 # Database roles of the changelog, for fine-grained access: one sees the change streams, the other writes payments.
 READER_ROLE = "audit_reader"
 WRITER_ROLE = "audit_writer"
+# What the probe reads with: the change streams, and of the payments what says that one is stuck. What validation,
+# replay and backfill read with: the watched tables.
+PROBE_ROLE = "audit_probe"
+VALIDATION_ROLE = "audit_validation"
 # Of the metadata database: who records replays, and who records erasures.
 SUBMITTER_ROLE = "replay_submitter"
 ERASER_ROLE = "erasure_submitter"
@@ -49,8 +59,18 @@ class Changeset:
     statement: str
 
 
+def is_dump(path: Path) -> bool:
+    """Whether it is the DDL of a database that others own, and no changelog."""
+    return path.suffix == DUMP
+
+
 def changesets(changelog: Path = AUDIT_DB) -> Iterator[Changeset]:
-    """Yields the changesets in changelog order. Raises SchemaError where Liquibase and Spanner would disagree."""
+    """Yields the changesets in changelog order, those of a database's DDL by their number. Raises SchemaError where
+    Liquibase and Spanner would disagree."""
+    if is_dump(changelog):
+        for number, statement in enumerate(split(changelog.read_text()), start=1):
+            yield Changeset(author="", id=str(number), file=changelog.name, context=None, statement=statement)
+        return
     for name in _included(changelog):
         try:
             text = (changelog.parent / name).read_text()
@@ -85,13 +105,49 @@ def change_streams(changelog: Path = AUDIT_DB) -> dict[str, tuple[str, ...]]:
     return {s.name: everything if s.tables is None else s.tables for s in catalog.streams().values()}
 
 
-def change_retention_hours(changelog: Path = AUDIT_DB) -> int:
-    """How long Spanner keeps change records: the shortest of the streams' retentions. SchemaError without one."""
-    return min(map(_hours, _catalog(changelog).streams().values()))
+def split(text: str) -> list[str]:
+    """The statements of a database's DDL, as `gcloud spanner databases ddl describe` prints them."""
+    return [statement for statement in _statements(text, "the DDL") if statement]
 
 
-def _hours(stream: Stream) -> int:
-    kept = stream.options.get("retention_period", "")
+def dialect_of(changelog: Path = AUDIT_DB) -> Dialect:
+    """The dialect in which the changelog's statements are, or those of a database's DDL."""
+    return dialects.of_ddl("\n".join(statements(changelog)))
+
+
+def read(statements: Iterable[str]) -> Catalog:
+    """What the DDL of any database leaves behind; statements that are not understood are left out."""
+    statements = list(statements)
+    found = Catalog(dialects.of_ddl("\n".join(statements)))
+    for statement in statements:
+        with suppress(SchemaError):
+            found.run(statement)
+    return found
+
+
+@cache
+def catalog(changelog: Path = AUDIT_DB) -> Catalog:
+    """All that it leaves behind; to be read alone. SchemaError for a statement that is not understood.
+
+    Of a database that others own, statements that are not understood are left out: they may be about anything.
+    """
+    return _catalog(changelog)
+
+
+def change_retention_hours(changelog: Path = AUDIT_DB, streams: Collection[str] | None = None) -> int:
+    """How long Spanner keeps change records: the shortest retention of these streams, or of all of them.
+
+    SchemaError for a stream without one in a changelog; in a database that others own it has Spanner's default, a day.
+    """
+    found = _catalog(changelog).streams()
+    default = "1d" if is_dump(changelog) else ""
+    # A stream that is still to be made is made with the retention that `delivery.schema owners` writes.
+    named = [found.get(name) for name in streams] if streams is not None else list(found.values())
+    return min(_hours(stream, default) if stream else 7 * 24 for stream in named)
+
+
+def _hours(stream: Stream, default: str) -> int:
+    kept = stream.options.get("retention_period", default)
     if not re.fullmatch(r"\d+[hd]", kept):
         raise SchemaError(
             f"retention_period must be set for {stream.name} in hours or days, such as '7d', got {kept!r}."
@@ -101,7 +157,9 @@ def _hours(stream: Stream) -> int:
 
 def _catalog(changelog: Path) -> Catalog:
     """What the changesets without a context leave behind; the others may change nothing of it."""
-    catalog = Catalog()
+    if is_dump(changelog):
+        return read(statements(changelog))
+    catalog = Catalog(dialect_of(changelog))
     for changeset in changesets(changelog):
         before = (catalog.tables(), catalog.streams())
         try:
@@ -187,7 +245,7 @@ def _statements(body: str, where: str) -> list[str]:
     """The statements between semicolons, without comments, which Liquibase takes out and Spanner does not take."""
     found, text, begin = [], "", 0
     try:
-        for token in tokens(f"{body};"):
+        for token in tokens(f"{body};", dialects.of_ddl(body)):
             if token.kind == "comment":
                 text += body[begin : token.start] + (" " if token.text.startswith("/*") else "")
                 begin = token.start + len(token.text)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from contract import lookups, schema
+from contract import lookups, schema, spanner_types
 from contract.watched import ACCESS_DATASET as _ACCESS_DATASET
 from contract.watched import BACKUPS_DATASET as _BACKUPS_DATASET
 from contract.watched import RESTORED_DATASET as _RESTORED_DATASET
@@ -40,6 +40,8 @@ NUMBER_OF_PARTITIONS: Final = "_metadata_spanner_number_of_partitions_in_transac
 BIG_QUERY_COMMIT_TIMESTAMP: Final = "_metadata_big_query_commit_timestamp"
 CHANGE_ID: Final = "_metadata_change_id"
 OLD_VALUES: Final = "_metadata_spanner_old_values"
+EXACT_VALUES: Final = "_metadata_spanner_exact_values"
+IS_INCOMPLETE: Final = "_metadata_spanner_is_incomplete"
 CARD_TOKENS: Final = "_metadata_card_tokens"
 
 CUSTOMER_ID: Final = "customer_id"
@@ -105,6 +107,18 @@ METADATA_FIELDS: Final = (
     ),
     Field(CHANGE_ID, "STRING", description="Unique and deterministic; its text order is the commit order"),
     Field(OLD_VALUES, "JSON", description="Masked values before the change; of a DELETE, the whole row", personal=True),
+    Field(
+        EXACT_VALUES,
+        "JSON",
+        description="Masked values of the row that their columns cannot hold exactly, as Spanner writes them; see "
+        "docs/types.md",
+        personal=True,
+    ),
+    Field(
+        IS_INCOMPLETE,
+        "BOOL",
+        description="True where columns are NULL because the change did not carry them and its row was gone; else NULL",
+    ),
     Field(CARD_TOKENS, "STRING", "REPEATED", description="Token of every card number found in the row"),
 )
 
@@ -119,20 +133,6 @@ ENRICHMENT_FIELDS: Final = (
 )
 
 TOKEN_SUFFIX: Final = "_token"  # noqa: S105
-
-_TYPES: Final[Mapping[str, str]] = {
-    "BOOL": "BOOL",
-    "INT64": "INT64",
-    "FLOAT32": "FLOAT64",
-    "FLOAT64": "FLOAT64",
-    "NUMERIC": "NUMERIC",
-    "STRING": "STRING",
-    "BYTES": "BYTES",
-    "DATE": "DATE",
-    "TIMESTAMP": "TIMESTAMP",
-    "JSON": "JSON",
-}
-
 
 # A source column whose name is one of our columns, or one that BigQuery does not take, is carried with this in front of
 # its name.
@@ -212,12 +212,11 @@ def fields_of(table: WatchedTable, name: str, spanner_type: str) -> tuple[Field,
     )
     if policy == "token":
         return (token,)
-    array = re.fullmatch(r"ARRAY<(.*)>", spanner_type)
-    base = (array[1] if array else spanner_type).split("(")[0]
-    kind = _TYPES.get(base, "STRING")
+    kind = spanner_types.carried_as(spanner_type)
     notes = [f"Spanner column {name}"] if carried != name else []
-    notes += [] if base in _TYPES else [f"Spanner {base}, carried as text"]
-    mode: Mode = "REPEATED" if array else "NULLABLE"
+    if spanner_types.is_carried_as_text(spanner_type):
+        notes.append(f"Spanner {spanner_types.base(spanner_type)}, carried as text")
+    mode: Mode = "NULLABLE" if spanner_types.element(spanner_type) is None else "REPEATED"
     field = Field(carried, kind, mode, description="; ".join(notes), source=masked_name(table, name), personal=personal)
     return (field, token) if policy == "card" else (field,)
 
@@ -340,13 +339,13 @@ def resume_positions(watched: WatchedTables) -> Table:
     )
 
 
-def access_log() -> Table:
+def access_log(watched: WatchedTables) -> Table:
     """Appended by the console: who asked for what, when and why. It names payments and customers, never a card.
 
     In a separate dataset: who writes the changelogs may empty all that is beside them.
     """
     return Table(
-        dataset=ACCESS_DATASET,
+        dataset=watched.access_dataset,
         name="access_log",
         fields=(
             Field("at", "TIMESTAMP"),
@@ -420,7 +419,7 @@ def all_tables(watched: WatchedTables) -> tuple[Table, ...]:
         merge_progress(watched),
         payment_lookup(watched),
         resume_positions(watched),
-        access_log(),
+        access_log(watched),
         stuck_payments_seen(watched),
         audit_checks(watched),
     )

@@ -14,13 +14,13 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from contract import schema
+from contract import dialects, schema
 from contract.errors import AuditError
 
 SHIPPED: Final = Path(__file__).parents[1] / "tables.toml"
@@ -42,7 +42,7 @@ MEANINGS: Final[tuple[Meaning, ...]] = get_args(Meaning)
 # Spanner types that a column with a meaning can have, without their length; any where nothing is said.
 _WHOLE: Final = ("INT64",)
 _TEXT: Final = ("STRING",)
-_AMOUNT: Final = ("NUMERIC", "INT64", "FLOAT64")
+_AMOUNT: Final = ("NUMERIC", "PG_NUMERIC", "INT64", "FLOAT64")
 _TIME: Final = ("TIMESTAMP",)
 _TYPES: Final[Mapping[Meaning, tuple[str, ...]]] = {
     "payment": (*_TEXT, *_WHOLE),
@@ -58,12 +58,15 @@ _TYPES: Final[Mapping[Meaning, tuple[str, ...]]] = {
     "service": _TEXT,
     "error": _TEXT,
     "retries": _WHOLE,
-    "metadata": ("JSON", *_TEXT),
+    "metadata": ("JSON", "PG_JSONB", *_TEXT),
     "created": _TIME,
     "changed": _TIME,
 }
 # A column with such a policy has no value that could mean anything.
 _HIDDEN: Final = ("card", "token", "drop", "hold")
+
+# The key of the changelog that makes the same tables in a PostgreSQL database.
+_POSTGRESQL: Final = "changelog_postgresql"
 
 # Where a description comes from that is not a file.
 _DESCRIPTION: Final = "the description"
@@ -80,7 +83,7 @@ _OWN_TABLES: Final = frozenset(
 # Columns that the views have beside those of the source, enrichment aside.
 OF_TIMELINE: Final = frozenset(
     {"commit_timestamp", "commit_timestamp_nanos", "change_id", "source_table", "mod_type", "server_transaction_id"}
-    | {"old_values", "card_tokens", "arrived_at"}
+    | {"old_values", "exact_values", "card_tokens", "arrived_at"}
 )
 OF_TRANSITIONS: Final = frozenset(
     {"commit_timestamp", "change_id", "mod_type", "from_status", "to_status", "from_state", "to_state", "from_at"}
@@ -192,10 +195,12 @@ class WatchedTable:
 
 @dataclass(frozen=True, kw_only=True)
 class WatchedTables:
-    """The description. `changelog` is the Liquibase changelog that makes the tables; None where only JSON is known."""
+    """The description. `changelog` is the Liquibase changelog that makes the tables, or the DDL of the database that
+    others own; None where only JSON is known. `prefix` is in front of the stack's datasets, the tables' own too."""
 
     tables: tuple[WatchedTable, ...]
     changelog: Path | None = field(default=None, compare=False)
+    prefix: str = ""
 
     @cached_property
     def payments(self) -> WatchedTable:
@@ -208,11 +213,51 @@ class WatchedTables:
         return tuple(table for table in self.tables if table.kind == "events")
 
     @property
+    def attached(self) -> bool:
+        """Whether the tables are in a database that others own: its DDL is known, and no changelog makes it."""
+        return schema.is_dump(self.source_changelog)
+
+    @property
     def source_changelog(self) -> Path:
-        """The changelog. Raises WatchedError where the description was not read from a file."""
+        """The changelog, or the DDL. Raises WatchedError where the description was not read from a file."""
         if self.changelog is None:
             raise WatchedError("the columns of the watched tables are in their changelog: load tables.toml for it.")
         return self.changelog
+
+    def with_prefix(self, prefix: str, kept: Collection[str] = ()) -> WatchedTables:
+        """The description in a stack with that prefix: its changelogs are in datasets with it too, but for those of
+        others, which are `kept`."""
+        if not prefix:
+            return self
+        tables = tuple(
+            t if t.dataset in kept else replace(t, dataset=_in_front(prefix, t.dataset)) for t in self.tables
+        )
+        return replace(self, tables=tables, prefix=prefix)
+
+    def of_stack(self, dataset: str) -> str:
+        """What a dataset of that name in the tables file is called in this stack; empty where there is no name."""
+        kept = any(table.dataset == dataset for table in self.tables)
+        return _in_front(self.prefix, dataset) if dataset and not kept else dataset
+
+    def without_prefix(self, name: str) -> str:
+        """What a dataset, or a table in one, is called in a stack without a prefix."""
+        return name.removeprefix(_in_front(self.prefix, ""))
+
+    @property
+    def views_dataset(self) -> str:
+        return _in_front(self.prefix, VIEWS_DATASET)
+
+    @property
+    def access_dataset(self) -> str:
+        return _in_front(self.prefix, ACCESS_DATASET)
+
+    @property
+    def backups_dataset(self) -> str:
+        return _in_front(self.prefix, BACKUPS_DATASET)
+
+    @property
+    def restored_dataset(self) -> str:
+        return _in_front(self.prefix, RESTORED_DATASET)
 
     @property
     def change_streams(self) -> tuple[str, ...]:
@@ -230,10 +275,20 @@ class WatchedTables:
     def _by_name(self) -> dict[str, WatchedTable]:
         return {table.name: table for table in self.tables}
 
+    def source_statements(self, contexts: frozenset[str]) -> list[str]:
+        """The DDL of the source as the connection file carries it: the changelog's statements of these contexts; of a
+        database that others own, the tables that are watched, and nothing else of it. Raises WatchedError."""
+        every = schema.statements(self.source_changelog, contexts=contexts)
+        if not self.attached:
+            return every
+        names = self._by_name.keys()
+        return [each for each in every if names & schema.read([each]).tables().keys()]
+
     def to_json(self) -> str:
         """The description as the launch option and the connection file carry it: on one line, without the defaults."""
         tables = {table.name: _without_defaults(table) for table in self.tables}
-        return json.dumps({"tables": tables}, separators=(",", ":"))
+        prefix = {"prefix": self.prefix} if self.prefix else {}
+        return json.dumps({**prefix, "tables": tables}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> WatchedTables:
@@ -250,8 +305,9 @@ class WatchedTables:
         return _Read(_DESCRIPTION).tables(content)
 
     @classmethod
-    def load(cls, path: Path = SHIPPED) -> WatchedTables:
-        """Reads a file, and checks it against the changelog that it names. Raises WatchedError."""
+    def load(cls, path: Path = SHIPPED, dialect: str = dialects.GOOGLE_SQL) -> WatchedTables:
+        """Reads a file, and checks it against the changelog of that dialect that it names, or against the DDL of a
+        database that others own, of whichever dialect. Raises WatchedError."""
         try:
             content = tomllib.loads(path.read_text())
         except OSError as error:
@@ -261,11 +317,16 @@ class WatchedTables:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise WatchedError(f"{path.name} must be TOML: {error}.") from None
         read = _Read(path.name)
-        changelog = read.changelog(content, path.parent)
+        changelog = read.changelog(content, path.parent, dialect)
         watched = read.tables(content)
         read.fits(watched, changelog)
         tables = (_with_types(table, schema.tables(changelog)[table.name]) for table in watched.tables)
         return WatchedTables(tables=tuple(tables), changelog=changelog)
+
+
+def _in_front(prefix: str, dataset: str) -> str:
+    """A dataset's name takes no hyphen: https://cloud.google.com/bigquery/docs/datasets#dataset-naming."""
+    return f"{prefix.replace('-', '_')}_{dataset}" if prefix else dataset
 
 
 def _with_types(table: WatchedTable, made: schema.Table) -> WatchedTable:
@@ -285,7 +346,7 @@ def _without_defaults(table: WatchedTable) -> dict[str, Any]:
         if each.name not in ("name", "columns") and getattr(table, each.name) != each.default
     }
     if table.status_index:
-        said["status_index"] = asdict(table.status_index)
+        said["status_index"] = {key: value for key, value in asdict(table.status_index).items() if value != ""}
     return said | {"columns": {name: _column_json(column) for name, column in table.columns.items()}}
 
 
@@ -299,6 +360,7 @@ class _Read:
 
     def __init__(self, where: str) -> None:
         self._where = where
+        self._attached = False
         self._problems: list[str] = []
 
     def _refuse(self, what: str, rule: str, got: object, remedy: str = "") -> None:
@@ -310,16 +372,47 @@ class _Read:
 
     # ------------------------------------------------------------------ the file alone
 
-    def changelog(self, content: dict[str, Any], folder: Path) -> Path:
-        named = content.get("changelog")
-        if not isinstance(named, str) or not (folder / named).is_file():
-            self._refuse("changelog", "name the Liquibase changelog of the tables, relative to the file", named)
+    def changelog(self, content: dict[str, Any], folder: Path, dialect: str) -> Path:
+        """The changelog of the tables in a dialect, or the DDL of a database that others own."""
+        given = [key for key in ("changelog", "ddl") if key in content]
+        if len(given) != 1:
+            rule = "have `changelog` (tables that this stack makes) or `ddl` (a database that others own), and not both"
+            self._refuse("the description", rule, ", ".join(given) or "neither")
             self._finish()
-        return folder / str(named)
+        key: str = given[0]
+        if key == "changelog" and dialect == dialects.POSTGRESQL and _POSTGRESQL in content:
+            key = _POSTGRESQL
+        named = content[key]
+        rule, remedy = "name the Liquibase changelog of the tables, relative to the file", ""
+        if key == "ddl":
+            rule = f"name a file *{schema.DUMP} with the database's DDL, relative to the file"
+            remedy = "`python -m delivery.schema fetch` writes it."
+        if (
+            not isinstance(named, str)
+            or not (folder / named).is_file()
+            or (key == "ddl") != named.endswith(schema.DUMP)
+        ):
+            self._refuse(key, rule, named, remedy)
+            self._finish()
+        found = folder / str(named)
+        if key != "ddl" and (written := schema.dialect_of(found).name) != dialect:
+            self._refuse(
+                key,
+                f"name a changelog of the dialect {dialect} (spannerDialect)",
+                written,
+                f"`{_POSTGRESQL}` names one for PostgreSQL beside it.",
+            )
+            self._finish()
+        return found
 
     def tables(self, content: dict[str, Any]) -> WatchedTables:
         """The tables of the content. Raises WatchedError."""
-        self._known(content, ("changelog", "tables"), "the description")
+        of_stack = ("prefix",) if self._where == _DESCRIPTION else ("changelog", _POSTGRESQL, "ddl")
+        self._known(content, (*of_stack, "tables"), "the description")
+        prefix = content.get("prefix", "")
+        if not isinstance(prefix, str) or not re.fullmatch(r"|[a-z][a-z0-9-]*", prefix):
+            self._refuse("prefix", "be a stack's: lower case, digits and hyphens", prefix)
+            prefix = ""
         described = content.get("tables")
         if not isinstance(described, dict) or not described:
             self._refuse("tables", "describe at least the table of the payments, as [tables.NAME]", described)
@@ -330,14 +423,14 @@ class _Read:
         if len(kinds) != 1:
             self._refuse("kind", 'be "payments" for one table, whose rows are the payments', kinds)
         for table in tables:
-            self._place(table, tables)
+            self._place(table, tables, prefix)
         places = [table.id.casefold() for table in tables if table.table]
         for place in sorted({place for place in places if places.count(place) > 1}):
             self._refuse("dataset and table", "be another place for each table", place)
         self._finish()
-        return WatchedTables(tables=tables)
+        return WatchedTables(tables=tables, prefix=prefix)
 
-    def _place(self, table: WatchedTable, tables: tuple[WatchedTable, ...]) -> None:
+    def _place(self, table: WatchedTable, tables: tuple[WatchedTable, ...], prefix: str) -> None:
         what = f"tables.{table.name}"
         for taken, by in (
             (VIEWS_DATASET, "the views"),
@@ -345,8 +438,8 @@ class _Read:
             (BACKUPS_DATASET, "the snapshots"),
             (RESTORED_DATASET, "what is restored"),
         ):
-            if table.dataset.casefold() == taken:
-                self._refuse(f"{what}.dataset", f"not be {taken}, which has {by}", table.dataset)
+            if table.dataset.casefold() == _in_front(prefix, taken):
+                self._refuse(f"{what}.dataset", f"not be {table.dataset}, which has {by}", table.dataset)
         of_payments = {other.dataset for other in tables if other.kind == "payments"}
         if table.dataset in of_payments and table.table.casefold() in _OWN_TABLES:
             self._refuse(f"{what}.table", f"not be one of {', '.join(sorted(_OWN_TABLES))} there", table.table)
@@ -479,14 +572,17 @@ class _Read:
     def fits(self, watched: WatchedTables, changelog: Path) -> None:
         """Compares the description with what the changelog makes. Raises WatchedError, and SchemaError."""
         made, streams = schema.tables(changelog), schema.change_streams(changelog)
+        self._attached = schema.is_dump(changelog)
         for table in watched.tables:
             if table.name not in made:
-                self._refuse(
-                    f"tables.{table.name}",
+                rule, remedy = (
                     f"be made by the changelog, which makes {', '.join(sorted(made))}",
-                    table.name,
-                    "Add a changeset for it, or take it out of the description.",
+                    "Add a changeset for it",
                 )
+                if self._attached:
+                    rule = f"be a table of {changelog.name} that is understood: {', '.join(sorted(made))}"
+                    remedy = f"Run `python -m delivery.schema fetch` if {changelog.name} is out of date"
+                self._refuse(f"tables.{table.name}", rule, table.name, f"{remedy}, or take it out of the description.")
                 continue
             self._stream(table, streams)
             self._status_index(table, changelog)
@@ -494,6 +590,9 @@ class _Read:
         self._finish()
 
     def _stream(self, table: WatchedTable, streams: Mapping[str, tuple[str, ...]]) -> None:
+        if self._attached and table.change_stream not in streams:
+            # Its owners are yet to make it: `delivery.schema owners` says how.
+            return
         if table.name not in streams.get(table.change_stream, ()):
             by = sorted(name for name, tables in streams.items() if table.name in tables)
             self._refuse(
@@ -504,12 +603,11 @@ class _Read:
 
     def _status_index(self, table: WatchedTable, changelog: Path) -> None:
         index = table.status_index
-        made = (
-            rf"(?is)CREATE\s[\sA-Z_]*INDEX\s+(IF NOT EXISTS\s+)?`?{index.name}`?\s+ON\s+`?{table.name}`?\b"
-            if index
-            else ""
-        )
-        if index and not any(re.match(made, statement) for statement in schema.statements(changelog)):
+        made = schema.catalog(changelog).indexes.get(index.name) if index else None
+        if index and self._attached and made is None and not index.shard:
+            # As for a change stream. Not where it is sharded: that takes a column, which its owners would have to fill.
+            return
+        if index and (made is None or made.table != table.name):
             self._refuse(
                 f"tables.{table.name}.status_index.name",
                 f"be an index on {table.name} that the changelog makes",

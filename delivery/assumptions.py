@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
 
 # A month.
 HOURS: Final = 730
@@ -36,6 +36,11 @@ class Assumptions:
     log_bytes: float = field(default=1500, metadata={"help": "Bytes of a Data Access log entry."})
     log_share: float = field(default=0.01, metadata={"help": "Log entries a commit, besides the services' own writes."})
     secret_versions: float = field(default=2, metadata={"help": "Enabled masking keys."})
+
+    @property
+    def idle(self) -> Self:
+        """The same stack where nothing is written, and nobody searches."""
+        return replace(self, tps=0, agents=0, queries_tib=0, backfill_rows=0)
 
     @property
     def changes(self) -> float:

@@ -34,9 +34,10 @@ def _assumptions(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(cls=Command)
 @click.option("-s", "--stack", required=True, help="Stack, such as prod: the Pulumi.<stack>.yaml of this checkout.")
 @click.option("--prices", type=click.Path(dir_okay=False, path_type=Path), help="YAML file with prices over ours.")
+@click.option("--paused", is_flag=True, help="While `python -m delivery.deploy pause` holds.")
 @_assumptions
 @json_option
-def cost(stack: str, prices: Path | None, as_json: bool, **assumed: float) -> None:
+def cost(stack: str, prices: Path | None, paused: bool, as_json: bool, **assumed: float) -> None:
     """Estimates what a stack costs a month, from its settings, list prices and an assumed load.
 
     \b
@@ -44,12 +45,16 @@ def cost(stack: str, prices: Path | None, as_json: bool, **assumed: float) -> No
       audit cost -s prod
       audit cost -s prod --tps 50 --retention-months 24
       audit cost -s prod --prices contract.yaml      prices of your own over the list
+      audit cost -s dev --paused --tps 0             while it is paused
     """
+    from components.settings.pause import PAUSED
     from delivery.cost import estimate
     from delivery.prices import Prices
     from graph.resources import graph_of
 
-    found = estimate(graph_of(stack), Prices.load(prices), Assumptions(**assumed))
+    # Any moment: what is paid does not depend on it.
+    passed = {PAUSED: "2026-01-01T00:00:00+00:00"} if paused else {}
+    found = estimate(graph_of(stack, passed=passed), Prices.load(prices), Assumptions(**assumed))
     if wants_json(as_json):
         print_json(_plain(found))
     else:
@@ -70,6 +75,8 @@ def _plain(found: Any) -> dict[str, Any]:
             "unit": line.price.unit,
             "unit_dollars": line.price.dollars,
             "dollars": round(line.dollars, 2),
+            "idle_dollars": round(line.idle, 2),
+            "dollars_per_1000_changes": _small(found.per_thousand(line)),
             "page": line.price.page,
             "seen": line.price.seen,
         }
@@ -79,11 +86,21 @@ def _plain(found: Any) -> dict[str, Any]:
         "stack": found.stack,
         "as_of": found.as_of,
         "dollars_a_month": round(found.dollars, 2),
+        "idle_dollars_a_month": round(found.idle, 2),
         "lines": lines,
         "assumptions": asdict(found.assumptions),
         "not_counted": NOT_COUNTED,
         "prices_nobody_has_seen": found.unseen,
     }
+
+
+def _small(dollars: float | None) -> float | None:
+    return None if dollars is None else round(dollars, 8)
+
+
+def _added(dollars: float | None) -> str:
+    """Of a thousand changes: a cent is much."""
+    return "" if not dollars or abs(dollars) < 5e-7 else f"${dollars:.6f}"
 
 
 def _show(found: Any) -> None:
@@ -97,19 +114,25 @@ def _show(found: Any) -> None:
     console = Console()
     title = f"{found.stack}: a month at list prices of {found.as_of}"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-    for name in ("service", "what", "quantity", "price", "a month"):
-        table.add_column(name, overflow="fold", justify="right" if name in ("price", "a month") else "left")
+    for name in ("service", "what", "quantity", "price", "a month", "idle", "1,000 changes"):
+        left = name in ("service", "what", "quantity")
+        table.add_column(name, overflow="fold", justify="left" if left else "right", no_wrap=name == "a month")
     service = ""
     for line in found.lines:
         mark = "" if line.price.seen else " ?"
         price = f"${line.price.dollars:g} a {line.price.unit}{mark}"
         shown = line.service if line.service != service else ""
         service = line.service
-        table.add_row(shown, Text(line.what), line.formula, price, f"${line.dollars:,.2f}")
+        added = found.per_thousand(line)
+        table.add_row(
+            shown, Text(line.what), line.formula, price, f"${line.dollars:,.2f}", f"${line.idle:,.2f}", _added(added)
+        )
     table.add_section()
-    table.add_row("total", "", "", "", f"${found.dollars:,.2f}", style="bold")
+    adds = [found.per_thousand(line) or 0 for line in found.lines]
+    table.add_row("total", "", "", "", f"${found.dollars:,.2f}", f"${found.idle:,.2f}", _added(sum(adds)), style="bold")
     console.print(table)
     assumed = "  ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in asdict(found.assumptions).items())
+    console.print("Idle: nothing is written, nobody searches. 1,000 changes: what they add, over all of this load.")
     console.print(f"Assumed: {assumed}", style="dim")
     console.print(f"Not counted: {'; '.join(NOT_COUNTED)}.", style="dim")
     if found.unseen:

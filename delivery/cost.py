@@ -9,16 +9,17 @@ cannot be forgotten. What nobody can know beforehand is an assumption with a def
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
 from components import naming
+from components.bigquery import minutes_of
 from components.config import ROOT
-from contract import lookups, reading, tables
+from contract import lookups, operations, reading, tables
 from contract.errors import AuditError
+from contract.operations import Operation
 from contract.watched import WatchedTables
 from delivery.assumptions import DAYS, GIB, HOURS, WORKDAYS, Assumptions
 from delivery.prices import Price, Prices
@@ -37,6 +38,8 @@ _GIB_OF_A_CPU: Final = {
 _DISK_GIB: Final = 30
 _ACTIVE_MONTHS: Final = 3
 _PROBED_BYTES: Final = 24
+# What a run of a job is charged for at least: cloud.google.com/run/pricing.
+_LEAST_SECONDS: Final = 60
 # Changes and rows that a virtual CPU validates in a second, both sides (python -m bench.validation), and what BigQuery
 # reads of a partition at least.
 _VALIDATED_A_SECOND: Final = 2_500
@@ -45,6 +48,10 @@ _BLOCK_BYTES: Final = 100_000_000
 # the snapshot once more for the export. Its job waits for BigQuery, about so long.
 _BACKED_UP: Final = 3 * (1 + 160 / 1440)
 _BACKUP_SECONDS: Final = 900
+_SCHEDULED: Final = {operation.job: operation for operation in operations.SCHEDULED}
+# Data Compute Units of an environment of Composer 3 that does next to nothing, by its size. Assumed: Google has the
+# units of its parts on cloud.google.com/composer/pricing, and says of no size what it has at least.
+_UNITS_OF_COMPOSER: Final = {"small": 8.0, "medium": 16.0, "large": 40.0}
 # What Avro with DEFLATE leaves of a logical byte: not measured.
 _EXPORTED: Final = 0.2
 
@@ -58,7 +65,10 @@ class CostError(AuditError, ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A charge. `factors` multiply to what is used; `free` of it is what the month has for nothing."""
+    """A charge. `factors` multiply to what is used; `free` of it is what the month has for nothing.
+
+    `idle` is what it is, in dollars, where nothing is written and nobody searches.
+    """
 
     service: str
     what: str
@@ -66,6 +76,7 @@ class Line:
     price: Price
     factors: tuple[tuple[float, str], ...]
     free: float = 0
+    idle: float = 0
 
     @property
     def used(self) -> float:
@@ -79,6 +90,11 @@ class Line:
     @property
     def dollars(self) -> float:
         return self.quantity * self.price.dollars
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """The same of two estimates of a stack."""
+        return self.service, self.what, self.price.sku, self.place
 
     @property
     def formula(self) -> str:
@@ -101,6 +117,16 @@ class Estimate:
         return sum(line.dollars for line in self.lines)
 
     @property
+    def idle(self) -> float:
+        """The same without a change or a search: what the stack costs because it is there."""
+        return sum(line.idle for line in self.lines)
+
+    def per_thousand(self, line: Line) -> float | None:
+        """Dollars that a thousand changes add to a line, over the month's load. None where there are no changes."""
+        thousands = self.assumptions.changes / 1000
+        return (line.dollars - line.idle) / thousands if thousands else None
+
+    @property
     def unseen(self) -> tuple[str, ...]:
         """Prices that nobody has read on a page: SKU and place."""
         return tuple(sorted({f"{line.price.sku} at {line.place}" for line in self.lines if not line.price.seen}))
@@ -108,19 +134,30 @@ class Estimate:
 
 def estimate(graph: Graph, prices: Prices, assumed: Assumptions) -> Estimate:
     """A month of the stack. Raises CostError for a resource that nobody has priced, PriceError for a place."""
-    charges = _Charges(graph, prices, assumed)
     if unknown := sorted({node.type for node in graph.nodes} - CHARGED.keys() - FREE):
         raise CostError(
             f"nobody has said what {', '.join(unknown)} costs: add it to CHARGED or FREE in delivery/cost.py."
         )
-    lines = [
-        line
-        for kind, charge in CHARGED.items()
-        for node in sorted(graph.nodes, key=lambda node: node.name)
-        if node.type == kind
-        for line in charge(charges, node)
-    ]
-    return Estimate(stack=graph.stack, as_of=prices.as_of, assumptions=assumed, lines=tuple(_less_free(lines)))
+    still = {line.key: line.dollars for line in _lines(graph, _Charges(graph, prices, assumed.idle))}
+    lines = _lines(graph, _Charges(graph, prices, assumed))
+    return Estimate(
+        stack=graph.stack,
+        as_of=prices.as_of,
+        assumptions=assumed,
+        lines=tuple(replace(line, idle=still.get(line.key, 0)) for line in lines),
+    )
+
+
+def _lines(graph: Graph, charges: _Charges) -> Iterator[Line]:
+    return _less_free(
+        [
+            line
+            for kind, charge in CHARGED.items()
+            for node in sorted(graph.nodes, key=lambda node: node.name)
+            if node.type == kind
+            for line in charge(charges, node)
+        ]
+    )
 
 
 def _less_free(lines: list[Line]) -> Iterator[Line]:
@@ -142,7 +179,7 @@ class _Charges:
     """What each type of resource is charged for."""
 
     def __init__(self, graph: Graph, prices: Prices, assumed: Assumptions) -> None:
-        self._watched = WatchedTables.load(ROOT / graph.config["tables"])
+        self._watched = WatchedTables.load(ROOT / graph.config["tables"], graph.config["spannerDialect"])
         self._graph, self._prices, self._assumed = graph, prices, assumed
 
     def _line(self, where: _Place, sku: str, what: str, *factors: tuple[float, str]) -> Line:
@@ -180,8 +217,10 @@ class _Charges:
     def job(self, node: Node) -> Iterator[Line]:
         inputs, assumed = node.inputs, self._assumed
         where = _Place(service="Dataflow", place=inputs["region"])
-        cpus, memory = _machine(inputs["machineType"])
-        workers = (assumed.workers or float(inputs["numWorkers"]), "workers")
+        # The template has them, and the job's resource does not.
+        config = self._graph.config
+        cpus, memory = _machine(str(config["machineType"]))
+        workers = (assumed.workers or float(config["workers"]), "workers")
         yield self._line(where, "dataflow-vcpu", node.name, workers, (cpus, "vCPU"), (HOURS, "hours"))
         yield self._line(where, "dataflow-memory", node.name, workers, (memory, "GiB"), (HOURS, "hours"))
         disk = (_disk(inputs), "GiB")
@@ -212,8 +251,9 @@ class _Charges:
 
         With the merge: what people ask, in the console and by other SQL.
         """
-        minutes = int(re.findall(r"every (\d+) minutes", node.inputs["schedule"])[0])
-        runs, where = HOURS * 60 / minutes, self._big_query()
+        minutes = minutes_of(node.inputs["schedule"])
+        runs = 0 if node.inputs.get("disabled") else HOURS * 60 / minutes
+        where = self._big_query()
         if node.name == naming.FILL:
             read = (self._reads("fill of payment_lookup") / 2 / _TIB, "TiB a run")
         else:
@@ -275,6 +315,12 @@ class _Charges:
         months = max(0.0, (float(node.inputs["retentionDays"]) - 30) / DAYS)
         yield self._line(where, "logging-retention", node.name, written, (months, "months after the first 30 days"))
 
+    def nat(self, node: Node) -> Iterator[Line]:
+        workers = (self._assumed.workers or float(self._graph.config["workers"]), "workers")
+        yield self._line(
+            _Place(service="Cloud NAT", place=self._region()), "nat-vm", node.name, workers, (HOURS, "hours")
+        )
+
     def zone(self, node: Node) -> Iterator[Line]:
         yield self._line(_Place(service="Cloud DNS", place=self._region()), "dns-zone", node.name, (1, "zone"))
 
@@ -282,26 +328,28 @@ class _Charges:
         """Jobs with a schedule, and a backfill. A run is charged a minute at least. NOT_COUNTED: what people start."""
         if node.name == naming.REPLAY and self._assumed.backfill_rows:
             yield from self._backfill(node)
-        if node.name not in (naming.PROBE, naming.VALIDATION, naming.BACKUP, naming.BACKUP_DRILL, naming.ERASURE):
+        operation = _SCHEDULED.get(node.name)
+        if self._paused() or not (operation or node.name == naming.PROBE):
             return
         [container] = node.inputs["template"]["template"]["containers"]
         limits = container["resources"]["limits"]
         where = _Place(service="Cloud Run", place=str(node.inputs["location"]))
-        if node.name == naming.VALIDATION:
-            seconds = (self._validation_seconds(), "seconds: both sides of each change, and a part every day")
+        if operation == operations.VALIDATION:
+            seconds = (self._validation_seconds(), "seconds: each change, a part a day; a minute a run at least")
             yield from self._validation_reads(node)
-        elif node.name in (naming.BACKUP, naming.BACKUP_DRILL):
-            runs = DAYS if node.name == naming.BACKUP else DAYS / 7
+        elif operation in (operations.BACKUP, operations.BACKUP_DRILL):
+            runs = self._runs(operation)
             seconds = (_BACKUP_SECONDS * runs, "seconds")
-            read = (self._backup_reads(node.name) / _TIB, "TiB a run")
+            read = (self._backup_reads(operation) / _TIB, "TiB a run")
             yield self._line(self._big_query(), "bigquery-queries", node.name, read, (runs, "runs"))
-        elif node.name == naming.ERASURE:
-            seconds = (60 * DAYS, "seconds: a run each night, mostly of nothing")
+        elif operation:
+            seconds = (_LEAST_SECONDS * self._runs(operation), "seconds: a run is charged for its whole minute")
         else:
-            seconds = (HOURS * 3600, "seconds: a run is charged for its whole minute")
-            # Three columns of the day so far, once a minute.
+            runs = HOURS * 60 / int(self._graph.config["probeMinutes"])
+            seconds = (runs * _LEAST_SECONDS, "seconds: a run is charged for its whole minute")
+            # Three columns of the day so far, each time.
             read = (self._layout.changes_a_day * _PROBED_BYTES / 2 / _TIB, "TiB a run")
-            yield self._line(self._big_query(), "bigquery-queries", node.name, read, (HOURS * 60, "runs"))
+            yield self._line(self._big_query(), "bigquery-queries", node.name, read, (runs, "runs"))
         yield self._line(where, "run-vcpu", node.name, (float(limits["cpu"]), "vCPU"), seconds)
         memory = float(limits["memory"].removesuffix("Gi"))
         yield self._line(where, "run-memory", node.name, (memory, "GiB"), seconds)
@@ -319,7 +367,13 @@ class _Charges:
         yield self._line(where, "run-idle-memory", node.name, waiting, memory, seconds)
 
     def _validation_seconds(self) -> float:
-        return (self._assumed.changes + Limits().part_rows * DAYS) / _VALIDATED_A_SECOND
+        """Of a run each hour, one of which compares the day's part too."""
+        worked = (self._assumed.changes + self._part_rows() * DAYS) / _VALIDATED_A_SECOND
+        return max(worked, HOURS * _LEAST_SECONDS)
+
+    def _part_rows(self) -> float:
+        """Payments of a part of the key range: no more than there are."""
+        return min(Limits().part_rows, self._assumed.payments * self._assumed.source_months)
 
     def _validation_reads(self, node: Node) -> Iterator[Line]:
         """Each hour the day so far, of which half is over on average; each day a part: its rows, and a block of each
@@ -327,8 +381,9 @@ class _Charges:
         assumed, where = self._assumed, self._big_query()
         day = assumed.changelog_bytes / DAYS / _TIB
         yield self._line(where, "bigquery-queries", f"{node.name}: changes", (day / 2, "TiB"), (HOURS, "hours"))
-        rows = Limits().part_rows * assumed.changes_per_payment * assumed.row_bytes * assumed.changelog_factor
-        blocks = assumed.retention_months * DAYS * _BLOCK_BYTES
+        rows = self._part_rows() * assumed.changes_per_payment * assumed.row_bytes * assumed.changelog_factor
+        # A day with less than a block is read whole.
+        blocks = assumed.retention_months * DAYS * min(_BLOCK_BYTES, assumed.changelog_bytes / DAYS)
         part = ((rows + blocks) / _TIB, "TiB a part")
         yield self._line(where, "bigquery-queries", f"{node.name}: parts", part, (DAYS, "days"))
 
@@ -345,15 +400,29 @@ class _Charges:
         workers = _Place(service="Dataflow", place=self._region())
         yield self._line(workers, "dataflow-vcpu", f"{node.name}: workers", rows, made)
 
-    def _backup_reads(self, job: str) -> float:
+    def _backup_reads(self, operation: Operation) -> float:
         """Of a backup what changed in a day, at most its limit; of a drill its limit, once there is as much."""
         day, most = self._assumed.changelog_bytes / DAYS, BackupLimits().most_bytes
-        reads = day * _BACKED_UP if job == naming.BACKUP else day * DAYS * self._assumed.retention_months
+        reads = day * _BACKED_UP if operation == operations.BACKUP else day * DAYS * self._assumed.retention_months
         return min(reads, most)
 
     def schedule(self, node: Node) -> Iterator[Line]:
         where = _Place(service="Cloud Scheduler", place=self._region())
         yield self._line(where, "scheduler-job", node.name, (1, "schedule"))
+
+    def environment(self, node: Node) -> Iterator[Line]:
+        """An environment of Composer's is charged while it is there, busy or not."""
+        size = str(node.inputs["config"]["environmentSize"]).rpartition("_")[2].lower()
+        where, hours = _Place(service="Cloud Composer", place=self._region()), (HOURS, "hours")
+        units = (_UNITS_OF_COMPOSER[size], f"compute units of a {size} environment, about")
+        yield self._line(where, "composer-unit", node.name, units, hours)
+
+    def _runs(self, operation: Operation) -> float:
+        """Runs in a month."""
+        return _runs(operations.cron_of(operation, str(self._graph.config["pipelineOwner"])))
+
+    def _paused(self) -> bool:
+        return any(node.inputs.get("paused") for node in self._graph.nodes if node.type == "gcp:cloudscheduler/job:Job")
 
     def _application_is_exempt(self) -> bool:
         """Whether what the services write leaves no Data Access log: else every commit is an entry."""
@@ -395,10 +464,12 @@ CHARGED: Final[Mapping[str, Callable[[_Charges, Node], Iterator[Line]]]] = {
     "gcp:kms/cryptoKey:CryptoKey": _Charges.key,
     "gcp:secretmanager/secret:Secret": _Charges.secret,
     "gcp:logging/projectBucketConfig:ProjectBucketConfig": _Charges.log_bucket,
+    "gcp:compute/routerNat:RouterNat": _Charges.nat,
     "gcp:dns/managedZone:ManagedZone": _Charges.zone,
     "gcp:cloudrunv2/job:Job": _Charges.run_job,
     "gcp:cloudrunv2/service:Service": _Charges.service,
     "gcp:cloudscheduler/job:Job": _Charges.schedule,
+    "gcp:composer/environment:Environment": _Charges.environment,
 }
 # Types without a separate charge, or with one that NOT_COUNTED names.
 FREE: Final = frozenset(
@@ -407,6 +478,7 @@ FREE: Final = frozenset(
         "pulumi:providers:gcp",
         "gcp:accesscontextmanager/servicePerimeter:ServicePerimeter",
         "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember",
+        "gcp:billing/budget:Budget",
         "gcp:bigquery/dataset:Dataset",
         "gcp:bigquery/datasetAccess:DatasetAccess",
         "gcp:bigquery/datasetIamMember:DatasetIamMember",
@@ -421,7 +493,6 @@ FREE: Final = frozenset(
         "gcp:compute/firewall:Firewall",
         "gcp:compute/network:Network",
         "gcp:compute/router:Router",
-        "gcp:compute/routerNat:RouterNat",
         "gcp:compute/subnetwork:Subnetwork",
         "gcp:datacatalog/policyTag:PolicyTag",
         "gcp:datacatalog/policyTagIamMember:PolicyTagIamMember",
@@ -462,10 +533,12 @@ NOT_COUNTED: Final = (
     "operations of Cloud Storage and Cloud KMS",
     "Cloud Build minutes and images",
     "Cloud Run instances beyond those that wait: the console is charged while a page is open",
+    "the starter's requests, some 25,000 short ones a month: Cloud Run has two million for nothing",
+    "what an environment of Composer's that others own costs them, and Airflow's database and logs",
     "replays: Cloud Run, Dataflow or Data Boost, and Pub/Sub messages, while one runs",
     "of backfills what --backfill-rows does not say: Cloud Run, Data Boost, memory and disks of their workers",
     "metrics, alert conditions and the time series that they read",
-    "VPC flow logs and Cloud NAT",
+    "VPC flow logs, and what Cloud NAT transfers",
     "committed-use discounts, which lower Spanner and Dataflow by 20 to 40 %",
 )
 
@@ -477,6 +550,13 @@ def _nodes(inputs: Mapping[str, Any]) -> tuple[float, str]:
         low, high = (float(limits[f"{end}ProcessingUnits"]) / 1000 for end in ("min", "max"))
         return (low + high) / 2, f"nodes, half-way from {_number(low)} to {_number(high)},"
     return float(inputs["processingUnits"]) / 1000, "nodes"
+
+
+def _runs(cron: str) -> float:
+    """Runs in a month of a cron of the contract's."""
+    minute, hour, *_, weekday = cron.split()
+    of_hour = 60 / int(minute.removeprefix("*/")) if minute.startswith("*/") else 1
+    return of_hour * (24 if hour == "*" else 1) * (DAYS if weekday == "*" else DAYS / 7)
 
 
 def _disk(job: Mapping[str, Any]) -> float:

@@ -4,8 +4,9 @@
     python -m delivery.smoke --connection connection.json --wait 900
     python -m delivery.smoke --json
 
-The job runs (in Google Cloud; on one machine its position says so), its position follows the clock, and every view is
-one that BigQuery accepts: a dry run, which reads nothing. Exit code: 0 all of it, 1 not.
+The job runs (in Google Cloud; on one machine its position says so), its position follows the clock, every view is one
+that BigQuery accepts: a dry run, which reads nothing. And no scheduled operation failed when it last ran, by a DAG or
+by Cloud Scheduler. Exit code: 0 all of it, 1 not.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from contract import queries
+from contract.operations import SCHEDULED, Operation
 from delivery.program import exit_code
 from support.cli.explained import Command
 from support.cli.output import print_json, print_table
 from support.connection import Connection, load
 from support.warehouse import Warehouse, WarehouseError
+
+if TYPE_CHECKING:
+    from support.operations.runs import LastRun
 
 _PAUSE: Final = 5.0
 _ANSWER_SECONDS: Final = 60.0
@@ -42,15 +47,15 @@ class Check:
 
 @click.command(cls=Command, help=__doc__)
 @click.option("--connection", type=click.Path(dir_okay=False, path_type=Path), help="File with the stack's outputs.")
-@click.option("--region", default="us-central1", show_default=True, help="Region of the job.")
+@click.option("--region", help="Region of the job; without it the one of the connection.")
 @click.option("--max-lag", type=click.FloatRange(0), default=60, show_default=True, help="Most seconds behind now.")
 @click.option(
     "--wait", type=click.FloatRange(0), default=0, show_default=True, help="Seconds to wait until all checks pass."
 )
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def main(connection: Path | None, region: str, max_lag: float, wait: float, as_json: bool) -> int:
+def main(connection: Path | None, region: str | None, max_lag: float, wait: float, as_json: bool) -> int:
     there = load(connection)
-    checks = _awaited(lambda: list(look(there, region, max_lag)), wait)
+    checks = _awaited(lambda: list(look(there, region or there.region, max_lag)), wait)
     well = all(check.ok is not False for check in checks)
     if as_json:
         print_json({"ok": well, "checks": checks})
@@ -67,6 +72,7 @@ def look(connection: Connection, region: str, max_lag: float) -> Iterator[Check]
     yield _position(warehouse, max_lag)
     for name in queries.views():
         yield _accepted(f"view {name}", warehouse, f"SELECT * FROM {warehouse.view(name)}")
+    yield from _operations(connection)
 
 
 def _awaited(checks: Callable[[], list[Check]], seconds: float) -> list[Check]:
@@ -109,6 +115,34 @@ def _position(warehouse: Warehouse, max_lag: float) -> Check:
     lag = (datetime.now(UTC) - position).total_seconds()
     found = f"complete until {position.isoformat(timespec='seconds')}, {lag:.0f} s behind now (at most {max_lag:.0f})"
     return Check(name="position", ok=lag <= max_lag, found=found)
+
+
+def _operations(connection: Connection) -> Iterator[Check]:
+    """The last run of each operation, as it recorded it itself."""
+    from google.api_core.exceptions import GoogleAPIError
+
+    from support.operations.runs import Runs
+
+    if not connection.metadata_database:
+        yield Check(name="operations", ok=None, found="no metadata database behind this connection")
+        return
+    try:
+        runs = {run.operation: run for run in Runs(connection).last()}
+    except GoogleAPIError as error:
+        yield Check(name="operations", ok=None, found=f"their records cannot be read ({type(error).__name__})")
+        return
+    for operation in SCHEDULED:
+        yield _last_run(operation, runs.get(operation.name))
+
+
+def _last_run(operation: Operation, run: LastRun | None) -> Check:
+    name = f"operation {operation.name}"
+    if run is None or run.started_at is None:
+        return Check(name=name, ok=None, found="has not run yet")
+    if run.failures:
+        found = f"failed since {run.started_at.isoformat(timespec='seconds')}: {run.summary}. Run {operation.job} again"
+        return Check(name=name, ok=False, found=found)
+    return Check(name=name, ok=True, found=f"{run.outcome or 'runs'}, {run.started_at.isoformat(timespec='seconds')}")
 
 
 def _accepted(name: str, warehouse: Warehouse, sql: str) -> Check:

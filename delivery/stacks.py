@@ -19,8 +19,9 @@ from pulumi.automation import errors
 from pulumi.runtime.config import set_config
 
 from components.settings import WITHOUT_JOB
+from components.settings.pause import PAUSED
 from contract.errors import AuditError
-from graph.google import import_id
+from graph.google import TAKEN_OVER, import_id
 
 PROJECT: Final = "payment-audit"
 GUARDRAILS: Final = "guardrails"
@@ -42,10 +43,11 @@ class Place:
     secrets_provider: str = ""
 
 
-def open_stack(place: Place, name: str, *, make: bool, without_job: bool = False) -> automation.Stack:
+def open_stack(place: Place, name: str, *, make: bool, without_job: bool = False, paused: str = "") -> automation.Stack:
     """The stack of that name; `make` makes its state where there is none yet. Raises DeliveryError.
 
-    `without_job` is for runs that leave the streaming job out: the program then needs no image.
+    `without_job` is for runs that leave the streaming job out: the program then needs no image. `paused` is for those
+    that pause the stack: since when.
     """
     if not (place.folder / f"Pulumi.{name}.yaml").is_file():
         raise DeliveryError(f"stack must be one that has a Pulumi.<stack>.yaml, got {name!r}.")
@@ -65,9 +67,10 @@ def open_stack(place: Place, name: str, *, make: bool, without_job: bool = False
         env_vars={key: value for key, value in environment.items() if value},
         secrets_provider=place.secrets_provider or None,
     )
+    run = program(place.folder, without_job=without_job, paused=paused)
     opened = automation.create_or_select_stack if make else automation.select_stack
     try:
-        return opened(name, project_name=PROJECT, program=program(place.folder, without_job=without_job), opts=options)
+        return opened(name, project_name=PROJECT, program=run, opts=options)
     except errors.StackNotFoundError as error:
         raise DeliveryError(
             f"Stack {name} has not been made yet. `python -m delivery.deploy up -s {name}` does."
@@ -76,7 +79,7 @@ def open_stack(place: Place, name: str, *, make: bool, without_job: bool = False
         raise DeliveryError(reason(error, name)) from error
 
 
-def program(folder: Path, *, without_job: bool = False) -> Callable[[], Any]:
+def program(folder: Path, *, without_job: bool = False, paused: str = "") -> Callable[[], Any]:
     """`__main__.py` as an inline program. What its config breaks is reported as it is, without a trace."""
 
     # Where the engine stops first, the program's next call fails in a thread of gRPC, with a trace without information.
@@ -86,6 +89,8 @@ def program(folder: Path, *, without_job: bool = False) -> Callable[[], Any]:
         if without_job:
             # For this run alone, so it is in no stack's file.
             set_config(WITHOUT_JOB, "true")
+        if paused:
+            set_config(PAUSED, paused)
         try:
             runpy.run_path(str(folder / "__main__.py"), run_name="__main__")
         except AuditError as error:
@@ -139,7 +144,7 @@ def recover(stack: automation.Stack, project: str, report: Callable[[str, str], 
         made, what = operation["resource"], operation["type"]
         report(what, made["urn"].split("::", 3)[3])
         id = import_id(project, made["type"], made.get("inputs") or {})
-        if what == "creating" and id:
+        if what == "creating" and id and made["type"] not in TAKEN_OVER:
             deployment["resources"].append({**made, "id": id})
     state.deployment = deployment
     try:

@@ -8,6 +8,13 @@ from typing import Any, Final
 
 PROJECT_NUMBER: Final = "123456789012"
 
+# How Google refuses, for some minutes, what needs a change that it has accepted: an API that was just enabled, an
+# account or role that was just made, a key that an agent may use since a moment ago. "Typically 2 minutes, potentially
+# 7 minutes or longer": cloud.google.com/iam/docs/access-change-propagation.
+NOT_YET: Final = re.compile(
+    r"SERVICE_DISABLED|has not been used in project|is disabled|does not exist|useToEncrypt|denied on Cloud KMS key"
+)
+
 # The ids by which Google's provider imports what we named, as its documentation writes them.
 IMPORT_IDS: Final[Mapping[str, str]] = {
     "gcp:accesscontextmanager/servicePerimeter:ServicePerimeter": "{{name}}",
@@ -24,6 +31,7 @@ IMPORT_IDS: Final[Mapping[str, str]] = {
     "gcp:cloudrunv2/job:Job": "projects/{{project}}/locations/{{location}}/jobs/{{name}}",
     "gcp:cloudrunv2/service:Service": "projects/{{project}}/locations/{{location}}/services/{{name}}",
     "gcp:cloudscheduler/job:Job": "projects/{{project}}/locations/{{region}}/jobs/{{name}}",
+    "gcp:composer/environment:Environment": "projects/{{project}}/locations/{{region}}/environments/{{name}}",
     "gcp:compute/firewall:Firewall": "projects/{{project}}/global/firewalls/{{name}}",
     "gcp:compute/network:Network": "projects/{{project}}/global/networks/{{name}}",
     "gcp:compute/router:Router": "projects/{{project}}/regions/{{region}}/routers/{{name}}",
@@ -64,6 +72,10 @@ IMPORT_IDS: Final[Mapping[str, str]] = {
     "gcp:storage/bucket:Bucket": "{{name}}",
 }
 
+# What the provider's create takes over where it is there already, with a read and an update. Its importer must not be
+# used: it has the project as `projects/X`, which is another one, so the next preview would replace the bucket
+# (mmv1/third_party/terraform/services/logging/resource_logging_bucket_config.go of GoogleCloudPlatform/magic-modules).
+TAKEN_OVER: Final = frozenset({"gcp:logging/projectBucketConfig:ProjectBucketConfig"})
 
 # Kinds whose output `name` is the full name; a pool's has the project's number in it.
 _NAMED_IN_FULL: Final = frozenset(
@@ -131,6 +143,8 @@ def looked_up(function: str) -> dict[str, Any]:
 
 def _agent(service: str) -> str:
     """The e-mail of a service's agent. Those of the oldest services have other names."""
+    if service == "composer":
+        return f"service-{PROJECT_NUMBER}@cloudcomposer-accounts.iam.gserviceaccount.com"
     named = {
         "dataflow": "dataflow-service-producer-prod",
         "run": "serverless-robot-prod",

@@ -36,13 +36,15 @@ def run_program(
     look: Look = lambda function, inputs: looked_up(function),
     on_register: Callable[[Any], None] | None = None,
     program: Callable[[], object] | None = None,
+    passed: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Runs the stack's program; `make(type, name, inputs)` stands in for the provider. Returns the stack's outputs.
 
     `look(function, inputs)` answers what the program looks up; by default no table is there yet. `on_register` gets
     each raw registration, with the resource options that `make` does not see. `program` replaces `__main__.py`.
+    `passed` is what delivery passes to the program for one run, by its whole key.
     """
-    config = {f"payment-audit:{key}": _text(value) for key, value in values.items()}
+    config = {f"payment-audit:{key}": _text(value) for key, value in values.items()} | dict(passed or {})
     run = program or (lambda: runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__"))
     ended: Future[dict[str, Any]] = Future()
 

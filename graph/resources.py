@@ -64,8 +64,10 @@ def graph_of(
     config: Mapping[str, Any] | None = None,
     program: Callable[[], object] | None = None,
     look: Look = lambda function, inputs: looked_up(function),
+    passed: Mapping[str, str] | None = None,
 ) -> Graph:
-    """Runs the stack's program, or another one with its config. `look` answers what it looks up."""
+    """Runs the stack's program, or another one with its config. `look` answers what it looks up; `passed` is what
+    delivery passes to the program for one run."""
     values = {**stack_config(stack), "image": IMAGE, "consoleImage": CONSOLE_IMAGE, **(config or {})}
     inputs: dict[tuple[str, str], Mapping[str, Any]] = {}
     registered: list[Any] = []
@@ -74,7 +76,7 @@ def graph_of(
         inputs[kind, name] = given
         return server_made(values["project"], kind, name, given)
 
-    outputs = run_program(stack, values, make, look=look, on_register=registered.append, program=program)
+    outputs = run_program(stack, values, make, look=look, on_register=registered.append, program=program, passed=passed)
     nodes = tuple(
         Node(
             type=made.type,

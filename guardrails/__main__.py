@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import pulumi
@@ -67,6 +68,7 @@ def _item(values: Any, key: Any) -> Any:
         return UNKNOWN
 
 
+@cache
 def stack_values() -> Mapping[str, Any]:
     """The stack's config by key: the CLI puts it into this process's environment, lists as JSON, all else as text."""
     texts = pulumi.runtime.get_config_env()

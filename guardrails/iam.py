@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from components import naming
 from components.config import ROOT
+from contract import operations
 from contract.errors import AuditError
 from graph.resources import Graph, Node, graph_of
 
@@ -80,16 +81,10 @@ REASONS: Final[Mapping[Grant, str]] = {
         "the job appends rows, adds columns and makes tables as the source gets new ones"
     ),
     Grant("dataflow-sa", "project", "bigquery.jobUser"): "the job looks change ids up by query after a doubt",
-    Grant("dataflow-sa", "project", "dataflow.worker"): "a worker leases work; Google grants it on a project alone",
+    Grant("dataflow-sa", "project", naming.WORKER): "a worker leases work; Google grants it on a project alone",
+    Grant("dataflow-sa", "bucket temp", "storage.legacyBucketReader"): "a worker looks at the bucket that it works in",
+    Grant("dataflow-sa", "bucket staging", "storage.legacyBucketReader"): "a worker looks at the bucket of its files",
     Grant("dataflow-sa", "repository audit-images", "artifactregistry.reader"): "workers start from the job's image",
-    Grant("launcher-sa", "project", "dataflow.developer"): "starts and ends jobs; Google grants it on a project alone",
-    Grant(
-        "launcher-sa", "account dataflow-sa", "iam.serviceAccountUser"
-    ): "the job that it starts runs as this account",
-    Grant("launcher-sa", "bucket templates", "storage.objectViewer"): "a launch reads the template",
-    Grant("launcher-sa", "bucket staging", "storage.objectUser"): "a launch puts the job's files there",
-    Grant("launcher-sa", "bucket temp", "storage.objectUser"): "a launch writes scratch files",
-    Grant("launcher-sa", "repository audit-images", "artifactregistry.reader"): "a launch starts from the job's image",
     Grant(
         "merge-sa", "table payment_audit.payment_audit_trail_bq", "bigquery.dataViewer"
     ): "merge and fill read new changes",
@@ -109,6 +104,12 @@ REASONS: Final[Mapping[Grant, str]] = {
         "the merge copies personal columns; masked, it would write NULL"
     ),
     Grant("probe-sa", "Spanner database audit-db", "spanner.databaseReader"): "the probe counts what was committed",
+    Grant("probe-sa", "Spanner database audit-db", "spanner.fineGrainedAccessUser"): (
+        "the probe uses the database as a database role, and as nothing else"
+    ),
+    Grant("probe-sa", "Spanner database audit-db, audit_probe", "spanner.databaseRoleUser"): (
+        "the role sees the change streams and, of a payment, its id, status and time of change"
+    ),
     Grant("probe-sa", "Spanner database audit-metadata", "spanner.databaseUser"): "the probe keeps its totals there",
     Grant("probe-sa", "dataset payment_audit", "bigquery.dataViewer"): "the probe counts what arrived, and when",
     Grant(
@@ -126,7 +127,6 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("probe-sa", "project", "monitoring.metricWriter"): (
         "the probe writes its series; Google grants it on a project alone"
     ),
-    Grant("probe-sa", "Cloud Run job audit-probe", "run.invoker"): "the schedule starts the probe as the probe itself",
     Grant("backup-sa", "dataset payment_audit", "bigquery.dataViewer"): (
         "a snapshot is made by who may read the table; the account writes none of these tables"
     ),
@@ -152,13 +152,15 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("backup-sa", "Spanner database audit-metadata", "spanner.databaseUser"): (
         "what each backup holds, and what its drill found, is recorded there"
     ),
-    Grant("backup-sa", "Cloud Run job audit-backup", "run.invoker"): "Cloud Scheduler starts it as this account",
-    Grant("backup-sa", "Cloud Run job audit-backup-drill", "run.invoker"): (
-        "Cloud Scheduler starts it as this account"
-    ),
     Grant("backup-sa", "repository audit-images", "artifactregistry.reader"): "its jobs run from the job's image",
     Grant("validation-sa", "Spanner database audit-db", "spanner.databaseReader"): (
         "validation and replay read payments at a timestamp"
+    ),
+    Grant("validation-sa", "Spanner database audit-db", "spanner.fineGrainedAccessUser"): (
+        "validation uses the database as a database role, and as nothing else"
+    ),
+    Grant("validation-sa", "Spanner database audit-db, audit_validation", "spanner.databaseRoleUser"): (
+        "the role reads the watched tables whole, cards too: what is masked is compared with what it was made from"
     ),
     Grant("validation-sa", "Spanner database audit-metadata", "spanner.databaseUser"): (
         "validation reads the resume position; who replayed what is recorded there"
@@ -178,9 +180,6 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("validation-sa", "secret masking-keys", "secretmanager.viewer"): (
         "lists the keys' versions; this role reads none of them"
     ),
-    Grant("validation-sa", "Cloud Run job audit-validation", "run.invoker"): (
-        "the schedule starts validation as validation itself"
-    ),
     Grant("validation-sa", "policy tag personal", "datacatalog.categoryFineGrainedReader"): (
         "personal columns are compared too"
     ),
@@ -192,7 +191,9 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("validation-sa", "project", "dataflow.developer"): (
         "a replay of many payments is a Dataflow job; Google grants its launch on a project alone"
     ),
-    Grant("validation-sa", "project", "dataflow.worker"): (
+    Grant("validation-sa", "bucket temp", "storage.legacyBucketReader"): "a replay's worker looks at the bucket",
+    Grant("validation-sa", "bucket staging", "storage.legacyBucketReader"): "a replay's worker looks at the bucket",
+    Grant("validation-sa", "project", naming.WORKER): (
         "a replay's worker leases work; Google grants it on a project alone"
     ),
     Grant("validation-sa", "account validation-sa", "iam.serviceAccountUser"): (
@@ -230,9 +231,42 @@ REASONS: Final[Mapping[Grant, str]] = {
         "lists the keys' versions; this role reads none of them"
     ),
     Grant("erasure-sa", "bucket dead-letters", "storage.objectUser"): "empties dead letters of a customer's changes",
-    Grant("erasure-sa", "Cloud Run job audit-erasure", "run.invoker"): (
-        "the schedule starts it as itself, for erasures that were not run to their end"
+    Grant("launcher-sa", "Spanner database audit-metadata", "spanner.databaseUser"): (
+        "who keeps the pipeline reads generations and the resume position, and records what it did"
     ),
+    Grant("launcher-sa", "dataset payment_audit", naming.TABLE_KEEPER): (
+        "compares tables with the contract, and makes one that was never made; it reads and deletes no row"
+    ),
+    Grant("launcher-sa", "dataset audit_service_dataset", naming.TABLE_KEEPER): (
+        "compares tables with the contract, and makes one that was never made; it reads and deletes no row"
+    ),
+    Grant("launcher-sa", "dataset payment_views", "bigquery.metadataViewer"): (
+        "sees whether the views are there; it reads none"
+    ),
+    Grant("launcher-sa", "project", "dataflow.viewer"): (
+        "sees whether one job runs, where Pulumi owns it; Google grants it on a project alone"
+    ),
+    Grant("schema-sa", "Spanner database audit-db", naming.DDL_READER): (
+        "compares the database with the changelog; a custom role, since each of Google's with the DDL reads rows too"
+    ),
+    Grant("schema-sa", "Spanner database audit-metadata", "spanner.databaseUser"): "records its runs",
+    Grant("dead-letters-sa", "bucket dead-letters", "storage.objectViewer"): "counts dead letters by reason and age",
+    Grant("dead-letters-sa", "Spanner database audit-metadata", "spanner.databaseUser"): "records its runs",
+    Grant("retry-sa", "bucket dead-letters", "storage.objectUser"): (
+        "moves parked dead letters back to where the job retries them"
+    ),
+    Grant("retry-sa", "Spanner database audit-metadata", "spanner.databaseUser"): "records its runs",
+    Grant("scheduler-sa", "Cloud Run service audit-starter", "run.invoker"): (
+        "Cloud Scheduler calls the starter as this account, which may do nothing else"
+    ),
+    **{
+        Grant("starter-sa", f"Cloud Run job {job}", role): reason
+        for job in (naming.PROBE, *(operation.job for operation in operations.SCHEDULED))
+        for role, reason in (
+            ("run.invoker", "starts it by its schedule; the role overrides nothing of it"),
+            ("run.viewer", "sees whether it runs, so that it is not started twice"),
+        )
+    },
     Grant("erasers", "Cloud Run job audit-erasure", "run.invoker"): (
         "has recorded erasures run; the job's command is fixed, and the role changes none of it"
     ),
@@ -306,9 +340,6 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("on-call", "project", "logging.viewer"): (
         "reads admin activity and what probe and merge said, which is in none of our buckets; no Data Access logs"
     ),
-    Grant("on-call", "project", "dataflow.viewer"): (
-        "sees whether the job runs, and how far it is; Google grants it on a project alone"
-    ),
     Grant("on-call", "project", "monitoring.viewer"): (
         "sees dashboards, alerts and objectives; Google grants it on a project alone"
     ),
@@ -317,6 +348,9 @@ REASONS: Final[Mapping[Grant, str]] = {
     ),
     Grant("on-call", "Cloud Run service audit-console", "run.viewer"): (
         "sees whether the console runs, and from which image"
+    ),
+    Grant("on-call", "Cloud Run service audit-starter", "run.viewer"): (
+        "sees whether the service that starts jobs runs, and from which image"
     ),
     Grant("on-call", "Cloud Run job audit-replay", "run.invoker"): (
         "has recorded replays run, and chooses nothing of how; reads no payment in Spanner"
@@ -335,6 +369,19 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant("on-call", "Cloud Run job audit-erasure", "run.viewer"): "sees why an erasure waits",
     Grant("on-call", "Cloud Run job audit-backup", "run.viewer"): "sees whether backups are made",
     Grant("on-call", "Cloud Run job audit-backup-drill", "run.viewer"): "sees whether backups are tried",
+    **{
+        Grant("on-call", f"Cloud Run job {operation.job}", role): reason
+        for operation in (
+            operations.PIPELINE,
+            operations.SCHEMA,
+            operations.DEAD_LETTERS,
+            operations.DEAD_LETTERS_RETRY,
+        )
+        for role, reason in (
+            ("run.invoker", "has it run now; its command is fixed, and the role changes none of it"),
+            ("run.viewer", "sees how its runs ended"),
+        )
+    },
     Grant("on-call", "Cloud Run job audit-backup", "run.invoker"): (
         "has a backup made where the night's is not good; chooses nothing of it"
     ),
@@ -360,7 +407,7 @@ REASONS: Final[Mapping[Grant, str]] = {
     ),
     Grant("on-call", "bucket templates", "storage.objectViewer"): "reads connection.json, without Pulumi's state",
     Grant("on-call", "bucket dead-letters", "storage.objectViewer"): (
-        "sees what could not be written, masked, and why; it retries and discards none"
+        "sees what could not be written, masked, and why; it retries by the job for that, and discards none"
     ),
     Grant("dead letter operators", "bucket dead-letters", "storage.objectUser"): (
         "retry and discard dead letters, which moves or deletes their files; they cannot change the bucket"
@@ -398,6 +445,27 @@ REASONS: Final[Mapping[Grant, str]] = {
     Grant(
         "deployer-sa", "account erasure-sa", "iam.serviceAccountUser"
     ): "who makes the erasures' job lets it run as this account",
+    Grant("deployer-sa", "account launcher-sa", "iam.serviceAccountUser"): (
+        "who makes the job that keeps the pipeline lets it run as this account"
+    ),
+    Grant("deployer-sa", "account schema-sa", "iam.serviceAccountUser"): (
+        "who makes the job that verifies the schema lets it run as this account"
+    ),
+    Grant("deployer-sa", "account dead-letters-sa", "iam.serviceAccountUser"): (
+        "who makes the job that counts dead letters lets it run as this account"
+    ),
+    Grant("deployer-sa", "account retry-sa", "iam.serviceAccountUser"): (
+        "who makes the job that retries dead letters lets it run as this account"
+    ),
+    Grant("deployer-sa", "account starter-sa", "iam.serviceAccountUser"): (
+        "who makes the starter lets it run as this account"
+    ),
+    Grant("deployer-sa", "account scheduler-sa", "iam.serviceAccountUser"): (
+        "who makes a schedule lets Cloud Scheduler call as this account"
+    ),
+    Grant("deployer-sa", "data policy personal_as_null", "bigquerydatapolicy.maskedReader"): (
+        "BigQuery checks a view's query as who makes it; NULL in personal columns is all that it reads of them"
+    ),
     Grant("spanner service agent", "key spanner", _ENCRYPTER): "Spanner encrypts the databases",
     Grant(
         "spanner service agent", "key spanner-us-east4", _ENCRYPTER
@@ -475,8 +543,7 @@ def document(graphs: Iterable[Graph]) -> str:
         "Every grant that the program makes, from the graphs of the three stacks. Written by `make docs` from",
         "`guardrails/iam.py`, which has the reasons. All of them are on one resource; a grant on `project` is one that",
         "Google grants nowhere else. `readers` are the members that a stack's config names; `on-call`, `drainers` and",
-        "`dead letter operators` too. `auditDrainer`, `auditOnCall` and `auditAccessLogger` are custom roles, made by",
-        "bootstrap.",
+        "`dead letter operators` too. A role whose name begins with `audit` is a custom one, made by bootstrap.",
         "",
         "| who | on | role | stacks | why |",
         "|---|---|---|---|---|",
@@ -499,7 +566,10 @@ _CHOSEN: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
         "erasers",
         frozenset({"run.invoker", "run.viewer", "spanner.fineGrainedAccessUser", "spanner.databaseRoleUser"}),
     ),
-    "deadLetterOperators": ("dead letter operators", frozenset({"storage.objectUser", "storage.objectViewer"})),
+    "deadLetterOperators": (
+        "dead letter operators",
+        frozenset({"storage.objectUser", "storage.objectViewer"}),
+    ),
     "readers": (
         "readers",
         frozenset(
@@ -515,9 +585,13 @@ def _principal(graph: Graph, member: str, role: str) -> str:
             return called
     if member in (graph.config.get("onCall") or []):
         return "on-call"
+    theirs = {email: name for name, _, email in (pair.partition("=") for pair in graph.config["serviceAccounts"])}
+    if known := theirs.get(member.removeprefix("serviceAccount:")):
+        return str(known)
     if agent := re.fullmatch(r"serviceAccount:.*@(?:gcp-sa-)?([\w-]+)\.iam\.gserviceaccount\.com", member):
         project = str(graph.config["project"])
-        return member.partition(":")[2].partition("@")[0] if agent[1] == project else f"{agent[1]} service agent"
+        account = naming.Names.of_config(graph.config).without_prefix(member.partition(":")[2].partition("@")[0])
+        return account if agent[1] == project else f"{agent[1]} service agent"
     return member.replace(str(graph.config["project"]), "<project>")
 
 
@@ -530,8 +604,9 @@ def _resource(graph: Graph, node: Node) -> str:
 
 
 def _short(graph: Graph, value: Any) -> str:
-    """The last part of a full name, without the project before it."""
-    return str(value).rpartition("/")[2].partition("@")[0].removeprefix(f"{graph.config['project']}-")
+    """The last part of a full name, without the project before it and the stack's prefix."""
+    name = str(value).rpartition("/")[2].partition("@")[0].removeprefix(f"{graph.config['project']}-")
+    return naming.Names.of_config(graph.config).without_prefix(name)
 
 
 def _text(grant: Grant) -> str:

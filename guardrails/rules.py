@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from components import naming
 from contract.options import NO_EXCEPTION_SAMPLING, OPTIONS
+from graph.google import import_id
 from graph.resources import Graph, Node
 from guardrails.stores import deletion_refused, holds_data
 
@@ -22,9 +23,9 @@ Rule = Callable[[Graph], Iterator[str]]
 # Roles that Google grants on a project alone, and what they are for.
 PROJECT_ROLES: Final[Mapping[str, str]] = {
     "roles/bigquery.jobUser": "a query is a job of a project",
+    "roles/composer.worker": "Google looks for it on the project; a condition leaves it one bucket",
     "roles/dataflow.developer": "a job belongs to a project",
     "roles/dataflow.viewer": "a job belongs to a project",
-    "roles/dataflow.worker": "a worker leases work from the project's Dataflow service",
     "roles/logging.viewer": "the Logs Explorer, and logs that are in none of our buckets, belong to a project",
     "roles/monitoring.metricWriter": "a series belongs to a project",
     "roles/monitoring.viewer": "dashboards, alerts and series belong to a project",
@@ -33,7 +34,8 @@ PROJECT_ROLES: Final[Mapping[str, str]] = {
 # that the deployer may grant could make itself owner by it.
 OWN_ROLES: Final[Mapping[str, str]] = {
     naming.DRAINER: "ends a job; Google's smallest role for that starts jobs too",
-    naming.ON_CALL: "looks where Google's smallest roles also change things, silences alerts, resumes the schedule",
+    naming.WORKER: "leases work; Google's role for that reads and writes every bucket of the project",
+    naming.ON_CALL: "sees the job, looks where Google's smallest roles also change things, silences alerts",
 }
 # Administrators by name, (principal, role), and why no smaller role does.
 ADMINS: Final[Mapping[tuple[str, str], str]] = {}
@@ -43,7 +45,6 @@ KEYS: Final[Mapping[str, str]] = {
     "gcp:spanner/database:Database": "encryptionConfig",
     "gcp:spanner/backupSchedule:BackupSchedule": "encryptionConfig",
     "gcp:bigquery/dataset:Dataset": "defaultEncryptionConfiguration",
-    "gcp:bigquery/dataTransferConfig:DataTransferConfig": "encryptionConfiguration",
     "gcp:storage/bucket:Bucket": "encryption",
     "gcp:secretmanager/secret:Secret": "replication",
     "gcp:dataflow/flexTemplateJob:FlexTemplateJob": "kmsKeyName",
@@ -52,10 +53,12 @@ KEYS: Final[Mapping[str, str]] = {
     "gcp:pubsub/topic:Topic": "kmsKeyName",
     "gcp:cloudrunv2/job:Job": "template",
     "gcp:cloudrunv2/service:Service": "template",
+    "gcp:composer/environment:Environment": "config",
 }
 # Kinds with such an input that need no separate key, and why.
 KEYS_ELSEWHERE: Final[Mapping[str, str]] = {
     "gcp:bigquery/table:Table": "a table is encrypted with its dataset's key",
+    "gcp:bigquery/dataTransferConfig:DataTransferConfig": "a scheduled script has none, and its tables have one",
     "gcp:storage/bucketObject:BucketObject": "an object is encrypted with its bucket's key",
 }
 # Labels that the provider does not put on by itself: it knows only `labels`.
@@ -66,6 +69,14 @@ _OWN_LABELS: Final[Mapping[str, str]] = {
     "gcp:monitoring/customService:CustomService": "userLabels",
 }
 _LABELS: Final = ("service", "stack", "managed-by")
+
+# Kinds of which a project has one, or one for each service: who writes it writes all of it.
+ONCE_IN_A_PROJECT: Final = ("IAMAuditConfig", "ServicePerimeter", "Budget")
+# Kinds that several stacks of a project have as one, and why none of them takes it from another.
+SHARED_IN_A_PROJECT: Final[Mapping[str, str]] = {
+    "gcp:projects/service:Service": "an API stays on when a stack is destroyed",
+    "gcp:projects/serviceIdentity:ServiceIdentity": "Google makes a service's agent once, and nothing deletes it",
+}
 
 # Inputs of a Dataflow job that hold Beam's options. In the first two an item is one; else it is a name with its value.
 _BEAM_S: Final = ("additionalExperiments", "additionalPipelineOptions", "parameters", "workload")
@@ -85,6 +96,43 @@ def no_admin_role(graph: Graph) -> Iterator[str]:
     for node, role in _roles(graph):
         if re.search(r"admin|roles/iam\.security", role, re.I) and (_principal(node), role) not in ADMINS:
             yield f"{node.id}: {role}"
+
+
+def payments_of_others_stay_theirs(graph: Graph) -> Iterator[str]:
+    """A stack makes no Spanner database but audit-db and audit-metadata: name another in the config, for its owners."""
+    names = naming.Names.of_config(graph.config)
+    own = (names.of(naming.INSTANCE), names.of(naming.METADATA_INSTANCE), None, UNKNOWN)
+    for node in graph.nodes:
+        if not node.type.startswith("gcp:spanner/"):
+            continue
+        name, instance = node.inputs.get("name"), node.inputs.get("instance")
+        if node.kind == "Instance":
+            theirs = name not in own
+        else:
+            database = name if node.kind == "Database" else node.inputs.get("database")
+            # The audit's own metadata may be in an instance of others.
+            theirs = database not in (names.of(naming.METADATA_DATABASE), UNKNOWN) and (
+                database != names.of(naming.AUDIT_DATABASE) or instance not in own
+            )
+        if theirs:
+            yield node.id
+
+
+def what_a_project_has_once_is_of_one_stack(graph: Graph) -> Iterator[str]:
+    """Two stacks that write it undo each other's. Leave it to the stack of the project that has projectWide true."""
+    if str(graph.config.get("projectWide", True)).lower() == "false":
+        yield from (node.id for node in graph.nodes if node.kind in ONCE_IN_A_PROJECT)
+
+
+def names_have_the_stack_s_prefix(graph: Graph) -> Iterator[str]:
+    """Without it a stack beside this one would take the resource, or get a 409. Name it by settings.names."""
+    names = naming.Names.of_config(graph.config)
+    for node in graph.nodes if names.prefix else ():
+        id = import_id(names.project, node.type, node.inputs) if node.type not in SHARED_IN_A_PROJECT else None
+        if any(f"/datasets/{dataset}/" in (id or "") for dataset in graph.config.get("existingDatasets") or ()):
+            continue
+        if id and UNKNOWN not in id and not re.search(rf"\b({names.of('')}|{names.with_underscores('')})", id):
+            yield f"{node.id}: {id}"
 
 
 def nobody_is_everybody(graph: Graph) -> Iterator[str]:
@@ -114,6 +162,14 @@ def grants_are_on_one_resource(graph: Graph) -> Iterator[str]:
 def no_key_of_a_service_account(graph: Graph) -> Iterator[str]:
     """A key can be copied and does not expire. Let the workload impersonate the account."""
     yield from (node.id for node in graph.nodes if node.type == "gcp:serviceaccount/key:Key")
+
+
+def datasets_say_who_reads(graph: Graph) -> Iterator[str]:
+    """Without a list a dataset lets every viewer of the project read. List accounts and groups, and no project's."""
+    for node in graph.nodes:
+        accesses = node.inputs.get("accesses")
+        if node.kind == "Dataset" and (not accesses or "specialGroup" in str(accesses)):
+            yield node.id
 
 
 def buckets_are_private(graph: Graph) -> Iterator[str]:
@@ -177,13 +233,20 @@ def everything_is_where_the_stack_is(graph: Graph) -> Iterator[str]:
         if re.search(r"(regions?|location)$", key, re.I)
         for place in (value if isinstance(value, list) else [str(value)])
     }
-    # Cloud KMS writes US as us.
+    # Cloud KMS writes US as us, and EU as europe.
     named |= {place.lower() for place in named}
+    named |= {"europe"} if "eu" in named else set()
     region = graph.config.get("region")
+    # An image repository may be in another region, and in another project: config names it with the image.
+    registries = set(re.findall(r"([a-z0-9-]+)-docker\.pkg\.dev/", str(graph.config)))
+    # So may a log bucket of others.
+    log_buckets = set(re.findall(r"/locations/([a-z0-9-]+)/", str(graph.config.get("logBucket"))))
+    elsewhere = {"gcp:artifactregistry": registries, "gcp:logging": log_buckets}
     for node in graph.nodes:
+        known = {*named, *elsewhere.get(node.type.partition("/")[0], ()), "global", UNKNOWN}
         for key in ("location", "region"):
             place = node.inputs.get(key)
-            if node.type.startswith("gcp:") and place and place not in {*named, "global", UNKNOWN}:
+            if node.type.startswith("gcp:") and place and place not in known:
                 yield f"{node.id}: {key} {place}"
         config = str(node.inputs.get("config")) if node.type == "gcp:spanner/instance:Instance" else ""
         if config.startswith("regional-") and config != f"regional-{region}":
@@ -229,10 +292,14 @@ def no_element_is_sampled(graph: Graph) -> Iterator[str]:
 RULES: Final[tuple[Rule, ...]] = (
     no_primitive_role,
     no_admin_role,
+    payments_of_others_stay_theirs,
+    what_a_project_has_once_is_of_one_stack,
+    names_have_the_stack_s_prefix,
     nobody_is_everybody,
     grants_are_members,
     grants_are_on_one_resource,
     no_key_of_a_service_account,
+    datasets_say_who_reads,
     buckets_are_private,
     dead_letters_are_kept_a_week,
     no_public_address,

@@ -4,6 +4,7 @@
 # `setup.sh pulumi` installs the Pulumi CLI as well, which only the tests need.
 # `setup.sh monitoring` adds Prometheus and Alertmanager: the tests and the local stack's monitoring need them.
 # `setup.sh browser` adds Chromium, in which the console is tested: only the tests need it.
+# `setup.sh dags` adds the two versions of Airflow, 3 GB, and kustomize: only `make test-dags` needs them.
 # `setup.sh check` installs nothing: it names what is missing, and then fails.
 set -euo pipefail
 
@@ -22,6 +23,8 @@ prism_home=$cache/prism-$beam_version
 pulumi_home=$cache/pulumi-$pulumi_version
 prometheus_home=$cache/prometheus
 alertmanager_home=$cache/alertmanager-$alertmanager_version
+airflow_lock() { printf '%s\n' "$root/tests/dags/airflow-$1.lock"; }
+airflow_home() { printf '%s\n' "$cache/airflow-$(sed -n 's/^apache-airflow==//p' "$(airflow_lock "$1")")"; }
 uv=$uv_home/bin/uv
 
 say() { printf '%s\n' "$*" >&2; }
@@ -39,6 +42,10 @@ emulator_part=("$emulator_home" bin/python "$(pin "$root/local/emulators/bigquer
 # Any version from this one on evaluates our rules; Debian 12 has 2.42.
 prometheus_part=("$prometheus_home" promtool ">= 2.42")
 alertmanager_part=("$alertmanager_home" amtool "$(pin "$root"/local/alertmanager/go.{mod,sum})")
+airflow2_part=("$(airflow_home 2)" bin/python "$(pin "$(airflow_lock 2)")")
+airflow3_part=("$(airflow_home 3)" bin/python "$(pin "$(airflow_lock 3)")")
+kustomize_home=$cache/kustomize-$(sed -n 's|.*sigs.k8s.io/kustomize/kustomize/v5 v||p' "$root/local/kustomize/go.mod")
+kustomize_part=("$kustomize_home" kustomize "$(pin "$root"/local/kustomize/{go.mod,go.sum,schemas.txt})")
 prism_part=("$prism_home" prism "$(pin "$root"/local/prism/go.{mod,sum})")
 pulumi_part=("$pulumi_home" bin/pulumi "$(pin "$root"/local/pulumi/{cli,language}/go.{mod,sum})")
 
@@ -98,6 +105,53 @@ install_emulator() {
   "$uv" pip install --quiet --no-deps --python "$emulator_home/bin/python" -r "$root/local/emulators/bigquery.lock"
   mark_done "${emulator_part[@]}"
   say "BigQuery emulator: ready after ${SECONDS} s"
+}
+
+# Airflow, each version in its own environment, and its empty metadata database, of which each run of the tests has a copy.
+install_airflow() {
+  local lock part home
+  case $1 in 2) part=("${airflow2_part[@]}") ;; *) part=("${airflow3_part[@]}") ;; esac
+  is_done "${part[@]}" && return
+  lock=$(airflow_lock "$1") home=${part[0]}
+  say "Airflow ${home##*-} …"
+  rm -rf "$home"
+  "$uv" venv --quiet --python "$(python 3.11)" "$home"
+  "$uv" pip sync --quiet --python "$home/bin/python" "$lock"
+  AIRFLOW_HOME=$home/empty AIRFLOW__CORE__LOAD_EXAMPLES=False "$home/bin/airflow" db migrate >"$cache/airflow.log" 2>&1 ||
+    fail "Airflow's database could not be made; the end of $cache/airflow.log:
+$(tail -5 "$cache/airflow.log")"
+  mark_done "${part[@]}"
+  say "Airflow ${home##*-}: ready after ${SECONDS} s"
+}
+
+# Kustomize: on PATH, or built. Beside it the schemas that manifests are checked with, out of the modules of Argo CD and kubectl,
+# each of which has the checksum that schemas.txt pins.
+install_kustomize() {
+  is_done "${kustomize_part[@]}" && return
+  local found log=$cache/kustomize.log path version sum got
+  command -v go >/dev/null || fail "the schemas of Argo CD and Kubernetes come with their Go modules: install Go from https://go.dev/dl."
+  rm -rf "$kustomize_home"
+  mkdir -p "$kustomize_home"
+  while read -r path version sum; do
+    got=$(cd "$root/local/kustomize" && go mod download -json "$path@$version" 2>"$log") ||
+      fail "$path could not be fetched; see $log. Check the network and Go's module proxy (go env GOPROXY)."
+    grep -q "\"Sum\": \"$sum\"" <<<"$got" || fail "$path $version is not what local/kustomize/schemas.txt pins."
+    found=$(sed -n 's/.*"Dir": "\(.*\)".*/\1/p' <<<"$got")
+    case $path in
+      */argo-cd/*) install -m 644 "$found"/manifests/crds/{application,appproject}-crd.yaml "$kustomize_home/" ;;
+      *) install -m 644 "$found/testdata/openapi/swagger.json" "$kustomize_home/kubernetes.json" ;;
+    esac
+  done <"$root/local/kustomize/schemas.txt"
+  if found=$(command -v kustomize); then
+    ln -s "$found" "$kustomize_home/kustomize"
+  else
+    say "kustomize: none on PATH, so it is built (half a minute, once) …"
+    build kustomize sigs.k8s.io/kustomize/kustomize/v5 "$kustomize_home/kustomize" "$log" '-s -w' ||
+      fail "kustomize could not be built; the end of $log:
+$(tail -5 "$log")"
+  fi
+  mark_done "${kustomize_part[@]}"
+  say "kustomize: ready after ${SECONDS} s"
 }
 
 # Prism: on PATH, or already downloaded by Beam, or Beam's release, or built from the Go module proxy.
@@ -298,6 +352,9 @@ missing() {
   [ "${1:-}" != monitoring ] || is_done "${prometheus_part[@]}" || echo "Prometheus"
   [ "${1:-}" != monitoring ] || is_done "${alertmanager_part[@]}" || echo "Alertmanager"
   [ "${1:-}" != browser ] || has_chromium || echo "Chromium"
+  [ "${1:-}" != dags ] || is_done "${airflow2_part[@]}" || echo "Airflow 2"
+  [ "${1:-}" != dags ] || is_done "${airflow3_part[@]}" || echo "Airflow 3"
+  [ "${1:-}" != dags ] || is_done "${kustomize_part[@]}" || echo "kustomize"
 }
 
 main() {
@@ -320,6 +377,7 @@ main() {
   [ "$failed" = 0 ] || exit 1
   [ "${1:-}" != monitoring ] || { install_prometheus; install_alertmanager; }
   [ "${1:-}" != browser ] || install_chromium
+  [ "${1:-}" != dags ] || { install_kustomize; install_airflow 2; install_airflow 3; }
   say "Set up in ${SECONDS} s."
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from grpc.experimental import ChannelOptions
 
+from contract.endpoints import on_this_machine
 from pipeline.channels import StreamingChannels
 
 # A peer that froze or vanished is noticed in half a minute instead of never.
@@ -47,14 +48,20 @@ def _credentials() -> Any:
     return credentials
 
 
-def _anonymous() -> Any:
+def _reaching(endpoint: str) -> dict[str, Any]:
+    """What makes a client of Google's reach an endpoint: with the process's credentials, but not on this machine."""
     from google.auth.credentials import AnonymousCredentials
 
-    return AnonymousCredentials()  # type: ignore[no-untyped-call]
+    if not endpoint:
+        return {}
+    reaching: dict[str, Any] = {"client_options": {"api_endpoint": endpoint}}
+    if on_this_machine(endpoint):
+        reaching["credentials"] = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    return reaching
 
 
 def spanner_channel(endpoint: str) -> StreamingChannels:
-    """The process's connections to one endpoint: an emulator's in plain text, Google's with TLS and credentials.
+    """The process's connections to one endpoint: this machine's in plain text, any other with TLS and credentials.
 
     To be used as one gRPC channel, for any number of streaming calls at once.
     """
@@ -64,13 +71,13 @@ def spanner_channel(endpoint: str) -> StreamingChannels:
 @cache
 def _spanner_channels(endpoint: str) -> StreamingChannels:
     def connect(options: list[tuple[str, Any]]) -> grpc.Channel:
-        if endpoint:
+        if on_this_machine(endpoint):
             return grpc.insecure_channel(endpoint, options=options)
         from google.auth.transport.grpc import secure_authorized_channel
         from google.auth.transport.requests import Request
 
         channel: grpc.Channel = secure_authorized_channel(  # type: ignore[no-untyped-call]
-            credentials(), Request(), "spanner.googleapis.com:443", options=options
+            credentials(), Request(), endpoint or "spanner.googleapis.com:443", options=options
         )
         return channel
 
@@ -98,9 +105,7 @@ def spanner_database(endpoint: str, project: str, instance: str, database: str, 
     # The client exports its own metrics in the background otherwise, to a service an emulator does not have.
     os.environ.setdefault("SPANNER_DISABLE_BUILTIN_METRICS", "true")
     options: dict[str, Any] = {"project": project}
-    if endpoint:
-        options |= {"credentials": _anonymous(), "client_options": {"api_endpoint": endpoint}}
-    client = spanner.Client(**options)
+    client = spanner.Client(**options, **_reaching(endpoint))
     return client.instance(instance).database(database, database_role=role or None)
 
 
@@ -108,9 +113,7 @@ def bigquery_client(endpoint: str, project: str) -> Any:
     """BigQuery's REST client."""
     from google.cloud import bigquery
 
-    if not endpoint:
-        return bigquery.Client(project=project)
-    return bigquery.Client(project=project, credentials=_anonymous(), client_options={"api_endpoint": endpoint})
+    return bigquery.Client(project=project, **_reaching(endpoint))
 
 
 def write_client(endpoint: str) -> Any:
@@ -118,20 +121,20 @@ def write_client(endpoint: str) -> Any:
     from google.cloud.bigquery_storage_v1 import BigQueryWriteClient
     from google.cloud.bigquery_storage_v1.services.big_query_write.transports import BigQueryWriteGrpcTransport
 
-    if not endpoint:
-        return BigQueryWriteClient()
+    if not on_this_machine(endpoint):
+        return BigQueryWriteClient(**_reaching(endpoint))
     return BigQueryWriteClient(
         transport=BigQueryWriteGrpcTransport(channel=grpc.insecure_channel(endpoint, options=_CHANNEL))
     )
 
 
 def authorized_session(endpoint: str, scope: str) -> Any:
-    """A session for one of Google's REST APIs; one at another endpoint is asked without credentials."""
+    """A session for one of Google's REST APIs; an endpoint of this machine is given no credentials."""
     import requests
     from google.auth import default
     from google.auth.transport.requests import AuthorizedSession
 
-    if endpoint:
+    if on_this_machine(endpoint):
         return requests.Session()
     credentials, _ = default(scopes=[scope])
     return AuthorizedSession(credentials)  # type: ignore[no-untyped-call]

@@ -80,6 +80,12 @@ def failed_at_commit(letter: DeadLetter) -> Any:
     return beam.pvalue.TaggedOutput(DEAD, WindowedValue(letter, Timestamp(micros=micros), [GlobalWindow()]))
 
 
+def at_commit(change: Change) -> WindowedValue:
+    """A change at its commit timestamp, for a step that gives it at the end of a bundle."""
+    micros = timestamps.to_micros(change.commit_timestamp)
+    return WindowedValue(change, Timestamp(micros=micros), [GlobalWindow()])
+
+
 def dead_letter(
     at: Coordinates, step: str, error: Exception, change: Change | None = None, table: WatchedTable | None = None
 ) -> DeadLetter:

@@ -17,22 +17,30 @@ from apache_beam.metrics import Metrics
 
 from contract import metrics, timestamps
 from contract.changes import Change
-from pipeline.failures import Step, failed
+from pipeline.failures import Step, at_commit, dead_letter, failed, failed_at_commit
+from pipeline.source.completion import Completer, SpannerRows, lacks_values
+from pipeline.source.query import ChangeStream
 from pipeline.source.records import DataChange, ReadPosition
 from pipeline.transforms import decode
 from pipeline.transforms.enrich import enrich
-from pipeline.transforms.filter import keep
+from pipeline.transforms.filter import IgnoredRecords, keep
 from pipeline.transforms.settings import TransformSettings
 
 POSITIONS: Final = "positions"
 
 
 class Decode(Step):
-    """Data change records → changes. Read positions go to a separate output."""
+    """Data change records → changes, without those that are ignored. Read positions go to a separate output.
+
+    Changes that leave columns out are completed by reads of their rows, at the end of a bundle; `stream` says where.
+    """
 
     OUTPUTS: ClassVar = (POSITIONS,)
 
-    def __init__(self) -> None:
+    def __init__(self, stream: ChangeStream | None = None, ignored: IgnoredRecords | None = None) -> None:
+        self._stream = stream
+        self._ignored = ignored or None
+        self._filtered = Metrics.counter(metrics.NAMESPACE, metrics.CHANGES_FILTERED)
         self._read = Metrics.counter(metrics.NAMESPACE, metrics.CHANGES_READ)
         self._age = Metrics.distribution(metrics.NAMESPACE, metrics.COMMIT_TO_READ_MILLIS)
 
@@ -42,11 +50,37 @@ class Decode(Step):
             return
         self._read.inc(len(record.mods))
         self._age.update(_millis_since(record.commit_timestamp))
+        if self._ignored is not None and record in self._ignored:
+            self._filtered.inc(len(record.mods))
+            return
         for index in range(len(record.mods)):
             try:
-                yield decode.decode(record, index)
+                change = decode.decode(record, index)
             except Exception as error:
                 yield failed(decode.coordinates(record, index), self, error)
+                continue
+            if lacks_values(change):
+                self._partial.append(change)
+            else:
+                yield change
+
+    def setup(self) -> None:
+        self._completer = Completer(SpannerRows(self._stream)) if self._stream else None
+
+    def start_bundle(self) -> None:
+        self._partial: list[Change] = []
+
+    def finish_bundle(self) -> Iterator[Any]:
+        if not self._partial:
+            return
+        if self._completer is None:
+            raise RuntimeError("Decode must have a change stream to complete changes with. Report it as a bug.")
+        for change, error in self._completer.complete(self._partial):
+            if error:
+                yield failed_at_commit(dead_letter(change.coordinates, type(self).__name__, error))
+            else:
+                yield at_commit(change)
+        self._partial = []
 
 
 class Mask(Step):

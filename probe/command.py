@@ -46,7 +46,7 @@ def probe(ctx: click.Context, once: bool, every: float | None, write: bool, list
     from probe.measure import Probe
 
     connection = current_connection(ctx)
-    if write and connection.spanner_endpoint:
+    if write and connection.local:
         raise click.UsageError("--write is for a stack in the cloud; here, Prometheus reads --listen.")
     measuring = Probe(connection)
     if every is None:

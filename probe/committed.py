@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from contract import payments, tables, timestamps
-from contract.changes import StepError
-from contract.watched import WatchedTables
+from contract.changes import Column, StepError
+from contract.watched import WatchedTable, WatchedTables
 from pipeline.source.records import DataChange
 from pipeline.transforms import decode
 from pipeline.transforms.enrich import enrich
-from pipeline.transforms.filter import Ignored, keep
+from pipeline.transforms.filter import Ignored, IgnoredRecords, keep
 
 
 class Commit(NamedTuple):
@@ -29,10 +30,15 @@ class Commit(NamedTuple):
 
 @dataclass
 class Window:
-    """The changes of a window by commit, and the payments that came to a state in it, by that state."""
+    """The changes of a window by commit, and the payments that came to a state in it, by that state.
+
+    `unclassified` has, by watched table, the columns that its changes carried and nobody classified. It is given what
+    was seen before: an insert carries every column, and so forgets those that are gone.
+    """
 
     commits: Counter[Commit] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
+    unclassified: dict[str, list[str]] = field(default_factory=dict)
 
 
 def count(
@@ -40,12 +46,14 @@ def count(
     changes: Iterator[DataChange],
     watched: WatchedTables,
     ignored: Ignored,
+    left_out: IgnoredRecords,
     states: Mapping[str, str],
 ) -> None:
     """Adds changes to a window: those that the pipeline is to carry."""
     for record in changes:
         commit = Commit(record.table, timestamps.to_micros(record.commit_timestamp))
-        if record.table.casefold() in ignored.tables:
+        _classify(window, record, watched)
+        if record in left_out:
             continue
         if not ignored.fields and record.table != watched.payments.name:
             window.commits[commit] += len(record.mods)
@@ -55,6 +63,19 @@ def count(
             window.commits[commit] += kept
             if outcome:
                 window.outcomes[outcome] += 1
+
+
+def _classify(window: Window, record: DataChange, watched: WatchedTables) -> None:
+    table = watched.of(record.table)
+    if not table.columns:
+        return
+    seen = () if record.mod_type == "INSERT" else window.unclassified.get(record.table, ())
+    window.unclassified[record.table] = sorted({*seen, *_without_policy(table, record.columns)})
+
+
+@lru_cache(maxsize=64)
+def _without_policy(table: WatchedTable, columns: tuple[Column, ...]) -> tuple[str, ...]:
+    return tuple(column.name for column in columns if table.policy_of(column.name) is None)
 
 
 def _look_at(

@@ -15,13 +15,13 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
-from contract import payments, tables, timestamps
+from contract import payments, schema, tables, timestamps
 from contract.changes import Reason
 from contract.watched import WatchedTables
 from pipeline.sink.dead_letters import DeadLetterQueue
 from pipeline.source.closed import changes_before
 from pipeline.source.partitions import PartitionSet
-from pipeline.transforms.filter import Ignored
+from pipeline.transforms.filter import Ignored, IgnoredRecords
 from probe.committed import Commit, Window, count
 from probe.state import (
     ProbeError,
@@ -37,6 +37,9 @@ from support import stuck
 from support.backup.store import Backups
 from support.connection import Connection
 from support.erasure.store import Erasures
+from support.metadata import metadata_database, source_database
+from support.operations.ensure import owner_of
+from support.operations.runs import Runs, failed, missed
 from support.validation.state import States
 from support.warehouse import Warehouse, WarehouseError
 
@@ -68,7 +71,7 @@ class Measurement:
     """What a run found. `windows` are the spans that it took in; `bytes_read` is BigQuery's count.
 
     `mismatches` and `cards_in_columns` are what the last validation found (support/validation), not the probe; what is
-    of backups, their last runs recorded (support/backup).
+    of backups, their last runs recorded (support/backup). Of operations, by name: support/operations/runs.py.
     """
 
     at: datetime
@@ -89,6 +92,8 @@ class Measurement:
     backup_age_seconds: float = 0.0
     backup_drill_age_seconds: float = 0.0
     backup_drill_failed: bool = False
+    operations_failed: dict[str, bool] = field(default_factory=dict)
+    operations_missed: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -124,6 +129,9 @@ class Probe:
         self._warehouse = Warehouse(connection)
         self._queue = DeadLetterQueue(connection.dead_letter_directory)
         self._ignored = Ignored.parse(connection.ignore_fields, connection.ignore_tables)
+        self._left_out = IgnoredRecords.parse(
+            connection.ignore_tables, connection.ignore_operations, connection.ignore_transaction_tags
+        )
         self._states = (
             payments.parse_states(connection.payment_states) if connection.payment_states else payments.PAYMENT_STATES
         )
@@ -166,6 +174,7 @@ class Probe:
     ) -> Measurement:
         waiting, validated = self._store.total(), States(self._connection).load()
         backups = Backups(self._connection).health()
+        operations = Runs(self._connection).expected(now)
         return Measurement(
             at=now,
             started_at=state.started_at,
@@ -176,7 +185,7 @@ class Probe:
             dead_letters={reason: letters.by_reason[reason] for reason in sorted({*_REASONS, *letters.by_reason})},
             oldest_dead_letter_seconds=_age(letters.oldest, now),
             stuck=self._stuck(now, notes),
-            unclassified_columns=self._unclassified(),
+            unclassified_columns=self._unclassified(state),
             bytes_read=bytes_read,
             mismatches=validated.mismatches,
             cards_in_columns=validated.cards,
@@ -185,6 +194,8 @@ class Probe:
             backup_age_seconds=_age(backups.newest_good or state.started_at, now),
             backup_drill_age_seconds=_age(backups.drilled_at or state.started_at, now),
             backup_drill_failed=backups.failed,
+            operations_failed=failed(operations),
+            operations_missed=missed(operations, now, owner_of(self._connection)),
             notes=tuple(dict.fromkeys(notes)),
         )
 
@@ -213,7 +224,7 @@ class Probe:
     def _committed(self, state: ProbeState, span: Span, notes: list[str]) -> Window:
         import grpc
 
-        window = Window()
+        window = Window(unclassified=state.unclassified)
         for stream in self._connection.watched.change_streams:
             partitions = self._partitions(state, stream, span)
             try:
@@ -222,6 +233,7 @@ class Probe:
                     changes_before(self._query(stream), partitions, timestamps.from_datetime(span.end)),
                     self._connection.watched,
                     self._ignored,
+                    self._left_out,
                     self._states,
                 )
             except grpc.RpcError as error:
@@ -245,10 +257,14 @@ class Probe:
     def _query(self, stream: str) -> Any:
         from pipeline.source.query import ChangeStream, ChangeStreamQuery
 
-        name = f"projects/{self._connection.project}/instances/{self._connection.spanner_instance}"
-        database = f"{name}/databases/{self._connection.spanner_database}"
-        endpoint = self._connection.spanner_endpoint
-        described = ChangeStream(name=stream, database=database, endpoint=endpoint, priority=_PRIORITY)
+        stack = self._connection
+        described = ChangeStream(
+            name=stream,
+            database=stack.source,
+            endpoint=stack.spanner_endpoint,
+            role=stack.role(schema.PROBE_ROLE),
+            priority=_PRIORITY,
+        )
         return ChangeStreamQuery(described, self._channel)
 
     @cached_property
@@ -259,30 +275,23 @@ class Probe:
 
     @cached_property
     def _source(self) -> Any:
-        return self._database(self._connection.spanner_instance, self._connection.spanner_database)
+        return source_database(self._connection, schema.PROBE_ROLE)
 
     @cached_property
     def _store(self) -> StateStore:
-        stack = self._connection
-        database = self._database(stack.metadata_instance or stack.spanner_instance, stack.metadata_database)
-        return ProbeStates(database, stack.job_name)
+        return ProbeStates(metadata_database(self._connection), self._connection.job_name)
 
-    def _database(self, instance: str, name: str) -> Any:
-        from pipeline.clients import spanner_database
+    def _unclassified(self, state: ProbeState) -> int:
+        """Columns without a policy for their masking, of those that changes carried.
 
-        return spanner_database(self._connection.spanner_endpoint, self._connection.project, instance, name)
-
-    def _unclassified(self) -> int:
-        """Columns of the watched tables without a policy for their masking."""
+        INFORMATION_SCHEMA would know those without a change too, but shows a database role only what it may read.
+        """
         watched = self._connection.watched
-        names = ", ".join(f"'{table.name}'" for table in watched.tables)
-        sql = (
-            "SELECT TABLE_NAME, COLUMN_NAME FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = '' "
-            f"AND TABLE_NAME IN ({names}) AND IS_GENERATED = 'NEVER'"
+        return sum(
+            watched.of(table).policy_of(column) is None
+            for table, columns in state.unclassified.items()
+            for column in columns
         )
-        with self._source.snapshot() as snapshot:
-            found = snapshot.execute_sql(sql)
-            return sum(watched.of(table).policy_of(column) is None for table, column in found)
 
     def _stuck(self, now: datetime, notes: list[str]) -> dict[str, int]:
         """Status → stuck payments; their ids are kept in the warehouse, for those who ask which."""

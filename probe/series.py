@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from contract import metrics, payments
-from contract.metrics import LATENCY_BUCKETS, Metric
+from contract.metrics import LATENCY_BUCKETS, Metric, of_stack
 from probe.measure import Measurement
 from support.connection import Connection
 
@@ -72,6 +72,10 @@ def samples(measurement: Measurement) -> Iterator[Sample]:
     yield Sample(metric=metrics.BACKUP_DRILL_AGE, value=measurement.backup_drill_age_seconds)
     yield Sample(metric=metrics.BACKUP_DRILL_FAILED, value=int(measurement.backup_drill_failed))
     yield Sample(metric=metrics.UNCLASSIFIED_COLUMNS, value=measurement.unclassified_columns)
+    for operation, failed in measurement.operations_failed.items():
+        yield Sample(metric=metrics.OPERATION_FAILED, value=int(failed), labels=(("operation", operation),))
+    for operation, intervals in measurement.operations_missed.items():
+        yield Sample(metric=metrics.OPERATION_MISSED, value=intervals, labels=(("operation", operation),))
 
 
 def resource_labels(connection: Connection) -> dict[str, str]:
@@ -97,7 +101,7 @@ def time_series(measurement: Measurement, connection: Connection) -> list[Any]:
             interval["start_time"] = measurement.started_at
         made.append(
             monitoring_v3.TimeSeries(
-                metric={"type": sample.metric.type, "labels": dict(sample.labels)},
+                metric={"type": of_stack(connection.prefix, sample.metric.type), "labels": dict(sample.labels)},
                 resource={"type": sample.metric.resource, "labels": resource_labels(connection)},
                 metric_kind=sample.metric.kind,
                 value_type=sample.metric.value,

@@ -146,7 +146,8 @@ def look_again(window: WaitingWindow, arrived: Arrived, dead: Mapping[Commit, in
 
 @dataclass
 class ProbeState:
-    """`streams` has the partition set of each change stream, `letters` the dead letters that are counted and open."""
+    """`streams` has the partition set of each change stream, `letters` the dead letters that are counted and open,
+    `unclassified` the columns by table that changes carried and nobody has classified."""
 
     started_at: datetime
     window_end: datetime
@@ -154,6 +155,7 @@ class ProbeState:
     totals: Totals = field(default_factory=Totals)
     streams: dict[str, str] = field(default_factory=dict)
     letters: list[str] = field(default_factory=list)
+    unclassified: dict[str, list[str]] = field(default_factory=dict)
 
 
 class WaitingTotal(NamedTuple):
@@ -194,7 +196,13 @@ class ProbeStates:
         started_at, window_end, runs, text = rows[0]
         known = orjson.loads(text)
         return ProbeState(
-            _plain(started_at), _plain(window_end), runs, Totals(**known["totals"]), known["streams"], known["letters"]
+            started_at=_plain(started_at),
+            window_end=_plain(window_end),
+            runs=runs,
+            totals=Totals(**known["totals"]),
+            streams=known["streams"],
+            letters=known["letters"],
+            unclassified=known.get("unclassified", {}),
         )
 
     def save(self, state: ProbeState, windows: Iterable[WaitingWindow], checked_at: datetime) -> None:
@@ -202,9 +210,13 @@ class ProbeStates:
         from google.cloud.spanner_v1 import KeySet
 
         looked_at = list(windows)
-        text = orjson.dumps(
-            {"totals": asdict(state.totals), "streams": state.streams, "letters": state.letters}
-        ).decode()
+        kept = {
+            "totals": asdict(state.totals),
+            "streams": state.streams,
+            "letters": state.letters,
+            "unclassified": state.unclassified,
+        }
+        text = orjson.dumps(kept).decode()
 
         def work(transaction: Any) -> None:
             stored = list(transaction.read("probes", ["Runs"], KeySet(keys=[[self._job]])))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from contract import dialects
 from pipeline.transforms.filter import Ignored
 from support import replay
 from support.connection import Connection
@@ -100,7 +101,7 @@ def estimate(connection: Connection, named: Sequence[str]) -> Estimate:
     with replay.explained():
         source, client = settings.source(), settings.sink.bigquery()
         with source.snapshot() as snapshot:
-            [(now,)] = snapshot.execute_sql("SELECT CURRENT_TIMESTAMP()")
+            [(now,)] = snapshot.execute_sql(dialects.NOW)
         for name in tables_of(connection, named):
             at = TableAt(source, name, now, Where())
             keys = Keys(connection.watched.of(name), at.columns, at.keys)

@@ -20,6 +20,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
+from contract.endpoints import on_this_machine
+
 if TYPE_CHECKING:
     import requests
 
@@ -60,7 +62,7 @@ class QueryApi:
         self._url = f"{self._project}/queries"
         self._location = {"location": location} if location else {}
         self._seconds = seconds
-        self._session = _session(authorized=not endpoint)
+        self._session = _session(authorized=not on_this_machine(endpoint))
 
     def dry_run(self, sql: str) -> int:
         """The bytes that a query would read; nothing runs."""

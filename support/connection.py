@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from contract.endpoints import on_this_machine
 from contract.errors import AuditError
 from contract.watched import WatchedError, WatchedTables
 
@@ -19,8 +20,8 @@ DEFAULT_FILE = Path(".audit") / "connection.json"
 IN_ENVIRONMENT = "AUDIT_CONNECTION_JSON"
 
 _REMEDY = (
-    "Start the stack with `make run`, or write the file with `pulumi stack output --json > FILE` "
-    "and pass --connection FILE."
+    "Start the stack with `make run`, or write the file with `python -m delivery.deploy outputs -s STACK > FILE` "
+    "(or `pulumi stack output --json`) and pass --connection FILE."
 )
 
 
@@ -49,6 +50,11 @@ class Connection:
     dead_letter_directory: str
     job_name: str
     region: str = ""
+    # In front of the stack's names, where a project has several stacks.
+    prefix: str = ""
+    # The project of a source database that others own, and whether accounts act as database roles in the source.
+    spanner_project: str = ""
+    database_roles: str = ""
     metadata_instance: str = ""
     latency_goal: str = ""
     throughput_goal: str = ""
@@ -58,6 +64,8 @@ class Connection:
     stuck_limits: str = ""
     ignore_fields: str = ""
     ignore_tables: str = ""
+    ignore_operations: str = ""
+    ignore_transaction_tags: str = ""
     new_columns: str = ""
     big_query_storage_endpoint: str = ""
     pub_sub_endpoint: str = ""
@@ -70,10 +78,34 @@ class Connection:
     # Where erasures run, as replays do.
     erasure_job: str = ""
     cloud_run_endpoint: str = ""
+    # Who launches the streaming job (pulumi, composer or scheduler), the body of its launch, and whether it is paused.
+    pipeline_owner: str = ""
+    pipeline_launch: str = ""
+    pipeline_paused: str = ""
+    dataflow_endpoint: str = ""
+    # Who makes the source's schema, and its DDL as JSON. The policy tag of personal columns, where there is one.
+    schema_owner: str = ""
+    source_schema: str = ""
+    personal_tag: str = ""
     # How long a backup is kept, in days; where exports go, and where they are copied to; empty is nowhere.
     backup_days: str = ""
     backup_directory: str = ""
     backup_copy_directory: str = ""
+
+    @property
+    def source(self) -> str:
+        """The full name of the source database."""
+        project = self.spanner_project or self.project
+        return f"projects/{project}/instances/{self.spanner_instance}/databases/{self.spanner_database}"
+
+    @property
+    def local(self) -> bool:
+        """Whether its services are emulators of this machine."""
+        return on_this_machine(self.spanner_endpoint)
+
+    def role(self, name: str) -> str:
+        """The database role to act as in the source; empty where accounts have their IAM roles alone."""
+        return name if self.database_roles else ""
 
     @cached_property
     def watched(self) -> WatchedTables:
@@ -112,6 +144,11 @@ def _read(text: str, where: str) -> Connection:
         content = json.loads(text)
     except ValueError:
         raise ConnectionFileError(f"{where} must hold JSON, and does not. {_REMEDY}") from None
+    return of(content, where)
+
+
+def of(content: object, where: str) -> Connection:
+    """The connection that a stack's outputs are; `where` they come from. Raises ConnectionFileError."""
     if not isinstance(content, dict):
         raise ConnectionFileError(f"{where} must hold a JSON object, and does not. {_REMEDY}")
     content = dict.fromkeys(_OPTIONAL, "") | content

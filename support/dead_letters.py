@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
+from contract import timestamps
 from contract.changes import DeadLetter
 from pipeline.sink.dead_letters import BOTH, DeadLetterQueue, Kind
 from support.connection import Connection
 
-__all__ = ["Letter", "all_letters", "discard", "find", "queue", "retry"]
+__all__ = ["Group", "Letter", "Waiting", "all_letters", "discard", "find", "queue", "retry", "waiting"]
+
+# How long a dead letter waits, in the steps that a report has.
+_AGES: Final = (
+    ("under 1 h", timedelta(hours=1)),
+    ("1 to 4 h", timedelta(hours=4)),
+    ("4 to 24 h", timedelta(days=1)),
+    ("1 to 7 d", timedelta(days=7)),
+)
+_OLDEST: Final = "over 7 d"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +47,61 @@ class Letter:
     first_failed_at: str
     last_failed_at: str
     change: dict[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Dead letters of one place, reason and age. `age` counts from the commit: Spanner's retention does so too."""
+
+    kind: Kind
+    reason: str
+    age: str
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """How many dead letters wait, by place, reason and age. `oldest_seconds` is None where none waits."""
+
+    at: datetime
+    retry: int
+    severe: int
+    oldest_seconds: float | None
+    by: tuple[Group, ...]
+    unreadable: int
+
+    @property
+    def summary(self) -> str:
+        """One line, which names no payment."""
+        oldest = "" if self.oldest_seconds is None else f", the oldest {self.oldest_seconds / 3600:.1f} h old"
+        return f"{self.retry} to retry, {self.severe} parked{oldest}"
+
+
+def waiting(letters: DeadLetterQueue, now: datetime) -> Waiting:
+    """Counts the dead letters."""
+    groups: Counter[tuple[Kind, str, str]] = Counter()
+    oldest: timedelta | None = None
+    for kind, letter in letters.every():
+        committed = timestamps.to_datetime(letter.coordinates.commit_timestamp)
+        waited = max(timedelta(0), now - committed)
+        oldest = waited if oldest is None else max(oldest, waited)
+        groups[kind, letter.reason, _age(waited)] += 1
+    order = [*(name for name, _ in _AGES), _OLDEST]
+    return Waiting(
+        at=now,
+        retry=sum(number for (kind, _, _), number in groups.items() if kind == "retry"),
+        severe=sum(number for (kind, _, _), number in groups.items() if kind == "severe"),
+        oldest_seconds=None if oldest is None else oldest.total_seconds(),
+        by=tuple(
+            Group(kind=kind, reason=reason, age=age, number=number)
+            for (kind, reason, age), number in sorted(groups.items(), key=lambda x: (x[0][:2], order.index(x[0][2])))
+        ),
+        unreadable=letters.unreadable(),
+    )
+
+
+def _age(waited: timedelta) -> str:
+    return next((name for name, limit in _AGES if waited < limit), _OLDEST)
 
 
 def queue(connection: Connection) -> DeadLetterQueue:

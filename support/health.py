@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from contract.errors import AuditError
 from support import dead_letters
@@ -15,12 +17,19 @@ from support.promql import Firing
 from support.stuck import stuck
 from support.warehouse import Warehouse
 
+if TYPE_CHECKING:
+    from support.operations.runs import LastRun
+
 T = TypeVar("T")
+_PATIENCE_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """`stuck` counts to a thousand. None is what could not be looked at; `problems` say why."""
+    """`stuck` counts to a thousand. None is what could not be looked at; `problems` say why.
+
+    `operations` are those that ever ran, None where there is none to be seen.
+    """
 
     at: datetime
     complete_until: datetime | None
@@ -28,6 +37,7 @@ class Health:
     stuck: int | None
     dead_letters: dict[str, int] | None
     alerts: tuple[Firing, ...] | None
+    operations: tuple[LastRun, ...] | None
     problems: tuple[str, ...]
 
     @property
@@ -63,5 +73,25 @@ def health(connection: Connection) -> Health:
         stuck=len(seen.payments) if seen and not seen.warning else None,
         dead_letters={str(kind): number for kind, number in letters.items()} if letters is not None else None,
         alerts=measured.alerts,
+        operations=_operations(connection),
         problems=(*problems, *filter(None, (seen.warning if seen else "", measured.why))),
     )
+
+
+def _operations(connection: Connection) -> tuple[LastRun, ...] | None:
+    """None where the metadata database does not answer, or not to this person: support staff have no grant on it."""
+    if not connection.metadata_database:
+        return None
+    found: list[LastRun] = []
+
+    def look() -> None:
+        from support.operations.runs import Runs
+
+        with suppress(Exception):
+            found.extend(run for run in Runs(connection, reads=True).last() if run.started_at)
+
+    # Spanner's client keeps trying for minutes.
+    thread = threading.Thread(target=look, name="operations", daemon=True)
+    thread.start()
+    thread.join(_PATIENCE_SECONDS)
+    return None if thread.is_alive() else tuple(found) or None

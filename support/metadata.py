@@ -1,4 +1,4 @@
-"""The metadata database, as support connects to it."""
+"""The source and the metadata database, as support connects to them."""
 
 from __future__ import annotations
 
@@ -14,3 +14,12 @@ def metadata_database(connection: Connection, role: str = "") -> Any:
     instance = connection.metadata_instance or connection.spanner_instance
     place = (connection.spanner_endpoint, connection.project, instance, connection.metadata_database)
     return spanner_database(*place, role)
+
+
+def source_database(connection: Connection, role: str) -> Any:
+    """The source database, as a database role where the stack has them."""
+    from pipeline.clients import spanner_database
+
+    project = connection.spanner_project or connection.project
+    place = (project, connection.spanner_instance, connection.spanner_database)
+    return spanner_database(connection.spanner_endpoint, *place, connection.role(role))

@@ -16,6 +16,7 @@ from urllib.request import urlopen
 from alerts.catalog import alerts
 from alerts.thresholds import Thresholds, Watched
 from contract.errors import AuditError
+from contract.metrics import of_stack
 from support.connection import Connection
 
 _GOOGLE: Final = "https://monitoring.googleapis.com/v1/projects/{project}/location/global/prometheus"
@@ -46,13 +47,13 @@ class Prometheus:
     def __init__(self, connection: Connection) -> None:
         self._url = connection.prometheus_endpoint
         self._session: Any = None
-        if not self._url and connection.spanner_endpoint:
+        if not self._url and connection.local:
             raise MonitoringError(
                 "the local stack runs without monitoring. Start it with `audit local up --monitoring`, or pass the "
                 "--connection of a stack in the cloud."
             )
         self._google = not self._url
-        self._project = connection.project
+        self._project, self._prefix = connection.project, connection.prefix
         if self._google:
             self._url = _GOOGLE.format(project=self._project)
 
@@ -61,7 +62,7 @@ class Prometheus:
 
         Raises MonitoringError.
         """
-        parameters = {"query": expression} | ({"time": f"{at.timestamp():.3f}"} if at else {})
+        parameters = {"query": of_stack(self._prefix, expression)} | ({"time": f"{at.timestamp():.3f}"} if at else {})
         found = self._get("/api/v1/query", parameters)["result"]
         value = float(found[0]["value"][1]) if found else None
         return None if value is None or not isfinite(value) else value
@@ -88,7 +89,7 @@ class Prometheus:
             found = self._ask(f"{url}?{urlencode(parameters)}")
             if "error" in found:
                 raise MonitoringError(f"{url} refuses the question: {found['error'].get('message', '')}")
-            yield from (_of_google(incident, titles) for incident in found.get("alerts", []))
+            yield from (_of_google(incident, titles, self._prefix) for incident in found.get("alerts", []))
             page = found.get("nextPageToken", "")
             if not page:
                 return
@@ -141,11 +142,11 @@ def _of_prometheus(alert: dict[str, Any]) -> Firing | None:
     )
 
 
-def _of_google(incident: dict[str, Any], titles: Mapping[str, str]) -> Firing | None:
-    """None for the incident of another service's policy in the project."""
+def _of_google(incident: dict[str, Any], titles: Mapping[str, str], prefix: str) -> Firing | None:
+    """None for the incident of another service's policy in the project, or of another stack's."""
     policy, labels = incident["policy"], incident.get("metric", {}).get("labels", {})
     ours = policy.get("userLabels", {})
-    if ours.get("service") != _SERVICE:
+    if ours.get("service") != _SERVICE or ours.get("prefix", "") != prefix:
         return None
     name = policy["displayName"]
     title = re.sub(r"\{\{(\w+)\}\}", lambda match: labels.get(match[1], "…"), titles.get(name, ""))

@@ -18,9 +18,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from contract import timestamps
+from contract import schema, timestamps
 from contract.changes import BACKFILL, kind_of
-from contract.schema import SUBMITTER_ROLE
 from pipeline.replay.records import Replay, ReplayError, ReplayUnavailable, Selection
 from pipeline.transforms.cards import find_cards
 from support.connection import Connection
@@ -263,7 +262,7 @@ def store_of(connection: Connection) -> ReplayStore:
     """What is recorded, for who submits and looks: where replays run elsewhere, by a database role for that."""
     from pipeline.replay.store import ReplayStore
 
-    return ReplayStore(metadata_database(connection, SUBMITTER_ROLE if connection.replay_job else ""))
+    return ReplayStore(metadata_database(connection, schema.SUBMITTER_ROLE if connection.replay_job else ""))
 
 
 def _same(one: Selection, other: Selection) -> bool:
@@ -280,9 +279,11 @@ def _launch_options(connection: Connection) -> dict[str, str]:
     """What the stack says, as launch options of the batch job."""
     known = connection
     values = {
-        "spannerProjectId": known.project,
+        "spannerProjectId": known.spanner_project or known.project,
         "spannerInstanceId": known.spanner_instance,
         "spannerDatabase": known.spanner_database,
+        "spannerDatabaseRole": known.role(schema.VALIDATION_ROLE),
+        "spannerMetadataProjectId": known.project,
         "spannerMetadataInstanceId": known.metadata_instance or known.spanner_instance,
         "spannerMetadataDatabase": known.metadata_database,
         "watchedTables": known.watched_tables,

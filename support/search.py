@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -100,6 +100,8 @@ class Found:
 def search(warehouse: Warehouse, wanted: Search) -> Found:
     """Runs the search over the views. Raises WarehouseError."""
     payments = warehouse.connection.watched.payments
+    if not wanted.narrow and not wanted.since:
+        wanted = replace(wanted, since=(wanted.until or datetime.now(UTC)) - PERIOD)
     ids = _ids(warehouse, wanted) if wanted.narrow else None
     source, parameters = _of_ids(warehouse, ids) if ids is not None else _of_time(warehouse, wanted)
     rest = {name: getattr(wanted, name) for name in _CONDITIONS if getattr(wanted, name)}
@@ -146,13 +148,13 @@ def _of_ids(warehouse: Warehouse, ids: list[Any]) -> tuple[str, dict[str, Parame
 
 def _of_time(warehouse: Warehouse, wanted: Search) -> tuple[str, dict[str, Parameter]]:
     """The last change of each payment since the search's beginning. What was deleted is not among them."""
+    assert wanted.since
     key = tables.named(warehouse.connection.watched.payments, "payment")
-    since = wanted.since or (wanted.until or datetime.now(UTC)) - PERIOD
     newest = f"ROW_NUMBER() OVER (PARTITION BY `{key}` ORDER BY {tables.CHANGE_ID} DESC) AS _newest"
     return (
         f"(SELECT *, {newest} FROM {warehouse.view(queries.PAYMENT_CHANGELOG)} "
         f"WHERE {tables.COMMIT_TIMESTAMP} >= @begin) WHERE _newest = 1 AND {tables.MOD_TYPE} != 'DELETE'",
-        {"begin": since},
+        {"begin": wanted.since},
     )
 
 
@@ -194,7 +196,9 @@ def _columns(payments: WatchedTable) -> dict[str, str]:
         "acting_user": tables.ACTING_USER,
         "state": f"IF({deleted}, {tables.PREVIOUS_PAYMENT_STATE}, {tables.PAYMENT_STATE})",
         "status_since": f"IF({deleted}, {tables.PREVIOUS_PAYMENT_STATE_AT}, {tables.PAYMENT_STATE_AT})",
-        "changed_at": tables.COMMIT_TIMESTAMP,
+        # A replay read the payment again and changed nothing: of it, the time of the status.
+        "changed_at": f"IF({tables.MOD_TYPE} = 'REPLAY', COALESCE({tables.PAYMENT_STATE_AT}, {tables.COMMIT_TIMESTAMP})"
+        f", {tables.COMMIT_TIMESTAMP})",
         "deleted_at": f"IF({deleted}, {tables.COMMIT_TIMESTAMP}, NULL)",
         "card": _column(payments, card, "STRING", deleted),
         **{meaning: _column(payments, payments.column(meaning), kind, deleted) for meaning, kind in _MEANT.items()},

@@ -14,7 +14,9 @@ from itertools import chain, islice, pairwise, zip_longest
 from typing import Any, Final
 
 from contract import payments, queries, tables
+from contract.dialects import Dialect
 from contract.watched import WatchedTable
+from pipeline.source.dialect import dialect_of
 from pipeline.transforms.cards import hide_cards, holds_card
 from support.bigquery_rest import Row
 from support.warehouse import Warehouse
@@ -63,6 +65,7 @@ class _Query:
     """Arms of a UNION ALL, each a seek in the index where the description names one, and their parameters."""
 
     payments: WatchedTable
+    dialect: Dialect
     arms: list[str] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
 
@@ -74,15 +77,14 @@ class _Query:
     def add(self, condition: str, limit: datetime) -> None:
         """An arm: a seek of each shard, in the order of the index, so that it sorts nothing and ends at its LIMIT."""
         table, index = self.payments, self.payments.status_index
-        changed, shards = f"`{table.column('changed')}`", index.shards if index else 1
-        most = _COUNTED // shards
-        self.arms.append(
-            f"SELECT found.* FROM UNNEST(GENERATE_ARRAY(0, {shards - 1})) AS shard, UNNEST(ARRAY(SELECT AS STRUCT "
-            f"{self.status} AS status, `{table.column('payment')}` AS payment, {changed} AS since "
-            f"FROM `{table.name}`{f'@{{FORCE_INDEX=`{index.name}`}}' if index else ''} "
-            f"WHERE {f'`{index.shard}` = shard AND ' if index and index.shard else ''}{condition} "
-            f"AND {changed} < @{self.name(limit)} ORDER BY {self.status}, {changed} LIMIT {most})) AS found"
+        changed = f"`{table.column('changed')}`"
+        rows = (
+            f"SELECT {self.status} AS status, `{table.column('payment')}` AS payment, {changed} AS since "
+            f"FROM `{table.name}`{f'@{{FORCE_INDEX=`{index.name}`}}' if index else ''}"
         )
+        condition += f" AND {changed} < @{self.name(limit)} ORDER BY {self.status}, {changed}"
+        shard, shards = (index.shard, index.shards) if index else ("", 1)
+        self.arms.append(self.dialect.first_of_shards(rows, condition, shard, shards, _COUNTED))
 
     @property
     def status(self) -> str:
@@ -105,7 +107,7 @@ def seek(
     payment without a time of change is not judged; a column must mean `changed`. `options` are request options, such as
     a priority.
     """
-    query = _Query(payments_table)
+    query = _Query(payments_table, dialect_of(database))
     named = sorted(limits.keys() - {payments.ANY})
     for status in named:
         query.add(f"{query.status} = @{query.name(status)}", now - timedelta(seconds=limits[status]))
@@ -136,7 +138,7 @@ def _rows(database: Any, query: _Query, options: Any) -> list[Any]:
     sql = " UNION ALL ".join(query.arms)
     # A read of what was a moment ago takes no lock and no leader.
     with database.snapshot(exact_staleness=timedelta(seconds=1)) as snapshot:
-        return list(snapshot.execute_sql(sql, params=query.values, param_types=types, request_options=options))
+        return list(snapshot.execute_sql(**query.dialect.query(sql, query.values, types), request_options=options))
 
 
 def _unmapped(query: _Query, mapped: list[str]) -> Iterator[str]:

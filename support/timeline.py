@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from contract import queries, tables
+from contract import queries, spanner_types, tables
 from contract.changes import kind_of, replay_of
 from contract.watched import Meaning, WatchedTable
 from support.bigquery_rest import Row
@@ -121,7 +121,8 @@ def _event(row: Row, payments: WatchedTable) -> Event:
         replay=replay_of(row["change_id"]) if row["mod_type"] == "REPLAY" else None,
         status=value("status"),
         state=row["payment_state"],
-        expected=row["transition_expected"],
+        # Only the payments' rows have transitions: the status of an event says what became of that event.
+        expected=row["transition_expected"] if row["source_table"] == payments.name else None,
         service=value("service"),
         acting_user=row["acting_user"],
         error=value("error"),
@@ -130,7 +131,11 @@ def _event(row: Row, payments: WatchedTable) -> Event:
 
 
 def _differences(row: Row, payments: WatchedTable) -> tuple[Difference, ...]:
-    json_columns = {tables.column_name(payments, n) for n, c in payments.columns.items() if c.type == "JSON"}
+    json_columns = {
+        tables.column_name(payments, name)
+        for name, column in payments.columns.items()
+        if spanner_types.carried_as(column.type) == "JSON"
+    }
     key = tables.named(payments, "payment")
     old: Row = row["old_values"] or {}
     # A column that only the old values have was added to the source after this view was made.
@@ -179,7 +184,9 @@ def _transitions(rows: Iterable[Row], payments: WatchedTable) -> Iterator[Transi
     status = queries.timeline_column(tables.column_name(payments, column))
     for row in rows:
         before = (row["old_values"] or {}).get(column)
-        moved = before is not None or row["payment_state"] != row["previous_payment_state"]
+        # Where a change stream carries no old values, it is not known what an UPDATE changed.
+        known = row["previous_payment_state_at"] is not None or row["transition_expected"] is not None
+        moved = before is not None or (known and row["payment_state"] != row["previous_payment_state"])
         if row["source_table"] != payments.name or not (
             row["mod_type"] in ("INSERT", "DELETE") or (row["mod_type"] == "UPDATE" and moved)
         ):

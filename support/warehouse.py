@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
-from contract import queries, reading, tables
+from contract import queries, reading
 from contract.errors import AuditError
 from support.bigquery_rest import Answer, Parameter, QueryApi, QueryRefusedError, Row
 from support.connection import Connection
@@ -35,7 +35,14 @@ def whole_days(since: object) -> int:
 
 
 class WarehouseError(AuditError):
-    """BigQuery gives no answer; the message says why, as far as it is known, and the remedy."""
+    """BigQuery gives no answer; the message says why, as far as it is known, and the remedy.
+
+    `too_much`: it would read more than it may, and a person can narrow the question.
+    """
+
+    def __init__(self, message: str, *, too_much: bool = False) -> None:
+        super().__init__(message)
+        self.too_much = too_much
 
 
 _LIMIT = "bytesBilledLimitExceeded"
@@ -53,14 +60,14 @@ class Warehouse:
 
     def __init__(self, connection: Connection, *, seconds: float | None = None) -> None:
         self.connection = connection
-        self._seconds = seconds or (_EMULATOR_SECONDS if connection.big_query_endpoint else _GOOGLE_SECONDS)
+        self._seconds = seconds or (_EMULATOR_SECONDS if connection.local else _GOOGLE_SECONDS)
         self._api: QueryApi | None = None
         # Of all its queries, by BigQuery's count.
         self.bytes_read = 0
 
     def view(self, name: str) -> str:
         """A view's name as SQL takes it."""
-        return f"`{self.connection.project}.{tables.VIEWS_DATASET}.{name}`"
+        return f"`{self.connection.project}.{self.connection.watched.views_dataset}.{name}`"
 
     def prebuilt(self, name: str, **parameters: Parameter) -> list[Row]:
         """The rows of a prebuilt query."""
@@ -149,7 +156,8 @@ def _explained(error: Exception, connection: Connection) -> Exception:
     if reason == "accessDenied":
         return WarehouseError(
             f"reading the views of project {connection.project} is not allowed: it takes roles/bigquery.jobUser on the "
-            f"project and roles/bigquery.dataViewer on the dataset {tables.VIEWS_DATASET}. Ask for the support group."
+            f"project and roles/bigquery.dataViewer on the dataset {connection.watched.views_dataset}. Ask for the "
+            "support group."
         )
     if status == 401 or isinstance(error, (DefaultCredentialsError, RefreshError)):
         return WarehouseError("no valid Google credentials: run `gcloud auth application-default login`.")
@@ -159,5 +167,9 @@ def _explained(error: Exception, connection: Connection) -> Exception:
             "or pass the --connection of another stack."
         )
     if status:
-        return WarehouseError(_TOO_MUCH if reason == _LIMIT else f"BigQuery on {where} refused the query ({reason}).")
+        return (
+            WarehouseError(_TOO_MUCH, too_much=True)
+            if reason == _LIMIT
+            else WarehouseError(f"BigQuery on {where} refused the query ({reason}).")
+        )
     return error

@@ -22,7 +22,7 @@ def who(connection: Connection) -> str:
     A person's credentials have no name in them: the token's owner is asked of Google. One that does not answer leaves
     the machine's user, as `user@machine`, which Google's audit log has beside the account.
     """
-    if connection.spanner_endpoint:
+    if connection.local:
         return getpass.getuser()
     from google.auth.exceptions import GoogleAuthError
 

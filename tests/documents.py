@@ -31,6 +31,15 @@ TRACKED = tuple(
 )
 DOCUMENTS = tuple(name for name in TRACKED if name.endswith(".md"))
 FENCE = re.compile(r"^([ ]*)```(\w*)\n(.*?)^\1```$", re.M | re.S)
+# What runbooks/stack.sh sets, of a stack without a prefix that makes everything itself.
+_NAMED = {
+    "$VIEWS": "payment_views",
+    "$CHANGELOG": "payment_audit.payment_audit_trail_bq",
+    "$TABLES": "payment_audit",
+    "$DATABASE": "audit-db",
+    "$METADATA_DATABASE": "audit-metadata",
+    "$JOB_NAME": "audit-stream-job",
+}
 # Names that stand for a value, as the reader has to fill it in.
 _PLACEHOLDER = re.compile(r"<([^\s<>][^<>\n]*)>")
 
@@ -86,7 +95,8 @@ def queries(document: str) -> list[tuple[str, str]]:
     """
     found = []
     for command in commands(document, "cloud"):
-        [program, *args], *_ = words(command)
+        named = re.sub(r"\$[A-Z_]+", lambda name: _NAMED.get(name[0], name[0]), command)
+        [program, *args], *_ = words(named)
         where, sql = "bigquery", args[-1]
         if program == "gcloud" and "execute-sql" in args and not any("read-timestamp" in arg for arg in args):
             where = args[args.index("execute-sql") + 1]
@@ -129,7 +139,12 @@ def _closed(command: str) -> bool:
 
 
 def words(command: str) -> list[list[str]]:
-    """The words of each program in a pipeline, placeholders filled in, without what goes into a file."""
+    """The words of each program in a pipeline, placeholders filled in, without what goes into a file.
+
+    None of a line that only sets a variable of the reader's shell.
+    """
+    if re.fullmatch(r"[A-Z_]+=\S+", command.strip()):
+        return []
     filled = _PLACEHOLDER.sub(lambda match: re.sub(r"\s", "_", match[1]), command)
     pipeline: list[list[str]] = [[]]
     for word in shlex.split(filled, comments=True):
@@ -188,6 +203,9 @@ def audit(*args: str) -> None:
 
 
 def pulumi(*args: str) -> None:
+    if args[0] == "login":
+        assert re.fullmatch(r"gs://\S+", args[1]), args
+        return
     project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
     stack = args[2] if args[:2] == ("stack", "init") else args[args.index("--stack") + 1]
     assert (ROOT / f"Pulumi.{stack}.yaml").is_file(), stack

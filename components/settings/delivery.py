@@ -30,6 +30,7 @@ class DeliverySettings:
     network: str
     state: str
     secrets_provider: str
+    argo_cd: str
 
     @classmethod
     def read(cls, read: Reader) -> Self:
@@ -51,6 +52,11 @@ class DeliverySettings:
             ),
             state=read.text("deliveryState", r"|gs://[^\s]+", "empty or a gs://… URL"),
             secrets_provider=read.text("deliverySecrets", r"|gcpkms://[^\s]+", "empty or a gcpkms://… URL"),
+            argo_cd=read.text(
+                "argoCdCluster",
+                r"|projects/[^/]+/locations/[^/]+/memberships/[^/]+",
+                "empty or the cluster's fleet membership, projects/P/locations/L/memberships/M",
+            ),
         )
 
     def relations(self, read: Reader) -> None:
@@ -63,6 +69,8 @@ class DeliverySettings:
             "deliveryPreviewAccount": self.preview_account,
             "deliveryState": self.state,
             "deliverySecrets": self.secrets_provider,
+            # The machines have no public address: over it they reach the repository.
+            "deliveryNetwork": self.network,
         }
         for key, value in needed.items():
             if not value:

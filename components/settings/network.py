@@ -1,6 +1,7 @@
 """The job's network, and the perimeter round the stack's project."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -8,7 +9,9 @@ from components.settings.reader import Reader
 
 _MEMBER: Final = r"(user|serviceAccount):[^@\s]+@[^@\s]+"
 # A subnetwork of a shared VPC is another project's, so its name says which.
-_SHARED: Final = r"https://www\.googleapis\.com/compute/v1/projects/[^/]+/regions/[^/]+/subnetworks/[^/]+"
+_URL: Final = "https://www.googleapis.com/compute/v1/"
+_SUBNETWORK: Final = r"regions/[^/]+/subnetworks/[^/]+"
+_SHARED: Final = rf"({re.escape(_URL)})?projects/[^/]+/{_SUBNETWORK}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +30,29 @@ class NetworkSettings:
         return cls(
             subnetwork=read.text(
                 "subnetwork",
-                rf"|regions/[^/]+/subnetworks/[^/]+|{_SHARED}",
-                "empty, regions/R/subnetworks/S, or the https:// URL of a shared VPC's",
+                rf"|{_SUBNETWORK}|{_SHARED}",
+                "empty, regions/R/subnetworks/S, or projects/HOST/regions/R/subnetworks/S of a shared VPC",
             ),
             addresses=addresses,
             nat=read.boolean("cloudNat"),
         )
+
+    def shared(self, project: str) -> bool:
+        """Whether the subnetwork is another project's."""
+        return bool(self.subnetwork) and not self.place(project).startswith(f"projects/{project}/")
+
+    def place(self, project: str) -> str:
+        """The given subnetwork's full name, in the stack's project where it names none; empty without one."""
+        given = self.subnetwork.removeprefix(_URL)
+        return given if not given or given.startswith("projects/") else f"projects/{project}/{given}"
+
+    @property
+    def url(self) -> str:
+        """As Dataflow takes it: one of another project by its whole URL.
+
+        Source: cloud.google.com/dataflow/docs/guides/specifying-networks.
+        """
+        return _URL + self.subnetwork if self.subnetwork.startswith("projects/") else self.subnetwork
 
     def relations(self, read: Reader, region: str) -> None:
         if self.subnetwork and f"regions/{region}/" not in self.subnetwork:
@@ -71,7 +91,25 @@ class PerimeterSettings:
             waiver=read.text("perimeterWaiver", r".*", "text"),
         )
 
-    def relations(self, read: Reader) -> None:
+    def relations(self, read: Reader, shared_subnetwork: bool, secret_elsewhere: bool, project_wide: bool) -> None:
+        if self.on and not project_wide:
+            # A project is in one perimeter alone: cloud.google.com/vpc-service-controls/docs/service-perimeters.
+            rule = "empty where projectWide is false: the stack that has it true keeps the project's one perimeter"
+            read.refuse("accessPolicy", rule, self.access_policy)
+        if self.on and self.enforced and shared_subnetwork:
+            # What is called in a network's name is outside, and a project is in one perimeter alone:
+            # cloud.google.com/vpc-service-controls/docs/service-perimeters.
+            rule = (
+                "dryRun where subnetwork is another project's, which the stack's perimeter has outside, workers too; "
+                "or leave accessPolicy empty, and say in perimeterWaiver which perimeter has both projects"
+            )
+            read.refuse("perimeterMode", rule, "enforced")
+        if self.on and self.enforced and secret_elsewhere:
+            rule = (
+                "dryRun where maskingSecret is another project's, which the stack's perimeter has outside: no worker "
+                "could read the key; or leave accessPolicy empty, and say in perimeterWaiver which perimeter has both"
+            )
+            read.refuse("perimeterMode", rule, "enforced")
         if read.stack != "prod" or self.waiver:
             return
         if not (self.access_policy and self.enforced):

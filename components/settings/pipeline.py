@@ -32,7 +32,7 @@ class PipelineSettings:
     @classmethod
     def read(cls, read: Reader) -> Self:
         return cls(
-            owner=read.text("pipelineOwner", "pulumi|composer", "pulumi or composer"),
+            owner=read.text("pipelineOwner", "pulumi|composer|scheduler", "pulumi, composer or scheduler"),
             template=read.text("templatePath", r"|gs://.+\.json", "empty or a gs://….json path"),
             image=read.text("image", _IMAGE, "empty or LOCATION-docker.pkg.dev/PROJECT/REPOSITORY/NAME@sha256:…"),
             machine_type=read.text(
@@ -48,17 +48,29 @@ class PipelineSettings:
             options={name: value for name in options.STACK_OPTIONS if (value := _option(read, name))},
         )
 
-    def relations(self, read: Reader, without_job: bool, watched: WatchedTables) -> None:
+    def relations(self, read: Reader, without_job: bool, watched: WatchedTables, instance_config: str) -> None:
+        """`instance_config` is that of the source's instance; empty where others made it."""
+        replicas = self.options.get("directedReads")
+        if replicas and instance_config.startswith("regional-"):
+            rule = (
+                f"empty where spannerInstanceConfig is {instance_config}: only an instance of several regions has them"
+            )
+            read.refuse("directedReads", rule, replicas)
         if self.owner == "pulumi" and not (self.image or self.template or without_job):
             rule = (
-                "the job's image by its digest, where pipelineOwner is pulumi (delivery/cloudbuild.yaml builds it, "
-                "`delivery.pin image` writes it; `delivery.deploy` with --without-job, templatePath, or pipelineOwner "
-                "composer, does without)"
+                "the job's image by its digest (delivery/cloudbuild.yaml builds it, `delivery.pin image` writes it; "
+                "`delivery.deploy` with --without-job does without, and templatePath where pipelineOwner is pulumi)"
+            )
+            read.refuse("image", rule, self.image)
+        if self.owner != "pulumi" and not (self.image or without_job):
+            rule = (
+                f"the job's image by its digest where pipelineOwner is {self.owner}: what launches the job runs from it"
             )
             read.refuse("image", rule, self.image)
         if self.workers > self.max_workers:
             read.refuse("workers", f"at most maxWorkers ({self.max_workers})", str(self.workers))
-        dataset, made = self.options.get("bigQueryDataset"), sorted({table.dataset for table in watched.tables})
+        dataset = self.options.get("bigQueryDataset")
+        made = sorted({watched.without_prefix(table.dataset) for table in watched.tables})
         if dataset and dataset not in made:
             read.refuse("bigQueryDataset", f"one that a stack makes: {', '.join(made)}", dataset)
         if read.stack == "prod" and self.options["newColumns"] != "hold":

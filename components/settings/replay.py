@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Self
 
+from components.naming import Names
 from components.settings.reader import Reader
 from contract import options
 
@@ -31,6 +32,6 @@ class ReplaySettings:
         """Whether the stack makes the topic."""
         return bool(self.topic) and "/" not in self.topic
 
-    def topic_of(self, project: str) -> str:
+    def topic_of(self, names: Names) -> str:
         """The topic's full name; empty for none."""
-        return f"projects/{project}/topics/{self.topic}" if self.own_topic else self.topic
+        return f"projects/{names.project}/topics/{names.of(self.topic)}" if self.own_topic else self.topic

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from components.settings.reader import Reader
+from contract.watched import WatchedTables
 
 _MEMBERS: Final = (
     r"(group|user|serviceAccount):[^@\s]+@[^@\s]+",
@@ -13,9 +14,11 @@ _MEMBERS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class WarehouseSettings:
-    """`partition_days` 0: no change is ever deleted. Without `personal_data_readers` nothing is hidden from readers."""
+    """`existing` are datasets of others, in the stack's project. `partition_days` 0: no change is ever deleted. Without
+    `personal_data_readers` nothing is hidden from readers."""
 
     location: str
+    existing: tuple[str, ...]
     merge_minutes: int
     lookup_minutes: int
     readers: tuple[str, ...]
@@ -29,6 +32,7 @@ class WarehouseSettings:
         place = (r"US|EU|[a-z]+-[a-z]+\d+", "a BigQuery location, such as us-central1")
         return cls(
             location=read.text("warehouseLocation", *place),
+            existing=read.texts("existingDatasets", r"[A-Za-z0-9_]{1,1024}", "names of datasets"),
             merge_minutes=read.integer("mergeMinutes", 5, 10_080),
             lookup_minutes=read.integer("lookupMinutes", 5, 60),
             readers=read.texts("readers", *_MEMBERS),
@@ -40,8 +44,15 @@ class WarehouseSettings:
             ),
         )
 
-    def relations(self, read: Reader, region: str) -> None:
+    def relations(self, read: Reader, region: str, watched: WatchedTables) -> None:
         """Data is where the stack is: in its region, or the multi-region that has it."""
+        changelogs = sorted({table.dataset for table in watched.tables})
+        if wrong := sorted(set(self.existing) - set(changelogs)):
+            rule = (
+                f"datasets of changelogs, as the tables file names them ({', '.join(changelogs)}): of those of the "
+                "views, the access log and the backups the stack alone says who reads and deletes what is in them"
+            )
+            read.refuse("existingDatasets", rule, ", ".join(wrong))
         around = {"us": "US", "europe": "EU"}.get(region.partition("-")[0])
         if self.location not in (region, around):
             places = " or ".join(place for place in (region, around) if place)

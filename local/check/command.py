@@ -97,7 +97,7 @@ def run_check(connection: Connection, ledger: Path, arrivals: Path, *, wait: flo
         wrong_state=tuple(_wrong_state(connection, warehouse, entries, rows, cutoff)),
         states=sum(len(compare.latest(watched.of(table), changes)) for table, changes in rows.items()),
         latency=compare.latency(rows, queryable_at(watched, arrivals)),
-        notes=_EMULATOR_NOTES if connection.spanner_endpoint else (),
+        notes=_EMULATOR_NOTES if connection.local else (),
     )
 
 
@@ -175,7 +175,7 @@ def _source(connection: Connection, table: WatchedTable, moment: datetime) -> So
         connection.spanner_endpoint, connection.project, connection.spanner_instance, connection.spanner_database
     )
     found = TableAt(database, table.name, moment, Where())
-    emulated = bool(connection.spanner_endpoint)
+    emulated = connection.local
     return SourceTable(
         table=table,
         columns=found.columns,

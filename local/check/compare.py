@@ -11,10 +11,11 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from contract import tables, timestamps
+from contract import spanner_types, tables, timestamps
 from contract.changes import Change, Column
 from contract.watched import WatchedTable, WatchedTables
 from local.traffic.ledger import Entry
+from pipeline.sink import values
 from pipeline.transforms.cards import hide_cards
 from pipeline.transforms.enrich import enrich
 from pipeline.transforms.mask import Masker
@@ -196,7 +197,9 @@ def _differing(
         if column.name in source.left_out:
             continue
         for field in tables.fields_of(source.table, column.name, column.type):
-            ours, theirs = _value(field.type, expected.get(field.source or field.name)), row.get(field.name)
+            base = spanner_types.base(column.type)
+            kind = base if base in _OF_THEIR_OWN and field.type == spanner_types.BIGQUERY[base] else field.type
+            ours, theirs = _value(kind, expected.get(field.source or field.name)), row.get(field.name)
             if source.whole_seconds and isinstance(ours, datetime) and isinstance(theirs, datetime):
                 ours, theirs = ours.replace(microsecond=0), theirs.replace(microsecond=0)
             if ours != theirs:
@@ -204,14 +207,17 @@ def _differing(
     return differing
 
 
+# Types whose values differ from those of the BigQuery type that carries them.
+_OF_THEIR_OWN: Final = ("FLOAT32", "PG_NUMERIC")
 _FROM_SPANNER: Final[dict[str, Callable[[Any], Any]]] = {
+    **{kind: values.converter(kind) for kind in _OF_THEIR_OWN},
     "INT64": int,
     "NUMERIC": Decimal,
     "FLOAT64": float,
     "TIMESTAMP": lambda text: timestamps.to_datetime(timestamps.normalise(text)),
     "DATE": date.fromisoformat,
     "BYTES": base64.b64decode,
-    "JSON": json.loads,
+    "JSON": lambda text: json.loads(values.converter("JSON")(text)),
 }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from components.naming import METADATA_INSTANCE
 from contract.errors import AuditError
 from local.machine import installed
 from local.machine.processes import Process
@@ -115,7 +116,15 @@ def spanner_client(endpoint: str, project: str = PROJECT) -> Any:
 def metadata_database(connection: dict[str, Any]) -> Any:
     """The metadata database of a connection.json, where the pipeline keeps its resume position."""
     client = spanner_client(connection["spannerEndpoint"], connection["project"])
-    return client.instance(connection["spannerInstance"]).database(connection["metadataDatabase"])
+    instance = connection.get("metadataInstance") or connection["spannerInstance"]
+    return client.instance(instance).database(connection["metadataDatabase"])
+
+
+def drop_metadata(endpoint: str) -> None:
+    """Drops a local stack's metadata in an emulator of others: what it says is of a stack that has ended."""
+    instance = spanner_client(endpoint).instance(METADATA_INSTANCE)
+    if instance.exists():
+        instance.delete()
 
 
 def answers(port: int) -> bool:

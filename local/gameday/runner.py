@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol
 import orjson
 import psutil
 
-from contract import tables as contract
 from contract.changes import DeadLetter
 from local.emulators.launch import spanner_client
 from local.gameday.faults import Commits
@@ -147,7 +146,7 @@ class StackRunner:
         connection = self.connection
         backup, tables = Backups(connection).get(backup_id), Tables(connection, Warehouse(connection))
         kept = backup.table(connection.watched.payments.id)
-        other = f"{contract.RESTORED_DATASET}.altered"
+        other = f"{connection.watched.restored_dataset}.altered"
         tables.drop(other)
         tables.restore(kept.snapshot, other)
         self.query(f"UPDATE `{connection.project}.{other}` SET Region = 'moon' WHERE TRUE")

@@ -83,6 +83,21 @@ def amtool() -> Path:
     return _of_alertmanager("amtool")
 
 
+def airflow_python(version: str) -> Path:
+    """The Python of an Airflow's environment: of version "2" or "3"."""
+    lock = ROOT / "tests" / "dags" / f"airflow-{version}.lock"
+    [pinned] = re.findall(r"^apache-airflow==(\S+)", lock.read_text(), re.M)
+    return _installed(cache() / f"airflow-{pinned}" / "bin" / "python", f"Airflow {pinned}", "local/setup.sh dags")
+
+
+def kustomize() -> Path:
+    """The folder of kustomize, with the schemas of Argo CD's resources and of Kubernetes' beside it."""
+    module = (_LOCAL / "kustomize" / "go.mod").read_text()
+    [version] = re.findall(r"sigs.k8s.io/kustomize/kustomize/v5 v(\S+)", module)
+    home = cache() / f"kustomize-{version}"
+    return _installed(home / "kustomize", "kustomize", "local/setup.sh dags").parent
+
+
 def chromium() -> Path:
     """The browser in which the console is tested."""
     for name in ("chromium", "chromium-browser", "google-chrome"):

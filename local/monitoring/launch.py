@@ -1,5 +1,5 @@
-"""Monitoring on one machine: probe, validation and backups in loops, a Prometheus that reads the probe and evaluates
-the catalog's alerts, and an Alertmanager that knows their recipients and which are silenced.
+"""Monitoring on one machine: the probe and the scheduled operations in loops, a Prometheus that reads the probe and
+evaluates the catalog's alerts, and an Alertmanager that knows their recipients and which are silenced.
 
 The rules are those that go to Cloud Monitoring, with the local stack's numbers; what one machine cannot measure is left
 out.
@@ -33,14 +33,11 @@ from support import connection as connections
 from support.promql import MonitoringError, Prometheus
 
 PROBE: Final = "probe"
-VALIDATION: Final = "validation"
-BACKUP: Final = "backup"
+OPERATIONS: Final = "operations"
 PROMETHEUS: Final = "prometheus"
 ALERTMANAGER: Final = "alertmanager"
 # How often the probe looks, as in the cloud, and how often Prometheus asks what it saw.
 EVERY_SECONDS: Final = 60
-# A snapshot is a whole copy here.
-_BACKUP_SECONDS: Final = 3600
 _SCRAPE_SECONDS: Final = 5
 # The longest window of an alert is three days, and the objectives' period is thirty.
 _RETENTION_DAYS: Final = 40
@@ -54,8 +51,7 @@ class Monitoring:
 
     probe: list[str]
     probe_url: str
-    validation: list[str]
-    backup: list[str]
+    operations: list[str]
     prometheus: list[str]
     prometheus_url: str
     alertmanager: list[str]
@@ -95,8 +91,7 @@ def prepare(state: State, numbers: Mapping[str, float] | None = None) -> Monitor
             str(audit), f"--connection={state.connection}", "probe", f"--every={EVERY_SECONDS}", f"--listen={probe}",
         ],
         probe_url=f"http://{LOOPBACK}:{probe}",
-        validation=[str(audit), f"--connection={state.connection}", "validate", f"--every={EVERY_SECONDS}"],
-        backup=[str(audit), f"--connection={state.connection}", "backup", "create", f"--every={_BACKUP_SECONDS}"],
+        operations=[sys.executable, "-m", "local.monitoring.operations", str(state.connection)],
         prometheus=[
             str(program),
             f"--config.file={state.prometheus / 'prometheus.yml'}",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from components.bigquery import minutes_of
 from components.config import stack_config
 from graph.google import looked_up, server_made
 from graph.program import run_program
@@ -76,7 +77,7 @@ def provision(
         job_parameters=dict(making.inputs(JOB)["parameters"]),
         scheduled=tuple(
             ScheduledQuery(
-                name=each["displayName"], sql=each["params"]["query"], seconds=60 * int(each["schedule"].split()[1])
+                name=each["displayName"], sql=each["params"]["query"], seconds=60 * minutes_of(each["schedule"])
             )
             for each in making.every(SCHEDULED_QUERY)
         ),

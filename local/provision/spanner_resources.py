@@ -9,6 +9,7 @@ from typing import Any, Final
 from google.api_core.exceptions import ServiceUnavailable
 from google.api_core.retry import Retry, if_exception_type
 
+from contract.dialects import GOOGLE_SQL, POSTGRESQL
 from local.provision.place import SECONDS, Handler, Inputs, LocalMachine, ProviderError, found
 
 # The client keeps trying for an hour by itself.
@@ -29,7 +30,8 @@ class SpannerInstance(Handler):
             parent=f"projects/{on.project}",
             instance_id=inputs["name"],
             instance={
-                "config": f"projects/{on.project}/instanceConfigs/{inputs['config']}",
+                # The only one that the emulator has.
+                "config": f"projects/{on.project}/instanceConfigs/emulator-config",
                 "display_name": inputs["displayName"],
                 "processing_units": int(inputs["processingUnits"]),
             },
@@ -51,14 +53,22 @@ class SpannerDatabase(Handler):
 
     def create(self, on: LocalMachine, name: str, inputs: Inputs) -> None:
         statements = list(inputs.get("ddls") or [])
+        # Spanner's default, where nothing is said.
+        dialect = inputs.get("databaseDialect") or GOOGLE_SQL
+        postgresql = dialect == POSTGRESQL
+        quote = '"' if postgresql else "`"
         database = on.databases.create_database(
             request={
                 "parent": _instance(on, inputs["instance"]),
-                "create_statement": f"CREATE DATABASE `{inputs['name']}`",
-                "extra_statements": statements,
+                "create_statement": f"CREATE DATABASE {quote}{inputs['name']}{quote}",
+                "database_dialect": dialect,
+                # A PostgreSQL database takes its statements once it is there.
+                "extra_statements": [] if postgresql else statements,
             },
             timeout=SECONDS,
         ).result(SECONDS)
+        if postgresql and statements:
+            on.databases.update_database_ddl(database=self._path(on, inputs), statements=statements).result(SECONDS)
         self._record(on, inputs, str(database.create_time), statements)
 
     def update(self, on: LocalMachine, name: str, inputs: Inputs, there: Any) -> bool:

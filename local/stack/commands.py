@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import click
 
+from contract.dialects import TYPED
 from contract.options import LOG_LEVELS
 from local.machine import installed
 from local.machine.processes import Process, end_group, freeze_group
@@ -74,6 +75,18 @@ _tables = click.option(
     type=click.Path(exists=True, dir_okay=False, resolve_path=True),
     help="Description of the watched tables.  [default: the config's, tables.toml]",
 )
+_dialect = click.option(
+    "--dialect",
+    type=click.Choice(tuple(TYPED)),
+    help="Of the payments' database, which is made with the changelog of it that the tables file names.  "
+    "[default: the config's, googlesql]",
+)
+_attach = click.option(
+    "--attach",
+    metavar="PLACE",
+    help="A database that others own, in an emulator of theirs: HOST:PORT/projects/P/instances/I/databases/D. With "
+    "--tables, whose `ddl` describes it. Nothing of it is made or changed, and no traffic is written.",
+)
 _no_dead_letters = click.option(
     "--no-dead-letters", is_flag=True, help="Traffic without the changes that must become dead letters."
 )
@@ -105,10 +118,14 @@ def _monitoring(command: Callable[..., Any]) -> Callable[..., Any]:
 @_monitoring
 @_log_level
 @_tables
+@_dialect
+@_attach
 @_ports
 @_state
 def up(folder: Path, detach: bool, **options: Any) -> None:
     """Start the stack. When it runs already, nothing happens."""
+    if options["attach"] and options["tps"]:
+        raise click.UsageError("--tps must be left out with --attach: the payments there are others'.")
     state = State(folder.resolve())
     if state.supervisor():
         if state.read().get("phase") != READY:
@@ -143,6 +160,7 @@ def down(folder: Path) -> None:
 @_monitoring
 @_log_level
 @_tables
+@_dialect
 @_ports
 @_state
 def run(folder: Path, **options: Any) -> None:

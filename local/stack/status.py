@@ -15,6 +15,8 @@ from local.monitoring.launch import PROMETHEUS, firing
 from local.stack.figures import dead_letters, unreadable
 from local.stack.supervisor import resume_position
 from support import connection as connections
+from support.operations.runs import Runs
+from support.plain import plain
 from support.validation.state import States
 
 RECORDED: Final = "recorded only"
@@ -42,12 +44,14 @@ def collect(state: State) -> dict[str, Any]:
         "unreadable_dead_letters": unreadable(state.dead_letters),
         "pipeline": {},
         "validation": {},
+        "operations": [],
         "monitoring": bool(processes.get(PROMETHEUS)),
         "alerts": [],
     }
     if phase == READY:
         found["pipeline"] = _position(state)
         found["validation"] = _validation(state)
+        found["operations"] = _operations(state)
         found["alerts"] = [asdict(alert) for alert in firing(state)]
     return found
 
@@ -74,6 +78,17 @@ def _validation(state: State) -> dict[str, Any]:
     }
 
 
+def _operations(state: State) -> list[dict[str, Any]]:
+    """The last run of each operation that ever ran."""
+    runs = Runs(connections.load(state.connection)).last()
+    return [{k: plain_or(v) for k, v in asdict(run).items()} for run in runs if run.started_at]
+
+
+def plain_or(value: Any) -> Any:
+    """A value as JSON has it."""
+    return plain(value) if isinstance(value, datetime.datetime) else value
+
+
 def show(found: dict[str, Any]) -> None:
     """Prints it for people."""
     console = Console()
@@ -94,6 +109,7 @@ def show(found: dict[str, Any]) -> None:
     console.print(processes)
     _show_pipeline(console, found)
     _show_validation(console, found)
+    _show_operations(console, found["operations"])
     _show_alerts(console, found)
     _show_resources(console, found["resources"])
 
@@ -119,6 +135,20 @@ def _show_validation(console: Console, found: dict[str, Any]) -> None:
             style="bold red" if wrong else "",
             soft_wrap=True,
         )
+
+
+def _show_operations(console: Console, operations: list[dict[str, Any]]) -> None:
+    if not operations:
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("operation", "last run", "", "what it said"):
+        table.add_column(column, no_wrap=column == "operation", overflow="fold")
+    styles = {"failed": "bold red", "found": "yellow"}
+    for last in operations:
+        outcome = last["outcome"] or "runs"
+        style = styles.get(outcome, "")
+        table.add_row(last["operation"], str(last["started_at"])[11:19], outcome, last["summary"] or "", style=style)
+    console.print(table)
 
 
 def _show_alerts(console: Console, found: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import fcntl
 import importlib
 import logging
 import pkgutil
+import re
 import signal
 import sys
 import threading
@@ -25,10 +26,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from contract import timestamps
+from contract import dialects, timestamps
+from contract.attached import EXISTING
 from contract.errors import AuditError
 from local.emulators import launch as emulators
-from local.emulators.launch import BigQueryEmulator, SpannerEmulator
+from local.emulators.dataflow import Dataflow, serving
+from local.emulators.launch import BigQueryEmulator
 from local.machine import installed
 from local.machine.ports import LOOPBACK, free_port
 from local.machine.processes import Process, started_at
@@ -45,6 +48,7 @@ from local.machine.state import (
     now,
     write_json,
 )
+from local.stack.pipeline_job import PipelineJob
 
 if TYPE_CHECKING:
     from local.provision.engine import Provisioned
@@ -69,14 +73,15 @@ class StackError(AuditError):
     """The stack cannot continue; the message says why and the remedy."""
 
 
-Provision = Callable[[State, SpannerEmulator, BigQueryEmulator], "Provisioned"]
+# With the endpoint of Spanner.
+Provision = Callable[[State, str, BigQueryEmulator], "Provisioned"]
 Command = Callable[["Provisioned"], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to run the stack. Ports None: any that is free. `tps` None: no traffic. `log_level` and
-    `tables` None: the config's."""
+    """How to run the stack. Ports None: any that is free. `tps` None: no traffic. `log_level`,
+    `tables` and `dialect` None: the config's. `attach`: a database that others own, in an emulator of theirs."""
 
     state: Path
     spanner_port: int | None = None
@@ -91,11 +96,13 @@ class Options:
     with_history: bool = False
     log_level: str | None = None
     tables: str | None = None
+    dialect: str | None = None
+    attach: str | None = None
     console_port: int | None = None
 
 
 def provision_program(
-    state: State, spanner: SpannerEmulator, bigquery: BigQueryEmulator, *, config: Mapping[str, Any] | None = None
+    state: State, spanner: str, bigquery: BigQueryEmulator, *, config: Mapping[str, Any] | None = None
 ) -> Provisioned:
     """Runs `__main__.py`, the program of the cloud, onto the emulators. `config` overrides the stack's file."""
     from local.provision.engine import provision
@@ -104,10 +111,29 @@ def provision_program(
     return provision(
         stack=STACK,
         state=state.root,
-        endpoints=LocalEndpoints(spanner=spanner.endpoint, bigquery=bigquery.rest, bigquery_storage=bigquery.grpc),
+        endpoints=LocalEndpoints(spanner=spanner, bigquery=bigquery.rest, bigquery_storage=bigquery.grpc),
         on_resource=lambda resource: log.info("%s: %s %s", resource.outcome, resource.type, resource.name),
         config=config,
     )
+
+
+def attached_config(attach: str | None) -> dict[str, Any]:
+    """The config of a stack on a database that others own, `HOST:PORT/projects/P/instances/I/databases/D`.
+
+    Its metadata is in a separate instance there. Raises StackError.
+    """
+    if not attach:
+        return {}
+    found = re.fullmatch(r"[\w.-]+:\d+/projects/([\w-]+)/instances/([\w-]+)/databases/([\w-]+)", attach)
+    if not found:
+        raise StackError(f"--attach must be HOST:PORT/projects/P/instances/I/databases/D, got {attach!r}. Fix it.")
+    return {
+        "schemaOwner": EXISTING,
+        "spannerProject": found[1],
+        "spannerInstance": found[2],
+        "spannerDatabase": found[3],
+        "metadataProcessingUnits": 100,
+    }
 
 
 def pipeline_command(provisioned: Provisioned) -> list[str]:
@@ -160,13 +186,18 @@ class Supervisor:
         self.options, self._console = options, console
         self.state = State(options.state)
         self.stopped = threading.Event()
-        config = {"tables": options.tables} if options.tables else {}
+        config = {
+            **({"tables": options.tables} if options.tables else {}),
+            **({"spannerDialect": dialects.TYPED[options.dialect]} if options.dialect else {}),
+            **attached_config(options.attach),
+        }
         self._provision, self._command = provision or partial(provision_program, config=config), command
         self._status = StatusFile(self.state)
         self._processes: dict[str, Process] = {}
         # What was stopped on purpose, and how to start it again.
         self._starts: dict[str, Callable[[], None]] = {PIPELINE: self._start_pipeline}
         self._held: frozenset[str] = frozenset()
+        self._open = contextlib.ExitStack()
         self._restarts = 0
         self._quick_deaths = 0
 
@@ -222,6 +253,7 @@ class Supervisor:
             spanner, bigquery = self._start_emulators()
         with self._status.step("provision"):
             provisioned = self._provision(self.state, spanner, bigquery)
+            self._serve_dataflow(provisioned.outputs)
             write_json(self.state.connection, provisioned.outputs)
         resources: list[ResourceRecord] = [
             {"type": r.type, "name": r.name, "outcome": r.outcome} for r in provisioned.resources
@@ -245,7 +277,8 @@ class Supervisor:
             self._starts[TRAFFIC]()
         threading.Thread(target=self._run_scheduled, args=(bigquery.rest, provisioned), daemon=True).start()
 
-    def _start_emulators(self) -> tuple[SpannerEmulator, BigQueryEmulator]:
+    def _start_emulators(self) -> tuple[str, BigQueryEmulator]:
+        """Those that run then: Spanner's endpoint, which may be that of an emulator of others, and BigQuery's."""
         options = self.options
         bigquery = emulators.launch_bigquery(
             logs=self.state.logs,
@@ -255,11 +288,18 @@ class Supervisor:
             grpc_port=options.bigquery_storage_port,
         )
         self._keep(bigquery.process, rest=bigquery.rest, storage=bigquery.grpc)
-        spanner = emulators.launch_spanner(logs=self.state.logs, port=options.spanner_port)
-        self._keep(spanner.process, endpoint=spanner.endpoint)
-        emulators.await_spanner(spanner)
+        if options.attach:
+            endpoint = options.attach.partition("/")[0]
+            if not emulators.answers(int(endpoint.rpartition(":")[2])):
+                raise StackError(f"A Spanner emulator must answer at {endpoint}. Start it, or fix --attach.")
+            emulators.drop_metadata(endpoint)
+        else:
+            spanner = emulators.launch_spanner(logs=self.state.logs, port=options.spanner_port)
+            endpoint = spanner.endpoint
+            self._keep(spanner.process, endpoint=endpoint)
+            emulators.await_spanner(spanner)
         emulators.await_bigquery(bigquery)
-        return spanner, bigquery
+        return endpoint, bigquery
 
     def _await_begun(self, outputs: dict[str, Any]) -> None:
         """Waits until the job has recorded where it reads from: nothing that is committed from then on is missed."""
@@ -318,7 +358,7 @@ class Supervisor:
         self._held = wanted
 
     def _start_monitoring(self, outputs: dict[str, Any]) -> None:
-        """The probe, validation, backups, and a Prometheus that reads the probe and evaluates the alerts."""
+        """The probe, the scheduled operations, and a Prometheus that reads the probe and evaluates the alerts."""
         from local.monitoring import launch as monitoring
 
         with self._status.step("monitoring"):
@@ -337,9 +377,8 @@ class Supervisor:
                 self._starts[name]()
                 if name == monitoring.PROBE:
                     self._await_probe(local.probe_url)
-            for name, command in ((monitoring.VALIDATION, local.validation), (monitoring.BACKUP, local.backup)):
-                self._starts[name] = partial(self._launch, name, command)
-                self._starts[name]()
+            self._starts[monitoring.OPERATIONS] = partial(self._launch, monitoring.OPERATIONS, local.operations)
+            self._starts[monitoring.OPERATIONS]()
 
     def _await_probe(self, url: str) -> None:
         """Waits for the first run: a Prometheus that finds nothing would take the probe for silent."""
@@ -350,9 +389,22 @@ class Supervisor:
             self.stopped.wait(0.2)
             self._look_after()
 
+    def _serve_dataflow(self, outputs: dict[str, Any]) -> None:
+        """The pipeline's process as a job, where `audit pipeline` looks for it."""
+        job = PipelineJob(state_folder=self.state, process=PIPELINE, pid=self._pipeline_pid)
+        self._dataflow = Dataflow(job)
+        self._job_place = (outputs.get("project", ""), outputs.get("region", "")), outputs["jobName"]
+        outputs["dataflowEndpoint"] = self._open.enter_context(serving(self._dataflow))
+
+    def _pipeline_pid(self) -> int | None:
+        process = self._processes.get(PIPELINE)
+        return process.pid if process and process.alive else None
+
     def _start_pipeline(self) -> None:
         self._pipeline_began = time.monotonic()
         self._launch(PIPELINE, self._pipeline)
+        place, name = self._job_place
+        self._dataflow.adopt(PipelineJob.job_id(self._processes[PIPELINE].pid), name, place)
 
     def _restart_pipeline(self, dead: Process) -> None:
         # Prism, or anything else that is left of it, would continue the old job beside the new one.
@@ -408,6 +460,7 @@ class Supervisor:
     def _end_processes(self) -> None:
         """Ends all of them, writers first, so that none complains about an emulator that is gone."""
         self.stopped.set()
+        self._open.close()
         self._status.report(phase=STOPPING)
         writers = {TRAFFIC, PIPELINE, *self._starts}
         for name in sorted(self._processes, key=lambda name: name not in writers):
@@ -448,6 +501,8 @@ def main() -> None:
     parser.add_argument("--with-history", action="store_true")
     parser.add_argument("--log-level")
     parser.add_argument("--tables")
+    parser.add_argument("--dialect", choices=dialects.TYPED)
+    parser.add_argument("--attach")
     options = Options(**vars(parser.parse_args()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     supervisor = Supervisor(options)

@@ -70,8 +70,8 @@ class Glimpse:
     def _ask(self, client: Any, metadata: Any, connection: dict[str, Any]) -> None:
         if position := resume_position(metadata, connection["jobName"]):
             self.lag_seconds = (datetime.datetime.now(datetime.UTC) - position).total_seconds()
-        current = f"`{connection['project']}.{tables.VIEWS_DATASET}.payment_current`"
-        payments = WatchedTables.from_json(connection["watchedTables"]).payments
+        watched = WatchedTables.from_json(connection["watchedTables"])
+        current, payments = f"`{connection['project']}.{watched.views_dataset}.payment_current`", watched.payments
         columns = ", ".join(f"{_column(payments, meaning)} AS {meaning}" for meaning in _SHOWN)
         recent = f"SELECT {columns}, payment_state, {tables.COMMIT_TIMESTAMP} AS at"
         rows = client.query(f"{recent} FROM {current} ORDER BY at DESC LIMIT {_RECENT_ROWS}", timeout=20).result(20)

@@ -219,8 +219,10 @@ def traffic(folder: Path, tps: float, duration: float | None, seed: int, no_dead
 
     state = State(folder)
     stack = connection.load(state.connection)
-    if not stack.spanner_endpoint:
+    if not stack.local:
         raise click.ClickException("traffic goes to an emulator only: this stack is in the cloud, with real payments.")
+    if stack.spanner_project:
+        raise click.ClickException("this stack is attached to a database of others: traffic goes to a separate one.")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -17,6 +17,7 @@ import orjson
 from contract.watched import Meaning, Policy, WatchedColumn, WatchedTable, WatchedTables
 from local.traffic.commits import CommitError
 from local.traffic.simulator import COMMIT_TIMESTAMP, PAYMENT_TABLE, Mutation, Operation, Value
+from pipeline.source.dialect import dialect_of
 
 _BY_MEANING: Final[Mapping[Meaning, str]] = {
     "payment": "PUID",
@@ -46,6 +47,8 @@ _FILLERS: Final[Mapping[str, Value]] = {
     "TIMESTAMP": "2026-01-01T00:00:00Z",
     "DATE": "2026-01-01",
     "JSON": "{}",
+    "PG_NUMERIC": "0",
+    "PG_JSONB": "{}",
     "BYTES": "",
 }
 
@@ -65,21 +68,28 @@ Columns = Mapping[str, tuple[TargetColumn, ...]]
 
 def columns_of(database: Any, watched: WatchedTables) -> Columns:
     """The columns of the watched tables that can be written, as Spanner has them."""
+    dialect = dialect_of(database)
     names = ", ".join(f"'{table.name}'" for table in watched.tables)
     sql = (
         "SELECT c.TABLE_NAME, c.COLUMN_NAME, c.SPANNER_TYPE, c.IS_NULLABLE = 'NO' AND c.COLUMN_DEFAULT IS NULL, "
-        "IFNULL(o.OPTION_VALUE, '') = 'TRUE' FROM INFORMATION_SCHEMA.COLUMNS AS c "
+        "COALESCE(o.OPTION_VALUE, '') = 'TRUE' FROM INFORMATION_SCHEMA.COLUMNS AS c "
         "LEFT JOIN INFORMATION_SCHEMA.COLUMN_OPTIONS AS o ON o.TABLE_SCHEMA = c.TABLE_SCHEMA "
         "AND o.TABLE_NAME = c.TABLE_NAME AND o.COLUMN_NAME = c.COLUMN_NAME "
         "AND o.OPTION_NAME = 'allow_commit_timestamp' "
-        f"WHERE c.TABLE_SCHEMA = '' AND c.TABLE_NAME IN ({names}) AND c.IS_GENERATED = 'NEVER' "
+        f"WHERE c.TABLE_SCHEMA = '{dialect.default_schema}' AND c.TABLE_NAME IN ({names}) AND c.IS_GENERATED = 'NEVER' "
         "ORDER BY c.TABLE_NAME, c.ORDINAL_POSITION"
     )
     found: dict[str, list[TargetColumn]] = {}
     with database.snapshot() as snapshot:
         for table, name, kind, required, stamped in snapshot.execute_sql(sql):
             found.setdefault(table, []).append(
-                TargetColumn(name=name, type=kind, required=bool(required), stamped=bool(stamped))
+                TargetColumn(
+                    name=name,
+                    type=dialect.type(kind),
+                    required=bool(required),
+                    # In PostgreSQL its type says so.
+                    stamped=bool(stamped) or kind == "spanner.commit_timestamp",
+                )
             )
     return {table: tuple(columns) for table, columns in found.items()}
 

@@ -9,6 +9,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from contract.options import OPTIONS, Option
@@ -17,9 +18,10 @@ NAME = "audit-stream-job"
 _DESCRIPTION = "Carries every change of Spanner change streams, masked and enriched, into BigQuery."
 
 
-def spec(image: str) -> dict[str, Any]:
+def spec(image: str, environment: Mapping[str, str | int] | None = None) -> dict[str, Any]:
     """The spec as Dataflow reads it from a bucket (ContainerSpec). Workers run in the launcher's image.
 
+    `environment` is what a launch takes where it says nothing else (FlexTemplateRuntimeEnvironment): workers, buckets.
     Raises ValueError for an image that is not named by its digest: a tag can be moved under a running job.
     """
     if not re.search(r"@sha256:[0-9a-f]{64}$", image):
@@ -39,13 +41,13 @@ def spec(image: str) -> dict[str, Any]:
             "defaultStreamingMode": "EXACTLY_ONCE",
             "parameters": [_parameter(option) for option in OPTIONS],
         },
-        "defaultEnvironment": {"sdkContainerImage": image, "enableStreamingEngine": True},
+        "defaultEnvironment": {"sdkContainerImage": image, "enableStreamingEngine": True, **(environment or {})},
     }
 
 
-def text(image: str) -> str:
-    """The spec as the file in the bucket: the same text for the same image and contract."""
-    return json.dumps(spec(image), indent=1) + "\n"
+def text(image: str, environment: Mapping[str, str | int] | None = None) -> str:
+    """The spec as the file in the bucket: the same text for the same image, environment and contract."""
+    return json.dumps(spec(image, environment), indent=1) + "\n"
 
 
 def _parameter(option: Option) -> dict[str, Any]:

@@ -9,25 +9,32 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from google.api_core.exceptions import GoogleAPICallError, NotFound
+from google.auth.exceptions import GoogleAuthError
 
 from contract import timestamps
+from contract.attached import CAPTURE_TYPE
+from contract.changes import CAPTURE_TYPES, PARTIAL_CAPTURE_TYPES, WITHOUT_OLD_VALUES
+from contract.dialects import GOOGLE_SQL
+from contract.endpoints import on_this_machine
 from contract.errors import AuditError
 from contract.watched import WatchedTables, type_problem
 from pipeline import clients
+from pipeline.jobs import permissions
 from pipeline.jobs.settings import StreamSettings
 from pipeline.sink.dead_letters import DeadLetterQueue
 from pipeline.sink.generations import ADDED_TO_JOBS
+from pipeline.source.dialect import dialect_of
 from pipeline.source.query import ChangeStreamQuery
-from pipeline.source.records import PARTITION_MODE
+from pipeline.source.records import PARTITION_MODE, PARTITION_MODES
 from pipeline.transforms.keys import MaskingKeys
 
+# Spanner's, of a stream that does not say.
+_DEFAULT_CAPTURE: Final = "OLD_AND_NEW_VALUES"
 _LOG = logging.getLogger(__name__)
-
-CAPTURE_TYPE = "NEW_ROW_AND_OLD_VALUES"
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ def run(settings: StreamSettings) -> list[Finding]:
     findings: list[Finding] = []
     for check in (
         _masking_keys, _change_streams, _columns, _start, _metadata_database, _datasets, _dead_letter_directory,
+        _may_append, _may_keep_dead_letters,
     ):  # fmt: skip
         findings += _guarded(check, settings)
     return findings
@@ -76,7 +84,7 @@ def _guarded(check: Callable[[StreamSettings], Iterator[Finding]], settings: Str
                 "what the options name exists, and that the job's account has the roles of `components/identity.py`.",
             )
         ]
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, GoogleAuthError) as error:
         return [Finding(name, f"{name}: {error}")]
 
 
@@ -99,6 +107,7 @@ def _change_streams(settings: StreamSettings) -> Iterator[Finding]:
     """INFORMATION_SCHEMA shows a database role only the streams that it may read, with their options."""
     role = settings["spannerDatabaseRole"]
     database = _database(settings)
+    dialect = dialect_of(database)
     with database.snapshot() as snapshot:
         rows = snapshot.execute_sql(
             "SELECT s.CHANGE_STREAM_NAME, o.OPTION_NAME, o.OPTION_VALUE FROM INFORMATION_SCHEMA.CHANGE_STREAMS AS s "
@@ -108,23 +117,35 @@ def _change_streams(settings: StreamSettings) -> Iterator[Finding]:
         for name, option, value in rows:
             seen.setdefault(name, {})[option] = value
     with database.snapshot() as snapshot:
-        rows = snapshot.execute_sql(
-            "SELECT s.CHANGE_STREAM_NAME, s.`ALL`, t.TABLE_SCHEMA, t.TABLE_NAME "
+        query = dialect.query(
+            "SELECT s.CHANGE_STREAM_NAME, s.`all`, t.TABLE_SCHEMA, t.TABLE_NAME "
             "FROM INFORMATION_SCHEMA.CHANGE_STREAMS AS s LEFT JOIN INFORMATION_SCHEMA.CHANGE_STREAM_TABLES AS t "
             "ON t.CHANGE_STREAM_NAME = s.CHANGE_STREAM_NAME"
         )
+        rows = snapshot.execute_sql(**query)
         watched: dict[str, set[str] | None] = {}
         for name, everything, schema, table in rows:
-            tables_of = watched.setdefault(name, None if everything else set())
+            tables_of = watched.setdefault(name, None if everything in (True, "YES") else set())
             if tables_of is not None and table:
-                tables_of.add(f"{schema}.{table}" if schema else table)
+                tables_of.add(dialect.table(schema, table))
     for name in settings.stream_names:
-        yield change_stream(settings["spannerDatabase"], name, role, seen)
+        yield change_stream(settings["spannerDatabase"], name, role, seen, dialect.name)
+    if role:
+        # A role sees the tables that it may read.
+        with database.snapshot() as snapshot:
+            seen_tables = snapshot.execute_sql(
+                "SELECT DISTINCT TABLE_SCHEMA, TABLE_NAME FROM INFORMATION_SCHEMA.COLUMNS"
+            )
+            readable = {dialect.table(schema, table) for schema, table in seen_tables}
+        captured = {name: seen[name].get("value_capture_type") or _DEFAULT_CAPTURE for name in seen}
+        yield from unreadable(settings.watched, captured, role, readable)
     yield from unwatched(settings.watched, {name: watched[name] for name in settings.stream_names if name in watched})
     yield from watched_twice({name: watched[name] for name in settings.stream_names if name in watched})
 
 
-def change_stream(database: str, name: str, role: str, seen: Mapping[str, Mapping[str, str]]) -> Finding:
+def change_stream(
+    database: str, name: str, role: str, seen: Mapping[str, Mapping[str, str]], dialect: str = GOOGLE_SQL
+) -> Finding:
     """`seen`: the streams that are seen, with their options as `CHANGE_STREAM_OPTIONS` has them."""
     if name not in seen:
         names = ", ".join(sorted(seen)) or "none"
@@ -141,23 +162,54 @@ def change_stream(database: str, name: str, role: str, seen: Mapping[str, Mappin
             "Name another one in tables.toml, or run the schema's changelog.",
         )
     # Spanner's defaults, for an option that is not set.
-    capture = seen[name].get("value_capture_type") or "OLD_AND_NEW_VALUES"
+    capture = seen[name].get("value_capture_type") or _DEFAULT_CAPTURE
     mode = seen[name].get("partition_mode") or PARTITION_MODE
-    if mode != PARTITION_MODE:
+    # Those of mutable key ranges have another function in PostgreSQL, `spanner.read_proto_bytes_<stream>`.
+    modes = PARTITION_MODES if dialect == GOOGLE_SQL else (PARTITION_MODE,)
+    if mode not in modes:
         return Finding(
             name,
-            f"change stream {name} must have partition_mode '{PARTITION_MODE}', has '{mode}', whose records this job "
-            "cannot read. A stream's mode cannot be altered: add a changeset that creates a second stream for the same "
-            f"tables with OPTIONS (partition_mode = '{PARTITION_MODE}', value_capture_type = '{CAPTURE_TYPE}'), and "
-            "name it in tables.toml.",
+            f"change stream {name} must have partition_mode {' or '.join(modes)}, has '{mode}', whose "
+            "records this job cannot read. A stream's mode cannot be altered: add a changeset that creates a second "
+            f"stream for the same tables with OPTIONS (partition_mode = '{PARTITION_MODE}', value_capture_type = "
+            f"'{CAPTURE_TYPE}'), and name it in tables.toml.",
         )
-    if capture != CAPTURE_TYPE:
+    if capture not in CAPTURE_TYPES:
         return Finding(
             name,
-            f"change stream {name} must capture {CAPTURE_TYPE}, has {capture}. Add a changeset: "
+            f"change stream {name} must capture one of {', '.join(CAPTURE_TYPES)}, has {capture}. Add a changeset: "
             f"ALTER CHANGE STREAM {name} SET OPTIONS (value_capture_type = '{CAPTURE_TYPE}').",
         )
-    return Finding(f"change stream {name}: {CAPTURE_TYPE}, {PARTITION_MODE}")
+    found = Finding(f"change stream {name}: {capture}, {mode}")
+    lacking = _left_out(capture)
+    return replace(found, warning=f"change stream {name} captures {capture}: {lacking}") if lacking else found
+
+
+def _left_out(capture: str) -> str:
+    """What a stream of a value capture type does not say, and what is done about it; empty for one that says all."""
+    said = []
+    if capture in WITHOUT_OLD_VALUES:
+        said.append(
+            "a change does not say what was before it, so the previous state of a payment, and whether a transition is "
+            "expected, are NULL, and a DELETE has its key alone"
+        )
+    if capture in PARTIAL_CAPTURE_TYPES:
+        said.append("each UPDATE costs a read of its row at the commit timestamp")
+    return f"{'; '.join(said)}. {CAPTURE_TYPE} has none of that." if said else ""
+
+
+def unreadable(
+    described: WatchedTables, capture_types: Mapping[str, str], role: str, readable: Collection[str]
+) -> Iterator[Finding]:
+    """Described tables whose rows must be read, and that the role does not see. `capture_types` by change stream."""
+    for table in described.tables:
+        if capture_types.get(table.change_stream) in PARTIAL_CAPTURE_TYPES and table.name not in readable:
+            yield Finding(
+                table.name,
+                f"{table.name} must be read by the database role {role}: its change stream captures "
+                f"{capture_types[table.change_stream]}, and what that leaves out is read from the table. Its owners "
+                f"run GRANT SELECT ON TABLE {table.name} TO ROLE {role}, or have the stream capture {CAPTURE_TYPE}.",
+            )
 
 
 def unwatched(described: WatchedTables, watched: Mapping[str, Collection[str] | None]) -> Iterator[Finding]:
@@ -175,13 +227,13 @@ def unwatched(described: WatchedTables, watched: Mapping[str, Collection[str] | 
 
 def _columns(settings: StreamSettings) -> Iterator[Finding]:
     """A database role sees no columns but those of tables that it may read: where it sees none, none is compared."""
-    with _database(settings).snapshot() as snapshot:
-        rows = snapshot.execute_sql(
-            "SELECT TABLE_NAME, COLUMN_NAME, SPANNER_TYPE FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = ''"
-        )
+    database = _database(settings)
+    dialect = dialect_of(database)
+    with database.snapshot() as snapshot:
+        rows = snapshot.execute_sql(dialect.columns())
         found: dict[str, dict[str, str]] = {}
         for table, column, kind in rows:
-            found.setdefault(table, {})[column] = kind
+            found.setdefault(table, {})[column] = dialect.type(kind)
     unfit = list(unfit_columns(settings.watched, found))
     if not any(f.problem for f in unfit) or settings.sink.generations().position() is None:
         yield from unfit
@@ -230,8 +282,11 @@ def watched_twice(watched: Mapping[str, Collection[str] | None]) -> Iterator[Fin
 
 
 def _start(settings: StreamSettings) -> Iterator[Finding]:
-    """Asks for the partitions at the start: Spanner refuses a time before the stream or past its retention."""
-    start = settings["startTimestamp"]
+    """Asks for the partitions at the start: Spanner refuses a time before the stream or past its retention.
+
+    Where the replicas to read from are chosen, also without a start: an instance of one region refuses them.
+    """
+    start = settings["startTimestamp"] or (timestamps.now() if settings["directedReads"] else "")
     if not start:
         return
     if timestamps.normalise(start) > timestamps.now():
@@ -246,6 +301,13 @@ def _start(settings: StreamSettings) -> Iterator[Finding]:
                     "start",
                     f"startTimestamp must lie after the creation of {stream.name} and inside its retention period, "
                     f"got {start}. Give a later one, or none to resume from the resume position.",
+                )
+                continue
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT and stream.directed_reads:
+                yield Finding(
+                    "directed reads",
+                    f"directedReads must name replicas of an instance that has several regions, got "
+                    f"{stream.directed_reads}, with which Spanner refuses to read {stream.name}. Leave it empty there.",
                 )
                 continue
             raise
@@ -293,3 +355,32 @@ def _dead_letter_directory(settings: StreamSettings) -> Iterator[Finding]:
         yield Finding("dead letters", f"deadLetterQueueDirectory must exist, {directory} does not. Run `pulumi up`.")
     else:
         yield Finding(f"dead letters: {directory}")
+
+
+def _may_append(settings: StreamSettings) -> Iterator[Finding]:
+    """A table that is not there yet is made by the job: there is nothing to ask about."""
+    if on_this_machine(settings["bigQueryEndpoint"]):
+        yield Finding("write permissions in BigQuery: an emulator knows none")
+        return
+    client, destinations = settings.sink.bigquery(), settings.sink.destinations
+    for name in sorted(destinations.id(table.name) for table in settings.watched.tables):
+        try:
+            absent = permissions.lacking_on_table(client, name)
+        except NotFound:
+            continue
+        yield _lacking(name, absent, "roles/bigquery.dataEditor on its dataset")
+
+
+def _may_keep_dead_letters(settings: StreamSettings) -> Iterator[Finding]:
+    directory = settings["deadLetterQueueDirectory"]
+    if not directory.startswith("gs://"):
+        return
+    bucket = directory.removeprefix("gs://").partition("/")[0]
+    session = clients.authorized_session("", "https://www.googleapis.com/auth/devstorage.read_write")
+    yield _lacking(directory, permissions.lacking_on_bucket(session, bucket), "roles/storage.objectUser on the bucket")
+
+
+def _lacking(where: str, absent: Collection[str], role: str) -> Finding:
+    if not absent:
+        return Finding(f"write permissions on {where}")
+    return Finding(where, f"the job's account must hold {', '.join(absent)} on {where}: {role}. Run `pulumi up`.")

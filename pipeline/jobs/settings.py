@@ -16,6 +16,7 @@ from contract.watched import WatchedTables
 from pipeline.sink.config import SinkSettings
 from pipeline.source.partition_threads import Reading
 from pipeline.source.query import ChangeStream
+from pipeline.transforms.filter import IgnoredRecords
 from pipeline.transforms.settings import TransformSettings
 
 _EXAMPLE = """
@@ -64,6 +65,7 @@ class StreamSettings:
                 role=self["spannerDatabaseRole"],
                 priority=self["rpcPriority"],
                 heartbeat_millis=int(self["heartbeatMillis"]),
+                directed_reads=self["directedReads"],
             )
             for name in self.stream_names
         )
@@ -80,6 +82,10 @@ class StreamSettings:
     @cached_property
     def watched(self) -> WatchedTables:
         return WatchedTables.from_json(self["watchedTables"])
+
+    @property
+    def ignored_records(self) -> IgnoredRecords:
+        return IgnoredRecords.parse(self["ignoreTables"], self["ignoreOperations"], self["ignoreTransactionTags"])
 
     @property
     def transforms(self) -> TransformSettings:

@@ -73,9 +73,11 @@ class EncodedChanges(beam.PTransform):
     def expand(self, pipeline: Any) -> dict[str, Any]:
         settings, transforms = self._settings, self._settings.transforms
         failures = Failures()
-        shards, most_rows = int(settings["numStorageWriteApiStreams"]), int(settings["batchRows"])
-        records = pipeline | "Read" >> ReadChanges(self._stream, self._start, settings.reading)
-        changes, positions = records | Decode().failures_to(failures)
+        most_rows, readers = int(settings["batchRows"]), int(settings["changeStreamReaders"])
+        # A shard is appended to by one worker at a time: more readers than shards would wait for it.
+        shards = max(int(settings["numStorageWriteApiStreams"]), readers)
+        records = pipeline | "Read" >> ReadChanges(self._stream, self._start, settings.reading, readers)
+        changes, positions = records | Decode(self._stream, settings.ignored_records).failures_to(failures)
         rows = (
             changes
             | Mask(transforms).failures_to(failures)

@@ -21,8 +21,10 @@ class ReplaySettings:
     A backfill waits for the resume position of the job `job_name`; `design_tps` bounds what it reads of BigQuery.
     """
 
+    project: str
     instance: str
     database: str
+    role: str
     transforms: TransformSettings
     sink: SinkSettings
     dead_letters: str
@@ -38,8 +40,10 @@ class ReplaySettings:
         defaults = {option.name: option.default or "" for option in (*OPTIONS, *BATCH_OPTIONS)}
         values = {**defaults, **values}
         return cls(
+            project=values["spannerProjectId"],
             instance=values["spannerInstanceId"],
             database=values["spannerDatabase"],
+            role=values["spannerDatabaseRole"],
             transforms=TransformSettings.of(values),
             sink=SinkSettings.of(values, "replay"),
             dead_letters=values["deadLetterQueueDirectory"],
@@ -52,8 +56,8 @@ class ReplaySettings:
 
     def source(self) -> Any:
         """Spanner's database of the payments."""
-        at = self.sink.metadata
-        return clients.spanner_database(self.sink.endpoints.spanner, at.project, self.instance, self.database)
+        place = (self.project, self.instance, self.database)
+        return clients.spanner_database(self.sink.endpoints.spanner, *place, self.role)
 
     def position(self) -> str | None:
         """The resume position of the streaming job; None where it has not said one yet."""

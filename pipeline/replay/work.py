@@ -19,7 +19,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, Final
 
-from contract import tables, timestamps
+from contract import dialects, tables, timestamps
 from contract.changes import REPLAY_TRANSACTION, Change, Column, Row, StepError
 from contract.watched import WatchedTable
 from pipeline.replay import arrived
@@ -207,7 +207,7 @@ class Replayer:
     def _now(self) -> datetime:
         """The time by Spanner's clock: the emulator's commits can be ahead of this machine's."""
         with self._source.snapshot() as snapshot:
-            [(now,)] = snapshot.execute_sql("SELECT CURRENT_TIMESTAMP()")
+            [(now,)] = snapshot.execute_sql(dialects.NOW)
         found: datetime = now
         return found
 

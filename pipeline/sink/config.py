@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from contract.endpoints import on_this_machine
 from contract.watched import WatchedTables
 from pipeline import clients
 from pipeline.clients import Endpoints
@@ -50,7 +51,7 @@ class SinkSettings:
         return cls(
             endpoints=Endpoints.of(values),
             metadata=MetadataDatabase(
-                project=values["spannerProjectId"],
+                project=values["spannerMetadataProjectId"] or values["spannerProjectId"],
                 instance=values["spannerMetadataInstanceId"],
                 database=values["spannerMetadataDatabase"],
             ),
@@ -98,7 +99,7 @@ class SinkSettings:
             generations=self.generations() if self.exactly_once else None,
             generation=joined.generation,
             fenced_at=joined.fenced_at if self.exactly_once else None,
-            stamp=_worker_clock if self.endpoints.bigquery_storage else None,
+            stamp=_worker_clock if on_this_machine(self.endpoints.bigquery_storage) else None,
         )
 
 

@@ -21,6 +21,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud.bigquery_storage_v1 import types
 
 from contract.changes import Column
+from contract.endpoints import on_this_machine
 from pipeline import clients
 from pipeline.service_errors import OK, Action, failure_of, says_unknown_field
 from pipeline.sink import rows as encoding
@@ -74,7 +75,7 @@ class PendingWriter:
         self._destinations = settings.destinations
         self._client = clients.write_client(settings.endpoints.bigquery_storage)
         self._changelogs = Changelogs(settings.bigquery(), settings.destinations)
-        self._stamped = bool(settings.endpoints.bigquery_storage)
+        self._stamped = on_this_machine(settings.endpoints.bigquery_storage)
         self._patience = patience
         self._clock = clock
         self._sleep = sleep

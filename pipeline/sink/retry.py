@@ -41,6 +41,7 @@ from pipeline.sink.dead_letters import DeadLetterQueue, bounded
 from pipeline.sink.generations import Fenced
 from pipeline.sink.rewind import rewind_merge
 from pipeline.sink.shards import Shard, existing_ids
+from pipeline.source.completion import Completer, SpannerRows, lacks_values
 from pipeline.source.lookup import read_again
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
 from pipeline.source.records import DataChange
@@ -166,6 +167,7 @@ class Retrier:
         self._erased = settings.transforms.erased_now()
         self._clients = settings.sink.connect()
         self._queries: dict[str, ChangeStreamQuery] = {}
+        self._completers: dict[str, Completer] = {}
 
     def run(self) -> None:
         """Tries them. Then each is resolved, has one attempt more, is parked, or waits for a service as it is."""
@@ -232,8 +234,18 @@ class Retrier:
                 "--dead-letter` fills it from the payment's present state.",
             )
         change = decode.decode(record, at.mod_index)
+        if lacks_values(change):
+            [(change, error)] = self._completer(at.stream).complete([change])
+            if error:
+                raise error
         self._masker.mask(change)
         return change
+
+    def _completer(self, stream: str) -> Completer:
+        if stream not in self._completers:
+            described = next(each for each in self._settings.streams if each.name == stream)
+            self._completers[stream] = Completer(SpannerRows(described), patience=self._patience)
+        return self._completers[stream]
 
     def _read_again(self, at: Coordinates) -> DataChange | None:
         for last in (False, True):

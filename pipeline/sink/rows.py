@@ -5,12 +5,8 @@ Columns are built one at a time for a whole batch: the types are looked up once 
 
 from __future__ import annotations
 
-import base64
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -19,10 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contract import tables, timestamps
-from contract.changes import Change, Column, Reason, StepError
+from contract.changes import Change, Column, Reason, Row, StepError
 from contract.watched import WatchedTable
-
-Converter = Callable[[Any], Any]
+from pipeline.sink import values
 
 # A row carries where it came from up to the append, for a dead letter; BigQuery never sees it.
 STREAM = "__stream"
@@ -46,69 +41,16 @@ def arrow_type(field: tables.Field) -> pa.DataType:
     return pa.list_(kind) if field.mode == "REPEATED" else kind
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
-
-
-def _integer(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError
-    return int(value)
-
-
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
-
-
-_SPECIAL_FLOATS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
-
-def _float(value: Any) -> float:
-    # NaN and the infinities come as text. A NaN is also sent as null by the emulator; that one is lost before us.
-    return _SPECIAL_FLOATS[value] if isinstance(value, str) else float(value)
-
-
-def _bytes(value: str) -> bytes:
-    return base64.b64decode(value, validate=True)
-
-
-def _timestamp(value: str) -> int:
-    return timestamps.to_micros(timestamps.normalise(value))
-
-
-_CONVERTERS: dict[str, Converter] = {
-    "BOOL": _boolean,
-    "INT64": _integer,
-    "FLOAT64": _float,
-    "NUMERIC": Decimal,
-    "STRING": _text,
-    "BYTES": _bytes,
-    "DATE": date.fromisoformat,
-    "TIMESTAMP": _timestamp,
-    "JSON": _text,
-}
-
-
-def _repeated(convert: Converter) -> Converter:
-    # BigQuery's REPEATED takes neither NULL nor null elements.
-    def converted(values: Any) -> list[Any]:
-        if not isinstance(values, list):
-            raise ValueError
-        return [convert(v) for v in values if v is not None]
-
-    return converted
-
-
 @dataclass(frozen=True)
 class SourceColumn:
     """A column of the row that comes from the source row."""
 
     field: tables.Field
     is_key: bool
-    convert: Converter
+    convert: values.Converter
     type: pa.DataType
+    # What the column cannot hold of a value; None where it holds all.
+    exact: values.Exact | None
 
 
 @lru_cache(maxsize=256)
@@ -117,12 +59,17 @@ def source_columns(columns: tuple[Column, ...], table: WatchedTable) -> tuple[So
     found = []
     described = tables.source_fields(table, ((c.name, c.type) for c in columns))
     for column, carried in zip(columns, described, strict=True):
+        own = tables.masked_name(table, column.name)
         for field in carried:
-            convert = _CONVERTERS[field.type]
-            repeated = field.mode == "REPEATED"
+            # A token is a text, of a column of any type.
+            kind = column.type if field.source == own else "STRING"
             found.append(
                 SourceColumn(
-                    field, column.is_primary_key, _repeated(convert) if repeated else convert, arrow_type(field)
+                    field=field,
+                    is_key=column.is_primary_key,
+                    convert=values.converter(kind),
+                    type=arrow_type(field),
+                    exact=values.exact(kind),
                 )
             )
     return tuple(found)
@@ -161,12 +108,13 @@ def _encode(changes: Sequence[Change], table: WatchedTable) -> pa.RecordBatch:
     arrays: dict[str, pa.Array] = {}
     for column in source_columns(changes[0].columns, table):
         arrays[column.field.name] = _source_array(column, changes)
-    arrays |= _metadata_arrays(changes)
+    arrays |= _metadata_arrays(changes, table)
     for field in tables.ENRICHMENT_FIELDS:
-        values: list[Any] = [c.enriched.get(field.name) for c in changes]
+        added: list[Any] = [c.enriched.get(field.name) for c in changes]
         if field.type == "TIMESTAMP":
-            values = [None if v is None else _timestamp(v) for v in values]
-        arrays[field.name] = pa.array(values, arrow_type(field))
+            convert = values.converter(field.type)
+            added = [None if v is None else convert(v) for v in added]
+        arrays[field.name] = pa.array(added, arrow_type(field))
     return pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
 
 
@@ -178,7 +126,40 @@ def _source_array(column: SourceColumn, changes: Sequence[Change]) -> pa.Array:
     return pa.array([empty if v is None else convert(v) for v in raw], column.type)
 
 
-def _metadata_arrays(changes: Sequence[Change]) -> dict[str, pa.Array]:
+def exact_values(change: Change, table: WatchedTable) -> Row | None:
+    """The values of the row that their columns cannot hold, as Spanner has them; None where there is none."""
+    found: Row = {}
+    for name, is_key, exact in _inexact(change.columns, table):
+        value = (change.keys if is_key else change.new).get(name)
+        if value is not None and (whole := exact(value)) is not None:
+            found[name] = whole
+    return found or None
+
+
+def old_values(change: Change, table: WatchedTable) -> Row | None:
+    """The values before a change, for a JSON column: their numbers are texts. None where there is none."""
+    return values.without_numbers(change.old, _types(change.columns, table)) if change.old else None
+
+
+@lru_cache(maxsize=256)
+def _inexact(columns: tuple[Column, ...], table: WatchedTable) -> tuple[tuple[str, bool, values.Exact], ...]:
+    return tuple(
+        (column.field.source or column.field.name, column.is_key, column.exact)
+        for column in source_columns(columns, table)
+        if column.exact is not None
+    )
+
+
+@lru_cache(maxsize=256)
+def _types(columns: tuple[Column, ...], table: WatchedTable) -> Mapping[str, str]:
+    return {tables.masked_name(table, column.name): column.type for column in columns}
+
+
+def _json(row: Row | None) -> str | None:
+    return None if row is None else orjson.dumps(row).decode()
+
+
+def _metadata_arrays(changes: Sequence[Change], table: WatchedTable) -> dict[str, pa.Array]:
     strings, int64 = pa.string(), pa.int64()
     nanos = [timestamps.to_nanos(c.commit_timestamp) for c in changes]
     return {
@@ -192,7 +173,9 @@ def _metadata_arrays(changes: Sequence[Change]) -> dict[str, pa.Array]:
         tables.NUMBER_OF_RECORDS: pa.array([c.number_of_records_in_transaction for c in changes], int64),
         tables.NUMBER_OF_PARTITIONS: pa.array([c.number_of_partitions_in_transaction for c in changes], int64),
         tables.CHANGE_ID: pa.array([c.change_id for c in changes], strings),
-        tables.OLD_VALUES: pa.array([orjson.dumps(c.old).decode() if c.old else None for c in changes], strings),
+        tables.OLD_VALUES: pa.array([_json(old_values(c, table)) for c in changes], strings),
+        tables.EXACT_VALUES: pa.array([_json(exact_values(c, table)) for c in changes], strings),
+        tables.IS_INCOMPLETE: pa.array([c.is_incomplete or None for c in changes], pa.bool_()),
         tables.CARD_TOKENS: pa.array([c.card_tokens for c in changes], pa.list_(strings)),
         STREAM: pa.array([c.stream for c in changes], strings),
     }

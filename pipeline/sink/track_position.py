@@ -6,7 +6,9 @@ A position may be passed only behind both outputs: appended rows, and durable de
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.coders import PickleCoder
@@ -21,8 +23,28 @@ from pipeline.sink.positions import PositionLog
 from pipeline.source.records import ReadPosition
 
 
+class _Reader(NamedTuple):
+    """One of the readers of a stream."""
+
+    stream: str
+    reader: int
+    readers: int
+
+
+def slowest(positions: dict[_Reader, str], streams: Iterable[str]) -> str | None:
+    """The position of the slowest reader; None while a reader has none yet.
+
+    How many readers a stream has, their positions say: a source that could not be split has one.
+    """
+    known = Counter(each.stream for each in positions)
+    expected = {each.stream: each.readers for each in positions}
+    if any(known[stream] < expected.get(stream, 1) for stream in streams):
+        return None
+    return min(positions.values())
+
+
 class TrackPosition(beam.DoFn):
-    """Writes the resume position: the read position of the slowest stream, once everything before it is out.
+    """Writes the resume position: the read position of the slowest reader, once everything before it is out.
 
     Its input are the read positions. A timer at a read position fires when the watermark behind appends and dead
     letters has passed it. The next one is set only then: a timer that moves on with each new position would never fire.
@@ -51,11 +73,12 @@ class TrackPosition(beam.DoFn):
         passed: Any = beam.DoFn.TimerParam(PASSED),
     ) -> None:
         read = element[1]
-        positions: dict[str, str] = latest.read() or {}
-        positions[read.stream] = max(read.position, positions.get(read.stream, ""))
+        positions: dict[_Reader, str] = latest.read() or {}
+        reader = _Reader(read.stream, read.reader, read.readers)
+        positions[reader] = max(read.position, positions.get(reader, ""))
         latest.write(positions)
-        if awaited.read() is None and len(positions) == len(self._streams):
-            self._await(min(positions.values()), awaited, passed)
+        if awaited.read() is None and (position := slowest(positions, self._streams)) is not None:
+            self._await(position, awaited, passed)
 
     @on_timer(PASSED)
     def advance(
@@ -66,9 +89,9 @@ class TrackPosition(beam.DoFn):
     ) -> None:
         position: str = awaited.read()
         self._write(position)
-        slowest = min(latest.read().values())
-        if slowest > position:
-            self._await(slowest, awaited, passed)
+        reached = min(latest.read().values())
+        if reached > position:
+            self._await(reached, awaited, passed)
         else:
             awaited.clear()
 

@@ -5,13 +5,17 @@ not: the checkpoint is a PartitionSet, the reading is PartitionReaders. The set 
 saved atomically with the records of a bundle; there is no metadata table to run, and a retried bundle gets a new
 reader from its own checkpoint.
 
+A stream is read by one reader, or shared by several (`readers`): the source splits once, before it reads, and each part
+has its separate checkpoint.
+
 A runner may resume each bundle in another DoFn instance, or another process. A process keeps the queries of one reader
-per source: the reader that is asked. It takes over the running queries of the one before if it resumes exactly at that
-one's position, and closes them if not; a reader that nobody asks closes its own.
+per source or part: the reader that is asked. It takes over the running queries of the one before if it resumes exactly
+at that one's position, and closes them if not; a reader that nobody asks closes its own.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -22,11 +26,12 @@ from uuid import uuid4
 import apache_beam as beam
 import grpc
 from apache_beam import coders
-from apache_beam.io.unbounded_source import CheckpointMark, ReadFromUnboundedSource, UnboundedReader, UnboundedSource
+from apache_beam.io.unbounded_source import CheckpointMark, UnboundedReader, UnboundedSource
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, Timestamp
 
-from contract.timestamps import after, to_micros
+from contract.timestamps import after, to_micros, to_nanos
 from pipeline.clients import spanner_channel
+from pipeline.source.backlog import Backlog
 from pipeline.source.partition_threads import (
     Ended,
     Failed,
@@ -37,13 +42,18 @@ from pipeline.source.partition_threads import (
     pause,
     refusal,
 )
-from pipeline.source.partitions import PartitionSet
+from pipeline.source.partitions import END, WHOLE, PartitionSet, Share
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
-from pipeline.source.records import DataChange, ReadPosition
+from pipeline.source.records import DataChange, PartitionStart, ReadPosition
+from pipeline.source.unbounded import ReadWithBacklog, SourceWithBacklog
+
+_LOG = logging.getLogger(__name__)
 
 # A bundle that has nothing yet waits for its first change. To end it and begin another costs a runner far more than to
 # wait, and the change would wait for the next bundle.
 _WAIT_SECONDS = 0.2
+# The share of a reader's wait where there are several; workers that have one each do not poll more often than this.
+_MOST_IN_TURN = 4
 _POLL_SECONDS = 0.01
 _MAX_RECORDS_PER_BUNDLE = 2000
 _MAX_BYTES_PER_BUNDLE = 16_000_000
@@ -58,16 +68,17 @@ Start = str | Callable[[], str]
 class ReadChanges(beam.PTransform):
     """The data change records of one change stream from `start` on, timestamped with their commit timestamps.
 
-    Between them, once a second of the stream, a ReadPosition says how far it was read. `start` may be a picklable
-    function of nothing that returns the timestamp: it is called on the worker that begins to read, not at launch.
+    Between them, once a second of the stream, a ReadPosition of each reader says how far it has read. `start` may be a
+    picklable function of nothing that returns the timestamp: it is called on the worker that begins to read, not at
+    launch. With several readers it must return the same to all of them, until each has emitted a ReadPosition.
     """
 
-    def __init__(self, stream: ChangeStream, start: Start, reading: Reading) -> None:
+    def __init__(self, stream: ChangeStream, start: Start, reading: Reading, readers: int = 1) -> None:
         super().__init__()
-        self._source = ChangeStreamSource(stream, start, reading)
+        self._source = ChangeStreamSource(stream, start, reading, readers)
 
     def expand(self, pipeline: Any) -> Any:
-        return pipeline | ReadFromUnboundedSource(
+        return pipeline | ReadWithBacklog(
             self._source,
             poll_interval=_POLL_SECONDS,
             max_records_per_bundle=_MAX_RECORDS_PER_BUNDLE,
@@ -93,18 +104,29 @@ class _MarkCoder(coders.Coder):
         return True
 
 
-class ChangeStreamSource(UnboundedSource):
-    """One change stream. It is not split: one reader carries many times the design load, and a shuffle follows."""
+class ChangeStreamSource(SourceWithBacklog):
+    """One change stream, which splits into one part for each of its readers; or one of these parts."""
 
-    def __init__(self, stream: ChangeStream, start: Start, reading: Reading) -> None:
+    def __init__(self, stream: ChangeStream, start: Start, reading: Reading, readers: int = 1) -> None:
         self._stream = stream
         self._start = start
         self._reading = reading
+        self._readers = readers
+        # Before the split, and where Beam gives it up after an error, it reads the whole stream.
+        self._share = WHOLE
         # Kept when the source is pickled: readers of one source know each other, those of two jobs in a process do not.
         self._id = f"{stream.database}/{stream.name}/{uuid4().hex}"
 
     def split(self, desired_num_splits: int, options: Any = None) -> list[UnboundedSource]:
-        return [self]
+        """The parts. Their number is the setting's, not the runner's: Beam for Python always desires 20."""
+        if self._readers == 1:
+            return [self]
+        return [self._part(Share(reader, self._readers)) for reader in range(self._readers)]
+
+    def _part(self, share: Share) -> ChangeStreamSource:
+        part = ChangeStreamSource(self._stream, self._start, self._reading)
+        part._share, part._id = share, f"{self._id}/{share.reader}"
+        return part
 
     def create_reader(self, options: Any, checkpoint_mark: PartitionSetMark | None) -> UnboundedReader:
         return ChangeStreamReader(self._stream, self._reading, self._partitions(checkpoint_mark), source=self._id)
@@ -112,10 +134,14 @@ class ChangeStreamSource(UnboundedSource):
     def _partitions(self, mark: PartitionSetMark | None) -> PartitionSet:
         if mark:
             return PartitionSet.from_bytes(mark.state)
-        return PartitionSet(self._start() if callable(self._start) else self._start)
+        return PartitionSet(self._start() if callable(self._start) else self._start, share=self._share)
 
     def get_checkpoint_mark_coder(self) -> coders.Coder:
         return _MarkCoder()
+
+    def backlog(self) -> int | None:
+        reader = _CURRENT.get(self._id)
+        return reader.backlog() if reader else None
 
 
 # The reader of each source whose queries run, or ran last.
@@ -152,9 +178,13 @@ class ChangeStreamReader(UnboundedReader):
         self._stream = stream.name
         self._clock = clock
         self._sleep = sleep
+        # A runner on one machine asks the readers of a stream in turn, in one bundle: they share the wait.
+        self._wait_seconds = _WAIT_SECONDS / min(partitions.share.readers, _MOST_IN_TURN)
         self._voice = Voice(clock)
         self._current: DataChange | ReadPosition | None = None
         self._announced = ""
+        quiet = reading.window_millis / 1000 if reading.mode == "windows" else stream.heartbeat_millis / 1000
+        self._backlog = Backlog(quiet)
         self._bundle_is_empty = True
         self._bundle_bytes = 0
         self._tries = 0
@@ -210,6 +240,7 @@ class ChangeStreamReader(UnboundedReader):
         if before is not None and before is not self:
             self._readers = before._hand_over(self._stands_at)
             self._announced = before._announced if self._readers else ""
+            self._backlog = before._backlog
 
     def _hand_over(self, stands_at: bytes | None) -> PartitionReaders | None:
         """The running queries, for a reader that resumes exactly at this one's position. Otherwise closes them."""
@@ -237,7 +268,8 @@ class ChangeStreamReader(UnboundedReader):
             self._voice.failed(error, self._tries, start)
         else:
             if roots:
-                self._partitions.begin(roots)
+                self._partitions.begin(roots, shared=not self._query.mutable)
+                self._say_share(len(roots))
                 return True
             # Never taken for the end of the stream.
             self._tries += 1
@@ -247,6 +279,20 @@ class ChangeStreamReader(UnboundedReader):
         self._try_at = self._clock() + pause(self._tries)
         return False
 
+    def _say_share(self, of: int) -> None:
+        reader, readers = self._partitions.share
+        if readers > 1:
+            held = len(self._partitions.partitions or {})
+            _LOG.info(
+                "Reader %d of %d of change stream %s begins at %s with %d of %d partitions.",
+                reader + 1,
+                readers,
+                self._stream,
+                self._partitions.start,
+                held,
+                of,
+            )
+
     def _read(self) -> None:
         readers = self._readers
         if readers is not None:
@@ -255,7 +301,7 @@ class ChangeStreamReader(UnboundedReader):
 
     def _next_change(self) -> bool:
         # What the bundle holds already does not wait for more.
-        ends = self._clock() + _WAIT_SECONDS if self._bundle_is_empty else 0.0
+        ends = self._clock() + self._wait_seconds if self._bundle_is_empty else 0.0
         readers = self._readers
         while readers and (delivered := readers.next(max(0.0, ends - self._clock()))) is not None:
             token, item = delivered
@@ -263,10 +309,15 @@ class ChangeStreamReader(UnboundedReader):
                 case DataChange():
                     if self._partitions.claim(token, item):
                         self._current = item
-                        self._bundle_bytes += item.weight
+                        weight = item.weight
+                        self._bundle_bytes += weight
+                        self._backlog.read += weight
                         return True
                 case ReadThrough(timestamp):
                     self._partitions.advance(token, timestamp)
+                case PartitionStart(children):
+                    self._partitions.add(children)
+                    self._read()
                 case Ended(children):
                     self._partitions.end(token, children)
                     self._read()
@@ -286,8 +337,17 @@ class ChangeStreamReader(UnboundedReader):
             return False
         if position == self._announced:
             return False
+        if position == END and self._partitions.share.readers > 1:
+            reader, readers = self._partitions.share
+            _LOG.info(
+                "Reader %d of %d of change stream %s has no partitions: others have them all. The next launch "
+                "shares them again.",
+                reader + 1,
+                readers,
+                self._stream,
+            )
         self._announced = position
-        self._current = ReadPosition(self._stream, position)
+        self._current = ReadPosition(self._stream, position, *self._partitions.share)
         return True
 
     def _watermark(self) -> str:
@@ -332,6 +392,17 @@ class ChangeStreamReader(UnboundedReader):
         if self._partitions.finished and self._announced == self._watermark():
             return MAX_TIMESTAMP
         return Timestamp(micros=to_micros(self._partitions.watermark()))
+
+    def backlog(self) -> int | None:
+        """Bytes that were not read yet; None while nothing is known."""
+        partitions = self._partitions.partitions
+        if partitions is None:
+            return None
+        now = time.time_ns()
+        if self._reading.end:
+            now = min(now, to_nanos(self._reading.end))
+        waiting = self._readers.waiting_bytes if self._readers else 0
+        return self._backlog.size((p.position for p in [*partitions.values()]), now, waiting)
 
     def get_checkpoint_mark(self) -> PartitionSetMark:
         self._bundle_is_empty = True

@@ -7,7 +7,7 @@ from typing import Any
 
 from contract import timestamps
 from pipeline.source.partitions import PartitionSet
-from pipeline.source.records import Child, ChildPartitions, DataChange
+from pipeline.source.records import Child, ChildPartitions, DataChange, PartitionEnd, PartitionStart
 
 
 def changes_before(query: Any, partitions: PartitionSet, end: str) -> Iterator[DataChange]:
@@ -22,15 +22,18 @@ def changes_before(query: Any, partitions: PartitionSet, end: str) -> Iterator[D
         partitions.begin(query.roots(partitions.start))
     while behind := {token: at for token, at in partitions.readable().items() if at < end}:
         for token, position in behind.items():
-            children: list[Child] = []
+            ended, children = False, list[Child]()
             for record in query.run(position, token=token, end=further):
                 if isinstance(record, ChildPartitions):
                     children += record.children
-                    continue
+                elif isinstance(record, PartitionStart):
+                    partitions.add(child for child in record.children if child.start <= end)
+                elif isinstance(record, PartitionEnd):
+                    ended = record.timestamp <= end
                 inside = isinstance(record, DataChange) and record.commit_timestamp < end
                 if inside and partitions.claim(token, record):
                     yield record
-            if any(child.start <= end for child in children):
+            if ended or any(child.start <= end for child in children):
                 partitions.end(token, tuple(children))
             else:
                 partitions.advance(token, last)

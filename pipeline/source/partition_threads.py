@@ -26,7 +26,7 @@ from contract.errors import AuditError
 from contract.logs import ERROR_CLASS, ErrorClass
 from pipeline.channels import StreamingCall
 from pipeline.source.query import ChangeStreamQuery
-from pipeline.source.records import Child, ChildPartitions, DataChange, Heartbeat
+from pipeline.source.records import Child, ChildPartitions, DataChange, Heartbeat, PartitionEnd, PartitionStart
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,9 +51,8 @@ _REMEDIES: Final = {
         "source tables"
     ),
     grpc.StatusCode.INVALID_ARGUMENT: (
-        "must be one that can be queried from {position} on, and Spanner refuses the query. Check that it exists in a "
-        "GoogleSQL database, that its partition_mode is 'IMMUTABLE_KEY_RANGE', and that spannerDatabaseRole may run "
-        "its read function: a launch with --dryRun=true checks all three"
+        "must be one that can be queried from {position} on, and Spanner refuses the query. Check that it "
+        "exists, and that spannerDatabaseRole may run its read function: a launch with --dryRun=true checks both"
     ),
     grpc.StatusCode.UNIMPLEMENTED: (
         "must be read from a service that knows change streams, and this one does not. Check spannerEndpoint"
@@ -104,7 +103,7 @@ class Failed(NamedTuple):
     error: Exception
 
 
-Item = DataChange | ReadThrough | Ended | Failed
+Item = DataChange | ReadThrough | PartitionStart | Ended | Failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +171,10 @@ class _Queue:
             self._filled.notify()
             return True
 
+    @property
+    def waiting_bytes(self) -> int:
+        return self._bytes
+
     def get(self, wait: float) -> tuple[str, Item] | None:
         """The oldest item, or None when nothing comes within `wait` seconds."""
         with self._lock:
@@ -222,6 +225,11 @@ class PartitionReaders:
     @property
     def closed(self) -> bool:
         return self._stop.is_set()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What was read from Spanner and not taken yet."""
+        return self._queue.waiting_bytes
 
     def __contains__(self, token: str) -> bool:
         return token in self._threads
@@ -335,12 +343,16 @@ class _PartitionThread(threading.Thread):
         return True
 
     def _tail(self) -> Iterator[Item]:
-        """One query without an end. It ends by itself with the partition, whose last records name the children."""
+        """One query without an end. It ends by itself with the partition, whose last records say so."""
         end = self._end()
-        children: list[Child] = []
+        ended, children = False, list[Child]()
         if end is None or self._cursor <= end:
             for record in self._records(end):
-                if isinstance(record, ChildPartitions):
+                if isinstance(record, PartitionStart):
+                    yield record
+                elif isinstance(record, PartitionEnd):
+                    ended = True
+                elif isinstance(record, ChildPartitions):
                     children += record.children
                 elif isinstance(record, Heartbeat):
                     # Not past it: children may begin at this very time.
@@ -348,7 +360,7 @@ class _PartitionThread(threading.Thread):
                     yield ReadThrough(record.timestamp)
                 else:
                     yield from self._change(record)
-        if children or (end is not None and end <= timestamps.now()):
+        if ended or children or (end is not None and end <= timestamps.now()):
             yield Ended(tuple(children))
             return
         # The query was cut short: the partition lives on, and is asked again from the cursor.
@@ -371,14 +383,18 @@ class _PartitionThread(threading.Thread):
         last = self._reading.end is not None and end > self._reading.end
         if last:
             end = self._end() or end
-        children: list[Child] = []
+        ended, children = last, list[Child]()
         if end >= self._cursor:
             for record in self._records(end):
                 if isinstance(record, ChildPartitions):
                     children += record.children
+                elif isinstance(record, PartitionStart):
+                    yield record
+                elif isinstance(record, PartitionEnd):
+                    ended = True
                 elif isinstance(record, DataChange):
                     yield from self._change(record)
-        if children or last:
+        if ended or children:
             yield Ended(tuple(children))
             return
         if end > self._cursor:

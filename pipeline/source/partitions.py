@@ -3,14 +3,18 @@
 Pure: no Spanner, no Beam. Every record passes through `PartitionSet`, which says whether it is new, moves positions on,
 takes in children and releases them once all their parents have ended. Because the whole set is the checkpoint, it is
 saved and restored in one piece with the records that a bundle emitted.
+
+Several readers share a stream and never communicate: each takes the first partitions whose hash is its own, and
+the children whose smallest parent it has. A child then waits for no other parent: those belong to others.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, heapreplace
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -18,6 +22,20 @@ from contract.timestamps import after, before
 from pipeline.source.records import Child, DataChange
 
 END = "9999-12-31T23:59:59.999999999Z"
+
+
+class Share(NamedTuple):
+    """Which of how many readers of a stream: `reader` counts from 0."""
+
+    reader: int = 0
+    readers: int = 1
+
+    def has(self, root: str) -> bool:
+        """Whether one of the first partitions is this reader's: the same answer on every worker."""
+        return zlib.crc32(root.encode()) % self.readers == self.reader
+
+
+WHOLE: Final = Share()
 
 
 @dataclass(slots=True)
@@ -35,15 +53,21 @@ class Partition:
 
 
 class PartitionSet:
-    """The live partitions of one change stream. `partitions` is None until the first ones are known.
+    """The live partitions of one change stream, or a reader's share. `partitions` is None until the first are known.
 
-    `ended` are partitions that a record may still name, each with the time of its end.
+    `ended` are partitions that a record may still name and that are not to be taken in, each with the time of its end:
+    those read to their end, and where there are several readers the first partitions of the others.
     """
 
     def __init__(
-        self, start: str, partitions: dict[str, Partition] | None = None, ended: dict[str, str] | None = None
+        self,
+        start: str,
+        partitions: dict[str, Partition] | None = None,
+        ended: dict[str, str] | None = None,
+        share: Share = WHOLE,
     ) -> None:
         self.start = start
+        self.share = share
         self.partitions = partitions
         self._ended = ended or {}
         # One entry per partition, never ahead of its position: only the front is ever corrected. The minimum is needed
@@ -60,13 +84,31 @@ class PartitionSet:
     def finished(self) -> bool:
         return self.partitions is not None and not self.partitions
 
-    def begin(self, roots: list[Child]) -> None:
-        """Takes in the partitions that the query without a token named. They are read from the start on."""
+    def begin(self, roots: list[Child], *, shared: bool = True) -> None:
+        """Takes in the partitions that the query without a token named. They are read from the start on.
+
+        Where the start is a boundary, a child can be among them together with parents that still announce it. Every
+        reader knows all of them: they belong to their hash, not to their smallest parent. Not `shared`: the first
+        reader has them all, and what follows.
+        """
         self.partitions = {}
         for root in roots:
             at = max(self.start, root.start)
-            self.partitions[root.token] = Partition(at, start=at)
+            if self.share.has(root.token) if shared else self.share.reader == 0:
+                self.partitions[root.token] = Partition(at, start=at)
+            else:
+                self._ended[root.token] = at
         self._enqueue(self.partitions)
+
+    def add(self, started: Iterable[Child]) -> None:
+        """Partitions that a live one's record says have started. Several may name one, and a query again: it is taken
+        in once."""
+        live = self._live()
+        for child in started:
+            if child.token not in live and child.token not in self._ended:
+                at = max(self.start, child.start)
+                live[child.token] = Partition(at, start=at)
+                self._enqueue((child.token,))
 
     def readable(self) -> dict[str, str]:
         """The partitions to read now, each with the position to read from."""
@@ -112,17 +154,21 @@ class PartitionSet:
         """The partition has ended; its children wait for their other parents, which announce them again.
 
         A child that has ended already is not read again: where reading starts at a boundary, a child can be among the
-        first partitions together with a parent that still announces it.
+        first partitions together with a parent that still announces it. Among several readers a child is taken in once,
+        when its smallest parent ends, by whoever has that one.
         """
         live = self._live()
         ended = self._of(token)
+        shared = self.share.readers > 1
         for child in children:
-            if child.token not in live and child.token not in self._ended:
-                at = max(self.start, child.start)
-                # All the parents, not only those known so far: one that is still to be discovered has not ended either,
-                # and a child that ran before it would be announced, and read, a second time.
-                live[child.token] = Partition(at, [], [p for p in child.parents if p not in self._ended], at)
-                self._enqueue((child.token,))
+            if child.token in live or child.token in self._ended or (shared and token != min(child.parents)):
+                continue
+            at = max(self.start, child.start)
+            # All the parents, not only those known so far: one that is still to be discovered has not ended either,
+            # and a child that ran before it would be announced, and read, a second time.
+            waiting_for = [] if shared else [p for p in child.parents if p not in self._ended]
+            live[child.token] = Partition(at, [], waiting_for, at)
+            self._enqueue((child.token,))
         del live[token]
         for partition in live.values():
             if token in partition.waiting_for:
@@ -150,7 +196,8 @@ class PartitionSet:
 
     def to_bytes(self) -> bytes:
         self._forget_ended()
-        return orjson.dumps([self.start, self.partitions, self._ended], option=orjson.OPT_SORT_KEYS)
+        share = [] if self.share == WHOLE else [list(self.share)]
+        return orjson.dumps([self.start, self.partitions, self._ended, *share], option=orjson.OPT_SORT_KEYS)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PartitionSet:
@@ -158,11 +205,15 @@ class PartitionSet:
 
     @classmethod
     def of(
-        cls, start: str, partitions: dict[str, dict[str, Any]] | None, ended: dict[str, str] | None = None
+        cls,
+        start: str,
+        partitions: dict[str, dict[str, Any]] | None,
+        ended: dict[str, str] | None = None,
+        share: tuple[int, int] = WHOLE,
     ) -> PartitionSet:
         """From what `to_bytes` wrote, or wrote before it kept what has ended."""
         found = None if partitions is None else {token: Partition(**fields) for token, fields in partitions.items()}
-        return cls(start, found, ended)
+        return cls(start, found, ended, Share(*share))
 
     def _forget_ended(self) -> None:
         # A partition is named by its parents, which end when it begins, and by its siblings' records: at its end at the

@@ -15,7 +15,10 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
+from contract import spanner_types
 from contract.changes import Column, Row
+from contract.dialects import Dialect
+from pipeline.source.dialect import dialect_of
 
 # The payments' services come first.
 _OPTIONS: Final = {"priority": "PRIORITY_LOW"}
@@ -23,7 +26,10 @@ _OPTIONS: Final = {"priority": "PRIORITY_LOW"}
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """A condition on rows in SQL, and its parameters: name → (type, value). An array's type is `ARRAY<STRING>`."""
+    """A condition on rows in SQL, as `contract.dialects` takes it, and its parameters: name → (type, value).
+
+    An array's type is `ARRAY<STRING>`.
+    """
 
     sql: str = "TRUE"
     parameters: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
@@ -56,6 +62,10 @@ class TableAt:
         self._data_boost = data_boost
 
     @cached_property
+    def _dialect(self) -> Dialect:
+        return dialect_of(self._database)
+
+    @cached_property
     def columns(self) -> tuple[Column, ...]:
         """The table's columns, but generated ones; types without their lengths."""
         return tuple(Column(name, kind, order is not None) for name, kind, order, _ in self._described)
@@ -72,20 +82,25 @@ class TableAt:
 
     @cached_property
     def _described(self) -> list[tuple[str, str, int | None, str]]:
+        schema, table = self._dialect.of_table(self._table)
         sql = (
             "SELECT c.COLUMN_NAME, c.SPANNER_TYPE, k.ORDINAL_POSITION, c.IS_NULLABLE "
             "FROM INFORMATION_SCHEMA.COLUMNS AS c "
-            "LEFT JOIN INFORMATION_SCHEMA.INDEX_COLUMNS AS k ON k.TABLE_NAME = c.TABLE_NAME "
+            "LEFT JOIN INFORMATION_SCHEMA.INDEX_COLUMNS AS k ON k.TABLE_SCHEMA = c.TABLE_SCHEMA "
+            "AND k.TABLE_NAME = c.TABLE_NAME "
             "AND k.COLUMN_NAME = c.COLUMN_NAME AND k.INDEX_TYPE = 'PRIMARY_KEY' "
-            f"WHERE c.TABLE_SCHEMA = '' AND c.TABLE_NAME = '{self._table}' AND c.IS_GENERATED = 'NEVER' "
+            f"WHERE c.TABLE_SCHEMA = '{schema}' AND c.TABLE_NAME = '{table}' AND c.IS_GENERATED = 'NEVER' "
             "ORDER BY c.ORDINAL_POSITION"
         )
         with self._database.snapshot(read_timestamp=self._moment) as snapshot:
-            return [(name, re.sub(r"\([^)]*\)", "", kind), *rest) for name, kind, *rest in snapshot.execute_sql(sql)]
+            return [
+                (name, re.sub(r"\([^)]*\)", "", self._dialect.type(kind)), *rest)
+                for name, kind, *rest in snapshot.execute_sql(sql)
+            ]
 
     def count(self) -> int:
         """How many rows there are."""
-        [(rows,)] = self._query(f"SELECT COUNT(*) FROM `{self._table}` WHERE {self._where.sql}", self._where)
+        [(rows,)] = self._query(f"SELECT COUNT(*) FROM {_quoted(self._table)} WHERE {self._where.sql}", self._where)
         return int(_plain(rows))
 
     def cut(self, most: int, after: str | None = None) -> Iterator[KeyRange]:
@@ -94,13 +109,16 @@ class TableAt:
         names = ", ".join(f"`{key.name}`" for key in self.keys)
         while True:
             where = self._where & self._range(after, None)
-            sql = f"SELECT {names} FROM `{self._table}` WHERE {where.sql} ORDER BY {names} LIMIT 1 OFFSET {most - 1}"
+            sql = (
+                f"SELECT {names} FROM {_quoted(self._table)} WHERE {where.sql} ORDER BY {names} "
+                f"LIMIT 1 OFFSET {most - 1}"
+            )
             ends = [json.dumps([_plain(value) for value in row]) for row in self._query(sql, where)]
             if not ends:
                 break
             yield KeyRange(after=after, last=ends[0], total=most)
             after = ends[0]
-        [(left,)] = self._query(f"SELECT COUNT(*) FROM `{self._table}` WHERE {where.sql}", where)
+        [(left,)] = self._query(f"SELECT COUNT(*) FROM {_quoted(self._table)} WHERE {where.sql}", where)
         if rest := int(_plain(left)):
             yield KeyRange(after=after, last=None, total=rest)
 
@@ -108,34 +126,25 @@ class TableAt:
         """The rows of a range, by column name, in any order."""
         names = [column.name for column in self.columns]
         where = self._where & self._range(within.after, within.last)
-        sql = f"SELECT {', '.join(f'`{name}`' for name in names)} FROM `{self._table}` WHERE {where.sql}"
+        sql = f"SELECT {', '.join(f'`{name}`' for name in names)} FROM {_quoted(self._table)} WHERE {where.sql}"
         for row in self._partitions(sql, where) if self._data_boost else self._query(sql, where):
             yield dict(zip(names, map(_plain, row), strict=True))
 
     def keyed(self, keys: Sequence[Sequence[Any]]) -> Iterator[Row]:
         """The rows of these primary keys, those that are there; parts of a key in Spanner's JSON encoding, in order."""
-        from google.cloud.spanner_v1 import KeySet
-
         names = [column.name for column in self.columns]
-        wanted = KeySet(keys=[list(key) for key in keys])
-        with self._database.snapshot(read_timestamp=self._moment) as snapshot:
-            for row in snapshot.read(self._table, names, wanted, request_options=_OPTIONS, lazy_decode=True):
-                yield dict(zip(names, map(_plain, row), strict=True))
+        return read_keys(self._database, self._table, names, self._moment, keys, _OPTIONS["priority"])
 
     def _query(self, sql: str, where: Where) -> Iterator[Any]:
-        values, types = _parameters(where)
+        query = self._dialect.query(sql, *_parameters(where))
         with self._database.snapshot(read_timestamp=self._moment) as snapshot:
-            yield from snapshot.execute_sql(
-                sql, params=values, param_types=types, request_options=_OPTIONS, lazy_decode=True
-            )
+            yield from snapshot.execute_sql(**query, request_options=_OPTIONS, lazy_decode=True)
 
     def _partitions(self, sql: str, where: Where) -> Iterator[Any]:
-        values, types = _parameters(where)
+        query = self._dialect.query(sql, *_parameters(where))
         snapshot = self._database.batch_snapshot(read_timestamp=self._moment)
         try:
-            for part in snapshot.generate_query_batches(
-                sql, params=values, param_types=types, data_boost_enabled=self._data_boost
-            ):
+            for part in snapshot.generate_query_batches(**query, data_boost_enabled=self._data_boost):
                 yield from snapshot.process_query_batch(part, lazy_decode=True)
         finally:
             snapshot.close()
@@ -172,14 +181,55 @@ class TableAt:
         return f"(`{column}` {further} @{parameter}{or_null})" if or_null else f"`{column}` {further} @{parameter}"
 
 
+def read_keys(
+    database: Any,
+    table: str,
+    names: Sequence[str],
+    moment: datetime,
+    keys: Sequence[Sequence[Any]],
+    priority: str,
+    **options: Any,
+) -> Iterator[Row]:
+    """Columns of the rows of these primary keys at a moment, those that are there; all in Spanner's JSON encoding."""
+    from google.cloud.spanner_v1 import KeySet
+
+    wanted = KeySet(keys=[list(key) for key in keys])
+    with database.snapshot(read_timestamp=moment) as snapshot:
+        asked = {"priority": priority}
+        for row in snapshot.read(table, list(names), wanted, request_options=asked, lazy_decode=True, **options):
+            yield dict(zip(names, map(_plain, row), strict=True))
+
+
+def watched_columns(database: Any, stream: str, table: str, moment: datetime) -> frozenset[str]:
+    """The columns of a table that a change stream watches by their names; none where it watches all."""
+    dialect = dialect_of(database)
+    schema, name = dialect.of_table(table)
+    query = dialect.query(
+        "SELECT COLUMN_NAME FROM INFORMATION_SCHEMA.CHANGE_STREAM_COLUMNS "
+        "WHERE CHANGE_STREAM_NAME = @stream AND TABLE_SCHEMA = @schema AND TABLE_NAME = @table",
+        {"stream": stream, "schema": schema, "table": name},
+        dict.fromkeys(("stream", "schema", "table"), _type("STRING")),
+    )
+    with database.snapshot(read_timestamp=moment) as snapshot:
+        rows = snapshot.execute_sql(**query)
+        return frozenset(column for (column,) in rows)
+
+
+def _quoted(table: str) -> str:
+    """A table's name in SQL; of one in a named schema, both parts."""
+    return ".".join(f"`{part}`" for part in table.split("."))
+
+
 def _parameters(where: Where) -> tuple[dict[str, Any], dict[str, Any]]:
     values = {name: value for name, (_, value) in where.parameters.items()}
     return values, {name: _type(kind) for name, (kind, _) in where.parameters.items()}
 
 
 def _type(kind: str) -> Any:
-    from google.cloud.spanner_v1 import Type, TypeCode
+    from google.cloud.spanner_v1 import Type, TypeAnnotationCode, TypeCode
 
+    if kind in spanner_types.ANNOTATED:
+        return Type(code=TypeCode[spanner_types.ANNOTATED[kind]], type_annotation=TypeAnnotationCode[kind])
     if kind.startswith("ARRAY<"):
         return Type(code=TypeCode.ARRAY, array_element_type=_type(kind[6:-1]))
     return Type(code=TypeCode[kind])

@@ -31,6 +31,7 @@ def decode(record: DataChange, mod_index: int) -> Change:
         keys=_row(mod.keys, "keys"),
         new=_row(mod.new_values, "new_values"),
         old=_row(mod.old_values, "old_values"),
+        value_capture_type=record.value_capture_type,
     )
 
 

@@ -38,7 +38,7 @@ class ErasedTokens:
         """From launch options."""
         return cls(
             endpoint=values["spannerEndpoint"],
-            project=values["spannerProjectId"],
+            project=values["spannerMetadataProjectId"] or values["spannerProjectId"],
             instance=values["spannerMetadataInstanceId"],
             database=values["spannerMetadataDatabase"],
         )

@@ -1,4 +1,4 @@
-"""Filtering: what the options `ignoreFields` and `ignoreTables` leave out."""
+"""Filtering: what `ignoreFields`, `ignoreTables`, `ignoreOperations` and `ignoreTransactionTags` leave out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Self
 
 from contract.changes import Change
 from contract.tables import SOURCE_PREFIX, TOKEN_SUFFIX
+from pipeline.source.records import DataChange
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _FIELD = re.compile(rf"(?:({_NAME}(?:\.{_NAME})?)\.)?({_NAME})")
@@ -49,6 +50,42 @@ class Ignored:
     def columns_of(self, table: str) -> frozenset[str]:
         """The names to leave out of a table's rows, casefolded."""
         return self.fields.get(table.casefold(), frozenset()) | self.fields.get(None, frozenset())
+
+
+@dataclass(frozen=True)
+class IgnoredRecords:
+    """Data change records that are left out whole, before anything is done with them.
+
+    `operations` and `tags` (of transactions) leave out changes of rows whose other changes are kept.
+    """
+
+    tables: frozenset[str] = frozenset()
+    operations: frozenset[str] = frozenset()
+    tags: frozenset[str] = frozenset()
+
+    @classmethod
+    def parse(cls, tables: str = "", operations: str = "", tags: str = "") -> Self:
+        """Reads the options, whose form `contract.options` has checked."""
+        return cls(
+            frozenset(table.casefold() for table in _parts(tables)),
+            frozenset(_parts(operations)),
+            frozenset(_parts(tags)),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.tables or self.operations or self.tags)
+
+    @property
+    def rows_differ(self) -> bool:
+        """Whether BigQuery's newest row of a key may be older than Spanner's."""
+        return bool(self.operations or self.tags)
+
+    def __contains__(self, record: DataChange) -> bool:
+        return (
+            record.mod_type in self.operations
+            or record.transaction_tag in self.tags
+            or record.table.casefold() in self.tables
+        )
 
 
 def keep(change: Change, ignored: Ignored) -> bool:

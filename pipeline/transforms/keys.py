@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -72,7 +73,18 @@ class MaskingKeys:
 
 
 def _token(version: str, key: bytes, kind: str, value: str) -> str:
-    return f"{version}:{hmac.digest(key, f'{kind}:{value}'.encode(), 'sha256').hex()[:32]}"
+    inner, outer = _prepared(key)
+    inner, outer = inner.copy(), outer.copy()
+    inner.update(f"{kind}:{value}".encode())
+    outer.update(inner.digest())
+    return f"{version}:{outer.hexdigest()[:32]}"
+
+
+@lru_cache(maxsize=64)
+def _prepared(key: bytes) -> tuple[Any, Any]:
+    """HMAC-SHA256 as far as the key alone determines it (RFC 2104): half of what a token of a short text costs."""
+    block = key.ljust(hashlib.sha256().block_size, b"\0")
+    return tuple(hashlib.sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))  # type: ignore[return-value]
 
 
 def _from_file(path: Path) -> dict[str, bytes]:

@@ -40,6 +40,15 @@ _SMALLEST_CARD: Final = 10 ** (SHORTEST - 1)
 _APART: Final = " x "
 
 
+def _may_hold_number_in(rows: tuple[Row, ...], names: tuple[str, ...]) -> bool:
+    """One look over what Spanner wrote, numbers and times, in all rows of a change. True where a value has no text."""
+    values = [value for row in rows for name in names if (value := row.get(name)) is not None]
+    try:
+        return may_hold_number(_APART.join(values))
+    except TypeError:
+        return True
+
+
 class _NotExpectedError(Exception):
     """A value is not what its type says."""
 
@@ -52,6 +61,7 @@ class _Plan:
     renamed: tuple[tuple[str, str], ...]  # columns that a token would hide, and their names in the masked row
     scans: dict[str, Scan]  # every scanned column, by its type
     kinds: dict[str, _Kind]  # the same columns: how a quick look goes over them
+    written: tuple[str, ...]  # those that Spanner writes, by every name that they have before and after
     drops: tuple[str, ...]
     holds: tuple[str, ...]
     cards: tuple[tuple[str, bool], ...]  # with whether stars can be there
@@ -83,9 +93,11 @@ class Masker:
         found: set[str] = set()
         tokens: dict[str, str] = {}
         unclassified = self._unclassified(change, plan) if plan.unclassified else ()
-        for row, identifies in ((change.keys, True), (change.new, True), (change.old, False)):
+        rows = (change.keys, change.new, change.old)
+        written = _may_hold_number_in(rows, plan.written)
+        for row, identifies in zip(rows, (True, True, False), strict=True):
             if row:
-                self._mask_row(row, plan, found, tokens, identifies=identifies)
+                self._mask_row(row, plan, found, tokens, identifies=identifies, written=written)
         change.card_tokens = sorted(self._card_token(digits, tokens) for digits in found) if found else []
         return unclassified
 
@@ -108,10 +120,13 @@ class Masker:
                 row.update((name, None) for name in carried if name in row)
         return carried
 
-    def _mask_row(self, row: Row, plan: _Plan, found: set[str], tokens: dict[str, str], *, identifies: bool) -> None:
+    def _mask_row(
+        self, row: Row, plan: _Plan, found: set[str], tokens: dict[str, str], *, identifies: bool, written: bool
+    ) -> None:
         """`identifies`: the row says who it is about, so its identifiers stay as they are or are refused.
 
-        What an identifier was before is masked like any text: the change that corrects it must arrive.
+        What an identifier was before is masked like any text: the change that corrects it must arrive. `written`: the
+        numbers and times of the change may hold something.
         """
         if plan.renamed:
             row.update({carried: row.pop(name) for name, carried in plan.renamed if name in row})
@@ -132,14 +147,13 @@ class Masker:
         for name, policy in plan.named:
             if row.get(name) is not None:
                 self._mask_named(name, policy, row, plan, found, tokens)
-        for name in self._suspects(row, plan):
+        for name in self._suspects(row, plan, written=written):
             self._scan(name, row, plan, found, identifies=identifies)
 
-    def _suspects(self, row: Row, plan: _Plan) -> list[str]:
+    def _suspects(self, row: Row, plan: _Plan, *, written: bool) -> list[str]:
         """The columns of a row that must be gone through; all of them where a value is not what its type says."""
         quick, seen, kinds = self._quick, self._quick.harmless.seen, plan.kinds
         names: list[str] = []
-        written: list[str] = []
         try:
             for name, value in row.items():
                 if value is None:
@@ -149,14 +163,13 @@ class Masker:
                     if value not in seen and quick.suspects(value):
                         names.append(name)
                 elif kind == "written":
-                    written.append(value)
+                    if written:
+                        names.append(name)
                 elif kind == "json":
                     if quick.suspects_json(value):
                         names.append(name)
                 elif kind == "other":
                     names.append(name)
-            if written and may_hold_number(_APART.join(written)):
-                names += [name for name in row if kinds.get(name) == "written"]
         except (TypeError, AttributeError):
             return [name for name in plan.scans if name in row]
         return names
@@ -260,6 +273,14 @@ class Masker:
             # A JSON column that is a card by its name is always gone through: `code` in it is the card's.
             scans={name: _card_scan(name) if name in cards else self._scan_for(types[name]) for name in scanned},
             kinds={name: "other" if name in cards else _kind(base) for name, base in scanned.items()},
+            written=tuple(
+                {
+                    either
+                    for c in columns
+                    if (name := tables.masked_name(table, c.name)) in scanned and _kind(scanned[name]) == "written"
+                    for either in (name, c.name)
+                }
+            ),
             drops=of("drop"),
             holds=of("hold"),
             cards=tuple(
@@ -345,6 +366,11 @@ def _bytes(value: Any, reader: Reader) -> str:
     return str(value) if masked == data else base64.b64encode(masked).decode()
 
 
+def _proto(value: Any, reader: Reader) -> str:
+    """Its bytes are read, and it is carried as their base64: that too must not read as a card number."""
+    return _text(_bytes(value, reader), reader)
+
+
 def _bool(value: Any, reader: Reader) -> bool:
     if not isinstance(value, bool):
         raise _NotExpectedError
@@ -355,7 +381,12 @@ def _array(value: Any, reader: Reader, element: Scan, base: str = "") -> list[An
     if not isinstance(value, list):
         raise _NotExpectedError
     values = [None if v is None else element(v, reader) for v in value]
-    return _across(values, reader, base) if len(values) > 1 and base not in ("BYTES", "PROTO", "BOOL") else values
+    # BigQuery's ARRAY has no NULL: what is on both sides of one is side by side there.
+    there = [v for v in values if v is not None]
+    if len(there) < 2 or base in ("BYTES", "PROTO", "BOOL"):
+        return values
+    masked = iter(_across(there, reader, base))
+    return [None if v is None else next(masked) for v in values]
 
 
 def _across(values: list[Any], reader: Reader, base: str) -> list[Any]:
@@ -404,7 +435,7 @@ _SCANS: Final[dict[str, Scan]] = {
     **dict.fromkeys(_NUMBERS, _number),
     **dict.fromkeys(_FLOATS, _float),
     "BYTES": _bytes,
-    "PROTO": _bytes,
+    "PROTO": _proto,
     "BOOL": _bool,
 }
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from contract import tables as contract
 from support.backup import checksums
 from support.backup.places import EXPORTS, mirror, prune, write_manifest
 from support.backup.records import Backed, Backup, BackupError, Partition, TableBackup, backed, is_id
@@ -40,7 +39,7 @@ class Limits:
     @classmethod
     def of(cls, connection: Connection) -> Limits:
         """Of a stack: an emulator has one storage."""
-        return cls(settles=timedelta(0)) if connection.big_query_endpoint else cls()
+        return cls(settles=timedelta(0)) if connection.local else cls()
 
 
 def create(
@@ -113,7 +112,7 @@ class _Run:
             self._progress(f"{gone:,} files deleted that no backup holds any more")
 
     def _table(self, table: Backed, backup: Backup, before: Backup | None) -> TableBackup:
-        snapshot = snapshot_name(table.id, backup.id)
+        snapshot = snapshot_name(self._connection.watched.backups_dataset, table.id, backup.id)
         self._progress(f"snapshot {snapshot}")
         # What changed is asked before the snapshot is made: a change between the two is checked once more.
         infos = self._tables.partitions(table, table.id)
@@ -240,6 +239,6 @@ def _of_the_day(now: datetime, known: list[Backup]) -> str:
     return next(each for each in ids if each not in bad)
 
 
-def snapshot_name(table: str, backup_id: str) -> str:
+def snapshot_name(dataset: str, table: str, backup_id: str) -> str:
     """Where the snapshot of a table is: `dataset.name`."""
-    return f"{contract.BACKUPS_DATASET}.{table.replace('.', '__')}__{backup_id}"
+    return f"{dataset}.{table.replace('.', '__')}__{backup_id}"

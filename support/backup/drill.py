@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from contract import tables as contract
 from support.backup import checksums
 from support.backup.create import QUERY_SECONDS, Limits, Progress
 from support.backup.records import Backed, Backup, BackupError, Difference, Drill, Partition, TableBackup, backed
@@ -65,6 +64,7 @@ class _Run:
         self._limits, self._progress, self._directory = limits, progress, connection.backup_directory
         self._warehouse = Warehouse(connection, seconds=QUERY_SECONDS)
         self._tables = Tables(connection, self._warehouse)
+        self._scratch = connection.watched.restored_dataset
         self._backed = {table.id: table for table in backed(connection.watched)}
         self._left = limits.most_bytes
         self._notes: list[str] = []
@@ -98,7 +98,7 @@ class _Run:
             return compared
         if held.made_at != kept.made_at:
             compared.differences.append(Difference(table=table.id, kind="made again"))
-        scratch = f"{contract.RESTORED_DATASET}.drill_{uuid.uuid4().hex[:8]}__{table.id.replace('.', '__')}"
+        scratch = f"{self._scratch}.drill_{uuid.uuid4().hex[:8]}__{table.id.replace('.', '__')}"
         try:
             restored = self._tables.restore(kept.snapshot, scratch)
             counted = self._counts(table, kept, scratch)

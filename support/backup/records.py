@@ -33,7 +33,7 @@ class Backed(NamedTuple):
 
 def backed(watched: WatchedTables) -> tuple[Backed, ...]:
     """What nothing else can make again. State and lookup come from the changelogs, the rest is of use for days."""
-    log, checks = tables.access_log(), tables.audit_checks(watched)
+    log, checks = tables.access_log(watched), tables.audit_checks(watched)
     return (
         *(
             Backed(t.id, tables.COMMIT_TIMESTAMP, t.partition, tables.BIG_QUERY_COMMIT_TIMESTAMP, tables.CHANGE_ID)

@@ -73,7 +73,7 @@ def restore(
     else:
         backup = store.get(backup_id)
     kept = backup.table(table)
-    into = into or f"{contract.RESTORED_DATASET}.{table.replace('.', '__')}__{backup.id}"
+    into = into or f"{connection.watched.restored_dataset}.{table.replace('.', '__')}__{backup.id}"
     if not is_table(into):
         raise BackupError(f"--into must be dataset.table, got {into!r}.")
     run = _Run(connection, limits or Limits.of(connection), progress, exports or connection.backup_directory)
@@ -105,7 +105,8 @@ class _Run:
 
     def restore(self, backup: Backup, kept: TableBackup, into: str, source: Source) -> Restored:
         table = self._table(kept)
-        first = f"{contract.RESTORED_DATASET}.{into.replace('.', '__')}__before" if self.replaced else into
+        scratch = self._connection.watched.restored_dataset
+        first = f"{scratch}.{into.replace('.', '__')}__before" if self.replaced else into
         if self.replaced:
             # Of a try that was killed.
             self._tables.drop(first)

@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from contract import tables as contract
 from support.backup.checksums import is_partition, within
 from support.backup.records import Backed, BackupError
 from support.connection import Connection
@@ -43,7 +42,7 @@ class Tables:
         from pipeline.clients import bigquery_client
 
         self._project, self._location = connection.project, connection.location or None
-        self._warehouse = warehouse
+        self._warehouse, self._backups = warehouse, connection.watched.backups_dataset
         self._client = bigquery_client(connection.big_query_endpoint, connection.project)
 
     def get(self, name: str) -> Held | None:
@@ -106,7 +105,7 @@ class Tables:
     def snapshots_of(self, backup_id: str) -> list[str]:
         """The snapshots that a backup made, also one that was never finished."""
         with _explained("listing the snapshots"):
-            found = list(self._client.list_tables(f"{self._project}.{contract.BACKUPS_DATASET}"))
+            found = list(self._client.list_tables(f"{self._project}.{self._backups}"))
         return [f"{each.dataset_id}.{each.table_id}" for each in found if each.table_id.endswith(f"__{backup_id}")]
 
     def drop(self, name: str) -> None:

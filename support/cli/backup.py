@@ -11,6 +11,7 @@ import click
 
 from contract.errors import AuditError
 from support.cli.explained import Command, Group
+from support.cli.operated import summarise
 from support.cli.output import (
     Form,
     NothingFound,
@@ -84,6 +85,8 @@ def create(
         print_json(made.to_dict())
     else:
         _show(made)
+    good = "" if made.good else "; its snapshots are not good"
+    summarise(ctx, f"backup {made.id}: {made.rows:,} rows{good}")
     raise SystemExit(0 if made.good else 1)
 
 
@@ -131,6 +134,8 @@ def drill(ctx: click.Context, backup_id: str | None, most_bytes: int | None, as_
         for line in (*made.differences, *made.notes):
             click.echo(f"  {line}")
         click.echo("It can be restored, and is what was recorded." if made.passed else "It is not what was recorded.")
+    what = "passed" if made.passed else f"{len(made.differences)} differences"
+    summarise(ctx, f"backup {tried.id}: {what}")
     raise SystemExit(0 if made.passed else 1)
 
 

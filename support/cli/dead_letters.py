@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from support.cli.explained import Group
+from support.cli.operated import attempt, summarise
 from support.cli.output import (
     Form,
     NothingFound,
@@ -20,7 +22,7 @@ from support.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from support.dead_letters import Letter
+    from support.dead_letters import Letter, Waiting
 
 # Nothing of the payment is kept before it is masked; the id has its table and commit time.
 _UNMASKED = "not readable before it is masked"
@@ -42,6 +44,7 @@ def dead_letters() -> None:
       audit dead-letters show ID
       audit dead-letters retry ID ID …
       audit dead-letters retry --all            once the cause is gone
+      audit dead-letters report                 how many wait, by reason and age
       audit dead-letters discard ID
     """
 
@@ -97,6 +100,28 @@ def show_letter(ctx: click.Context, letter_id: str) -> None:
 
 
 @dead_letters.command()
+@formats
+@click.pass_context
+def report(ctx: click.Context, form: Form) -> None:
+    """Counts dead letters by reason and age; the age is that of the change.
+
+    Exit codes: 0 none is parked, 1 some are and a person must decide, 2 it could not look.
+    """
+    from support import dead_letters as letters
+
+    found = attempt(lambda: letters.waiting(letters.queue(current_connection(ctx)), datetime.now(UTC)))
+    summarise(ctx, found.summary)
+    show(form, found, found.by, lambda: _print_waiting(found))
+    ctx.exit(1 if found.severe else 0)
+
+
+def _print_waiting(found: Waiting) -> None:
+    if found.by:
+        print_table(["where", "reason", "age", "number"], [(x.kind, x.reason, x.age, x.number) for x in found.by])
+    click.echo(f"{found.summary}.")
+
+
+@dead_letters.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All that are parked.")
 @click.pass_context
@@ -108,7 +133,13 @@ def retry(ctx: click.Context, ids: tuple[str, ...], every: bool) -> None:
         raise click.UsageError("name the dead letters to retry, or pass --all.")
     queue = letters.queue(current_connection(ctx))
     wanted = [letter.id for letter in letters.all_letters(queue, ["severe"])] if every else list(ids)
-    _report(letters.retry(queue, wanted), len(set(wanted)), "handed to the next retry")
+    if every and not wanted:
+        # On request or as an operation: there is nothing to do, and nothing is wrong.
+        click.echo("No dead letter is parked.")
+        return
+    handed = letters.retry(queue, wanted)
+    summarise(ctx, f"{handed} handed to the next retry")
+    _report(handed, len(set(wanted)), "handed to the next retry")
 
 
 @dead_letters.command()

@@ -49,6 +49,13 @@ def _print(found: Health) -> None:
             [(x.name, x.severity, x.since[:19].replace("T", " "), x.title) for x in found.alerts],
             optional=["what", "since"],
         )
+    if found.operations:
+        print_table(
+            ["operation", "last run", "outcome", "what it said"],
+            [(x.operation, f"{age(found.at - x.started_at)} ago", x.outcome or "runs", x.summary)
+             for x in found.operations if x.started_at],
+            optional=["what it said"],
+        )  # fmt: skip
     for problem in found.problems:
         click.echo(problem)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,6 +29,8 @@ COMMANDS = {
         "support.cli.dead_letters:dead_letters",
         "List, show, retry or discard what could not be written.",
     ),
+    "pipeline": ("support.cli.pipeline:pipeline", "Keep tables and job as they must be; drain and resume the job."),
+    "schema": ("support.cli.schema:schema", "Compare the source database with the schema that it must have."),
     "slo": ("support.cli.slo:slo", "Show objectives, what was attained, the budget left and how fast it burns."),
     "probe": ("probe.command:probe", "Measure how late the audit is, and what is missing."),
     "completion": ("support.cli.completion:completion", "Print the script by which a shell completes commands."),
@@ -36,7 +39,18 @@ EXTRA_COMMANDS = "audit.commands"
 
 
 class _Commands(Group):
-    """The commands of support, and those that other parts add through the entry points `audit.commands`."""
+    """The commands of support, and those that other parts add through the entry points `audit.commands`.
+
+    A run that is an operation's is recorded, whichever command it is.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        operation = ctx.params.get("operation")
+        if not operation:
+            return super().invoke(ctx)
+        from support.cli.operated import recorded
+
+        return recorded(ctx, operation, lambda: super(_Commands, self).invoke(ctx))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*COMMANDS, *_extra()})
@@ -83,8 +97,14 @@ def _loaded(entry: EntryPoint) -> click.Command | None:
     show_envvar=True,
     help="Stack to talk to: a file with the stack's outputs.  [default: .audit/connection.json, the local stack]",
 )
+@click.option(
+    "--operation",
+    envvar="AUDIT_OPERATION",
+    hidden=True,
+    help="The operation (contract/operations.py) that this run is of: it is recorded.",
+)
 @click.pass_context
-def main(ctx: click.Context, connection: Path | None) -> None:
+def main(ctx: click.Context, connection: Path | None, operation: str | None) -> None:
     """Finds and follows payments in the audit warehouse. Card data in it is masked.
 
     \b
@@ -103,7 +123,7 @@ def main(ctx: click.Context, connection: Path | None) -> None:
     Output is a table on a terminal and JSON elsewhere; --csv where it has rows.
     Exit codes: 0 found, 1 nothing found or no answer, 2 wrong usage.
     """
-    ctx.obj = {"connection": connection}
+    ctx.obj = {**(ctx.obj or {}), "connection": connection}
 
 
 if __name__ == "__main__":

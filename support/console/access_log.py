@@ -39,4 +39,4 @@ def write(warehouse: Warehouse, access: Access) -> None:
         "reason": hide_cards(access.reason, set()) or None,
         "request_id": identifier,
     }
-    warehouse.append(tables.access_log().id, {identifier: row})
+    warehouse.append(tables.access_log(warehouse.connection.watched).id, {identifier: row})

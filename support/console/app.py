@@ -15,10 +15,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment
+from starlette.exceptions import HTTPException
 
 from contract.errors import AuditError
 from support.connection import Connection
-from support.console import access_log, asked, render
+from support.console import access_log, asked, failed, render
 from support.console.guard import Guard
 from support.console.identity import Identity, Role, Viewer
 from support.console.live import Poller
@@ -123,9 +124,10 @@ def create(
         openapi_url=f"{API}/openapi.json",
     )
     app.state.console = console
-    app.middleware("http")(Guard(identity, hosts))
+    app.middleware("http")(Guard(identity, _broken, hosts))
     app.add_exception_handler(AuditError, _explained)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _unknown)
     app.include_router(api.router, prefix=API)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
@@ -160,8 +162,35 @@ def _invalid(request: Request, error: Exception) -> Response:
 
 
 def _explained(request: Request, error: Exception) -> Response:
-    """A page, or JSON for the API, with the error's message: it has the rule and the remedy, and no payment's data."""
-    return _shown(request, _status(error), str(error))
+    """A page, or JSON for the API, with the error's message: it has the rule and the remedy, and no payment's data.
+
+    Where something does not answer, the message is for who runs the stack: the log has it, and a page says it in words
+    for people who use it.
+    """
+    assert isinstance(error, AuditError)
+    status, text = _status(error), str(error)
+    if status == _NO_ANSWER:
+        # The route's own form: an address may name a payment or a customer.
+        where = f"{request.method} {getattr(request.scope.get('route'), 'path', 'unknown')}"
+        for_people = failed.explained(error, where)
+        text = text if request.url.path.startswith(API) else for_people
+    return _shown(request, status, text)
+
+
+def _unknown(request: Request, error: Exception) -> Response:
+    """As `_explained`, of an address that nothing answers, or not for that method."""
+    assert isinstance(error, HTTPException)
+    text = _UNKNOWN.get(error.status_code, "the console cannot answer this. Choose a page of the menu.")
+    answer = _shown(request, error.status_code, text)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _broken(request: Request) -> Response:
+    """As `_explained`, of a defect, which the guard has logged."""
+    return _shown(
+        request, 500, "this page has a defect, which is in the log. Choose another page, or report it to on-call."
+    )
 
 
 def _shown(request: Request, status: int, text: str) -> Response:
@@ -177,11 +206,17 @@ def _shown(request: Request, status: int, text: str) -> Response:
 
 _NO_ANSWER: Final = 503
 _ASKED: Final = 400
+_UNKNOWN: Final = {
+    404: "there is no such page. The menu has those that exist.",
+    405: "this address is for a form's answer alone. Open the page that has the form.",
+}
 _TITLES: Final = {
+    405: "Not a page",
     404: "Not found",
     403: "Not allowed",
     400: "That cannot be searched",
     422: "That cannot be read",
+    500: "This page is broken",
     503: "No answer",
 }
 
@@ -192,6 +227,8 @@ def _status(error: Exception) -> int:
             return 404
         case NotAllowed() | PersonalDataError():
             return 403
+        case WarehouseError() if error.too_much:
+            return 400
         case WarehouseError():
             return 503
         case AuditError() if error.exit_code == 2:

@@ -11,6 +11,8 @@ import logging
 import time
 from typing import Any, Final
 
+from contract.endpoints import on_this_machine
+
 log = logging.getLogger(__name__)
 
 _GOOGLE: Final = "https://cloudidentity.googleapis.com"
@@ -70,7 +72,7 @@ class Groups:
     def _session(self) -> Any:
         import requests
 
-        if self._endpoint:
+        if on_this_machine(self._endpoint):
             return requests.Session()
         import google.auth
         from google.auth.transport.requests import AuthorizedSession

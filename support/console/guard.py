@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -29,6 +31,8 @@ _HEADERS: Final = {
 }
 _LARGEST_BODY: Final = 16 * 1024
 _LONGEST_QUERY: Final = 2 * 1024
+# Of a defect's frames, the innermost.
+_FRAMES: Final = 4
 _SAFE: Final = frozenset({"GET", "HEAD"})
 # A viewer who asks more often than a person can read: a script. It should use BigQuery.
 _REQUESTS: Final = 120
@@ -39,9 +43,13 @@ Next = Callable[[Request], Awaitable[Response]]
 
 @dataclass
 class Guard:
-    """The one middleware. `hosts`: the names under which the console is reached; empty for any, behind the proxy."""
+    """The one middleware. `broken` is the answer where a page has a defect.
+
+    `hosts`: the names under which the console is reached; empty for any, behind the proxy.
+    """
 
     identity: Identity
+    broken: Callable[[Request], Response]
     hosts: frozenset[str] = frozenset()
     requests: int = _REQUESTS
     _asked: dict[str, deque[float]] = field(default_factory=dict)
@@ -68,7 +76,14 @@ class Guard:
             return _refused(401, f"Not signed in: {error}")
         if not request.url.path.startswith("/static/") and not self._in_time(request.state.viewer.email):
             return _refused(429, "Too many requests in a minute. Wait, or query the views in BigQuery.")
-        return await call_next(request)
+        try:
+            return await call_next(request)
+        except Exception as error:
+            # Where it happened, and not its text, which may quote a value of a payment.
+            frames = traceback.extract_tb(error.__traceback__)
+            at = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames[-_FRAMES:]))
+            log.error("A page has a defect: %s at %s", type(error).__name__, at)
+            return self.broken(request)
 
     def _refusal(self, request: Request) -> Response | None:
         """What is refused whoever sends it; None where nothing is wrong."""

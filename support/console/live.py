@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from contract.errors import AuditError
+from support.console import failed
 from support.monitored import Monitored
 from support.overview import Overview
 
@@ -21,7 +22,7 @@ _PAUSE_SECONDS: Final = 5.0
 _PAUSE_FACTOR: Final = 8
 # BigQuery is charged by what a look reads: it pauses so that an hour of looking reads no more than this.
 _BYTES_AN_HOUR: Final = 250 * 2**30
-# Nobody has asked for so long: nobody watches.
+# Nobody has asked for so long: nobody watches. Who comes then is the first viewer, for whom it looks at once.
 _WATCHED_SECONDS: Final = 60.0
 # A line that says nothing keeps a proxy from ending the stream.
 _KEEP_ALIVE_SECONDS: Final = 15.0
@@ -53,6 +54,9 @@ class Poller:
         self._changed = threading.Condition()
         self._seen = Seen()
         self._watched = 0.0
+        # Since when somebody watches without a gap, and whether its first viewer waits for a look.
+        self._since = 0.0
+        self._awaited = False
         self._thread: threading.Thread | None = None
         self._ended = False
 
@@ -87,6 +91,11 @@ class Poller:
             else:
                 yield ": nothing new\n\n"
 
+    def watched_seconds(self) -> float:
+        """For how long somebody has watched without a gap."""
+        with self._changed:
+            return time.monotonic() - self._since
+
     def end(self) -> None:
         """Ends the streams and the thread."""
         with self._changed:
@@ -94,20 +103,24 @@ class Poller:
             self._changed.notify_all()
 
     def _watch(self) -> None:
-        self._watched = time.monotonic()
+        now = time.monotonic()
+        if now - self._watched > _WATCHED_SECONDS:
+            self._since, self._awaited = now, True
+            self._changed.notify_all()
+        self._watched = now
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="console-poller", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
         while not self._ended:
-            began = time.monotonic()
+            began, self._awaited = time.monotonic(), False
             error, found = "", None
             measured = self._measure()
             try:
                 found = self._look()
             except AuditError as problem:
-                error = str(problem)
+                error = failed.explained(problem, "A look at the stack")
             except Exception as problem:
                 log.warning("The stack could not be looked at: %s.", type(problem).__name__)
                 error = "The stack could not be looked at; the console's log has the kind of the error."
@@ -121,8 +134,11 @@ class Poller:
                 )
                 self._changed.notify_all()
                 took, read = time.monotonic() - began, found.bytes_read if found else 0
-                pause = max(self._pause, took * _PAUSE_FACTOR, 3600 * read / _BYTES_AN_HOUR)
-                self._changed.wait_for(lambda: self._ended, pause)
+                # What is paid for is never cut short.
+                paid = 3600 * read / _BYTES_AN_HOUR
+                pause = max(self._pause, took * _PAUSE_FACTOR, paid)
+                self._changed.wait_for(lambda: self._ended, paid)
+                self._changed.wait_for(lambda: self._ended or self._awaited, pause - paid)
                 if time.monotonic() - self._watched > max(_WATCHED_SECONDS, 2 * pause):
                     # The next viewer starts it again.
                     self._thread = None

@@ -18,12 +18,13 @@ from contract import tables
 from contract.watched import Meaning, WatchedTables
 from support import dead_letters, replay, reports
 from support.backup.listing import listed
+from support.bigquery_rest import Row
 from support.connection import Connection
 from support.console import asked, personal, picture, render
 from support.console.api import find_replay
 from support.console.app import NotFound, allow, of, viewer_of
 from support.console.asked import Filters
-from support.console.live import Seen
+from support.console.live import Poller, Seen
 from support.erasure import work as erasing
 from support.erasure.store import public
 from support.replay import Selection, selected
@@ -40,11 +41,15 @@ _STUCK: Final = 200
 _FINDINGS: Final = 10
 _PERIODS: Final = ("15m", "1h", "24h", "7d")
 _FAILURES: Final = 50
-_OF_A_SERVICE: Final = 1_000
+# Changes of a payment of which the differences are unfolded, the newest.
+_OPENED: Final = 3
+# Of a service or a reason, the last failures are looked through.
+_CHOSEN_FROM: Final = 1_000
 _SUMMARIES: Final = {"customers": "customer", "regions": "region", "methods": "method"}
 _LAST: Final = 4
-# What a look may be old before the first page says so.
+# What a look may be old before the first page says so, and before something is wrong if somebody watched all the time.
 _STALE_SECONDS: Final = 60
+_LATE_SECONDS: Final = 300
 _NO_CARD: Final = (
     "no payment has this id, and as the number of a card a digit is wrong or missing. Ask for the number again, and "
     "type it into the box at the top, which keeps it nowhere."
@@ -65,7 +70,7 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
 def home(request: Request) -> Response:
     console, viewer = of(request), viewer_of(request)
     console.first_logged(viewer, "overview", {}, "")
-    return page(request, "home.html", **_shown(console.poller.seen(), viewer))
+    return page(request, "home.html", **_shown(console.poller, console.poller.seen(), viewer))
 
 
 @router.get("/live")
@@ -73,15 +78,17 @@ def live(request: Request) -> Response:
     console, viewer = of(request), viewer_of(request)
     template = console.templates.get_template("_overview.html")
     console.first_logged(viewer, "overview", {}, "")
-    events: AsyncIterator[str] = console.poller.events(lambda seen: template.render(**_shown(seen, viewer)))
+    events: AsyncIterator[str] = console.poller.events(
+        lambda seen: template.render(**_shown(console.poller, seen, viewer))
+    )
     return StreamingResponse(events, media_type="text/event-stream")
 
 
-def _shown(seen: Seen, viewer: Any) -> dict[str, Any]:
+def _shown(poller: Poller, seen: Seen, viewer: Any) -> dict[str, Any]:
     shown = personal.of_seen(viewer, seen)
-    at = shown.overview.at if shown.overview else None
-    stale = at is not None and (datetime.now(UTC) - at).total_seconds() > _STALE_SECONDS
-    return {"seen": shown, "overview": shown.overview, "stale": stale}
+    old = (datetime.now(UTC) - shown.overview.at).total_seconds() if shown.overview else 0.0
+    late = min(old, poller.watched_seconds()) > _LATE_SECONDS
+    return {"seen": shown, "overview": shown.overview, "stale": old > _STALE_SECONDS, "late": late}
 
 
 @router.get("/search")
@@ -101,9 +108,12 @@ def found(request: Request, filters: Annotated[Filters, Query()]) -> Response:
 @router.post("/search")
 def filtered(request: Request, filters: Annotated[Filters, Form()]) -> Response:
     """The form: what is typed is judged before it is in an address."""
-    digits = re.sub(r"\D", "", filters.last_four)
-    chosen = filters.model_copy(update={"last_four": digits[-4:] if len(digits) > _LAST else filters.last_four})
-    chosen.search()
+    if len(re.sub(r"\D", "", filters.last_four)) > _LAST:
+        raise asked.AskedError(
+            "the last four digits must be four, got more. Type a whole number into the box at the top, which keeps it "
+            "nowhere."
+        )
+    filters.search()
     typed: dict[Meaning, str] = {"payment": filters.puid, "customer": filters.customer, "status": filters.status}
     payments = of(request).connection.watched.payments
     for meaning, text in typed.items():
@@ -111,7 +121,13 @@ def filtered(request: Request, filters: Annotated[Filters, Form()]) -> Response:
         column = payments.columns.get(payments.column(meaning) or "")
         if asked.may_be_card(text) and not (column and column.type == "INT64"):
             raise asked.AskedError(_NO_CARD)
-    return _to(f"/search?{urlencode(chosen.given())}")
+    return _to(f"/search?{urlencode(filters.given())}")
+
+
+@router.get("/find")
+def found_again() -> Response:
+    """The address of a search by card, entered once more: what was typed is kept nowhere, so it is typed again."""
+    return _to("/search")
 
 
 @router.post("/find")
@@ -165,9 +181,10 @@ def payment(request: Request, puid: str, replayed: Annotated[str, Query(alias="r
     limits, ends = _limits(console.connection)
     last = next((t.to_status for t in reversed(result.transitions)), None)
     limit = None if last is None or last in ends else limits.get(last, limits[known.ANY])
+    now = next((each for each in reversed(shown.events) if each.table == shown.payments_table), None)
     return page(
         request, "payment.html", timeline=shown, bars=picture.bars(result.transitions), facts=facts, replay=awaited,
-        problem=console.runs.problem(replayed), limit=limit,
+        problem=console.runs.problem(replayed), limit=limit, now=now, opened=_OPENED,
     )  # fmt: skip
 
 
@@ -175,7 +192,8 @@ def _limits(connection: Connection) -> tuple[dict[str, int], list[str]]:
     """How long a payment may stay in a status, by status, and the statuses at which payments end."""
     states = known.parse_states(connection.payment_states) if connection.payment_states else known.PAYMENT_STATES
     limits = known.parse_limits(connection.stuck_limits)
-    return dict(limits), sorted(known.ends(states, limits))
+    named = {status: limits[status] for status in sorted(limits, key=lambda status: status == known.ANY)}
+    return named, sorted(known.ends(states, limits))
 
 
 _FACTS: Final[tuple[Meaning, ...]] = ("amount", "currency", "customer", "region", "method", "service", "retries")
@@ -204,27 +222,33 @@ def stuck_payments(request: Request) -> Response:
 
 
 @router.get("/failures")
-def failures(request: Request, since: str = "1h", until: str = "", service: str = "") -> Response:
+def failures(request: Request, since: str = "1h", until: str = "", service: str = "", reason: str = "") -> Response:
     console, viewer = of(request), viewer_of(request)
     begin = asked.moment(since, "since") or asked.moment("1h", "since")
     assert begin
     asked.refuse_cards(service)
     end = asked.moment(until, "until")
     during = {"since": begin, **({"until": end} if end else {})}
-    subject = {"since": since, "until": until, "service": service[: asked.LONGEST]}
+    subject = {"since": since, "until": until, "service": service[: asked.LONGEST], "reason": reason[: asked.LONGEST]}
     reasons = console.logged(
         viewer, "failures", subject, lambda warehouse: reports.run(warehouse, "failures_by_reason", **during)
     )
     watched = console.connection.watched
     by_service = "failures_by_service" in reports.available(watched)
     services = reports.run(console.warehouse, "failures_by_service", **during) if by_service else None
-    last = reports.run(console.warehouse, "failures", **during, limit=_OF_A_SERVICE if service else _FAILURES)
-    if service:
-        last = replace(last, rows=tuple(row for row in last.rows if row.get("service") == service))
-        reasons = replace(reasons, rows=tuple(row for row in reasons.rows if row.get("service") == service))
+    most = _CHOSEN_FROM if service or reason else _FAILURES
+    last = reports.run(console.warehouse, "failures", **during, limit=most)
+
+    def chosen(row: Row) -> bool:
+        return service in ("", row.get("service")) and reason in ("", render.reason(row))
+
+    last = replace(last, rows=tuple(filter(chosen, last.rows)))
+    reasons = replace(reasons, rows=tuple(filter(chosen, reasons.rows)))
     return page(
         request, "failures.html", reasons=reasons, services=services, periods=_PERIODS,
-        failures=personal.of_report(viewer, last, watched), since=since, until=until, service=service,
+        failures=personal.of_report(viewer, last, watched), since=since, until=until, service=service, reason=reason,
+        total=sum(row["failures"] for row in reasons.rows), chosen=next(iter(reasons.rows), None) if reason else None,
+        most=most,
     )  # fmt: skip
 
 
@@ -312,13 +336,10 @@ def show_replay(request: Request, replay_id: str) -> Response:
 
 @router.get("/replays/{replay_id}/state")
 def state_of_replay(request: Request, replay_id: str) -> Response:
-    """What a page that waits for a replay requests: once it has finished, the page is loaded again."""
+    """The line of a page that waits for a replay; once it has finished, one that brings what it wrote into the page."""
     found = find_replay(request, replay_id)
     template = of(request).templates.get_template("_replay.html")
-    answer = HTMLResponse(template.render(replay=found, problem=of(request).runs.problem(replay_id)))
-    if found.finished_at:
-        answer.headers["HX-Refresh"] = "true"
-    return answer
+    return HTMLResponse(template.render(replay=found, problem=of(request).runs.problem(replay_id), waited=True))
 
 
 @router.get("/backups")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import posixpath
 import re
@@ -41,6 +42,8 @@ def environment() -> Environment:
         count=_count,
         size=reading.shown,
         percent=_percent,
+        heading=_heading,
+        reason=reason,
     )
     return made
 
@@ -76,6 +79,28 @@ def _address(target: str, name: str, pages: Mapping[str, Path]) -> str:
     file, _, part = target.partition("#")
     known = posixpath.normpath(posixpath.join(posixpath.dirname(name), file.removesuffix(".md"))) if file else name
     return f"/runbooks/{known}{f'#{part}' if part else ''}" if known in pages else ""
+
+
+def reason(row: Mapping[str, Any]) -> str:
+    """A short name of why a payment failed, for an address: the text itself may be long, and say much."""
+    text = json.dumps([row.get(name) for name in ("service", "error", "to_status")])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_HEADINGS: Final = {
+    "puid": "Payment",
+    "customer_id": "Customer",
+    "from_status": "From",
+    "to_status": "To",
+    "error": "Reason",
+    "expected": "Usual transition",
+    "last_at": "Last",
+}
+
+
+def _heading(column: str) -> str:
+    """A column of a report in words."""
+    return _HEADINGS.get(column, column.replace("_", " ").capitalize())
 
 
 def _time(value: datetime | str | None) -> str:
@@ -124,6 +149,8 @@ def _cell(value: Any) -> str:
     match value:
         case None:
             return "·"
+        case bool():
+            return "yes" if value else "no"
         case datetime():
             return _time(value)
         case Decimal():

@@ -16,6 +16,8 @@ from pipeline.transforms.erase import is_erased_with_customer
 
 # Payments of a statement: their ids are in its parameters.
 AT_ONCE: Final = 1_000
+# Columns that hold values of others, by the names that masking leaves.
+_BY_SOURCE: Final = (tables.OLD_VALUES, tables.EXACT_VALUES)
 # The API's names of types, where SQL has other ones.
 _SQL: Final = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
 
@@ -47,9 +49,9 @@ class Redaction:
         column = tables.named(self.table, "payment")
         return f"`{column}` IN UNNEST(@payments)" if column else ""
 
-    def of_customer(self, *, whole: bool) -> str:
-        """The condition for the rows that name `@customer`: all of them, or those without a payment."""
-        column = None if whole else tables.named(self.table, "payment")
+    def of_customer(self) -> str:
+        """The condition for the rows that name `@customer` and no payment."""
+        column = tables.named(self.table, "payment")
         return f"{tables.CUSTOMER_ID} = @customer" + (f" AND `{column}` IS NULL" if column else "")
 
     @property
@@ -75,8 +77,12 @@ class Redaction:
         return [column for column in self.columns if column.mode == "REPEATED"]
 
     @property
+    def _by_source(self) -> list[str]:
+        return [column.name for column in self.columns if column.name in _BY_SOURCE]
+
+    @property
     def _paths(self) -> list[str]:
-        """Where the old values have them."""
+        """Where old and exact values have them."""
         sources = [source for source in self.table.columns if is_erased_with_customer(self.table, source)]
         names = dict.fromkeys(
             name
@@ -92,9 +98,9 @@ class Redaction:
         yield f"{tables.CARD_TOKENS} = ARRAY<STRING>[]"
         yield f"{tables.CUSTOMER_ID} = NULL"
         yield f"{tables.ACTING_USER} = {self._service()}"
-        if self._paths:
-            rest = f"JSON_REMOVE({tables.OLD_VALUES}, {', '.join(self._paths)})"
-            yield f"{tables.OLD_VALUES} = IF(TO_JSON_STRING({rest}) = '{{}}', NULL, {rest})"
+        for values in self._by_source if self._paths else ():
+            rest = f"JSON_REMOVE({values}, {', '.join(self._paths)})"
+            yield f"{values} = IF(TO_JSON_STRING({rest}) = '{{}}', NULL, {rest})"
 
     def _left(self) -> Iterable[str]:
         repeated = {column.name for column in self._repeated}
@@ -102,8 +108,9 @@ class Redaction:
             yield f"ARRAY_LENGTH(`{name}`) > 0" if name in repeated else f"`{name}` IS NOT NULL"
         yield f"ARRAY_LENGTH({tables.CARD_TOKENS}) > 0"
         yield f"{tables.CUSTOMER_ID} IS NOT NULL"
-        for path in self._paths:
-            yield f"JSON_QUERY({tables.OLD_VALUES}, {path}) IS NOT NULL"
+        for values in self._by_source:
+            for path in self._paths:
+                yield f"JSON_QUERY({values}, {path}) IS NOT NULL"
 
     def _service(self) -> str:
         """Who acted, where no person is named: the service (pipeline/transforms/enrich.py)."""

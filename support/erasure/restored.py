@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 from contract import tables
 from support.connection import Connection
 from support.erasure.redaction import AT_ONCE, Redaction
-from support.erasure.store import Erasures
+from support.erasure.store import Erasures, batched
 from support.warehouse import Warehouse
 
 
@@ -36,11 +34,7 @@ def redact(connection: Connection, warehouse: Warehouse, restored_from: str, pla
             continue
         rows = warehouse.rows(f"SELECT DISTINCT `{column}` AS value FROM {redaction.name}")
         values = [row["value"] for row in rows if row["value"] is not None and is_erased(str(row["value"]))]
-        for some in _chunks(values):
+        for some in batched(values, AT_ONCE):
             warehouse.answer(redaction.statement(f"`{column}` IN UNNEST(@sought)"), {"sought": some})
         found += len(values)
     return found
-
-
-def _chunks(values: list[Any]) -> Iterator[list[Any]]:
-    return (values[first : first + AT_ONCE] for first in range(0, len(values), AT_ONCE))

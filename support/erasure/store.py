@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -109,12 +109,12 @@ class Erasures:
             known = dict(snapshot.read("erased", ("Token", "ErasedAt"), KeySet(keys=[[token] for token in tokens])))
         latest: datetime | None = max(known.values(), default=None)
         missing = [token for token in tokens if token not in known]
-        for first in range(0, len(missing), _AT_ONCE):
+        for some in batched(missing):
             with self._database.batch() as batch:
                 batch.insert_or_update(
                     "erased",
                     ("Token", "Kind", "ErasureId", "ErasedAt"),
-                    [(t, tokens[t], erasure_id, COMMIT_TIMESTAMP) for t in missing[first : first + _AT_ONCE]],
+                    [(token, tokens[token], erasure_id, COMMIT_TIMESTAMP) for token in some],
                 )
             latest = batch.committed
         assert latest is not None
@@ -133,11 +133,23 @@ class Erasures:
         with self._database.batch() as batch:
             batch.update("erasures", ("ErasureId", "Report"), [(erasure_id, json.dumps(report))])
 
+    def payments(self, erasure_id: str) -> set[str]:
+        """The payments that an erasure has found so far, in any of its runs."""
+        with self._database.snapshot() as snapshot:
+            return {payment for (payment,) in snapshot.read("erasure_payments", ("Payment",), _of(erasure_id))}
+
+    def remember(self, erasure_id: str, payments: Collection[str]) -> None:
+        """Keeps payments until the erasure is finished."""
+        for some in batched(sorted(payments)):
+            with self._database.batch() as batch:
+                batch.insert_or_update("erasure_payments", ("ErasureId", "Payment"), [(erasure_id, p) for p in some])
+
     def finish(self, erasure_id: str, report: Mapping[str, Any]) -> None:
-        """Nothing of the customer is left; its id goes as well."""
+        """Nothing of the customer is left; its id goes as well, and which its payments were."""
         from google.cloud.spanner_v1 import COMMIT_TIMESTAMP
 
         with self._database.batch() as batch:
+            batch.delete("erasure_payments", _of(erasure_id))
             columns = ("ErasureId", "Customer", "Report", "FinishedAt")
             batch.update("erasures", columns, [(erasure_id, None, json.dumps(report), COMMIT_TIMESTAMP)])
 
@@ -179,6 +191,17 @@ def _erasure(values: Mapping[str, Any]) -> Erasure:
         finished_at=values["FinishedAt"],
         report=json.loads(values["Report"]) if values["Report"] else {},
     )
+
+
+def batched(items: Sequence[str], most: int = _AT_ONCE) -> Iterator[Sequence[str]]:
+    """Parts of at most this many, in order."""
+    return (items[first : first + most] for first in range(0, len(items), most))
+
+
+def _of(erasure_id: str) -> Any:
+    from google.cloud.spanner_v1 import KeyRange, KeySet
+
+    return KeySet(ranges=[KeyRange(start_closed=[erasure_id], end_closed=[erasure_id])])
 
 
 def _keys(*keys: Any) -> Any:

@@ -29,7 +29,7 @@ from pipeline.transforms.erased import OLDEST_SECONDS
 from support import cloud_run
 from support.connection import Connection
 from support.erasure.redaction import AT_ONCE, Redaction
-from support.erasure.store import Erasure, ErasureError, Erasures, ErasureWaits
+from support.erasure.store import Erasure, ErasureError, Erasures, ErasureWaits, batched
 from support.lookup import days_of, payments_with
 from support.requested import broken_id, broken_reason
 from support.validation.state import Busy, States
@@ -178,16 +178,17 @@ class Erasing:
         # A run that was killed has found and redacted something already.
         report: dict[str, Any] = {"payments": 0, **erasure.report}
         self.records.note(erasure.id, report)
-        payments: list[str] = []
         while True:
             self._await(since)
             # What names the customer has all arrived: these are its payments. Theirs are redacted from now on.
-            found = self._payments(customer)
-            if set(found) <= set(payments):
+            known = self.records.payments(erasure.id)
+            found = known | set(self._payments(customer))
+            if found <= known:
                 break
-            payments = found
-            since = self.records.entomb(erasure.id, {self._token(PAYMENT, each): "payment" for each in payments})
-        report["payments"] = max(report["payments"], len(payments))
+            self.records.remember(erasure.id, found)
+            since = self.records.entomb(erasure.id, {self._token(PAYMENT, each): "payment" for each in found})
+        payments = sorted(found)
+        report["payments"] = len(payments)
         with self._no_validation():
             self._redact(erasure.id, customer, payments, report)
         _add(report, "backups", self._renew_backups(erasure.id))
@@ -246,7 +247,7 @@ class Erasing:
         return [str(each) for each in found]
 
     def _redact(self, erasure_id: str, customer: str, payments: Sequence[str], report: dict[str, Any]) -> None:
-        """Adds what it did to the report. By the lookup table the payments are found, so that goes at the end."""
+        """Adds what it did to the report."""
         rows: dict[str, int] = report.setdefault("rows", {})
         for redaction in self._redactions:
             name = self._plain(redaction.name)
@@ -272,16 +273,13 @@ class Erasing:
 
     @cached_property
     def _redactions(self) -> list[Redaction]:
-        """The payments' changelog after the others: it finds them again should the erasure be killed. Their state comes
-        last: a merge may take rows there until the changelog is redacted."""
+        """The state comes last: a merge may take rows there until the payments' changelog is redacted."""
         from pipeline.clients import bigquery_client
 
         known = self._connection
         client = bigquery_client(known.big_query_endpoint, known.project)
         state = f"{self._watched.payments.dataset}.payment_state"
-        others = [table for table in self._watched.tables if table.kind != "payments"]
-        payments = self._watched.payments
-        places = [*((table.id, table) for table in others), (payments.id, payments), (state, payments)]
+        places = [*((table.id, table) for table in self._watched.tables), (state, self._watched.payments)]
         return [
             Redaction(
                 name=f"`{known.project}.{place}`",
@@ -306,17 +304,15 @@ class Erasing:
     def _conditions(
         self, redaction: Redaction, customer: str, payments: Sequence[str]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        is_state = redaction.name.endswith(".payment_state`")
-        yield redaction.of_customer(whole=is_state), {"customer": customer}
+        """A payment's own rows all have its id; others may name the customer alone."""
+        if redaction.table.kind != "payments":
+            yield redaction.of_customer(), {"customer": customer}
         if not redaction.of_payments():
             return
-        whole = redaction.table.payment_type == "INT64"
-        for first in range(0, len(payments), AT_ONCE):
-            some = payments[first : first + AT_ONCE]
-            ids: list[Any] = [int(each) for each in some] if whole else list(some)
-            if is_state:
-                others = f"COALESCE({tables.CUSTOMER_ID}, '') != @customer"
-                yield f"{redaction.of_payments()} AND {others}", {"payments": ids, "customer": customer}
+        for some in batched(payments, AT_ONCE):
+            ids = self._ids(some)
+            if redaction.name.endswith(".payment_state`"):
+                yield redaction.of_payments(), {"payments": ids}
             else:
                 # The days on which something happened to them: other partitions stay unread.
                 days, parameters = days_of(self._warehouse, *some).condition(tables.COMMIT_TIMESTAMP)
@@ -325,21 +321,23 @@ class Erasing:
     def _forget_lookup(self, payments: Sequence[str]) -> int:
         """Deletes by what the payments were found, but for their own ids. Says how many rows."""
         name = f"`{self._connection.project}.{tables.payment_lookup(self._watched).id}`"
-        whole = self._watched.payments.payment_type == "INT64"
-        deleted = 0
-        for first in range(0, len(payments), AT_ONCE):
-            some = payments[first : first + AT_ONCE]
-            where = "puid IN UNNEST(@payments) AND kind != 'payment'"
-            ids: dict[str, Any] = {"payments": [int(each) for each in some] if whole else list(some)}
+        where, deleted = "puid IN UNNEST(@payments) AND kind != 'payment'", 0
+        for some in batched(payments, AT_ONCE):
+            ids: dict[str, Any] = {"payments": self._ids(some)}
             [row] = self._warehouse.rows(f"SELECT COUNT(*) AS found FROM {name} WHERE {where}", **ids)
             if row["found"]:
                 self._warehouse.answer(f"DELETE FROM {name} WHERE {where}", ids)
                 deleted += int(row["found"])
         return deleted
 
+    def _ids(self, payments: Sequence[str]) -> list[Any]:
+        """As BigQuery has them."""
+        whole = self._watched.payments.payment_type == "INT64"
+        return [int(each) for each in payments] if whole else list(payments)
+
     def _forget_accesses(self, customer: str) -> int:
         """Takes the customer out of what people asked for, and why; who asked, when and for what kind of page stays."""
-        name = f"`{self._connection.project}.{tables.access_log().id}`"
+        name = f"`{self._connection.project}.{tables.access_log(self._watched).id}`"
         # The whole value of a filter: another customer's id may begin with this one.
         named = ("STRPOS(TO_JSON_STRING(subject), @named) > 0", json.dumps(customer, ensure_ascii=False))
         given = ("REGEXP_CONTAINS(reason, @named)", _word(customer))
@@ -411,7 +409,7 @@ class Erasing:
 
         known = self._connection
         client = bigquery_client(known.big_query_endpoint, known.project)
-        datasets = {table.dataset for table in self._watched.tables} | {tables.ACCESS_DATASET}
+        datasets = {table.dataset for table in self._watched.tables} | {self._watched.access_dataset}
         hours = [client.get_dataset(f"{known.project}.{each}").max_time_travel_hours or 168 for each in datasets]
         travel = now + timedelta(hours=max(map(int, hours)))
         return {

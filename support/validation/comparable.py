@@ -1,8 +1,9 @@
 """Rows of Spanner and of BigQuery in one form: the same values give the same digest on either side.
 
 Spanner's side is a masked and enriched change, converted as the sink converts it; BigQuery's is a row of its REST API.
-What either cannot keep does not count: BigQuery has microseconds, no NULL in an ARRAY and no ARRAY that is NULL; JSON
-is the same in any order of its members, and its numbers are the same if they are the same int64, uint64 or float64.
+What a column cannot hold (nanoseconds, NULL in an ARRAY, digits of a number in JSON) is compared by the row's exact
+values. JSON is the same in any order of its members, and its numbers are the same if they are the same int64, uint64 or
+float64.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from contract import tables, timestamps
+from contract import spanner_types, tables, timestamps
 from contract.changes import Change, Column
 from contract.watched import WatchedTable
 from pipeline.transforms.filter import Ignored
@@ -31,7 +32,10 @@ _WHOLE: Final = range(-(2**63), 2**64)
 # Of what enrichment adds: what a row says without the change that made it.
 _OF_STATE: Final = frozenset({tables.CUSTOMER_ID, tables.ACTING_USER, tables.PAYMENT_STATE})
 # Not of the change: when its row arrived. The tokens of cards depend on nothing that is not compared already.
-_NOT_COMPARED: Final = frozenset({tables.BIG_QUERY_COMMIT_TIMESTAMP, tables.CARD_TOKENS})
+# The exact values are compared with their columns.
+_NOT_COMPARED: Final = frozenset({tables.BIG_QUERY_COMMIT_TIMESTAMP, tables.CARD_TOKENS, tables.EXACT_VALUES})
+# What Spanner's emulator cuts out of its change records, and not out of rows.
+_CUT_BY_EMULATOR: Final = ("TIMESTAMP", "FLOAT64", "FLOAT32")
 
 
 class Form(NamedTuple):
@@ -48,6 +52,8 @@ class _Field:
     is_key: bool
     convert: _Convert
     plain: _Convert
+    # What the column cannot hold of a value; None where it holds all, or where the emulator cuts it.
+    exact: _Convert | None
 
 
 class Comparable:
@@ -88,6 +94,7 @@ class Comparable:
                 is_key=each.is_key,
                 convert=_parsed(each.convert) if field.type == "JSON" else each.convert,
                 plain=_plain(field, column.type, emulated=emulated),
+                exact=None if emulated and spanner_types.base(column.type) in _CUT_BY_EMULATOR else each.exact,
             )
             if each.is_key:
                 keys.append(made)
@@ -96,6 +103,7 @@ class Comparable:
             is_commit_timestamp = emulated and column.name == table.column("changed")
             (unsure if is_commit_timestamp else compared).append(made)
         self._keys, self._compared, self._unsure = tuple(keys), tuple(compared), tuple(unsure)
+        self._exact = tuple((f, f.exact) for f in compared if f.exact)
         self._tokens = tuple(f.name for f in compared if f.name.endswith(tables.TOKEN_SUFFIX))
         enrichment = [f for f in tables.ENRICHMENT_FIELDS if f.name in _OF_STATE]
         self._enrichment = tuple(f.name for f in enrichment)
@@ -128,14 +136,17 @@ class Comparable:
     def of_change(self, change: Change) -> Form:
         """A masked, enriched and filtered change. Raises what an unfit value raises in the sink's conversion."""
         state = tuple(self._of_source(f, change) for f in self._compared)
+        state += tuple(self._exact_of_source(f, exact, change) for f, exact in self._exact)
         known = tuple(change.enriched.get(name) for name in self._enrichment)
-        said = {**_metadata(change), **change.enriched}
+        said = {**_metadata(change, self.table), **change.enriched}
         added = tuple(plain(_converted(field, said.get(field.name))) for field, plain in self._added)
         return Form(state + known, tuple(self._of_source(f, change) for f in self._unsure) + added)
 
     def of_row(self, row: Mapping[str, Any]) -> Form:
         """A row of BigQuery, as `support.bigquery_rest` reads it."""
         state = tuple(f.plain(row.get(self._names.get(f.name, f.name))) for f in self._compared)
+        exact = row.get(tables.EXACT_VALUES) or {}
+        state += tuple(_exact_form(exact.get(f.source)) for f, _ in self._exact)
         known = tuple(row.get(name) for name in self._enrichment)
         unsure = tuple(f.plain(row.get(self._names.get(f.name, f.name))) for f in self._unsure)
         return Form(state + known, unsure + tuple(plain(row.get(field.name)) for field, plain in self._added))
@@ -159,16 +170,17 @@ class Comparable:
 
     def differing(self, ours: Form, theirs: Form, *, history: bool) -> tuple[str, ...]:
         """The columns of BigQuery in which two forms differ."""
-        names = [*(self._names.get(f.name, f.name) for f in self._compared), *self._enrichment]
+        names = [self._names.get(f.name, f.name) for f in self._compared]
+        names += [*(tables.EXACT_VALUES for _ in self._exact), *self._enrichment]
         found = [n for n, a, b in zip(names, ours.state, theirs.state, strict=True) if a != b]
         if history:
             added = [*(f.name for f in self._unsure), *(f.name for f, _ in self._added)]
             found += [n for n, a, b in zip(added, ours.history, theirs.history, strict=True) if a != b]
-        return tuple(found)
+        return tuple(dict.fromkeys(found))
 
     def same_state(self, expected: Form, found: Form) -> Form:
         """`found`, with what enrichment took from the old values of a change taken as right: the row says nothing."""
-        cut = len(self._compared)
+        cut = len(self._compared) + len(self._exact)
         known = (
             None if ours is None else theirs
             for ours, theirs in zip(expected.state[cut:], found.state[cut:], strict=True)
@@ -179,6 +191,11 @@ class Comparable:
     def _of_source(field: _Field, change: Change) -> Any:
         value = (change.keys if field.is_key else change.new).get(field.source)
         return field.plain(None if value is None else field.convert(value))
+
+    @staticmethod
+    def _exact_of_source(field: _Field, exact: _Convert, change: Change) -> Any:
+        value = (change.keys if field.is_key else change.new).get(field.source)
+        return _exact_form(None if value is None else exact(value))
 
 
 def digest(values: Values) -> bytes:
@@ -199,7 +216,14 @@ def _joined(parts: Any) -> str:
     return "/".join("NULL" if part is None else str(part) for part in parts)
 
 
-def _metadata(change: Change) -> dict[str, Any]:
+def _exact_form(value: Any) -> str | None:
+    """A text even for the empty list: it is not the same as nothing."""
+    return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _metadata(change: Change, table: WatchedTable) -> dict[str, Any]:
+    from pipeline.sink import rows
+
     return {
         tables.MOD_TYPE: change.mod_type,
         tables.TABLE_NAME: change.table,
@@ -211,7 +235,8 @@ def _metadata(change: Change) -> dict[str, Any]:
         tables.NUMBER_OF_RECORDS: change.number_of_records_in_transaction,
         tables.NUMBER_OF_PARTITIONS: change.number_of_partitions_in_transaction,
         tables.CHANGE_ID: change.change_id,
-        tables.OLD_VALUES: change.old or None,
+        tables.OLD_VALUES: rows.old_values(change, table),
+        tables.IS_INCOMPLETE: change.is_incomplete or None,
     }
 
 
@@ -234,6 +259,7 @@ def _plain(field: tables.Field, spanner_type: str, *, emulated: bool) -> _Conver
     if field.type == "FLOAT64" and emulated:
         plain = _without_nan(plain)
     if field.mode == "REPEATED":
+        # NULL, or empty: the exact values say which.
         return lambda values: [plain(v) for v in values if v is not None] if values else None
     return lambda value: None if value is None else plain(value)
 

@@ -62,7 +62,7 @@ class Limits:
     @classmethod
     def of(cls, connection: Connection) -> Limits:
         """Of a stack: one on one machine is small, and each run compares all of it."""
-        return cls(part_every=timedelta(0)) if connection.spanner_endpoint else cls()
+        return cls(part_every=timedelta(0)) if connection.local else cls()
 
 
 class Validation:
@@ -159,7 +159,7 @@ class _Run:
             self._target.columns(table),
             ignored=self._masking.ignored,
             hold_new=self._masking.hold_new,
-            emulated=bool(self._connection.spanner_endpoint),
+            emulated=self._connection.local,
         )
 
     # ------------------------------------------------------------------ what is compared
@@ -174,7 +174,12 @@ class _Run:
         else:
             self.state.until = known or self._until
         due = self.state.parts_at is None or self.report.at - self.state.parts_at >= self._limits.part_every
-        if everything or due:
+        if self._source.ignored.rows_differ:
+            self.report.notes.append(
+                "ignoreOperations and ignoreTransactionTags leave out changes of rows: rows are not compared, other "
+                "changes are."
+            )
+        elif everything or due:
             found += self._parts(everything=everything)
             self.state.parts_at = self.report.at
         self._settle(found)
@@ -264,6 +269,8 @@ class _Run:
         until: datetime,
     ) -> list[Finding]:
         """The rows of the keys that a window touched, as they were at its end."""
+        if self._source.ignored.rows_differ:
+            return []
         form = window.form
         newest = {key: row for key, row in window.newest.items() if key not in unsure}
         for key, row in newest.items():

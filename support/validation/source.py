@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import cache, cached_property
 from typing import Any, Final
 
-from contract import payments, timestamps
+from contract import payments, schema, timestamps
 from contract.changes import Change, Column, Coordinates, Row
 from contract.watched import WatchedTable
 from pipeline.source.table_rows import ALL, TableAt, Where
@@ -78,9 +78,10 @@ class Source:
 
         partitions = PartitionSet(timestamps.from_datetime(since))
         for record in changes_before(self._query(stream), partitions, timestamps.from_datetime(until)):
-            for index in range(len(record.mods)):
-                self.rows_read += 1
-                yield decode.decode(record, index)
+            self.rows_read += len(record.mods)
+            if record in self.ignored:
+                continue
+            yield from self._completed(stream, (decode.decode(record, index) for index in range(len(record.mods))))
 
     def changes_of(
         self, table: WatchedTable, columns: Sequence[Column], key: Sequence[Any], since: datetime, until: datetime
@@ -112,25 +113,53 @@ class Source:
             if error.code() is not grpc.StatusCode.OUT_OF_RANGE:
                 raise
             return None
-        return decode.decode(record, at.mod_index) if record else None
+        found = self._completed(stream, [decode.decode(record, at.mod_index)] if record else [])
+        return next(iter(found), None)
+
+    def _completed(self, stream: str, changes: Iterable[Change]) -> Iterator[Change]:
+        """The changes as the job makes them; without those that it cannot complete: they are dead letters."""
+        for change, error in self._completer(stream).complete(changes):
+            if not error:
+                yield change
+
+    @cached_property
+    def ignored(self) -> Any:
+        """The records that the job leaves out."""
+        from pipeline.transforms.filter import IgnoredRecords
+
+        known = self._connection
+        return IgnoredRecords.parse(known.ignore_tables, known.ignore_operations, known.ignore_transaction_tags)
+
+    @cache  # noqa: B019 - as long as the validation that it is a part of
+    def _completer(self, stream: str) -> Any:
+        from pipeline.source.completion import Completer, SpannerRows
+
+        return Completer(SpannerRows(self._described(stream)))
 
     @cache  # noqa: B019 - as long as the validation that it is a part of
     def _query(self, stream: str) -> Any:
         from pipeline.clients import spanner_channel
-        from pipeline.source.query import ChangeStream, ChangeStreamQuery
+        from pipeline.source.query import ChangeStreamQuery
+
+        return ChangeStreamQuery(self._described(stream), spanner_channel(self._connection.spanner_endpoint))
+
+    def _described(self, stream: str) -> Any:
+        from pipeline.source.query import ChangeStream
 
         stack = self._connection
-        database = f"projects/{stack.project}/instances/{stack.spanner_instance}/databases/{stack.spanner_database}"
-        described = ChangeStream(name=stream, database=database, endpoint=stack.spanner_endpoint, priority="LOW")
-        return ChangeStreamQuery(described, spanner_channel(stack.spanner_endpoint))
+        return ChangeStream(
+            name=stream,
+            database=stack.source,
+            endpoint=stack.spanner_endpoint,
+            role=stack.role(schema.VALIDATION_ROLE),
+            priority="LOW",
+        )
 
 
 def _database(connection: Connection) -> Any:
-    from pipeline.clients import spanner_database
+    from support.metadata import source_database
 
-    return spanner_database(
-        connection.spanner_endpoint, connection.project, connection.spanner_instance, connection.spanner_database
-    )
+    return source_database(connection, schema.VALIDATION_ROLE)
 
 
 class Masking:

@@ -88,6 +88,12 @@ def _changeset(block: Block) -> None:
         assert schema.tables(changelog) != schema.tables(), "it changes no table"
 
 
+def _statements(block: Block) -> None:
+    """A schema of another database than the audit's: a test of its document has Spanner's emulator take it."""
+    for statement in filter(str.strip, block.text.split(";\n")):
+        assert re.match(r"\s*(CREATE|ALTER) (TABLE|CHANGE STREAM) \w+", statement), statement
+
+
 def _explained(block: Block) -> None:
     """What a program prints, or a drawing: the text above it says which."""
     assert not block.before.startswith(("#", "|")), "say above the block what it is"
@@ -103,6 +109,7 @@ KINDS: dict[str, Callable[[Block], object]] = {
     "console": _transcript,
     "python": partial(_parsed, ast.parse),
     "sql": _changeset,
+    "ddl": _statements,
     "toml": partial(_parsed, tomllib.loads),
     "yaml": partial(_parsed, yaml.safe_load),
     "json": partial(_parsed, orjson.loads),
@@ -136,6 +143,7 @@ def test_every_block_is_of_its_kind(document: str) -> None:
         "It answers:\n\n```console\nmake\n```\n",
         "Code:\n\n```python\ndef f(:\n```\n",
         "A column:\n\n```sql\n--changeset audit:x\nALTER TABLE nothing ADD COLUMN A STRING(32);\n```\n",
+        "Tables:\n\n```ddl\nINSERT INTO T VALUES (1);\n```\n",
         "Config:\n\n```toml\na = \n```\n",
         "Config:\n\n```yaml\na: [\n```\n",
         "Config:\n\n```json\n{\n```\n",

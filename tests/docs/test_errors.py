@@ -23,6 +23,7 @@ PACKAGES = (
 # Exceptions that nobody reads, and why they are no AuditErrors.
 INTERNAL = {
     "contract.changes.StepError": "becomes a dead letter, whose reason has the remedy",
+    "local.emulators.dataflow.Refused": "the stand-in's answer to a request, with its HTTP status",
     "local.traffic.commits.Unanswered": "the commit is looked up, and sent again if it is not there",
     "pipeline.sink.changelogs.NotReady": "the table's new column is waited for",
     "pipeline.sink.connection.NoAnswer": "the append is sent again",
@@ -34,6 +35,7 @@ INTERNAL = {
     "pipeline.sink.shards._Refused": "the rows become dead letters",
     "pipeline.transforms.mask._NotExpectedError": "the value is masked whole",
     "support.bigquery_rest.QueryRefusedError": "the warehouse says it as a WarehouseError",
+    "support.cli.operated.Failed": "an AuditError that a command of an operation shows, with the exit code 2",
     "support.cli.output.NothingFound": "an exit code without a message",
 }
 

@@ -14,14 +14,14 @@ ROWS = re.findall(r"^\| ([ABCD]\d+) \|(.*)\|$", PAGE, re.M)
 NAMED = sorted(set(re.findall(r"`(tests/\S+\.py)::(\w+)`", PAGE)))
 
 
-def _tests(path: str) -> set[str]:
+def functions(path: str) -> set[str]:
     tree = ast.parse((ROOT / path).read_text())
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
 @pytest.mark.parametrize("path,name", NAMED)
 def test_a_test_that_the_page_of_faults_names_is_there(path: str, name: str) -> None:
-    assert name in _tests(path)
+    assert name in functions(path)
 
 
 def test_every_fault_has_a_test() -> None:

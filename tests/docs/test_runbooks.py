@@ -6,6 +6,7 @@ catalog, in `tests/monitoring/`.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ import yaml
 
 from alerts import runbooks
 from components import naming
+from contract.operations import PIPELINE
 from tests import documents
 from tests.documents import ROOT
 
@@ -35,7 +37,7 @@ INLINE = sorted({c for page in ALL for c in re.findall(r"`(\./audit [^`]+)`", (R
 # What only looks.
 READ_ONLY = re.compile(
     r"\./audit (search|timeline|dead-letters (list|show)|local (status|logs|check)|validate(?! --repair))\b"
-    r"|\./audit (backup|erase) list\b"
+    r"|\./audit (backup|erase) list\b|\./audit health\b"
     r"|gcloud ([a-z-]+ )+(list|describe|read)\b|gcloud spanner databases execute-sql .*--sql='SELECT |bq show\b"
     r"|bq query --use_legacy_sql=false 'SELECT |" + re.escape(NAMES_THE_STACK)
 )
@@ -170,21 +172,30 @@ def test_what_writes_is_not_taken_for_read_only() -> None:
         assert not READ_ONLY.match(command), command
 
 
-def test_the_commands_name_the_resources_as_the_program_does() -> None:
+def test_the_commands_name_the_resources_by_what_the_stack_script_sets() -> None:
+    """A stack with a prefix, or with resources of others, has other names."""
     names = {
-        r"--instance=([\w-]+)": {naming.INSTANCE},
-        r"--(?:source|destination)-instance=([\w-]+)": {naming.INSTANCE},
-        r"(?:execute-sql|ddl describe|ddl update) ([\w-]+)": {naming.AUDIT_DATABASE, naming.METADATA_DATABASE},
-        r"--bucket=([\w-]+)": {naming.LOG_BUCKET},
-        r"--keyring=([\w-]+)": {naming.KEY_RING},
-        r"--filter=name=([\w-]+)": {naming.STREAM_JOB},
-        r"job_name=(audit-stream[\w-]*)": {naming.STREAM_JOB},
-        r"secrets versions \w+ ([\w-]+)": {naming.MASKING_KEYS},
+        r"--instance=(\S+)": {"$INSTANCE", "$METADATA_INSTANCE"},
+        r"--(?:source|destination)-instance=(\S+)": {"$INSTANCE"},
+        r"(?:execute-sql|ddl describe|ddl update) (\S+)": {"$DATABASE", "$METADATA_DATABASE"},
+        r"--resource-names=(\S+)": {"$JOB_LOG"},
+        r"--keyring=(\S+)": {"$KEY_RING"},
+        r"--filter=name=(\S+)": {"$JOB_NAME"},
+        r"(?:job|service)_name=(\S+)": {
+            "'$JOB_NAME'",
+            *(f"'$PREFIX'{name}" for name in (naming.PROBE, naming.CONSOLE, naming.STARTER, PIPELINE.job)),
+        },
+        r"secrets versions \w+ (\S+)": {"$MASKING_KEYS"},
     }
     for pattern, known in names.items():
         found = {name for command in COMMANDS for name in re.findall(pattern, command)}
         assert found, pattern
         assert found <= known, pattern
+    run = {name for c in COMMANDS for name in re.findall(r"gcloud (?:run|scheduler) .*?(\S*audit-\S+)", c)}
+    assert run and all("${PREFIX}audit-" in name for name in run)
+    read = {name for c in COMMANDS if c.startswith("bq") for name in re.findall(r"(?:FROM|UPDATE|INTO) (\S+)", c)}
+    of_google = {"`region-us`.INFORMATION_SCHEMA.JOBS_BY_PROJECT"}
+    assert all(re.match(r"'\$(VIEWS|TABLES)'\.|'\$CHANGELOG'", name) for name in read - of_google)
 
 
 def test_the_index_names_every_page() -> None:
@@ -200,23 +211,41 @@ def test_the_pages_say_the_retention_that_the_change_streams_have() -> None:
     assert said == {days}
 
 
-@pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
-def test_the_stack_script_sets_what_the_commands_name(stack: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stack", "prefix"), [("dev", ""), ("staging", "eu-1"), ("prod", "")])
+def test_the_stack_script_sets_what_the_commands_name(stack: str, prefix: str, tmp_path: Path) -> None:
+    """From the stack's own config and connection, also where it has a prefix and others own its database and keys."""
     config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
     project = config["payment-audit:project"]
+    names = naming.Names(project=project, prefix=prefix)
+    wrote = {
+        "spannerInstance": "the-instance",
+        "spannerDatabase": "core",
+        "spannerProject": "payments-prod",
+        "metadataInstance": "its-own",
+        "metadataDatabase": "audit-metadata",
+        "maskingKeys": "projects/p/secrets/keys",
+        "jobName": "eu-1-audit-stream-job",
+        "viewsDataset": "eu_1_payment_views",
+        "changelog": "eu_1_payment_audit.trail",
+        "jobLog": "projects/logs/locations/eu/buckets/b/views/job",
+        "keyRing": "projects/keys/locations/{location}/keyRings/ring",
+    }
     program = tmp_path / "bin" / "gcloud"
     program.parent.mkdir()
     program.write_text(
         '#!/bin/sh\ncase "$*" in\n'
-        f'"storage cat gs://{naming.bucket(project, "templates")}/{naming.CONNECTION}")\n'
-        """  echo '{"spannerInstance": "the-instance", "metadataInstance": "its-own"}' ;;\n"""
-        "dataflow*) echo 2026-11-24_job ;;\n*) exit 1 ;;\nesac\n"
+        f'"storage cat gs://{names.bucket("templates")}/{naming.CONNECTION}")\n'
+        f"  echo '{json.dumps(wrote)}' ;;\n"
+        "*--filter=name=eu-1-audit-stream-job*) echo 2026-11-24_job ;;\n*) exit 1 ;;\nesac\n"
     )
     program.chmod(0o755)
     here = tmp_path / "here"
     here.mkdir()
-    for name in (".venv", "Pulumi.yaml", f"Pulumi.{stack}.yaml"):
+    for name in (".venv", "Pulumi.yaml"):
         (here / name).symlink_to(ROOT / name)
+    own = (ROOT / f"Pulumi.{stack}.yaml").read_text()
+    line = f"  payment-audit:prefix: {prefix}\n" if prefix else ""
+    (here / f"Pulumi.{stack}.yaml").write_text(own.replace("config:\n", f"config:\n{line}", 1))
     shown = subprocess.run(
         ["bash", "-eu", "-c", f'. {FOLDER}/stack.sh {stack} && env && cat "$AUDIT_CONNECTION"'],
         cwd=here,
@@ -232,7 +261,20 @@ def test_the_stack_script_sets_what_the_commands_name(stack: str, tmp_path: Path
         f"PROJECT={project}",
         f"CLOUDSDK_CORE_PROJECT={project}",
         f"REGION={region}",
+        f"PREFIX={prefix}{'-' if prefix else ''}",
+        "INSTANCE=the-instance",
+        "DATABASE=core",
+        "SOURCE_PROJECT=payments-prod",
         "METADATA_INSTANCE=its-own",
+        "METADATA_DATABASE=audit-metadata",
+        "VIEWS=eu_1_payment_views",
+        "CHANGELOG=eu_1_payment_audit.trail",
+        "TABLES=eu_1_payment_audit",
+        "JOB_LOG=projects/logs/locations/eu/buckets/b/views/job",
+        "MASKING_KEYS=projects/p/secrets/keys",
+        "KEY_RING=ring",
+        "KEY_PROJECT=keys",
+        "JOB_NAME=eu-1-audit-stream-job",
         "JOB=2026-11-24_job",
         f"AUDIT_CONNECTION={here}/.audit/{stack}.json",
     } <= set(shown.splitlines())

@@ -18,7 +18,7 @@ from typing import Any
 
 from contract import schema
 from local.emulators import launch as emulators
-from local.emulators.launch import INSTANCE, PROJECT, BigQueryEmulator, SpannerEmulator
+from local.emulators.launch import INSTANCE, PROJECT, BigQueryEmulator
 from local.machine.state import State
 from local.provision.engine import ScheduledQuery
 from local.stack.supervisor import Options, Supervisor
@@ -32,8 +32,8 @@ class Provisioned:
     scheduled: tuple[ScheduledQuery, ...] = (ScheduledQuery(name="merge", sql="SELECT 1", seconds=1),)
 
 
-def provision(_: State, spanner: SpannerEmulator, __: BigQueryEmulator) -> Any:
-    client = emulators.spanner_client(spanner.endpoint)
+def provision(_: State, endpoint: str, __: BigQueryEmulator) -> Any:
+    client = emulators.spanner_client(endpoint)
     instance = client.instance(INSTANCE, configuration_name=f"projects/{PROJECT}/instanceConfigs/emulator-config")
     instance.create().result(30)
     instance.database("audit-metadata", ddl_statements=schema.statements(schema.METADATA_DB)).create().result(30)
@@ -42,7 +42,7 @@ def provision(_: State, spanner: SpannerEmulator, __: BigQueryEmulator) -> Any:
             **dict.fromkeys(("location", "bigQueryEndpoint", "spannerDatabase", "maskingKeys", "watchedTables"), ""),
             "deadLetterDirectory": "",
             "project": PROJECT,
-            "spannerEndpoint": spanner.endpoint,
+            "spannerEndpoint": endpoint,
             "spannerInstance": INSTANCE,
             "metadataDatabase": "audit-metadata",
             "jobName": "audit-stream-job",

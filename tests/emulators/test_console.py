@@ -30,6 +30,7 @@ from tests.conftest import AuditDatabase
 from tests.emulators.changelog import CARD, NEW_TOKEN, Changelog, row
 from tests.emulators.payments import write
 from tests.letters import letter
+from tests.shipped import WATCHED
 from tests.strict.google_apis import CloudRun, serving
 
 LEAD = Viewer(email="lead@localhost", role="lead")
@@ -54,7 +55,7 @@ def lead(connection: Connection) -> Iterator[TestClient]:
 
 
 def logged(changelog: Changelog) -> list[tuple[str, str, dict[str, Any], str | None]]:
-    table = tables.access_log().id
+    table = tables.access_log(WATCHED).id
     rows = changelog.query(f"SELECT viewer, action, subject, reason FROM `{changelog.project}.{table}` ORDER BY at")
     return [(r["viewer"], r["action"], _json(r["subject"]), r["reason"]) for r in rows]
 
@@ -83,6 +84,31 @@ def test_every_page_answers_and_links_only_to_pages_that_do(lead: TestClient, ad
     links = {link for link in links if not link.startswith("https://")}
     assert all(link.startswith("/") for link in links), links
     assert {link: code for link in sorted(links) if (code := lead.get(link).status_code) != 200} == {}
+
+
+def test_a_list_counts_payments_of_each_state_and_of_none(lead: TestClient, changelog: Changelog) -> None:
+    changelog.payments(row("odd", "INSERT", 4, "???"), row("odder", "INSERT", 4, "??"))
+    answer = lead.get("/search")
+    assert answer.status_code == 200, answer.text
+    assert "(1 failed, 1 initiated, 1 processed, 2 unknown)" in re.sub(r"\s+", " ", answer.text)
+
+
+def test_a_defect_has_a_page_with_the_menu_and_its_text_is_in_no_log(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise TypeError("a card 4111111111111111")
+
+    with console(connection) as client:
+        monkeypatch.setattr("support.reports.run", broken)
+        page, answer = client.get("/failures"), client.get("/api/v1/reports/failures")
+    assert (page.status_code, "<nav" in page.text, "4111" in page.text) == (500, True, False)
+    assert (
+        page.headers["cache-control"] == "no-store" and "default-src 'none'" in page.headers["content-security-policy"]
+    )
+    assert (answer.status_code, list(answer.json())) == (500, ["error"])
+    assert re.search(r"A page has a defect: TypeError at test_console\.py:\d+ < pages\.py:\d+", caplog.text)
+    assert "4111" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -192,6 +218,9 @@ def test_the_stuck_are_those_of_the_last_look_and_an_old_look_says_so(lead: Test
     text = lead.get("/stuck").text
     assert re.findall(r'href="/payments/(\w+)"', text) == ["slower", "slow"]
     assert "2 d" in text and "2 h" in text and "The probe looks once a minute" in text
+    # Counted to now, not to that look.
+    changelog.stuck(("slow", "PENDING", 7000), ago=250)
+    assert '<td class="number">2 h</td>' in lead.get("/stuck").text
     changelog.stuck(("slow", "PENDING", 7700))
     look = lead.get("/api/v1/stuck").json()
     assert [(e["puid"], e["status"], e["seconds"], e["limit_seconds"]) for e in look["payments"]] == [
@@ -226,7 +255,7 @@ def test_whatever_is_asked_is_in_the_access_log(lead: TestClient, changelog: Cha
     "address", ["/", "/search", "/payments/done", "/api/v1/payments/done", "/stuck", "/failures", "/dead-letters"]
 )
 def test_what_cannot_be_logged_is_not_shown(connection: Connection, changelog: Changelog, address: str) -> None:
-    table = f"{changelog.project}.{tables.access_log().id}"
+    table = f"{changelog.project}.{tables.access_log(WATCHED).id}"
     made = changelog.client.get_table(table)
     changelog.client.delete_table(table)
     try:
@@ -325,7 +354,7 @@ def test_a_warehouse_that_does_not_answer_is_a_page_that_says_so(connection: Con
         for address in ("/search", "/payments/done", "/stuck"):
             answer = client.get(address)
             assert answer.status_code == 503
-            assert "does not answer" in answer.text
+            assert "gives no answer" in answer.text
         # What cannot be logged is not shown: the first page neither.
         answer = client.get("/api/v1/overview")
         assert answer.status_code == 503 and "does not answer" in answer.json()["error"]
@@ -348,8 +377,8 @@ def test_an_agent_replays_a_payment_and_it_arrives(
         address, _, started = answer.headers["location"].partition("?replay=")
         assert address == "/payments/lost"
         deadline = time.monotonic() + 60
-        while "HX-Refresh" not in client.get(f"/replays/{started}/state").headers:
-            assert time.monotonic() < deadline
+        while "1 of 1 written" not in (line := client.get(f"/replays/{started}/state").text):
+            assert time.monotonic() < deadline and "every 2s" in line and "look again" in line
             time.sleep(0.2)
         text = client.get(answer.headers["location"]).text
         assert "REPLAY" in text and "1 of 1 written" in text and f"by agent@localhost: {WHY}" in text
@@ -406,7 +435,11 @@ def test_in_the_cloud_the_console_records_a_replay_and_has_the_job_run_it(
             assert "waits" in client.get(f"/replays/{started}/state").text
             # What the job does, with its own account.
             assert replay.run(both_stores, started).replayed == 1
-            assert "HX-Refresh" in client.get(f"/replays/{started}/state").headers
+            answer = client.get(f"/replays/{started}/state")
+            # The page is not loaded again, which would take a person back who went elsewhere: its parts are, once.
+            assert "HX-Refresh" not in answer.headers and "every 2s" not in answer.text
+            assert re.findall(r'hx-trigger="(\w+)"', answer.text) == ["load"]
+            assert "hx-" not in client.get(f"/payments/lost?replay={started}").text
 
 
 def test_the_customer_of_a_replay_is_not_shown_to_who_may_not_see_one(
@@ -501,13 +534,22 @@ def test_an_old_look_says_how_old_it_is(lead: TestClient, monkeypatch: pytest.Mo
         time.sleep(0.2)
     assert "nobody watched" not in lead.get("/").text
     monkeypatch.setattr(pages, "_STALE_SECONDS", -1)
-    assert "old: nobody watched" in lead.get("/").text
+    main = lead.get("/").text.partition("<main")[2]
+    assert "Unknown: their status is mapped to no state" in main and "Failures</a> counts each time" in main
+    assert "since nobody watched" in main and 'class="problem"' not in main
+    monkeypatch.setattr(pages, "_LATE_SECONDS", -1)
+    main = lead.get("/").text.partition("<main")[2]
+    assert "though somebody watched" in main and 'class="problem"' in main
 
 
 def test_the_form_of_a_search_leads_to_an_address_with_its_filters(lead: TestClient) -> None:
-    answer = lead.post("/search", data={"customer": "C1", "last_four": "4111 1111 1111 1111", "since": "2h"})
+    answer = lead.post("/search", data={"customer": "C1", "last_four": "1111", "since": "2h"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/search?customer=C1&last_four=1111&since=2h")
     assert lead.post("/search", data={"customer": CARD}).status_code == 400
+    for digits in ("4111 1111 1111 1111", "41111"):
+        answer = lead.post("/search", data={"last_four": digits})
+        assert answer.status_code == 400 and "must be four, got more" in answer.text and digits not in answer.text
+    assert "masking key" not in lead.post("/find", data={"q": "5555 5555 5555 4444"}).text
     assert "Search" in lead.post("/search", data={"since": "x"}).text
 
 
@@ -525,11 +567,96 @@ def test_failures_are_counted_by_service_and_lead_to_their_payments(lead: TestCl
     assert f'<a href="{link}">gateway</a>' in text
     of_gateway = lead.get(html.unescape(link)).text
     assert all(f"/payments/f{n}" in of_gateway for n in (0, 1)) and "/payments/f2" not in of_gateway
-    assert "Of gateway alone" in of_gateway
+    assert "2 failures in that time of gateway" in of_gateway
+    # Another period is of the same service.
+    assert '<a href="/failures?since=24h&amp;service=gateway"' in of_gateway
 
 
-def test_how_long_a_payment_may_stay_is_said(lead: TestClient, changelog: Changelog) -> None:
-    assert "any other" in lead.get("/stuck").text
+def test_a_reason_leads_to_its_payments_and_all_failures_are_counted(lead: TestClient, changelog: Changelog) -> None:
+    long = "declined by the issuer " * 100
+    changelog.payments(
+        row("f0", "INSERT", 1000, "DECLINED", ServiceName="gateway", ErrorDetails=long),
+        row("f1", "INSERT", 1001, "DECLINED", ServiceName="gateway", ErrorDetails=long),
+        row("f2", "INSERT", 1002, "DECLINED", ServiceName="checkout", ErrorDetails=long),
+    )
+    text = lead.get("/failures?since=2h").text
+    assert "4 failures in that time" in text and "is failed" not in text
+    [link] = re.findall(r'<a href="(/failures[^"]*reason=\w+)">no \[funds\]</a>', text)
+    [others, _] = re.findall(r'<a href="(/failures[^"]*reason=\w+)">declined', text)
+    of_funds, of_gateway = lead.get(html.unescape(link)).text, lead.get(html.unescape(others)).text
+    assert "1 failure in that time for the reason “no [funds]”" in of_funds
+    assert re.findall(r'class="id" href="/payments/(\w+)"', of_funds) == ["bad"]
+    assert re.findall(r'class="id" href="/payments/(\w+)"', of_gateway) == ["f1", "f0"]
+    headings = re.findall(r'<th scope="col">([^<]*)</th>', text)
+    assert {"Payment", "Customer", "From", "Reason", "Failed at"} <= set(headings)
+    assert all(heading[0].isupper() and "_" not in heading for heading in headings)
+
+
+def test_an_address_that_is_no_page_is_answered_by_a_page(lead: TestClient) -> None:
+    # Enter in the address bar, after a search by card.
+    answer = lead.get("/find")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/search")
+    for address, status in (("/nothing", 404), ("/dead-letters/x/retry", 405), ("/static/nothing.js", 404)):
+        answer = lead.get(address)
+        assert answer.status_code == status and answer.headers["content-type"].startswith("text/html"), address
+        assert "<h1>" in answer.text
+    assert "no such page" in lead.get("/api/v1/nothing").json()["error"]
+
+
+def test_an_event_of_another_table_is_never_an_unusual_transition(lead: TestClient, changelog: Changelog) -> None:
+    changelog.payments(row("odd", "INSERT", 1000, "CAPTURED", transition_expected=False))
+    changelog.audit_logs(row("odd", "INSERT", 1001, "OK", table="audit_logs", transition_expected=False))
+    story = lead.get("/payments/odd").text.partition('id="story"')[2]
+    assert story.count("audit_logs") == 1 and story.count("not a usual transition") == 1
+    assert [e["expected"] for e in lead.get("/api/v1/payments/odd").json()["events"]] == [False, None]
+
+
+def test_a_payment_says_its_status_in_words_and_the_newest_change_first(lead: TestClient, changelog: Changelog) -> None:
+    updates = [
+        row("many", "UPDATE", 1001 + n, "PENDING", {"RetryCount": str(n)}, RetryCount=n + 1, payment_state_at=None)
+        for n in range(5)
+    ]
+    changelog.payments(row("many", "INSERT", 1000, "PENDING"), *updates)
+    # What a replay brought is what the payment is now.
+    changelog.payments(row("many", "REPLAY", 1100, "CAPTURED"))
+    text = lead.get("/payments/many").text
+    top, _, story = text.partition('id="story"')
+    assert re.search(r"<dt>Status</dt><dd><span[^>]*>CAPTURED</span>: processed</dd>", top)
+    mods = re.findall(r'class="mod">(\w+)<', story)
+    assert mods == ["REPLAY", *["UPDATE"] * 5, "INSERT"]
+    # The older differences are folded: the page stays short.
+    assert story.count("<details open>") == 2 and story.count("<details") == 7
+
+
+def test_an_error_is_shown_of_a_failed_payment_alone(lead: TestClient, changelog: Changelog) -> None:
+    changelog.payments(
+        row("retried", "INSERT", 1000, "DECLINED", ErrorDetails="the issuer was away"),
+        row("retried", "UPDATE", 1001, "CAPTURED", {"Status": "DECLINED"}, ErrorDetails="the issuer was away"),
+    )
+    text = lead.get("/search").text
+    assert "retried" in text and "the issuer was away" not in text and "no [funds]" in text
+
+
+def test_no_page_of_an_agent_without_an_answer_names_a_command_and_the_log_says_why(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with console(replace(connection, big_query_endpoint="http://127.0.0.1:9"), replace(LEAD, role="agent")) as client:
+        for address in ("/search?customer=C1", "/payments/done", "/"):
+            main = client.get(address).text.partition("<main")[2].partition("</main")[0]
+            assert "BigQuery" in main and "who is on call" in main
+            assert not re.search(r"`|--|make run|audit |127\.0\.0\.1", main), main
+    lines = [record.getMessage() for record in caplog.records if record.name == "support.console.failed"]
+    assert any(line.startswith("GET /search: WarehouseError: BigQuery on http://127.0.0.1:9") for line in lines)
+    # The route's form, not what was opened.
+    assert any(line.startswith("GET /payments/{puid:path}: ") for line in lines)
+    assert "C1" not in str(lines) and "done" not in str(lines)
+
+
+def test_how_long_a_payment_may_stay_is_said(connection: Connection, lead: TestClient, changelog: Changelog) -> None:
+    with console(replace(connection, stuck_limits="HELD=60,*=7200")) as client:
+        limits = client.get("/stuck").text.partition("How long a payment may stay")[2]
+    names = re.findall(r'<th scope="row">([^<]+)</th>', limits)
+    assert names[-2:] == ["HELD", "any other"] and names.count("any other") == 1
     changelog.payments(row("waiting", "INSERT", 1100, "INITIATED"))
     assert "stuck after" in lead.get("/payments/waiting").text
     assert "stuck after" not in lead.get("/payments/done").text

@@ -131,11 +131,12 @@ def test_nothing_of_a_customer_is_left_and_nothing_of_others_is_touched(audited:
     assert done.state == "finished" and done.customer is None
     payments, state = WATCHED.payments.id, f"{WATCHED.payments.dataset}.payment_state"
     assert done.report["payments"] == 2
+    with audited.database.metadata_database.snapshot() as snapshot:
+        assert list(snapshot.execute_sql("SELECT * FROM erasure_payments")) == []
     assert done.report["rows"] == {WATCHED.of(AUDIT_LOG_TABLE).id: 2, payments: 6, state: 2}
     assert done.report["lookup"] >= 4 and done.report["access_log"] == 3
-    log = audited.sql(
-        f"SELECT TO_JSON_STRING(subject) AS subject, reason FROM `{audited.changelog.project}.{tables.access_log().id}`"
-    )
+    table = f"{audited.changelog.project}.{tables.access_log(WATCHED).id}"
+    log = audited.sql(f"SELECT TO_JSON_STRING(subject) AS subject, reason FROM `{table}`")
     erased_subject, others = {"erased": True}, [(dict(s), r or None) for s, r in ACCESSES[3:]]
     left = sorted(((json.loads(r["subject"]), r["reason"]) for r in log), key=str)
     assert left == sorted([(erased_subject, None)] * 2 + [({"replay": "R"}, None), *others], key=str)
@@ -147,7 +148,7 @@ def test_nothing_of_a_customer_is_left_and_nothing_of_others_is_touched(audited:
         assert kept and kept == [line for line in after[table].splitlines() if theirs in line]
         # The payments' own story stays.
         assert len(after[table].splitlines()) == len(before[table].splitlines()) and mine in after[table]
-    assert OTHER in after[tables.access_log().id]
+    assert OTHER in after[tables.access_log(WATCHED).id]
     found = search(Warehouse(audited.connection), Search(puid="mine")).payments
     assert [(each.puid, each.status, each.customer_id) for each in found] == [("mine", "CAPTURED", None)]
 
@@ -223,7 +224,7 @@ def test_one_that_is_killed_after_each_statement_is_run_again_to_its_end(
     # Events, payments, state, lookup table, access log.
     assert killed == 6 and done.state == "finished"
     assert traces(audited) == []
-    # The last run found none any more.
+    # Nothing but the record of the first run names them to the last one.
     assert done.report["payments"] == 3
 
 

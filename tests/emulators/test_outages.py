@@ -17,6 +17,7 @@ import pytest
 from google.cloud.spanner_v1.types import result_set, spanner
 
 from contract import timestamps
+from contract.dialects import GOOGLE_SQL
 from pipeline.clients import Endpoints
 from pipeline.sink.shards import Shard
 from pipeline.source.beam_source import ChangeStreamReader
@@ -88,9 +89,15 @@ class _Spanner(grpc.GenericRpcHandler):
         if handler_call_details.method.endswith("/CreateSession"):
             session = spanner.Session.pb()(name="s")
             return grpc.unary_unary_rpc_method_handler(lambda _request, _context: session.SerializeToString())
+        if handler_call_details.method.endswith("/ExecuteSql"):
+            dialect = result_set.ResultSet.pb()()
+            dialect.rows.add().values.add(string_value=GOOGLE_SQL)
+            return grpc.unary_unary_rpc_method_handler(lambda _request, _context: dialect.SerializeToString())
         return grpc.unary_stream_rpc_method_handler(self._query)
 
-    def _query(self, _request: bytes, context: Any) -> Iterator[bytes]:
+    def _query(self, request: bytes, context: Any) -> Iterator[bytes]:
+        if "CHANGE_STREAM_OPTIONS" in spanner.ExecuteSqlRequest.pb().FromString(request).sql:
+            return  # The partition mode is not set.
         if self._statuses:
             context.abort(self._statuses.pop(0), "no")
         response = result_set.PartialResultSet.pb()()

@@ -91,9 +91,8 @@ def test_what_has_an_emulator_is_made_there_changed_and_taken_away(
 def test_a_changed_statement_of_a_database_replaces_it_and_a_later_one_does_not(provider: Any) -> None:
     def difference(old: list[str], new: list[str]) -> Any:
         urn = _urn("gcp:spanner/database:Database", "audit-db")
-        return provider.Diff(
-            provider_pb2.DiffRequest(urn=urn, old_inputs=_struct({"ddls": old}), news=_struct({"ddls": new}))
-        )
+        was = _struct({"ddls": old})
+        return provider.Diff(provider_pb2.DiffRequest(urn=urn, olds=was, old_inputs=was, news=_struct({"ddls": new})))
 
     assert list(difference(["a"], ["a", "b"]).replaces) == []
     assert list(difference(["a"], ["a", "b"]).diffs) == ["ddls"]

@@ -224,10 +224,14 @@ def test_what_is_stuck_is_kept_by_its_id_and_only_what_masking_lets_through(stac
     assert stuck(look).at == measured.at
 
 
-def test_a_column_that_nobody_classified_is_counted(stack: Stack) -> None:
-    assert stack.run().unclassified_columns == 0
-    stack.database.update_ddl(["ALTER TABLE audit_logs ADD COLUMN Channel STRING(20)"]).result(60)
+def test_a_column_that_nobody_classified_is_counted_from_its_first_change_on(stack: Stack) -> None:
+    assert stack.run(after=stack.payment("p1", "INITIATED")).unclassified_columns == 0
+    stack.database.update_ddl([f"ALTER TABLE {PAYMENT_TABLE} ADD COLUMN Channel STRING(20)"]).result(60)
+    assert stack.run(after=stack.payment("p1", "PROCESSED")).unclassified_columns == 1
+    # It is known from then on, without another change; until somebody drops it.
     assert stack.run().unclassified_columns == 1
+    stack.database.update_ddl([f"ALTER TABLE {PAYMENT_TABLE} DROP COLUMN Channel"]).result(60)
+    assert stack.run(after=stack.payment("p2", "INITIATED")).unclassified_columns == 0
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def record(audit_database: AuditDatabase) -> Callable[..., DataChange]:
         start = timestamps.now()
         row = {"PUID": puid, "Action": "TEST", "Timestamp": "2026-11-23T09:00:00Z", "Status": "INITIATED"} | values
         with audit_database.database.batch() as batch:
-            batch.insert("payment_audit_trail", list(row), [list(row.values())])
+            batch.insert_or_update("payment_audit_trail", list(row), [list(row.values())])
         stream = ChangeStream(name=STREAM, database=audit_database.database.name, endpoint=audit_database.endpoint)
         query = ChangeStreamQuery(stream, spanner_channel(audit_database.endpoint))
         [found] = [
@@ -103,6 +103,21 @@ def test_a_letter_without_a_change_is_read_again_masked_and_resolved(
 ) -> None:
     queue = DeadLetterQueue(settings.directory)
     queue.put([failed(decode.coordinates(record("p1", CardNumber=CARD), 0))])
+    Retrier(settings).run()
+    assert there(warehouse) == [("p1", "411111******1111")]
+    assert queue.counts() == {"retry": 0, "severe": 0}
+
+
+def test_a_letter_of_a_stream_that_leaves_columns_out_is_completed_from_the_row_and_masked(
+    settings: RetrySettings, record: Callable[..., DataChange], warehouse: Warehouse, audit_database: AuditDatabase
+) -> None:
+    record("p1", CardNumber=CARD)
+    options = "SET OPTIONS (value_capture_type = 'NEW_VALUES')"
+    audit_database.database.update_ddl([f"ALTER CHANGE STREAM {STREAM} {options}"]).result(60)
+    update = record("p1", Status="CAPTURED")
+    assert "CardNumber" not in update.mods[0].new_values
+    queue = DeadLetterQueue(settings.directory)
+    queue.put([failed(decode.coordinates(update, 0))])
     Retrier(settings).run()
     assert there(warehouse) == [("p1", "411111******1111")]
     assert queue.counts() == {"retry": 0, "severe": 0}

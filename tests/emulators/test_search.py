@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -66,6 +67,19 @@ def test_a_search_says_that_there_is_more_than_its_limit(payments: Changelog, re
     found = search(reader, Search(limit=2))
     assert [payment.puid for payment in found.payments] == ["done", "slow"]
     assert found.more
+
+
+def test_a_replay_moves_no_payment_in_a_search(changelog: Changelog, reader: Warehouse) -> None:
+    changelog.payments(
+        row("a", "INSERT", 1, "CAPTURED", customer_id="C1"),
+        row("b", "INSERT", 5, "CAPTURED", customer_id="C1"),
+        row("a", "REPLAY", 100, "CAPTURED", customer_id="C1", payment_state_at=at(1).isoformat()),
+    )
+    for wanted in (Search(), Search(customer_id="C1"), Search(since=at(0), until=at(10))):
+        found = search(reader, wanted).payments
+        assert [(each.puid, each.changed_at) for each in found] == [("b", at(5)), ("a", at(1))], wanted
+    assert search(reader, Search(since=at(50))).payments == ()
+    assert search(reader, Search(until=at(50) + timedelta(days=1))).payments == ()
 
 
 def test_a_search_that_cannot_be_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 from contract import queries, tables
+from contract.operations import SCHEDULED
 from delivery import smoke
-from support.connection import load
+from support.connection import Connection, load
+from support.operations.runs import Runs
 from tests.emulators.changelog import START, Changelog
 from tests.shipped import WATCHED
 
@@ -48,8 +51,9 @@ def test_a_stack_whose_position_follows_the_clock_passes(
     changelog.position(now() - 2)
     code, checks = looked(capsys, connection_file)
     assert code == 0, checks
-    assert set(checks) == {"job audit-stream-job", "position", *(f"view {name}" for name in queries.views())}
-    assert checks["job audit-stream-job"]["ok"] is None
+    views = {f"view {name}" for name in queries.views()}
+    assert set(checks) == {"job audit-stream-job", "position", "operations"} | views
+    assert checks["job audit-stream-job"]["ok"] is None and checks["operations"]["ok"] is None
 
 
 def test_a_position_that_stays_behind_fails(
@@ -116,6 +120,49 @@ def test_in_the_cloud_exactly_one_job_of_the_name_runs(
     assert smoke._job(load(connection_file), "us-central1").ok is ok
 
 
+@pytest.mark.parametrize(("given", "region"), [((), "europe-west4"), (("--region", "us-east4"), "us-east4")])
+def test_the_job_is_looked_for_in_the_region_of_its_stack(
+    given: tuple[str, ...],
+    region: str,
+    connection_file: Path,
+    changelog: Changelog,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content = json.loads(connection_file.read_text()) | {"region": "europe-west4"}
+    connection_file.write_text(json.dumps(content))
+    # The one place that asks Dataflow, which no emulator has.
+    seen = list[str]()
+
+    def job(_: Connection, where: str) -> smoke.Check:
+        seen.append(where)
+        return smoke.Check(name="job", ok=True, found="")
+
+    monkeypatch.setattr(smoke, "_job", job)
+    changelog.position(now())
+    assert looked(capsys, connection_file, *given)[0] == 0
+    assert seen == [region]
+
+
 def test_a_connection_that_is_none_says_how_to_make_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert smoke.run(["--connection", str(tmp_path / "none.json")]) == 1
     assert "pulumi stack output --json" in capsys.readouterr().err
+
+
+def test_an_operation_whose_last_run_failed_is_named_and_what_did_not_run_yet_is_no_failure(
+    both_stores: Connection,
+) -> None:
+    connection, runs = replace(both_stores, job_name="job"), Runs(replace(both_stores, job_name="job"))
+    moment = datetime.now(UTC)
+    for operation, outcome in (("pipeline", "done"), ("validation", "found"), ("backup", "failed")):
+        run = runs.begin(operation, "a test", moment)
+        runs.end(operation, run, outcome, "what it says", moment)  # type: ignore[arg-type]
+    found = {check.name.removeprefix("operation "): check for check in smoke._operations(connection)}
+    assert {name: check.ok for name, check in found.items()} == {
+        **dict.fromkeys((each.name for each in SCHEDULED), None),
+        **{"pipeline": True, "validation": True, "backup": False},
+    }
+    assert "what it says. Run audit-backup again" in found["backup"].found
+    assert found["schema"].found == "has not run yet"
+    [unread] = smoke._operations(replace(connection, metadata_database="gone"))
+    assert (unread.ok, unread.found) == (None, "their records cannot be read (NotFound)")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import grpc
@@ -14,11 +15,12 @@ import pytest
 from apache_beam.utils.timestamp import MAX_TIMESTAMP
 
 from contract import timestamps
-from contract.changes import Coordinates
+from contract.changes import Column, Coordinates
 from local.emulators import launch as emulators
 from local.machine.processes import Process
 from pipeline.clients import spanner_channel
 from pipeline.source.beam_source import ChangeStreamReader
+from pipeline.source.completion import SpannerRows
 from pipeline.source.lookup import read_again
 from pipeline.source.partition_threads import Reading
 from pipeline.source.partitions import PartitionSet
@@ -211,6 +213,27 @@ def test_a_record_is_read_again_at_its_coordinates(audit_database: AuditDatabase
         )
         assert read_again(query, at) == record
         assert read_again(query, at._replace(server_transaction_id="none")) is None
+
+
+def test_rows_that_complete_a_change_are_read_with_what_the_stream_is_read_with(
+    audit_database: AuditDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = insert(audit_database, "a")
+    rows = SpannerRows(replace(stream_of(audit_database), priority="LOW", directed_reads="us-east4:READ_ONLY"))
+    api, requests = rows._database.spanner_api, list[Any]()
+    ask = api.streaming_read
+
+    def seen(request: Any, **more: Any) -> Any:
+        requests.append(request)
+        return ask(request=request, **more)
+
+    monkeypatch.setattr(api, "streaming_read", seen)
+    [row] = rows.keyed("payment_audit_trail", [Column("Status", "STRING", False)], at, [["a"]])
+    assert row == {"Status": "INITIATED"}
+    [request] = requests
+    [replica] = request.directed_read_options.include_replicas.replica_selections
+    assert (replica.location, replica.type_.name) == ("us-east4", "READ_ONLY")
+    assert request.request_options.priority.name == "PRIORITY_LOW"
 
 
 def _database(endpoint: str) -> AuditDatabase:

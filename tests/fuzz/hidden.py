@@ -60,6 +60,10 @@ COLUMNS = (
     Column("Total", "INT64", False),
     Column("Exact", "NUMERIC", False),
     Column("Ratio", "FLOAT64", False),
+    Column("Span", "INTERVAL", False),
+    Column("Kind", "ENUM", False),
+    Column("Shape", "PROTO", False),
+    Column("Shapes", "ARRAY<PROTO>", False),
     *(Column(name, "STRING(MAX)", False) for name in ("cvv", "PinBlock", "cardholder_name", "exp_month", "panNumber")),
     Column("CardNumber", "STRING(32)", False),
     Column("CardholderName", "STRING(64)", False),
@@ -443,6 +447,32 @@ def _whole(draw: random.Random, kind: str) -> Case:
     return _of_text(draw, kind, text, (digits, code, name), 2)
 
 
+def _carried_as_text(draw: random.Random, kind: str) -> Case:
+    """In a value of a type that BigQuery has no type for, or beside a NULL in an ARRAY."""
+    digits = number(draw)
+    while len(digits) not in (16, 19):
+        digits = number(draw)
+    field = bytes([10, len(digits)]) + digits.encode() + draw.choice([b"", b"\x10\x01"])
+    packed = b"\x0a\x08" + bytes.fromhex(digits[:16])
+    secrets = (digits,)
+    shape = base64.b64encode(draw.choice([field, field, packed] if len(digits) == 16 else [field])).decode()
+    if len(digits) == 16 and draw.random() < 0.3:
+        # The digits of the base64 text itself.
+        shape = digits
+    span = draw.choice([f"P{digits}D", f"PT{digits}S", f"P1Y2M3DT{digits}.5S"])
+    ways: dict[str, dict[str, Any]] = {
+        "interval": {"Span": span},
+        "enum": {"Kind": digits},
+        "proto": {"Shape": shape},
+        "protos": {"Shapes": [shape, None]},
+        "null": {"Tags": [digits[:4], None, *(digits[i : i + 4] for i in range(4, len(digits), 4)), None]},
+        "wide": {"Metadata": f'{{"ref":{digits},"wide":123456789012345678901234567890}}'},
+        "nanoseconds": {"Docs": [f'{{"ref":{digits},"rate":67.174118}}', None]},
+    }
+    way = draw.choice(list(ways))
+    return Case(f"{kind}/{way}", record(draw, **ways[way]), secrets)
+
+
 _Maker = Callable[[random.Random, str], Case]
 _MAKERS: dict[str, tuple[_Maker, int]] = {
     "number": (_number_in_text, 18),
@@ -457,6 +487,7 @@ _MAKERS: dict[str, tuple[_Maker, int]] = {
     "holder": (_holder, 10),
     "pin": (_pin, 5),
     "whole": (_whole, 6),
+    "carried-as-text": (_carried_as_text, 6),
 }
 
 

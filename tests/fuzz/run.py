@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from contract import tables
 from contract.changes import Change, StepError
 from pipeline.failures import dead_letter
 from pipeline.sink import rows
@@ -114,6 +115,7 @@ def _encode(pending: list[tuple[str, hidden.Case, Change]], outcome: Outcome) ->
         else:
             row = next(sent)
             texts += _texts({name: row[name] for name in row if not name.startswith("_metadata")})
+            texts += _texts([row[tables.EXACT_VALUES] or "", row[tables.OLD_VALUES] or ""])
         _check(outcome, seed, case, texts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import io
 import json
@@ -13,11 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import yaml
 
@@ -118,6 +120,12 @@ class Clone:
         project.write_text(project.read_text().replace("  name: python\n", f"  name: {_HOST}\n"))
 
     @cached_property
+    def _attached(self) -> tuple[grpc.Server, int]:
+        """The plugin in this process, which the CLI attaches to: it has imported what the plugin needs."""
+        server, _, port = plugin.serve(self.cloud.file)
+        return server, port
+
+    @cached_property
     def environment(self) -> Mapping[str, str]:
         """Nothing of the user's own Pulumi is used: neither home nor login."""
         program = plugin.install(self._above / "plugin")
@@ -134,12 +142,15 @@ class Clone:
             "GOGC": "off",
             "GOMEMLIMIT": "500MiB",
             "AUDIT_PLUGIN_CLOUD": str(self.cloud.file),
+            "PULUMI_DEBUG_PROVIDERS": f"gcp:{self._attached[1]}",
         }
 
     def deploy(self, *args: str, as_json: bool = True) -> Done:
         """`python -m delivery.deploy`, in this process: what it imports is there already."""
         out, err = io.StringIO(), io.StringIO()
         options = ["--json"] if as_json else []
+        # The cloud of these tests is a file, and answers no question.
+        options += ["--no-preflight"] if args[0] == "up" else []
         with _environment(self.environment), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = deploy.run([*args, *options, "--folder", str(self.folder)])
         return Done(code=code, out=out.getvalue(), err=err.getvalue())
@@ -167,9 +178,10 @@ class Clone:
     def interrupt(self, *args: str, at: str, with_signal: signal.Signals) -> Done:
         """Starts a deployment, waits until it makes a resource (`before NAME`, `after NAME`), and signals its CLI."""
         self.cloud.holding.write_text(at)
-        command = [sys.executable, "-m", "delivery.deploy", *args, "--json"]
-        # What it had made must be in the state: it is all that the next run knows.
-        environment = {key: value for key, value in self.environment.items() if key not in _AT_THE_END}
+        command = [sys.executable, "-m", "delivery.deploy", *args, "--json", "--no-preflight"]
+        # What it had made must be in the state: it is all that the next run knows. Its plugin is a process that ends.
+        left_out = {*_AT_THE_END, "PULUMI_DEBUG_PROVIDERS"}
+        environment = {key: value for key, value in self.environment.items() if key not in left_out}
         process = subprocess.Popen(
             command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -264,6 +276,35 @@ class Clone:
 
     def state_file(self, stack: str) -> str:
         return (self.state / ".pulumi" / "stacks" / "payment-audit" / f"{stack}.json").read_text()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeDev:
+    """dev as its first `up` leaves it, and what that said. A test that continues from there takes a copy."""
+
+    above: Path
+    said: Done
+
+    @classmethod
+    def at(cls, above: Path) -> MadeDev:
+        """It is made by the first that comes; the others wait for it."""
+        kept = above / "said.json"
+        with above.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not kept.exists():
+                clone = Clone(above / "stack")
+                # A preview makes nothing.
+                preview = clone.deploy("preview", "-s", "dev")
+                assert preview.code == 2, preview.err + preview.out
+                assert preview.report["counts"].keys() == {"create"}
+                assert clone.cloud.journal == []
+                done = clone.deploy("up", "-s", "dev")
+                assert done.code == 2, done.err + done.out
+                kept.write_text(json.dumps(asdict(done)))
+        return cls(above=above, said=Done(**json.loads(kept.read_text())))
+
+    def copy(self, above: Path) -> Clone:
+        return Clone(self.above / "stack").copy(above)
 
 
 def wanted(stack: str) -> set[tuple[str, str]]:

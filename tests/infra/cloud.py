@@ -1,7 +1,7 @@
 """A Google Cloud that is a JSON file: what Pulumi's real CLI makes and deletes in the tests (`tests/infra/plugin.py`).
 
-It knows what a resource is asked to be and what of that cannot be changed; it checks nothing else. Drift is an edit of
-the file. What Google never gives back (key rings, identity pools) stays in it, marked as deleted.
+It knows what a resource is asked to be, what of that cannot be changed, and what an update leaves as it is. Drift is an
+edit of the file. What Google never gives back (key rings, identity pools) stays in it, marked as deleted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from graph.google import IMPORT_IDS
 from guardrails.stores import RETAINED, STORES
+from tests.infra.given_back import JOB, LOG_BUCKET, TABLE, kept_policy_tags
 
 Inputs = Mapping[str, Any]
 
@@ -38,15 +39,20 @@ class Cloud:
 
     file: Path
 
-    def create(self, project: str, kind: str, id: str, inputs: Inputs) -> None:
-        """Makes it; a grant also twice. Raises Refused where something has its name, deleted or not."""
+    def create(self, project: str, kind: str, id: str, inputs: Inputs) -> Inputs:
+        """Makes it; a grant also twice. Returns what is there. Raises Refused where something has its name, deleted or
+        not: but for a log bucket, which the provider takes over, and a job that says so (createIgnoreAlreadyExists)."""
         with self._changed() as there:
             key = _key(project, kind, id)
-            if key in there and kind in IMPORT_IDS:
+            takes_over = kind == LOG_BUCKET or inputs.get("createIgnoreAlreadyExists") is True
+            if key in there and kind in {*IMPORT_IDS, JOB} and not takes_over:
                 way = " It was deleted, but stays: adopt it." if there[key]["deleted"] else ""
                 raise Refused(f"Error 409: {kind} {id} already exists.{way}")
-            there[key] = {"inputs": dict(inputs), "deleted": False}
+            if not (key in there and kind == JOB):
+                # The provider reads the job that it found: it changes nothing of it.
+                there[key] = {"inputs": dict(inputs), "deleted": False}
             self._note("create", kind, id)
+            return dict(there[key]["inputs"])
 
     def read(self, project: str, kind: str, id: str) -> Inputs | None:
         """What it is; for a kind that Google keeps, also when it was deleted."""
@@ -54,13 +60,18 @@ class Cloud:
             found = self._load().get(_key(project, kind, id))
             return dict(found["inputs"]) if found else None
 
-    def update(self, project: str, kind: str, id: str, inputs: Inputs) -> None:
+    def update(self, project: str, kind: str, id: str, inputs: Inputs) -> Inputs:
+        """Changes it into what is asked for, as far as Google does. Returns what is there."""
         with self._changed() as there:
             key = _key(project, kind, id)
             if key not in there:
                 raise Refused(f"Error 404: {kind} {id} is not there.")
-            there[key] = {"inputs": dict(inputs), "deleted": False}
+            now = dict(inputs)
+            if kind == TABLE and "schema" in now:
+                now["schema"] = kept_policy_tags(there[key]["inputs"].get("schema", ""), now["schema"])
+            there[key] = {"inputs": now, "deleted": False}
             self._note("update", kind, id)
+            return now
 
     def delete(self, project: str, kind: str, id: str) -> None:
         """Takes it away. Raises Refused while it is protected by its own switch."""
@@ -130,7 +141,7 @@ class Cloud:
             there = self._load()
             yield there
             part = self.file.with_suffix(".part")
-            part.write_text(json.dumps(there, indent=1))
+            part.write_text(json.dumps(there))
             part.replace(self.file)
 
     @contextlib.contextmanager

@@ -3,7 +3,8 @@
 
 It stands in since tests have no Google Cloud project, and bootstrap's promises are about a project's state: what is
 there is left alone, and a thing is made after what it needs. It knows bootstrap's commands, and fails at others.
-Its file is in $FAKE_GCLOUD: `things` by name, `policies` by name, `changes` as they were requested.
+Its file is in $FAKE_GCLOUD: `things` by name, `policies` by name, `changes` as they were requested; `late`, how many
+grants are refused since Google does not know a new account yet; `refused`, a role with a permission that there is not.
 """
 
 import json
@@ -41,6 +42,7 @@ def flag(word: str) -> tuple[str, str]:
 
 class Project:
     def __init__(self, state: dict[str, Any]) -> None:
+        self.state = state
         self.things: dict[str, dict[str, str]] = state["things"]
         self.policies: dict[str, dict[str, Any]] = state["policies"]
 
@@ -49,10 +51,10 @@ class Project:
             case ["projects", "describe", _]:
                 return NUMBER, 0
             case ["services", "list"]:
-                service = flags["filter"].partition("=")[2]
-                return service if f"service {service}" in self.things else "", 0
-            case ["services", "enable", service]:
-                return self.make(f"service {service}", flags)
+                return "\n".join(n.removeprefix("service ") for n in self.things if n.startswith("service ")), 0
+            case ["services", "enable", *services]:
+                self.things |= {f"service {service}": flags for service in services}
+                return "", 0
             case ["storage", "service-agent"] | ["beta", "services", "identity", "create"]:
                 return "agent@iam.gserviceaccount.com", 0
             case ["storage", "buckets", "update", name]:
@@ -68,6 +70,8 @@ class Project:
                 return self.grant(kind, name, flags)
             case [*_, kind, "describe", name]:
                 return self.describe(f"{kind} {name.partition('@')[0]}", flags)
+            case ["iam", "roles", "create", name] if name == self.state.get("refused"):
+                return "INVALID_ARGUMENT: Permission of.nobody is not valid.", 1
             case [*_, kind, "create", name]:
                 return self.make(f"{kind} {name}", flags)
         return f"unknown command: {words}", 2
@@ -105,6 +109,9 @@ class Project:
         return None
 
     def grant(self, kind: list[str], name: str, flags: dict[str, str]) -> tuple[str, int]:
+        if self.state.get("late") and flags["member"].startswith("serviceAccount:d"):
+            self.state["late"] -= 1
+            return f"INVALID_ARGUMENT: Service account {flags['member']} does not exist.", 1
         account = re.fullmatch(r"serviceAccount:(\w[\w-]*)@[\w-]+\.iam\.gserviceaccount\.com", flags["member"])
         agent = account and account[1].startswith("service-")
         if account and not agent and f"service-accounts {account[1]}" not in self.things:
@@ -123,4 +130,5 @@ class Project:
         return "", 0
 
 
-sys.exit(main([word for word in sys.argv[1:] if word != "--quiet"]))
+if __name__ == "__main__":
+    sys.exit(main([word for word in sys.argv[1:] if word != "--quiet"]))

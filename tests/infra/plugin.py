@@ -1,9 +1,9 @@
 """A provider plugin for the real Pulumi CLI, in place of Google's own: the program `pulumi-resource-gcp` on PATH.
 
 What it makes is kept in a file (`tests/infra/cloud.py`); what has an emulator is also made there, by the handlers that
-the local stack uses (`local/provision/provider.py`), where the endpoints of one are given. It proves the program and
-the engine: order, state, secrets, protection, replacement, refresh, adoption, interruption. It does not check what
-Google's provider and services check.
+the local stack uses (`local/provision/provider.py`), where the endpoints of one are given. It is strict: it refuses
+inputs that the SDK does not have (`sdk_schema.py`) or that break a known rule of the provider (`provider_rules.py`),
+and reads a resource as Google gives it back (`given_back.py`). tests/infra/README.md lists what it does not know.
 
     AUDIT_PLUGIN_CLOUD=FILE [AUDIT_PLUGIN_SPANNER=HOST:PORT AUDIT_PLUGIN_BIGQUERY=URL] pulumi-resource-gcp
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -25,14 +26,15 @@ from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from graph.google import import_id, looked_up, server_made
+from tests.infra import given_back, provider_rules, sdk_schema
 from tests.infra.cloud import Cloud, Refused, replacing
+from tests.infra.sdk_schema import UNKNOWN
 
 NAME: Final = "pulumi-resource-gcp"
 _VERSION: Final = "10.2.0"
-# Pulumi's word for a value that is not known before the resource is made.
-_UNKNOWN: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 _TABLE: Final = "gcp:bigquery/table:Table"
 _GET_TABLE: Final = "gcp:bigquery/getTable:getTable"
+_IDLE_SECONDS: Final = 0.5
 _LARGE: Final = [("grpc.max_receive_message_length", 400 << 20)]
 
 
@@ -56,11 +58,15 @@ class Google(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.CheckResponse(inputs=request.news)
 
     def DiffConfig(self, request: Any, context: Any) -> Any:
-        return _difference(_plain(request.old_inputs), _plain(request.news), lambda old, new: [])
+        old, new = _plain(request.old_inputs), _plain(request.news)
+        return _difference([key for key in sorted({*old, *new}) if old.get(key) != new.get(key)], [])
 
     def Configure(self, request: Any, context: Any) -> Any:
         self._project = _plain(request.args).get("project", "")
         return provider_pb2.ConfigureResponse(supportsPreview=True)
+
+    def Attach(self, request: Any, context: Any) -> Any:
+        return empty_pb2.Empty()
 
     def Cancel(self, request: Any, context: Any) -> Any:
         return empty_pb2.Empty()
@@ -83,44 +89,61 @@ class Google(provider_pb2_grpc.ResourceProviderServicer):
     # ------------------------------------------------------------------ its resources
 
     def Check(self, request: Any, context: Any) -> Any:
-        return provider_pb2.CheckResponse(inputs=request.news)
+        kind, inputs = _kind(request.urn), _plain(request.news)
+        failed = [*sdk_schema.broken(kind, inputs), *provider_rules.broken(kind, inputs)]
+        failures = [provider_pb2.CheckFailure(property=each.path, reason=each.why) for each in failed]
+        return provider_pb2.CheckResponse(inputs=request.news, failures=failures)
 
     def Diff(self, request: Any, context: Any) -> Any:
-        kind = _kind(request.urn)
-        return _difference(_plain(request.old_inputs), _plain(request.news), lambda old, new: replacing(kind, old, new))
+        kind, state = _kind(request.urn), _plain(request.olds)
+        before, now = _plain(request.old_inputs), _plain(request.news)
+        changed = given_back.changed(kind, state, before, now)
+        return _difference(changed, [key for key in replacing(kind, {**before, **state}, now) if key in changed])
 
     def Create(self, request: Any, context: Any) -> Any:
         kind, name, inputs = _kind(request.urn), _name(request.urn), _plain(request.properties)
         made = self._made(kind, name, inputs)
         if request.preview:
-            unknown = {key: _UNKNOWN for key in made if key not in inputs and key != "id"}
+            unknown = {key: UNKNOWN for key in made if key not in inputs and key != "id"}
             return provider_pb2.CreateResponse(properties=_struct({**inputs, **unknown}))
         self._cloud.wait_if_held(f"before {name}")
         with _refusals(context):
-            self._cloud.create(self._project, kind, made["id"], inputs)
+            there = self._cloud.create(self._project, kind, made["id"], inputs)
         self._emulators.make(self._project, kind, name, inputs)
         self._cloud.wait_if_held(f"after {name}")
-        return provider_pb2.CreateResponse(id=made["id"], properties=_struct({**inputs, **made}))
+        state = self._state(kind, name, there)
+        return provider_pb2.CreateResponse(id=made["id"], properties=_struct(state))
 
     def Read(self, request: Any, context: Any) -> Any:
         kind, name = _kind(request.urn), _name(request.urn)
         inputs = self._cloud.read(self._project, kind, request.id)
         if inputs is None:
             return provider_pb2.ReadResponse()
-        made = {**self._made(kind, name, inputs), "id": request.id}
-        return provider_pb2.ReadResponse(id=request.id, inputs=_struct(inputs), properties=_struct({**inputs, **made}))
+        state, before = self._state(kind, name, inputs), _plain(request.inputs)
+        if not request.properties.fields:
+            # By an id alone, as for an import.
+            state |= given_back.imported(kind, self._project, inputs)
+        # What is no change stays as the program wrote it, in its order.
+        changed = given_back.changed(kind, state, before, {**inputs, **before})
+        kept = {key: value for key, value in before.items() if key not in changed}
+        read = {key: state[key] for key in {*inputs, *before} if key in state} | kept
+        return provider_pb2.ReadResponse(
+            id=request.id, inputs=_struct(read), properties=_struct({**state, "id": request.id})
+        )
 
     def Update(self, request: Any, context: Any) -> Any:
         kind, name, inputs = _kind(request.urn), _name(request.urn), _plain(request.news)
-        if not request.preview:
-            with _refusals(context):
-                self._cloud.update(self._project, kind, request.id, inputs)
-            self._emulators.make(self._project, kind, name, inputs)
-        return provider_pb2.UpdateResponse(properties=_struct({**inputs, **self._made(kind, name, inputs)}))
+        if request.preview:
+            return provider_pb2.UpdateResponse(properties=_struct({**inputs, **self._made(kind, name, inputs)}))
+        with _refusals(context):
+            there = self._cloud.update(self._project, kind, request.id, inputs)
+        self._emulators.make(self._project, kind, name, inputs)
+        return provider_pb2.UpdateResponse(properties=_struct(self._state(kind, name, there)))
 
     def Delete(self, request: Any, context: Any) -> Any:
         kind, name = _kind(request.urn), _name(request.urn)
         inputs = self._cloud.read(self._project, kind, request.id)
+        self._cloud.wait_if_held(f"deleting {name}")
         with _refusals(context):
             self._cloud.delete(self._project, kind, request.id)
         if inputs is not None:
@@ -129,6 +152,9 @@ class Google(provider_pb2_grpc.ResourceProviderServicer):
 
     def _made(self, kind: str, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return server_made(self._project, kind, name, inputs)
+
+    def _state(self, kind: str, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {**given_back.given_back(kind, inputs), **self._made(kind, name, inputs)}
 
 
 @contextlib.contextmanager
@@ -190,9 +216,7 @@ class Emulators:
         return LocalMachine(project=project, folder=self._folder, endpoints=endpoints)
 
 
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any], replaces: Any) -> Any:
-    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    replacing_keys = replaces(old, new)
+def _difference(changed: list[str], replacing_keys: list[str]) -> Any:
     kinds = provider_pb2.PropertyDiff
     detail = {
         key: kinds(kind=kinds.Kind.UPDATE_REPLACE if key in replacing_keys else kinds.Kind.UPDATE, inputDiff=True)
@@ -236,6 +260,25 @@ def install(folder: Path, *, python: str = sys.executable) -> Path:
     return program
 
 
+class _Calls(futures.ThreadPoolExecutor):
+    """The calls that are answered, each in a thread."""
+
+    _last: futures.Future[Any] | None = None
+
+    def submit(self, *args: Any, **more: Any) -> futures.Future[Any]:
+        self._last = super().submit(*args, **more)
+        return self._last
+
+    def wait_until_idle(self) -> None:
+        """Returns when the last call is answered and none came for a while."""
+        seen: Any = self
+        while seen is not self._last:
+            seen = self._last
+            if seen:
+                futures.wait([seen])
+            time.sleep(_IDLE_SECONDS)
+
+
 def _end_with(parent: int) -> None:
     """A CLI that is killed says nothing: its plugin must not stay."""
     while os.getppid() == parent:
@@ -243,17 +286,28 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def main() -> None:
-    file = Path(os.environ["AUDIT_PLUGIN_CLOUD"])
-    spanner, bigquery = os.environ.get("AUDIT_PLUGIN_SPANNER", ""), os.environ.get("AUDIT_PLUGIN_BIGQUERY", "")
+def serve(file: Path, spanner: str = "", bigquery: str = "") -> tuple[grpc.Server, _Calls, int]:
+    """The plugin of a cloud's file in this process: its server, the calls that it answers, and its port."""
     emulators = Emulators(file.parent / "machine", spanner, bigquery)
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), options=_LARGE)
+    calls = _Calls(max_workers=16)
+    server = grpc.server(calls, options=_LARGE)
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(Google(Cloud(file), emulators), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
+    return server, calls, port
+
+
+def main() -> None:
+    spanner, bigquery = os.environ.get("AUDIT_PLUGIN_SPANNER", ""), os.environ.get("AUDIT_PLUGIN_BIGQUERY", "")
+    server, calls, port = serve(Path(os.environ["AUDIT_PLUGIN_CLOUD"]), spanner, bigquery)
     print(port, flush=True)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    server.wait_for_termination()
+    # How the CLI ends a plugin. An `up --refresh` has two, and ends the first while it is still asked.
+    ended = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: ended.set())
+    ended.wait()
+    calls.wait_until_idle()
+    server.stop(None).wait()
 
 
 if __name__ == "__main__":

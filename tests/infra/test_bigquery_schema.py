@@ -30,7 +30,8 @@ def columns(text: str) -> list[tuple[str, str]]:
 def as_answered(text: str) -> list[dict[str, Any]]:
     """A schema as BigQuery's API answers it: with the older names of types, without what is empty."""
     older = {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN"}
-    return [{k: older.get(v, v) for k, v in column.items() if v} for column in json.loads(text)]
+    said = [{k: v for k, v in column.items() if v and v != {"names": []}} for column in json.loads(text)]
+    return [{k: older.get(v, v) if isinstance(v, str) else v for k, v in column.items()} for column in said]
 
 
 def test_a_new_table_has_the_columns_of_the_contract() -> None:
@@ -73,6 +74,17 @@ def test_personal_columns_carry_the_policy_tag_also_where_they_are_there_already
     for there in ([], as_answered(schema(fields))):
         made = json.loads(schema(fields, there, personal="taxonomies/1/policyTags/2"))
         assert [column.get("policyTags") for column in made] == [None, {"names": ["taxonomies/1/policyTags/2"]}]
+
+
+def test_a_policy_tag_is_taken_off_where_nobody_is_named_any_more() -> None:
+    """BigQuery leaves a tag that an update says nothing of: a column would stay closed to everybody."""
+    personal, plain = Field("CustomerId", "STRING", personal=True), Field("CustomerId", "STRING")
+    there = as_answered(schema([personal], personal="taxonomies/1/policyTags/2"))
+    for field in (personal, plain):
+        assert json.loads(schema([field], there))[0]["policyTags"] == {"names": []}
+    # A table that the job does not widen is not looked up.
+    assert json.loads(schema([personal]))[0]["policyTags"] == {"names": []}
+    assert "policyTags" not in json.loads(schema([plain]))[0]
 
 
 def _answering(error: str) -> Any:

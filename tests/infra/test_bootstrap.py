@@ -5,6 +5,8 @@ A recording fake stands in for gcloud (fake_gcloud.py says why): there is no Goo
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -12,19 +14,29 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from click.testing import CliRunner
 
 from bootstrap import roles
+from bootstrap.__main__ import main
 from bootstrap.steps import Stack, steps
 from components.config import ROOT
 from graph.resources import Graph
 from tests import documents
+from tests.infra import fake_gcloud
+from tests.infra.graphs import graph_of
+from tests.infra.published import PERMISSIONS, ROLES
 
 PROD = Stack(name="prod", project="payment-audit-prod", region="us-east4", number="123456789012", access_policy="7")
 DEPLOYER = "serviceAccount:deployer-sa@payment-audit-prod.iam.gserviceaccount.com"
+
+
+EMPTY: dict[str, Any] = {"things": {}, "policies": {}, "changes": [], "calls": []}
 
 
 class Cloud:
@@ -38,6 +50,20 @@ class Cloud:
         fake.chmod(0o755)
 
     def bootstrap(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """In this process, gcloud too: a run is a hundred commands, and each would start a Python."""
+
+        def gcloud(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+            out, err = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = fake_gcloud.main([word for word in command[1:] if word != "--quiet"])
+            return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+
+        state = {"FAKE_GCLOUD": str(self.folder / "state.json")}
+        with patch.dict(os.environ, state), patch.object(subprocess, "run", gcloud):
+            done = CliRunner().invoke(main, args)
+        return subprocess.CompletedProcess(args, done.exit_code, done.stdout, done.stderr)
+
+    def bootstrap_as_a_program(self, *args: str) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
             "PATH": f"{self.folder}:{os.environ['PATH']}",
@@ -58,7 +84,7 @@ def cloud(tmp_path: Path) -> Cloud:
 
 
 def test_it_makes_what_the_first_up_needs_and_the_second_run_changes_nothing(cloud: Cloud) -> None:
-    first = cloud.bootstrap("--stack", "prod", "--operator", "user:ops@example.com")
+    first = cloud.bootstrap_as_a_program("--stack", "prod", "--operator", "user:ops@example.com")
     assert first.returncode == 0, first.stderr
     made = cloud.state
     bucket = made["things"]["buckets gs://payment-audit-prod-pulumi-state"]
@@ -109,9 +135,70 @@ def test_it_has_help(cloud: Cloud) -> None:
     assert {"--stack", "--operator", "--promotes-to", "--dry-run"} <= set(re.findall(r"--[\w-]+", shown.stdout))
 
 
+def test_it_ends_with_the_commands_that_come_next_as_the_page_prints_them(cloud: Cloud) -> None:
+    """With credentials that Pulumi's state and keys are opened with too, not the provider's alone."""
+    shown = cloud.bootstrap("--stack", "dev", "--dry-run").stdout.partition("Next:")[2].split("\n")
+    commands = [line.strip() for line in shown if line.strip()]
+    login = "gcloud auth application-default login --impersonate-service-account="
+    assert commands[0] == f"{login}deployer-sa@payment-audit-dev.iam.gserviceaccount.com"
+    documents.gcloud(*shlex.split(commands[0])[1:])
+    page = re.sub(r" \\\n\s*", " ", (ROOT / "docs" / "deployment.md").read_text())
+    found = [page.find(re.sub(r"(=|gs://).*", r"\1", command)) for command in commands]
+    assert -1 not in found
+    assert found == sorted(found)
+
+
+def test_what_google_has_not_carried_out_yet_is_tried_again(cloud: Cloud) -> None:
+    """An account that was just made can be granted nothing for a minute."""
+    (cloud.folder / "state.json").write_text(json.dumps({**EMPTY, "late": 1}))
+    waited = cloud.bootstrap("--stack", "dev")
+    assert waited.returncode == 0, waited.stderr
+    assert waited.stdout.count("wait   ") == 1
+    whole = cloud.state
+    (cloud.folder / "state.json").write_text(json.dumps({**EMPTY, "late": 1}))
+    refused = cloud.bootstrap("--stack", "dev", "--wait", "0")
+    assert refused.returncode == 1
+    assert "run bootstrap again: it continues where it stopped." in refused.stderr
+    assert cloud.bootstrap("--stack", "dev").returncode == 0
+    assert cloud.state["policies"] == whole["policies"]
+
+
+def test_a_role_of_ours_that_google_refuses_keeps_back_no_grant_of_google_s_roles(cloud: Cloud) -> None:
+    (cloud.folder / "state.json").write_text(json.dumps({**EMPTY, "refused": "auditPreview"}))
+    assert cloud.bootstrap("--stack", "prod").returncode == 1
+    bindings = cloud.state["policies"]["projects payment-audit-prod"]["bindings"]
+    held = {binding["role"] for binding in bindings if DEPLOYER in binding["members"]}
+    assert {*roles.DEPLOYER, roles.GRANTS} <= held
+
+
+def test_google_has_each_permission_of_our_roles_in_a_role_of_its_own() -> None:
+    """One that there is not is refused with the whole role: logging.cmekSettings.get was such a one."""
+    for role in roles.CUSTOM:
+        assert set(role.permissions) - PERMISSIONS == set(), role.id
+        assert all(
+            re.fullmatch(r"[a-z-]+/docs/[\w/-]+", page) or page == "monitoring/access-control"
+            for page in role.permissions.values()
+        )
+
+
+def test_every_agent_that_the_program_names_is_requested_before(graph: Graph) -> None:
+    """Google needs minutes to make one, and a grant to one that there is not is refused."""
+    named = {node.inputs["service"] for node in graph.of("ServiceIdentity")}
+    flags = [word.partition("=") for step in steps(PROD) for word in step.make]
+    requested = {service for flag, _, service in flags if flag == "--service"}
+    assert named - requested == set()
+
+
+def test_every_api_that_the_program_enables_is_on_before(graph: Graph) -> None:
+    enabled = {word for step in steps(PROD) if step.make[:2] == ("services", "enable") for word in step.make}
+    assert {
+        node.inputs["service"] for node in graph.of("Service") if node.type == "gcp:projects/service:Service"
+    } <= enabled
+
+
 def test_what_gcloud_refuses_is_told_with_the_way_on(cloud: Cloud) -> None:
     (cloud.folder / "gcloud").write_text("#!/bin/sh\necho 'PERMISSION_DENIED: no' >&2\nexit 1\n")
-    refused = cloud.bootstrap("--stack", "dev")
+    refused = cloud.bootstrap_as_a_program("--stack", "dev")
     assert refused.returncode == 1
     assert "PERMISSION_DENIED: no" in refused.stderr
     assert "run bootstrap again: it continues where it stopped." in refused.stderr
@@ -121,6 +208,11 @@ def test_a_stack_without_a_file_is_refused(cloud: Cloud) -> None:
     refused = cloud.bootstrap("--stack", "qa")
     assert refused.returncode == 1
     assert "There are dev, local, prod, staging." in refused.stderr
+
+
+def test_a_second_stack_of_a_project_finds_all_of_it_there() -> None:
+    """State, keys, images, roles and accounts are the project's: a stack's prefix is in none of them."""
+    assert list(steps(replace(PROD, name="eu"))) == list(steps(PROD))
 
 
 def test_later_stacks_take_images_from_this_one_s_repository() -> None:
@@ -233,6 +325,19 @@ def test_the_deployer_may_act_as_every_account_that_something_runs_as(graph: Gra
     assert run_as <= acted_as
 
 
+def test_the_deployer_may_run_builds_on_the_stack_s_machines() -> None:
+    """Who makes a trigger runs its builds: with a pool, that takes a permission that a pool's owner does not have."""
+    held = {permission for role in _held(DEPLOYER) for permission in ROLES.get(role, ())}
+    assert "cloudbuild.workerpools.use" not in ROLES["roles/cloudbuild.workerPoolOwner"]
+    assert "cloudbuild.workerpools.use" in held
+
+
+def test_who_makes_views_over_masked_columns_may_read_them_masked(prod: Graph) -> None:
+    """BigQuery checks a view's query as who makes it, and no administrator's role opens a masked column."""
+    masked = {n.inputs["member"]: n.inputs["role"] for n in prod.of("DataPolicyIamMember")}
+    assert masked[DEPLOYER] == "roles/bigquerydatapolicy.maskedReader"
+
+
 def _run_as(value: Any) -> Iterator[str]:
     """The accounts that a resource runs as."""
     if isinstance(value, list):
@@ -258,7 +363,20 @@ def test_the_deployer_may_grant_on_the_project_what_the_program_grants_and_nothi
     )
     granted = {n.inputs["role"] for n in graph.nodes if n.type == "gcp:projects/iAMMember:IAMMember"}
     assert granted <= allowed
-    # Of a list of roles a condition takes ten.
+    assert roles.COMPOSER_WORKER not in allowed
+    # Of a list of roles a condition takes ten. A stack that makes an environment of Composer takes the last.
+    assert len(allowed) <= 9
+
+
+def test_only_the_deployer_of_a_stack_that_makes_composer_may_grant_its_workers_role() -> None:
+    own = {"orchestration": "composer", "pipelineOwner": "composer", "composerWebRanges": ["203.0.113.0/24"]}
+    graph = graph_of("dev", own)
+    granted = {n.inputs["role"] for n in graph.nodes if n.type == "gcp:projects/iAMMember:IAMMember"}
+    stack = Stack(name="dev", project=graph.outputs["project"], region="us-central1", number="1", composer=True)
+    [condition] = [step.grant[2] for step in steps(stack) if step.grant and step.grant[1] == roles.GRANTS]
+    allowed = set(re.findall(r"'((?:projects/[\w-]+/)?roles/[\w.]+)'", condition))
+    assert roles.COMPOSER_WORKER in granted <= allowed
+    # What a condition takes. One more role on the project means that one of these becomes part of a custom role.
     assert len(allowed) <= 10
 
 

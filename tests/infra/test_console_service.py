@@ -63,13 +63,18 @@ def test_the_console_is_behind_the_proxy_and_its_token_service_on_the_stack_s_ne
 
 
 def test_nobody_but_the_proxy_calls_the_console_and_nobody_but_the_console_the_token_service(graph: Graph) -> None:
+    """The third service is the starter, which Cloud Scheduler alone calls."""
     grants = [node.inputs for node in graph.of("ServiceIamMember") if node.inputs["role"] != "roles/run.viewer"]
     calls = {(grant["name"], grant["role"], grant["member"]) for grant in grants}
     agent = "serviceAccount:service-123456789012@gcp-sa-iap.iam.gserviceaccount.com"
-    console = f"serviceAccount:console-sa@{graph.outputs['project']}.iam.gserviceaccount.com"
+    console, scheduler = (
+        f"serviceAccount:{name}@{graph.outputs['project']}.iam.gserviceaccount.com"
+        for name in ("console-sa", "scheduler-sa")
+    )
     assert calls == {
         ("audit-console", "roles/run.invoker", agent),
         ("audit-card-tokens", "roles/run.invoker", console),
+        ("audit-starter", "roles/run.invoker", scheduler),
     }
 
 
@@ -165,8 +170,9 @@ def test_it_reads_personal_columns_only_where_some_viewer_may() -> None:
 
 def test_without_an_image_there_is_no_console_and_its_account_has_nothing() -> None:
     graph = graph_of("dev", {"consoleImage": "", **STAFF, **PERSONAL})
-    kinds = {node.type for node in graph.nodes}
-    assert not [kind for kind in kinds if kind.startswith(("gcp:iap/", "gcp:cloudrunv2/service"))]
+    assert not [node.id for node in graph.nodes if node.type.startswith("gcp:iap/")]
+    services = [node.inputs["name"] for node in graph.nodes if node.type.startswith("gcp:cloudrunv2/service")]
+    assert set(services) == {"audit-starter"}, "the jobs are started without a console too"
     assert granted(graph, "console-sa") == set()
     assert graph.outputs["consoleUrl"] == ""
 
@@ -189,7 +195,7 @@ def test_cloud_run_pulls_from_each_repository_once() -> None:
         ("image-run", "audit-images"),
         ("image-run-console-images", "console-images"),
     }
-    assert pulls(image="", pipelineOwner="composer") == {("image-run-audit-images", "audit-images")}
+    assert pulls(image="", templatePath="gs://x/t.json") == {("image-run-audit-images", "audit-images")}
     assert IMAGE.split("/")[2] == "audit-images"
 
 

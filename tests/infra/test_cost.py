@@ -13,11 +13,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from components.config import ROOT
+from components.settings.pause import PAUSED
 from delivery.assumptions import Assumptions
 from delivery.cost import CHARGED, FREE, CostError, Estimate, Line, estimate
 from delivery.prices import PriceError, Prices
+from graph import resources
 from support.cli.main import main
+from tests.infra.asked_for import MORE
 from tests.infra.graphs import graph_of
+from tests.infra.test_existing_database import EXISTING
+from tests.infra.test_settings import DECLARED
 
 GIB = 2**30
 ONE = Assumptions(
@@ -46,21 +51,22 @@ def audit(*args: str) -> Result:
         ("spanner-node-standard", "audit-instance", 0.1 * 730, 65.70),
         ("spanner-storage", "payments", 1, 0.30),
         ("spanner-storage", "change records", 0, 0),
-        ("dataflow-vcpu", "", 1 * 4 * 730, 201.48),
-        # Backups and their drills, a quarter of an hour each, come first: what is free is theirs.
-        ("run-vcpu", "audit-probe", 730 * 3600 - 240_000 + (900 * (1 + 1 / 7) + 60) * 730 / 24, 43.58),
-        ("run-memory", "audit-probe", 730 * 3600 - 450_000 + (900 * (1 + 1 / 7) + 2 * 60) * 730 / 24, 4.43),
+        ("dataflow-vcpu", "", 1 * 1 * 730, 50.37),
+        # Backups and their drills, a quarter of an hour each, and two runs an hour come first: what is free is theirs.
+        ("run-vcpu", "audit-probe", 730 * 22 * 60 - 240_000 + (900 * (1 + 1 / 7) + 60) * 730 / 24, 13.62),
+        ("run-memory", "audit-probe", 730 * 22 * 60 - 450_000 + (900 * (1 + 1 / 7) + 2 * 60) * 730 / 24, 1.10),
+        ("run-vcpu", "audit-schema", 730 * 60, 0.79),
         # A GiB of changes of a byte, and three million rows a day, 2,500 of either a second.
         ("run-vcpu", "audit-validation", (2**30 + 3e6 * 730 / 24) / 2500, 8.39),
-        # Half a day 730 times, and a block of each of the days of four months every day.
+        # Half a day 730 times, and a part of each of the days of four months every day, less than a block each.
         ("bigquery-queries", "audit-validation: changes", 12 / 1024, 0.07),
-        ("bigquery-queries", "audit-validation: parts", (3e6 + 4 * 730 / 24 * 1e8) / 2**40 * 730 / 24, 2.10),
+        ("bigquery-queries", "audit-validation: parts", (3e6 + 4 * 2**30) / 2**40 * 730 / 24, 0.74),
         ("scheduler-job", "audit-validation", 1, 0.10),
         # A day's part of that GiB: read on both sides and once for the export, with the new day's first hours.
         ("bigquery-queries", "audit-backup$", 3 * (1 + 160 / 1440) * 24 / 730 / 1024 * 730 / 24, 0.02),
         ("bigquery-queries", "audit-backup-drill", 4 / 1024 * 730 / 24 / 7, 0.11),
         ("storage-standard", "backups", 4 * 0.2, 0.016),
-        ("dataflow-memory", "", 1 * 16 * 730, 41.55),
+        ("dataflow-memory", "", 1 * 3.75 * 730, 9.74),
         ("dataflow-streaming-engine", "", 2, 0.036),
         ("bigquery-write-api", "", 0, 0),
         ("bigquery-active-storage", "payment_audit_trail_bq", 0, 0),
@@ -102,13 +108,14 @@ def test_what_is_free_is_taken_off_once() -> None:
     [
         ({"spannerProcessingUnits": 200}, "spanner-node-standard", 2),
         ({"workers": 3, "maxWorkers": 3}, "dataflow-vcpu", 3),
-        ({"machineType": "n2-standard-8"}, "dataflow-vcpu", 2),
-        ({"machineType": "n2-highmem-4"}, "dataflow-memory", 2),
+        ({"machineType": "n1-standard-2"}, "dataflow-vcpu", 2),
+        ({"machineType": "n1-standard-2"}, "dataflow-memory", 2),
+        ({"probeMinutes": 1}, "run-vcpu", 3),
         ({"lookupMinutes": 30}, "bigquery-queries", 1 / 2),
     ],
 )
 def test_a_setting_scales_its_charge(config: dict[str, Any], sku: str, times: float) -> None:
-    what = "fill" if sku == "bigquery-queries" else ""
+    what = {"bigquery-queries": "fill", "run-vcpu": "audit-probe"}.get(sku, "")
     assert line(of(**config), sku, what).used == pytest.approx(times * line(of(), sku, what).used)
 
 
@@ -208,9 +215,49 @@ def test_prod_pays_for_one_copy_and_what_changed_and_staging_for_a_copy_a_day() 
     assert line(of(stack="staging"), "spanner-backup").used == 7
 
 
+def test_dev_costs_less_than_150_dollars_while_nothing_is_written_and_keeps_its_parts() -> None:
+    found = of(Assumptions())
+    assert found.idle < 150
+    assert {"Dataflow", "Spanner", "Cloud Run", "Cloud KMS"} <= {each.service for each in found.lines if each.idle}
+
+
+def test_an_estimate_says_what_is_paid_without_a_change_and_what_a_thousand_of_them_add() -> None:
+    """Twice the changes: the same idle stack, and of what grows with them alone the same for a thousand."""
+    one, two = of(replace(ONE, tps=100)), of(replace(ONE, tps=200))
+    assert one.idle == pytest.approx(two.idle) == pytest.approx(of(ONE.idle).dollars)
+    for sku, what, each in (("dataflow-vcpu", "", 0), ("dataflow-streaming-engine", "", 2 * 1000 / GIB * 0.018)):
+        for found in (one, two):
+            assert found.per_thousand(line(found, sku, what)) == pytest.approx(each)
+    parts = sum(one.per_thousand(each) or 0 for each in one.lines)
+    assert one.idle + parts * one.assumptions.changes / 1000 == pytest.approx(one.dollars)
+    assert of(replace(ONE, tps=0)).per_thousand(line(one, "dataflow-vcpu")) is None
+
+
 @pytest.mark.parametrize("stack", ["dev", "staging", "prod"])
 def test_every_stack_can_be_estimated(stack: str) -> None:
     assert of(stack=stack).dollars > 0
+
+
+@pytest.mark.parametrize("config", [MORE, EXISTING], ids=["more", "a database of others"])
+def test_what_config_can_add_is_estimated_too(config: dict[str, Any]) -> None:
+    """A kind of resource that is neither charged nor free is refused."""
+    found = of(Assumptions(), **config)
+    assert found.dollars > found.idle > 0
+    assert [each.used for each in found.lines if each.service == "Cloud NAT"] == ([730] if "cloudNat" in config else [])
+
+
+def test_what_the_defaults_cost_is_what_the_page_says() -> None:
+    """Of Pulumi.yaml alone, at one change a second: nothing is charged by surprise."""
+    defaults = {key: value["default"] for key, value in DECLARED.items() if "default" in value and "mage" not in key}
+    found = of(Assumptions(tps=1), **defaults)
+    page = (ROOT / "docs" / "cost.md").read_text()
+    assert f"a stack of defaults alone costs ${found.idle:,.0f} a month idle" in page
+    added = sum(found.per_thousand(each) or 0 for each in found.lines)
+    assert f"and ${added:.3f} more for each 1,000 changes" in page
+    assert f"| dev, idle | ${of(Assumptions()).idle:.0f} |" in page
+    passed = {PAUSED: "2026-11-30T09:00:00+00:00"}
+    paused = estimate(resources.graph_of("dev", passed=passed), Prices.load(), Assumptions())
+    assert f"| dev, paused | ${paused.idle:.0f} |" in page
 
 
 def test_writes_of_exempted_services_leave_no_log() -> None:
@@ -219,7 +266,9 @@ def test_writes_of_exempted_services_leave_no_log() -> None:
 
 
 def test_every_price_is_used(others: Estimate) -> None:
-    used = {each.price.sku for found in (of(consoleMinInstances=2), others) for each in found.lines}
+    airflow: dict[str, Any] = {"orchestration": "composer", "composerWebRanges": ["203.0.113.0/24"]}
+    more = of(consoleMinInstances=2, cloudNat=True, **airflow)
+    used = {each.price.sku for found in (more, others) for each in found.lines}
     assert used == Prices.load().skus
 
 

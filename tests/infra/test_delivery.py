@@ -206,7 +206,7 @@ def before(build: Build) -> dict[str, set[str]]:
 
 def test_a_merge_goes_in_the_promised_order() -> None:
     ended = before(read("delivery/cloudbuild.yaml"))
-    order = ["push", "template", "foundation", "schema", "pipeline", "smoke", "passed"]
+    order = ["push", "template", "foundation", "schema", "verify", "dry-run", "pipeline", "dags", "smoke", "passed"]
     for earlier, later in itertools.pairwise(order):
         assert earlier in ended[later]
     assert {"lint", "tests", "image"} <= ended["push"]
@@ -331,9 +331,8 @@ def test_the_digest_reaches_the_job_of_prod(delivery: Delivery) -> None:
     graph = graph_of("prod", {"image": pinned, "consoleImage": delivery.image("prod", "consoleImage")})
     [container] = graph.one("Service", "audit-console").inputs["template"]["containers"]
     assert container["image"] == delivery.image("prod", "consoleImage")
-    assert graph.one("FlexTemplateJob").inputs["sdkContainerImage"] == pinned
-    template = graph.one("BucketObject", "template").inputs["source"]
-    assert pinned in str(getattr(template, "text", template))
+    template = json.loads(graph.one("BucketObject", "template").inputs["source"].text)
+    assert template["image"] == template["defaultEnvironment"]["sdkContainerImage"] == pinned
 
 
 def test_a_commit_that_did_not_pass_in_staging_stops_before_prod(delivery: Delivery) -> None:
@@ -401,6 +400,7 @@ CONFIG = {
     "deliveryPreviewAccount": "preview-sa@payment-audit-prod.iam.gserviceaccount.com",
     "deliveryState": "gs://payment-audit-prod-pulumi-state",
     "deliverySecrets": "gcpkms://projects/payment-audit-prod/locations/us-central1/keyRings/pulumi/cryptoKeys/state",
+    "deliveryNetwork": "projects/p/global/networks/n",
 }
 PROD = {**CONFIG, "deliveryApproval": True, "deliveryPromotedFrom": "staging"}
 
@@ -443,18 +443,21 @@ def test_only_one_stack_s_preview_runs_the_tests() -> None:
     assert checks == {"dev": "yes", "staging": "no", "prod": "no"}
 
 
-def test_inside_a_perimeter_the_builds_have_no_public_address() -> None:
-    def pool(**config: Any) -> Any:
-        return graph_of("dev", {**CONFIG, **config}).one("WorkerPool").inputs
-
-    assert pool(accessPolicy="")["workerConfig"]["noExternalIp"] is False
-    inside = pool(accessPolicy="123", deliveryNetwork="projects/p/global/networks/n")
-    assert inside["workerConfig"]["noExternalIp"] is True
-    assert inside["networkConfig"] == {"peeredNetwork": "projects/p/global/networks/n"}
+@pytest.mark.parametrize("policy", ["", "123"])
+def test_the_builds_have_no_public_address_inside_a_perimeter_or_without_one(policy: str) -> None:
+    pool = graph_of("dev", {**CONFIG, "accessPolicy": policy}).one("WorkerPool").inputs
+    assert pool["workerConfig"]["noExternalIp"] is True
+    assert pool["networkConfig"] == {"peeredNetwork": "projects/p/global/networks/n"}
 
 
 def test_triggers_and_machines_keep_every_rule(triggers: Graph) -> None:
     assert [broken for rule in RULES for broken in rule(triggers)] == []
+
+
+def test_the_merge_knows_the_cluster_of_argo_cd() -> None:
+    cluster = "projects/clusters/locations/global/memberships/tools"
+    merge = graph_of("dev", {**CONFIG, "argoCdCluster": cluster}).one("Trigger", "merge").inputs
+    assert merge["substitutions"]["_ARGO_CD"] == cluster
 
 
 def test_without_a_repository_there_is_no_trigger_and_no_machine() -> None:
@@ -476,9 +479,11 @@ def test_a_merge_of_words_alone_deploys_nothing(triggers: Graph) -> None:
         ("dev", {"deliveryState": "s3://bucket"}, "deliveryState must be empty or a gs://"),
         ("dev", {"deliverySecrets": "passphrase"}, "deliverySecrets must be empty or a gcpkms://"),
         ("dev", {"deliveryNetwork": "default"}, "deliveryNetwork must be empty or projects/P/global/networks/N"),
+        ("dev", {"argoCdCluster": "gke_p_r_tools"}, "argoCdCluster must be empty or the cluster's fleet membership"),
         ("dev", {"deliveryBranch": ""}, "deliveryBranch must be a regular expression"),
         ("dev", {"deliveryImage": ""}, "deliveryImage must be set together with deliveryRepository"),
         ("dev", {"deliverySecrets": ""}, "deliverySecrets must be set together with deliveryRepository"),
+        ("dev", {"deliveryNetwork": ""}, "deliveryNetwork must be set together with deliveryRepository"),
         ("dev", {"deliveryPromotedFrom": "dev"}, "deliveryPromotedFrom must be another stack than this one"),
         (
             "dev",

@@ -5,15 +5,21 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pulumi_gcp
 import pytest
 from click.testing import CliRunner
+from pulumi import automation
 from pulumi.automation import events
+from rich.console import Console
 
-from delivery import changes, deploy
+from components.config import ROOT
+from delivery import changes, deploy, drain, stacks
 from delivery.changes import Run
+from delivery.stacks import Place
 from graph.google import IMPORT_IDS, import_id
 from graph.resources import Graph, Node
 from guardrails.stores import RETAINED, STORES
@@ -24,6 +30,7 @@ DATABASE = "gcp:spanner/database:Database"
 BUCKET = "gcp:storage/bucket:Bucket"
 TABLE = "gcp:bigquery/table:Table"
 KEY_RING = "gcp:kms/keyRing:KeyRing"
+LOG_BUCKET = "gcp:logging/projectBucketConfig:ProjectBucketConfig"
 
 
 def _step(op: str, kind: str, name: str, *, field: str = "resource_pre_event", **more: Any) -> Any:
@@ -100,6 +107,42 @@ def test_a_refresh_tells_at_its_end_what_it_found() -> None:
         drift=True,
     )
     assert [(c.op, c.name) for c in run.found()] == [("update", "temp")]
+
+
+def _failure(message: str) -> Any:
+    """A diagnostic of an error, as the CLI sends it; its own at the end is one too."""
+    diagnostic = {"urn": "", "prefix": "", "message": message, "color": "", "severity": "error", "streamID": 0}
+    return events.EngineEvent(sequence=1, timestamp=1, diagnostic_event=events.DiagnosticEvent.from_json(diagnostic))
+
+
+@pytest.mark.parametrize(
+    ("runs", "errors"),
+    [
+        ([["Service account a@b does not exist.", "update failed"], []], []),
+        ([["quota exceeded", "update failed"]], ["quota exceeded", "update failed"]),
+        ([["a does not exist", "quota exceeded"]], ["a does not exist", "quota exceeded"]),
+        ([["a does not exist"]] * 4, ["a does not exist"]),
+    ],
+)
+def test_an_up_that_google_is_not_ready_for_is_tried_again(
+    runs: list[list[str]], errors: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An account that was just made can be granted nothing for a minute; what will not pass by itself ends it."""
+    monkeypatch.setattr(deploy, "_PAUSES", (0.0, 0.0, 0.0))
+    left = list(runs)
+
+    class Stack:
+        def up(self, on_event: Callable[[Any], None]) -> None:
+            on_event(_step("create", BUCKET, f"bucket {len(left)}"))
+            for message in left.pop(0):
+                on_event(_failure(message))
+
+    job = deploy.Job(place=Place(folder=ROOT), stack="dev", as_json=True, console=Console(stderr=True))
+    run = deploy._up(job, Stack(), {})  # type: ignore[arg-type]
+    assert left == []
+    assert run.errors == errors
+    # The report has what each of the runs did.
+    assert len(run.changes) == len(runs)
 
 
 def test_what_google_keeps_is_told_after_a_destroy() -> None:
@@ -206,3 +249,96 @@ def _has_a_name(node: Node) -> bool:
 def test_every_store_that_a_stack_makes_can_be_found_again(graph: Graph) -> None:
     missing = {node.type for node in graph.nodes if node.type in STORES} - set(IMPORT_IDS)
     assert missing == set(), "a killed `up` could not find it: add it to IMPORT_IDS in graph/google.py"
+
+
+class Interrupted:
+    """A stack whose last run was killed while it made one resource of each kind."""
+
+    name = "dev"
+
+    def __init__(self, **inputs: dict[str, str]) -> None:
+        pending = [{"type": "creating", "resource": self._resource(kind, given)} for kind, given in inputs.items()]
+        self.state = automation.Deployment(version=3, deployment={"resources": [], "pending_operations": pending})
+
+    @staticmethod
+    def _resource(kind: str, inputs: dict[str, str]) -> dict[str, Any]:
+        type_ = {"bucket": BUCKET, "log_bucket": LOG_BUCKET}[kind]
+        return {"urn": f"urn:pulumi:dev::payment-audit::{type_}::{kind}", "type": type_, "inputs": inputs}
+
+    def export_stack(self) -> automation.Deployment:
+        return self.state
+
+    def import_stack(self, state: automation.Deployment) -> None:
+        self.state = state
+
+    def refresh(self) -> None: ...
+
+
+def test_what_the_provider_takes_over_is_not_imported_after_a_kill() -> None:
+    """A refresh of a log bucket that is known by its id alone would make it another project's."""
+    stack: Any = Interrupted(bucket={"name": "b"}, log_bucket={"location": "us-central1", "bucketId": "audit-logs"})
+    stacks.recover(stack, "p", lambda what, name: None)
+    assert [resource["id"] for resource in stack.state.deployment["resources"]] == ["b"]
+
+
+JOB = drain.KIND
+
+
+class Dataflow:
+    """What was cancelled and said. `done` is set once both are."""
+
+    def __init__(self, refuses: str = "") -> None:
+        self.cancelled: list[drain.Job] = []
+        self.said: list[str] = []
+        self.done = threading.Event()
+        self._refuses = refuses
+
+    def limit(self, minutes: float) -> drain.DrainLimit:
+        return drain.DrainLimit(project="p", minutes=minutes, say=self._say, cancel=self._cancel)
+
+    def _cancel(self, job: drain.Job) -> None:
+        self.cancelled.append(job)
+        if self._refuses:
+            raise RuntimeError(self._refuses)
+        self.done.set()
+
+    def _say(self, text: str) -> None:
+        self.said.append(text)
+        if len(self.said) == 2:
+            self.done.set()
+
+
+def test_a_drain_that_exceeds_its_limit_is_cancelled_and_the_run_says_so() -> None:
+    dataflow = Dataflow()
+    dataflow.limit(0.0001).hear(_step("delete-replaced", JOB, "audit-stream-job", inputs={"region": "us-east4"}))
+    assert dataflow.done.wait(30)
+    assert dataflow.cancelled == [drain.Job(project="p", region="us-east4", id="i")]
+    assert "nothing is lost" in dataflow.said[0]
+
+
+def test_a_cancel_that_is_refused_says_what_a_person_can_do() -> None:
+    dataflow = Dataflow(refuses="403 dataflow.jobs.cancel")
+    dataflow.limit(0.0001).hear(_step("delete", JOB, "audit-stream-job", inputs={"region": "us-east4"}))
+    assert dataflow.done.wait(30)
+    assert "403 dataflow.jobs.cancel" in dataflow.said[1]
+    assert "`gcloud dataflow jobs cancel i --region=us-east4 --project=p --force`" in dataflow.said[1]
+
+
+def test_a_drain_that_ends_in_time_and_what_is_no_drain_are_left_alone() -> None:
+    dataflow = Dataflow()
+    limit = dataflow.limit(60)
+    drained: dict[str, Any] = {"inputs": {"region": "us-east4"}}
+    limit.hear(_step("delete-replaced", JOB, "audit-stream-job", **drained))
+    limit.hear(_step("delete-replaced", JOB, "audit-stream-job", field="res_outputs_event", **drained))
+    limit.hear(_step("create-replacement", JOB, "audit-stream-job", **drained))
+    limit.hear(_step("delete", BUCKET, "temp"))
+    assert _timers() == []
+    limit.hear(_step("delete", JOB, "audit-stream-job", **drained))
+    assert len(_timers()) == 1
+    limit.over()
+    assert _timers() == []
+    assert dataflow.cancelled == []
+
+
+def _timers() -> list[threading.Timer]:
+    return [each for each in threading.enumerate() if isinstance(each, threading.Timer) and not each.finished.is_set()]

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from components.config import ROOT
-from contract import schema
+from contract import operations, schema
 from graph.resources import Graph
 from tests.infra.graphs import graph_of
 
@@ -31,9 +31,12 @@ def _granted(graph: Graph, member: str) -> set[tuple[str, str]]:
 def test_it_runs_what_is_not_finished_where_it_is(graph: Graph) -> None:
     job = _job(graph)
     assert job["serviceAccount"] == f"erasure-sa@{graph.outputs['project']}.iam.gserviceaccount.com"
-    [variable] = job["containers"][0]["envs"]
+    envs = {each["name"]: each["value"] for each in job["containers"][0]["envs"]}
+    # The connection, and the name under which its runs are recorded.
+    assert envs.keys() == {"AUDIT_CONNECTION_JSON", operations.IN_ENVIRONMENT}
+    assert envs[operations.IN_ENVIRONMENT] == operations.ERASURE.name
     # It runs erasures itself: it knows of no job.
-    assert "erasureJob" not in json.loads(variable["value"])
+    assert "erasureJob" not in json.loads(envs["AUDIT_CONNECTION_JSON"])
     assert graph.outputs["erasureJob"].endswith("/jobs/audit-erasure")
     _, *arguments = job["containers"][0]["commands"]
     assert arguments[-3:] == ["erase", "resume", "--here"]

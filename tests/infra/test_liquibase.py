@@ -70,7 +70,7 @@ def _owned_by_liquibase(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_delivery_leaves_the_schema_alone_where_pulumi_owns_it(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert delivery.run(["-s", "dev"]) == 0
+    assert delivery.run(["update", "-s", "dev"]) == 0
     assert "pulumi owns the schema" in capsys.readouterr().out
     assert not asked.exists()
 
@@ -80,7 +80,7 @@ def test_delivery_runs_the_changelog_where_liquibase_owns_it(
     options: list[str], goal: str, asked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _owned_by_liquibase(monkeypatch)
-    assert delivery.run(["-s", "prod", *options]) == 0
+    assert delivery.run(["update", "-s", "prod", *options]) == 0
     words = asked.read_text().splitlines()
     place = "projects/audit-prod/instances/audit-instance/databases/audit-db"
     assert f"org.liquibase:liquibase-maven-plugin:{goal}" in words
@@ -95,7 +95,7 @@ def test_a_changeset_that_fails_stops_the_delivery(
 ) -> None:
     _owned_by_liquibase(monkeypatch)
     asked.with_name("fail").touch()
-    assert delivery.run(["-s", "prod"]) == 1
+    assert delivery.run(["update", "-s", "prod"]) == 1
     assert "fix that one if it never ran anywhere, else append another" in capsys.readouterr().err
 
 
@@ -104,5 +104,5 @@ def test_delivery_without_maven_says_what_to_install(
 ) -> None:
     _owned_by_liquibase(monkeypatch)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert delivery.run(["-s", "prod"]) == 1
+    assert delivery.run(["update", "-s", "prod"]) == 1
     assert "Maven and a JDK" in capsys.readouterr().err

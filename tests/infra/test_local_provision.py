@@ -15,6 +15,7 @@ import pytest
 
 from contract import payments, queries, schema, tables
 from contract.schema import Changeset
+from graph.resources import IMAGE
 from local.emulators import launch as emulators
 from local.emulators.launch import BigQueryEmulator
 from local.provision import spanner_resources
@@ -375,7 +376,7 @@ def test_an_emulator_that_is_not_there_is_said_so(machine: Machine, monkeypatch:
 
 def test_composer_s_pipeline_cannot_run_here(machine: Machine) -> None:
     with pytest.raises(ProviderError, match="pipelineOwner must be pulumi here"):
-        machine.provision(pipelineOwner="composer")
+        machine.provision(pipelineOwner="scheduler", image=IMAGE)
 
 
 def test_nothing_of_the_caller_s_environment_is_used(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

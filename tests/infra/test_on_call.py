@@ -36,7 +36,6 @@ def test_on_call_reads_views_log_job_probe_metadata_dead_letters_and_dashboards_
         ("bigquery.jobUser", "project"),
         ("logging.viewAccessor", "log view job"),
         ("logging.viewer", "project"),
-        ("dataflow.viewer", "project"),
         ("monitoring.viewer", "project"),
         ("auditOnCall", "project"),
         ("run.viewer", "Cloud Run job audit-probe"),
@@ -53,6 +52,13 @@ def test_on_call_reads_views_log_job_probe_metadata_dead_letters_and_dashboards_
         ("run.invoker", "Cloud Run job audit-backup"),
         ("run.viewer", "Cloud Run job audit-backup-drill"),
         ("run.invoker", "Cloud Run job audit-backup-drill"),
+        # They have an operation run now, each by a command that is fixed, and see how its runs ended.
+        *(
+            (role, f"Cloud Run job {job}")
+            for job in ("audit-pipeline", "audit-schema", "audit-dead-letters", "audit-dead-letters-retry")
+            for role in ("run.invoker", "run.viewer")
+        ),
+        ("run.viewer", "Cloud Run service audit-starter"),
         # They submit replays: what these are good for is in tests/infra/test_replay_job.py.
         ("run.viewer", "Cloud Run job audit-replay"),
         ("run.invoker", "Cloud Run job audit-replay"),
@@ -98,7 +104,7 @@ def test_who_drains_has_one_role_of_our_own_with_which_no_job_can_be_started(sta
         "dataflow.jobs.list",
         "dataflow.jobs.updateContents",
     }
-    assert {roles.DRAIN.id, roles.ON_CALL.id} == OWN_ROLES.keys()
+    assert {roles.DRAIN.id, roles.WORK.id, roles.ON_CALL.id} == OWN_ROLES.keys()
 
 
 def test_the_program_makes_no_role_that_it_may_grant(graph: Graph) -> None:

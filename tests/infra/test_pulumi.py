@@ -1,4 +1,5 @@
-"""dev under the real Pulumi CLI: each test is a life of the stack. The other stacks: test_pulumi_stacks.py.
+"""dev under the real Pulumi CLI: each test is a life of the stack. The other stacks: test_pulumi_stacks.py. What comes
+first: test_first_up.py.
 
 The provider is ours (`tests/infra/plugin.py`) and the cloud a file, so this shows what the program and Pulumi's engine
 do: order, state, secrets, protection, replacement, drift, adoption, interruption. What Google refuses is met only
@@ -14,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from graph.resources import CONSOLE_IMAGE, IMAGE
+from graph.google import TAKEN_OVER
 from guardrails.stores import RETAINED, holds_data
-from tests.infra.clone import BREAKS_A_RULE, EMPTY, Clone, Done, wanted
+from tests.infra.clone import BREAKS_A_RULE, EMPTY, Clone, MadeDev, wanted
 from tests.infra.graphs import graph_of
 
 TABLE = "gcp:bigquery/table:Table"
@@ -31,27 +32,13 @@ def clone(tmp_path: Path) -> Clone:
     return Clone(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, Done]:
-    """dev as its first `up` leaves it, and what that said. A test that goes on from there takes a copy."""
-    clone = Clone(tmp_path_factory.mktemp("made"))
-    # A preview makes nothing.
-    preview = clone.deploy("preview", "-s", "dev")
-    assert preview.code == 2, preview.err + preview.out
-    assert preview.report["counts"].keys() == {"create"}
-    assert clone.cloud.journal == []
-    done = clone.deploy("up", "-s", "dev")
-    assert done.code == 2, done.err + done.out
-    return clone, done
-
-
 def _project(stack: str) -> str:
     return f"payment-audit-{stack}"
 
 
-def test_dev_is_made_changed_mended_destroyed_and_made_again(made: tuple[Clone, Done], tmp_path: Path) -> None:
+def test_dev_is_made_changed_mended_destroyed_and_made_again(made_dev: MadeDev, tmp_path: Path) -> None:
     # Up makes what the program says: what the graph under mocks has, no more and no less.
-    clone, first = made[0].copy(tmp_path), made[1]
+    clone, first = made_dev.copy(tmp_path), made_dev.said
     assert clone.made("dev") == wanted("dev")
     assert first.report["outputs"]["project"] == _project("dev")
     assert clone.deploy("outputs", "-s", "dev").report == first.report["outputs"]
@@ -92,13 +79,14 @@ def test_dev_is_made_changed_mended_destroyed_and_made_again(made: tuple[Clone, 
     kept = {node.name for node in graph_of("dev").nodes if node.type in RETAINED}
     assert set(destroyed.report["retained"]) == kept
 
-    # Made again: what Google kept has the names, and is taken over.
+    # Made again: what Google kept has the names, and is taken over, a log bucket by the provider's own create.
     again = clone.deploy("up", "-s", "dev")
     assert again.code == 2, again.err + again.out
     assert "of a stack that was destroyed: taking it over." in again.err
-    assert again.names("import") == kept
+    assert again.names("import") == kept - {node.name for node in graph_of("dev").nodes if node.type in TAKEN_OVER}
     assert clone.made("dev") == wanted("dev")
     assert clone.deploy("preview", "-s", "dev").code == 0
+    assert clone.deploy("preview", "-s", "dev", "--refresh").code == 0
     assert clone.setting("dev", "adoptRetained") is None, "the stack's file stays as it was"
 
 
@@ -149,9 +137,9 @@ def _of_google(state: dict[str, Any]) -> list[dict[str, Any]]:
     return [r for r in state["resources"] if r["custom"] and r["type"].startswith("gcp:")]
 
 
-def test_a_store_without_protection_goes_only_when_it_is_named(made: tuple[Clone, Done], tmp_path: Path) -> None:
+def test_a_store_without_protection_goes_only_when_it_is_named(made_dev: MadeDev, tmp_path: Path) -> None:
     """In dev the engine would replace it without a word: deploy.py is what refuses."""
-    clone = made[0].copy(tmp_path)
+    clone = made_dev.copy(tmp_path)
     done = clone.cloud.journal
     clone.configure("dev", warehouseLocation="US")
     refused = clone.deploy("up", "-s", "dev")
@@ -225,40 +213,3 @@ def test_what_a_command_cannot_do_is_said_with_the_way_out(clone: Clone) -> None
     assert done.code == 1
     assert any("dlqRetentionDays must be" in error for error in done.report["errors"]), done.out
     assert "Traceback" not in done.out
-
-
-@pytest.mark.parametrize("stack", ["staging", "prod"])
-def test_a_stack_exactly_as_shipped_is_previewed_without_its_job(tmp_path: Path, stack: str) -> None:
-    """The first cloud command of the README: there is no image yet. dev does it before it comes up (below)."""
-    _is_previewed_without_its_job(Clone(tmp_path, as_shipped=True), stack)
-
-
-def _is_previewed_without_its_job(clone: Clone, stack: str) -> None:
-    preview = clone.deploy("preview", "-s", stack, "--without-job")
-    assert (preview.code, preview.report["errors"]) == (2, []), preview.err + preview.out
-    assert preview.report["counts"].keys() == {"create"}
-    assert "audit-stream-job" not in preview.names("create")
-    assert clone.cloud.journal == []
-    refused = clone.deploy("preview", "-s", stack)
-    assert refused.code == 1
-    assert any("image must be the job's image by its digest" in error for error in refused.report["errors"])
-
-
-def test_dev_exactly_as_shipped_comes_up_without_its_job_and_later_with_it(tmp_path: Path) -> None:
-    """What delivery does: all but the job, then the schema's changesets, then the job."""
-    clone = Clone(tmp_path, as_shipped=True)
-    _is_previewed_without_its_job(clone, "dev")
-    made = clone.deploy("up", "-s", "dev", "--without-job")
-    assert (made.code, made.report["errors"]) == (2, []), made.err + made.out
-    assert clone.deploy("preview", "-s", "dev", "--without-job").code == 0
-    # The image comes later, and with it the job, and what else is made of the image.
-    clone.configure("dev", image=IMAGE, consoleImage=CONSOLE_IMAGE)
-    assert "audit-stream-job" in clone.deploy("up", "-s", "dev").names("create")
-    assert clone.made("dev") == wanted("dev")
-
-    # The foundation goes up first and leaves the job as it is.
-    clone.configure("dev", dlqRetentionDays=8, batchRows=100)
-    foundation = clone.deploy("up", "-s", "dev", "--without-job")
-    assert [change["name"] for change in foundation.report["changes"]] == ["dead-letters"], foundation.out
-    last = clone.deploy("up", "-s", "dev")
-    assert [(change["op"], change["name"]) for change in last.report["changes"]] == [("replace", "audit-stream-job")]

@@ -20,6 +20,7 @@ from guardrails.rules import (
     RULES,
     Rule,
     buckets_are_private,
+    datasets_say_who_reads,
     dead_letters_are_kept_a_week,
     everything_is_in_a_component,
     everything_is_labelled,
@@ -28,6 +29,7 @@ from guardrails.rules import (
     grants_are_members,
     grants_are_on_one_resource,
     keys_are_our_own,
+    names_have_the_stack_s_prefix,
     no_admin_role,
     no_element_is_sampled,
     no_key_of_a_service_account,
@@ -35,7 +37,9 @@ from guardrails.rules import (
     no_public_address,
     nobody_is_everybody,
     nothing_that_holds_data_can_be_deleted_in_prod,
+    payments_of_others_stay_theirs,
     services_are_behind_a_proxy,
+    what_a_project_has_once_is_of_one_stack,
 )
 from guardrails.stores import HOLDS_NOTHING, RETAINED, STORES
 from tests.infra.graphs import graph_of
@@ -113,6 +117,23 @@ BREAKING: list[tuple[Rule, Program]] = [
     (no_admin_role, _project_role("roles/storage.objectAdmin")),
     (no_admin_role, _project_role("roles/spanner.databaseAdmin")),
     (no_admin_role, _project_role("roles/iam.securityReviewer")),
+    (payments_of_others_stay_theirs, lambda: gcp.spanner.Instance("bad", name="core", config="c", display_name="d")),
+    (payments_of_others_stay_theirs, lambda: gcp.spanner.Database("bad", name="ledger", instance="core")),
+    (payments_of_others_stay_theirs, lambda: gcp.spanner.Database("bad", name="audit-db", instance="core")),
+    (
+        payments_of_others_stay_theirs,
+        lambda: gcp.spanner.DatabaseIAMMember("bad", instance="core", database="ledger", role="r", member="user:a@b"),
+    ),
+    (
+        payments_of_others_stay_theirs,
+        lambda: gcp.spanner.InstanceIAMMember("bad", instance="core", role="r", member="user:a@b"),
+    ),
+    (
+        payments_of_others_stay_theirs,
+        lambda: gcp.spanner.BackupSchedule(
+            "bad", instance="core", database="ledger", retention_duration="1s", full_backup_spec={}
+        ),
+    ),
     (nobody_is_everybody, _project_role("roles/bigquery.jobUser", "allAuthenticatedUsers")),
     (
         nobody_is_everybody,
@@ -126,6 +147,13 @@ BREAKING: list[tuple[Rule, Program]] = [
     ),
     (grants_are_on_one_resource, _project_role("roles/bigquery.dataEditor")),
     (no_key_of_a_service_account, lambda: gcp.serviceaccount.Key("bad", service_account_id="a")),
+    (datasets_say_who_reads, lambda: gcp.bigquery.Dataset("bad", dataset_id="d")),
+    (
+        datasets_say_who_reads,
+        lambda: gcp.bigquery.Dataset(
+            "bad", dataset_id="d", accesses=[{"role": "READER", "special_group": "projectReaders"}]
+        ),
+    ),
     (buckets_are_private, _bucket(public_access_prevention="inherited")),
     (buckets_are_private, _bucket(uniform_bucket_level_access=False)),
     (dead_letters_are_kept_a_week, _bucket("dead-letters", days=6)),
@@ -201,16 +229,26 @@ BREAKING: list[tuple[Rule, Program]] = [
     ),
     (everything_uses_the_stack_s_provider, _job()),
     (everything_is_in_a_component, _job()),
+    (
+        what_a_project_has_once_is_of_one_stack,
+        lambda: gcp.projects.IAMAuditConfig("bad", project="p", service="x.googleapis.com", audit_log_configs=[]),
+    ),
+    (names_have_the_stack_s_prefix, lambda: gcp.spanner.Instance("bad", name="core", config="c", display_name="d")),
+    (names_have_the_stack_s_prefix, lambda: gcp.logging.Metric("bad", name="beu_oom", filter="f")),
 ]
 
 
 @pytest.mark.parametrize(("rule", "program"), BREAKING, ids=lambda value: getattr(value, "__name__", ""))
 def test_the_rule_names_the_resource_that_breaks_it(rule: Rule, program: Program) -> None:
-    [broken] = rule(graph_of("prod", IN_US_EAST, program))
+    beside = BESIDE if rule in (what_a_project_has_once_is_of_one_stack, names_have_the_stack_s_prefix) else {}
+    [broken] = rule(graph_of("prod", {**IN_US_EAST, **beside}, program))
     assert broken.split()[1].rstrip(":") in {"bad", "dead-letters"}
 
 
 IN_US_EAST: Mapping[str, Any] = {"region": "us-east4", "warehouseLocation": "US", "customerManagedKeys": True}
+
+# Another stack is in its project.
+BESIDE: Mapping[str, Any] = {"prefix": "eu", "projectWide": False}
 
 
 def test_every_rule_has_been_seen_to_fail() -> None:
@@ -242,6 +280,29 @@ def test_what_keeps_the_rules_is_not_accused() -> None:
     graph = graph_of("prod", IN_US_EAST, good)
     for rule in (no_public_address, keys_are_our_own, everything_is_where_the_stack_is):
         assert list(rule(graph)) == []
+
+
+def test_an_image_repository_is_judged_by_its_own_region() -> None:
+    """Images are built once and promoted: the repository is where the first stack is."""
+    there = {"region": "europe-west1", "spannerInstanceConfig": "regional-europe-west1", "warehouseLocation": "EU"}
+    elsewhere = graph_of("dev", there)
+    assert {node.inputs["location"] for node in elsewhere.of("RepositoryIamMember")} == {"us-central1"}
+    assert list(everything_is_where_the_stack_is(elsewhere)) == []
+    graph = graph_of("dev", program=_repository_member)
+    assert list(everything_is_where_the_stack_is(graph)) == [
+        "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember bad: location asia-east1"
+    ]
+
+
+def _repository_member() -> None:
+    """In a region that no image of config names."""
+    gcp.artifactregistry.RepositoryIamMember(
+        "bad",
+        location="asia-east1",
+        repository="audit-images",
+        role="roles/artifactregistry.reader",
+        member="user:a@b.c",
+    )
 
 
 def test_a_job_without_samples_is_not_accused_of_one() -> None:

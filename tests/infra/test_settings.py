@@ -14,7 +14,7 @@ import yaml
 from components.config import ROOT, StackFileError, stack_config
 from components.settings import Settings, SettingsError, declared
 from components.settings.reader import Reader
-from contract import options
+from contract import options, schema
 from contract.options import STACK_OPTIONS
 from graph.resources import IMAGE
 from pipeline.jobs.settings import SettingsError as LaunchError
@@ -65,7 +65,8 @@ def test_the_stack_s_own_config_is_accepted(stack: str) -> None:
         ("spannerProcessingUnits", "many", "a whole number from 100 to 10000000"),
         ("spannerVersionRetention", "8d", "1h to 24h or 1d to 7d"),
         ("spannerVersionRetention", "25h", "1h to 24h or 1d to 7d"),
-        ("schemaOwner", "terraform", "pulumi or liquibase"),
+        ("spannerDialect", "MYSQL", "GOOGLE_STANDARD_SQL or POSTGRESQL, which a database keeps"),
+        ("schemaOwner", "terraform", "pulumi, liquibase, or existing"),
         ("schemaContexts", ["Cloud!"], "a list of names of Liquibase contexts"),
         ("schemaContexts", "cloud", "a list of names of Liquibase contexts"),
         ("warehouseLocation", "Mars", "a BigQuery location, such as us-central1"),
@@ -82,17 +83,22 @@ def test_the_stack_s_own_config_is_accepted(stack: str) -> None:
         ("spannerBackupCron", "daily", "five fields of cron, in UTC"),
         ("spannerBackupDays", 367, "a whole number from 0 to 366"),
         ("image", "us-central1-docker.pkg.dev/p/r/stream:latest", "empty or LOCATION-docker.pkg.dev/PROJECT/"),
-        ("image", "", "the job's image by its digest, where pipelineOwner is pulumi"),
+        ("image", "", "the job's image by its digest"),
         ("diskSizeGb", 5, "a whole number from 20 to 10000"),
         ("workerHarnessThreads", 0, "a whole number from 1 to 1000"),
         ("profileMemory", "sometimes", "true or false"),
-        ("pipelineOwner", "airflow", "pulumi or composer"),
+        ("pipelineOwner", "airflow", "pulumi, composer or scheduler"),
         ("templatePath", "template.json", "empty or a gs://….json path"),
         ("machineType", "big", "a machine type, such as n2-standard-4"),
         ("workers", 0, "a whole number from 1 to 1000"),
         ("maxWorkers", 1001, "a whole number from 1 to 1000"),
         ("workers", 9, "at most maxWorkers (1)"),
-        ("subnetwork", "default", "empty, regions/R/subnetworks/S, or the https:// URL of a shared VPC's"),
+        ("subnetwork", "default", "empty, regions/R/subnetworks/S, or projects/HOST/regions/R/subnetworks/S"),
+        ("subnetwork", "projects/host/regions/us-east1/subnetworks/s", "in the stack's region, us-central1"),
+        ("keyRing", "projects/k/locations/us/keyRings/r", "empty or projects/KEYS/locations/{location}/keyRings/NAME"),
+        ("keyGrants", "some", "true or false"),
+        ("logBucket", "audit", "empty or projects/P/locations/L/buckets/B"),
+        ("labels", ["Team=Payments"], "a list of labels as key=value in lower case, digits, _ and -"),
         ("subnetwork", "regions/us-east1/subnetworks/s", "in the stack's region, us-central1"),
         ("subnetworkRange", "10.10.0.0/8", "a private IPv4 range from /20 to /26"),
         ("subnetworkRange", "10.10.0.1/24", "a private IPv4 range from /20 to /26"),
@@ -129,6 +135,7 @@ def test_the_stack_s_own_config_is_accepted(stack: str) -> None:
         ("dlqRetentionDays", 6, "a whole number from 7 to 3650"),
         ("rpcPriority", "URGENT", "HIGH|MEDIUM|LOW"),
         ("readMode", "poll", "tail|windows"),
+        ("directedReads", "us-east4", "empty where spannerInstanceConfig is regional-us-central1: only an instance of"),
         ("writeMode", "twice", "exactly-once|at-least-once"),
         ("newColumns", "drop", "scan|hold"),
         ("batchRows", 0, "a whole number from 1 to 100000"),
@@ -159,6 +166,12 @@ def test_a_wrong_value_is_refused(key: str, value: Any, rule: str) -> None:
     assert problem.endswith("Set it in Pulumi.dev.yaml.")
 
 
+@pytest.mark.parametrize("labels", [["stack=mine"], ["goog-drz=1"], ["team=a", "team=b"]])
+def test_a_label_that_is_ours_or_there_twice_is_refused(labels: list[str]) -> None:
+    rule = "labels must be other labels than service, stack, managed-by and goog…, each once"
+    assert {problem.startswith(rule) for problem in refusal(labels=labels)} == {True}
+
+
 @pytest.mark.parametrize("key", sorted(DECLARED))
 def test_a_missing_value_is_refused(key: str) -> None:
     assert f"{key} must be set, got nothing. Set it in Pulumi.dev.yaml." in refusal("dev", **{key: None})
@@ -182,6 +195,17 @@ BAD_OPTIONS: dict[str, tuple[Any, ...]] = {
         "2026-11-23T09:00:00.0123456789Z",
         "2026-11-23T09:00:00Z\n",
     ),
+    "directedReads": (
+        "us-east4:READONLY",
+        "us-east4:",
+        "US",
+        "us-east4;us-east5",
+        ",",
+        ":",
+        ",".join(["us-east4"] * 11),
+    ),
+    "ignoreOperations": ("INSERT;DELETE", "delete", "REPLAY", "INSERT,UPDATE,DELETE", "DELETE,"),
+    "ignoreTransactionTags": (",", "a,", "a" * 51, "caf\u00e9", "a\tb"),
     "readMode": ("", "tail,windows", "Tail"),
     "heartbeatMillis": (0, 999, 300_001, "1e3", "-1", "", "１０００", "9" * 400),
     "windowMillis": (0, 3_600_001, "0.5", ""),
@@ -214,6 +238,7 @@ BAD_OPTIONS: dict[str, tuple[Any, ...]] = {
     ),
     "writeMode": ("", "twice", "exactly_once"),
     "numStorageWriteApiStreams": (0, "-1", "1.5", "", 1_001),
+    "changeStreamReaders": (0, "-1", "1.5", "", 101),
     "batchMillis": ("-1", 60_001, "0.2", ""),
     "batchRows": (0, "-5", "1e3", "", 100_001),
     "dlqRetryMinutes": ("0", "0.0", "-1", "ten", "1e9", "", ".5", "nan", "inf", "525601"),
@@ -301,13 +326,15 @@ DERIVED = {
     "maskingKeys",
     "deadLetterQueueDirectory",
 }
+# Where others own the source: tests/infra/test_existing_database.py.
+OF_OTHERS = {"spannerMetadataProjectId"}
 BY_HAND = {"endTimestamp", "dryRun"}
 
 
 def test_a_stack_can_set_every_launch_option_or_its_resources_give_it() -> None:
     """An option that nothing can set is dead: whoever reads of it waits for what it never does."""
-    assert {*STACK_OPTIONS, *DERIVED, *BY_HAND} == {option.name for option in options.OPTIONS}
-    assert len(STACK_OPTIONS) + len(DERIVED) + len(BY_HAND) == len(options.OPTIONS)
+    assert {*STACK_OPTIONS, *DERIVED, *OF_OTHERS, *BY_HAND} == {option.name for option in options.OPTIONS}
+    assert len(STACK_OPTIONS) + len(DERIVED) + len(OF_OTHERS) + len(BY_HAND) == len(options.OPTIONS)
     endpoints = {
         "spannerEndpoint": "spanner.us-east4.rep.googleapis.com:443",
         "bigQueryEndpoint": "https://bigquery.us-east4.rep.googleapis.com",
@@ -409,7 +436,60 @@ def test_capacity_needs_the_edition_that_has_it() -> None:
 def test_fine_grained_access_needs_the_changesets_that_make_its_roles() -> None:
     [problem] = refusal(spannerAccess="fineGrained", schemaContexts=[])
     assert problem.startswith("schemaContexts must be with cloud among them")
-    assert parse(spannerAccess="fineGrained", schemaContexts=[], schemaOwner="liquibase").spanner.fine_grained
+    assert parse(spannerAccess="fineGrained", schemaContexts=[], schemaOwner="liquibase").spanner.roles
+
+
+BANK = "tests/examples/bank/tables.toml"
+
+
+def test_the_tables_file_names_a_changelog_for_the_dialect() -> None:
+    made = parse(spannerDialect="POSTGRESQL")
+    assert made.watched.source_changelog == schema.SQL / "postgresql" / "changelog.yaml"
+    assert made.watched.payments.columns["Amount"].type == "PG_NUMERIC"
+    assert parse().watched.source_changelog == schema.AUDIT_DB
+    [problem] = refusal(spannerDialect="POSTGRESQL", tables="tests/examples/transfers/tables.toml")
+    assert problem.startswith(
+        "tables.toml: changelog must name a changelog of the dialect POSTGRESQL (spannerDialect), got "
+        "'GOOGLE_STANDARD_SQL'. "
+    )
+    assert "changelog_postgresql" in problem
+    [problem] = refusal(spannerDialect="POSTGRESQL", schemaOwner="liquibase")
+    assert problem.startswith("schemaOwner must be pulumi where spannerDialect is POSTGRESQL: Liquibase runs GoogleSQL")
+
+
+EXISTING: dict[str, Any] = {"schemaOwner": "existing", "spannerInstance": "core", "spannerDatabase": "ledger-db"}
+
+
+def test_a_database_of_others_has_its_names_its_ddl_and_metadata_elsewhere() -> None:
+    given = parse("prod", **EXISTING, tables=BANK, metadataProcessingUnits=100).spanner
+    assert (given.instance, given.database, given.roles, given.multi_region) == ("core", "ledger-db", True, False)
+    assert parse(**EXISTING, tables=BANK, metadataInstance="core").spanner.metadata_instance == "core"
+    problems = refusal(schemaOwner="existing", tables=BANK, metadataProcessingUnits=100)
+    assert [problem.split()[0] for problem in problems] == ["spannerInstance", "spannerDatabase"]
+    neither: dict[str, Any] = {}
+    for wrong in (neither, {"metadataProcessingUnits": 100, "metadataInstance": "core"}):
+        [problem] = refusal(**EXISTING, tables=BANK, **wrong)
+        assert problem.startswith("metadataProcessingUnits must be 100 at least")
+    [problem] = refusal(**EXISTING, metadataProcessingUnits=100)
+    assert problem.startswith("tables must be a description with `ddl` where schemaOwner is existing")
+    [problem] = refusal(tables=BANK)
+    assert problem.startswith("tables must be a description with `changelog` where schemaOwner is pulumi")
+    [problem] = refusal(
+        schemaOwner="existing", spannerInstance="core", spannerDatabase="audit-metadata", tables=BANK,
+        metadataInstance="core",
+    )  # fmt: skip
+    assert problem.startswith("spannerDatabase must be another than the audit's own")
+
+
+@pytest.mark.parametrize("key", ["spannerProject", "spannerInstance", "spannerDatabase", "metadataInstance"])
+def test_a_stack_that_makes_its_database_names_none_of_others(key: str) -> None:
+    [problem] = refusal(**{key: "bank-payments"})
+    assert problem.startswith(f"{key} must be empty, unless schemaOwner is existing")
+
+
+def test_fine_grained_access_needs_the_roles_in_the_changelog() -> None:
+    [problem] = refusal(spannerAccess="fineGrained", tables="tests/examples/transfers/tables.toml")
+    assert "the changelog must make the roles audit_probe, audit_reader, audit_validation, audit_writer" in problem
 
 
 def test_prod_has_fine_grained_access_and_backups_of_a_week() -> None:
@@ -419,9 +499,8 @@ def test_prod_has_fine_grained_access_and_backups_of_a_week() -> None:
     ]
 
 
-def test_the_job_needs_an_image_unless_it_has_a_template_or_somebody_else_launches_it() -> None:
+def test_the_job_needs_an_image_unless_it_has_a_template() -> None:
     assert parse(image="", templatePath="gs://b/t.json").pipeline.image == ""
-    assert parse(image="", pipelineOwner="composer").pipeline.owner == "composer"
 
 
 def test_a_page_that_reaches_nobody_is_refused_in_prod() -> None:
@@ -429,6 +508,11 @@ def test_a_page_that_reaches_nobody_is_refused_in_prod() -> None:
         "notifications must be one page=target at least in prod, or nobody is notified, "
         "got 'a@example.com, b@example.com'. Set it in Pulumi.prod.yaml."
     ]
+
+
+def test_the_probe_of_prod_runs_every_minute() -> None:
+    [problem] = refusal("prod", probeMinutes=2)
+    assert problem.startswith("probeMinutes must be 1 in prod, where a page must come within minutes, got '2'")
 
 
 def test_a_page_comes_before_its_ticket() -> None:

@@ -12,9 +12,10 @@ import pulumi
 import pytest
 import yaml
 
+from components import naming
 from components.config import ROOT, stack_config
 from components.spanner import SchemaOwnerError
-from contract import options, queries, schema, tables
+from contract import operations, options, queries, schema, tables
 from contract.options import STACK_OPTIONS
 from delivery import stacks
 from graph import resources
@@ -127,7 +128,10 @@ def test_the_job_gets_options_of_the_contract_and_all_required_ones(graph: Graph
 
 def test_every_setting_of_the_job_reaches_it() -> None:
     given = {name: _another(options.named(name)) for name in STACK_OPTIONS}
-    parameters = graph_of("dev", given).one("FlexTemplateJob").inputs["parameters"]
+    # Directed reads need replicas in several regions.
+    place = {"spannerInstanceConfig": "nam3", "spannerEdition": "ENTERPRISE_PLUS", "spannerProcessingUnits": 1000}
+    place |= {"spannerKeyRegions": ["us-east4", "us-east1", "us-central1"]}
+    parameters = graph_of("dev", given | place).one("FlexTemplateJob").inputs["parameters"]
     assert {name: parameters[name] for name in given} == given
 
 
@@ -137,6 +141,9 @@ _TEXTS = {
     "paymentStates": "DONE=processed",
     "ignoreFields": "ErrorDetails",
     "ignoreTables": "audit_logs",
+    "ignoreOperations": "DELETE",
+    "ignoreTransactionTags": "app=nightly, app=import",
+    "directedReads": "us-east4:READ_ONLY",
     "bigQueryDataset": "audit_service_dataset",
     "bigQueryChangelogTableNameTemplate": "changes_of_{_metadata_spanner_table_name}",
 }
@@ -166,9 +173,9 @@ def test_the_job_starts_when_all_its_grants_are_there(graph: Graph) -> None:
 
 
 def test_composer_keeps_the_job_when_it_owns_the_pipeline() -> None:
-    graph = graph_of("dev", {"pipelineOwner": "composer"})
+    graph = graph_of("dev", {"pipelineOwner": "scheduler"})
     assert graph.of("FlexTemplateJob") == []
-    assert graph.one("IAMMember", "dataflow-worker").inputs["role"] == "roles/dataflow.worker"
+    assert graph.one("IAMMember", "dataflow-worker").inputs["role"].endswith("/roles/auditWorker")
 
 
 def test_the_outputs_are_the_connection_file(graph: Graph) -> None:
@@ -190,6 +197,16 @@ def test_liquibase_s_database_is_made_empty_and_left_alone() -> None:
     database = graph_of("dev", {"schemaOwner": "liquibase"}).one("Database", "audit-db")
     assert not database.inputs.get("ddls")
     assert list(database.options.ignoreChanges) == ["ddls"]
+
+
+def test_the_source_is_of_the_configured_dialect_and_our_own_database_of_googlesql() -> None:
+    graph = graph_of("dev", {"spannerDialect": "POSTGRESQL"})
+    source, metadata = (graph.one("Database", name).inputs for name in ("audit-db", "audit-metadata"))
+    assert (source["databaseDialect"], metadata["databaseDialect"]) == ("POSTGRESQL", "GOOGLE_STANDARD_SQL")
+    assert "character varying(36) NOT NULL" in source["ddls"][0]
+    [table] = [n.inputs for n in graph.of("Table") if n.inputs["tableId"] == WATCHED.payments.table]
+    fields = {field["name"]: field["type"] for field in json.loads(table["schema"])}
+    assert (fields["Amount"], fields["Metadata"], fields["RetryCount"]) == ("NUMERIC", "JSON", "INT64")
 
 
 @pytest.mark.parametrize(
@@ -244,6 +261,7 @@ def test_the_program_is_wiring_only() -> None:
 # ---------------------------------------------------------------------- the stacks' files exactly as they are shipped
 
 DEPLOYED = ("dev", "staging", "prod")
+DATASETS = ("payment_audit", "audit_service_dataset", tables.VIEWS_DATASET)
 
 
 def _as_shipped(stack: str, *, without_job: bool) -> set[tuple[str, str]]:
@@ -263,13 +281,17 @@ def test_a_stack_as_shipped_needs_no_image_where_its_job_is_left_out(stack: str)
     """The image comes later: the first cloud command of the README is run before there is one."""
     there = _as_shipped(stack, without_job=True)
     missing = {node.name for node in graph_of(stack).nodes if (node.type, node.name) not in there}
-    assert {"image-pipeline", "template", "audit-probe", "audit-console", "audit-replay"} <= missing
+    jobs = {naming.PROBE, naming.REPLAY, naming.LAUNCH_CHECK, *(each.job for each in operations.SCHEDULED)}
+    assert {"image-pipeline", "template", naming.CONSOLE, naming.STARTER, *jobs} <= missing
+    runs = "|".join(sorted({*jobs, naming.STARTER, "audit-card-tokens", "audit-repair", "audit-erasure"}))
+    upkeep = "launcher|schema|dead-letters|retry"
+    accounts = f"card-search|validation|backup|erasure|starter|scheduler|{upkeep}"
     assert not [
         name
         for name in missing
         if not re.match(
-            "image-|template|.*probe|schedule-|.*console|audit-card-tokens|card-search-sa-|iap-agent"
-            "|.*replay|validation-sa-|audit-validation|audit-repair|backup-sa-|audit-backup|erasure-sa-|audit-erasure|dead-letters-erasure",
+            f"image-|template|.*probe|.*console|.*replay|iap-agent|({runs})|({accounts})-sa-|dead-letters-erasure"
+            f"|dead-letters-({upkeep})-sa$|audit-(db|metadata)-({upkeep})$|({'|'.join(DATASETS)}|dataflow)-launcher",
             name,
         )
     ]
@@ -280,7 +302,7 @@ def test_a_stack_as_shipped_is_told_what_its_job_needs(stack: str) -> None:
     with pytest.raises(pulumi.RunError) as refused:
         _as_shipped(stack, without_job=False)
     [_, problem] = str(refused.value).splitlines()
-    assert problem.startswith("image must be the job's image by its digest, where pipelineOwner is pulumi")
+    assert problem.startswith("image must be the job's image by its digest (delivery/cloudbuild.yaml builds it")
     assert "--without-job" in problem
     assert problem.endswith(f"got ''. Set it in Pulumi.{stack}.yaml.")
 

@@ -10,12 +10,15 @@ from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import pytest
+from google.cloud.dataflow_v1beta3 import ContainerSpec
 
+from bootstrap.roles import KEEP_TABLES
 from components.outputs import looker_studio
 from contract import queries, schema, tables
 from graph.resources import IMAGE, Graph
 from pipeline.image import template
 from support import connection as connections
+from tests.infra.given_back import NOT_READ_BACK
 from tests.infra.graphs import graph_of
 from tests.shipped import AUDIT_LOG_DATASET, PAYMENT_DATASET, PAYMENT_TABLE, WATCHED
 
@@ -62,8 +65,13 @@ def test_the_tables_datasets_trust_the_views_whoever_reads_them(graph: Graph) ->
 
 
 def test_nobody_but_the_deployer_can_make_a_view_that_is_trusted(graph: Graph) -> None:
-    on_views = [n.inputs["role"] for n in graph.of("DatasetIamMember") if n.inputs["datasetId"] == tables.VIEWS_DATASET]
-    assert set(on_views) == {"roles/bigquery.dataViewer"}
+    on_views = [n.inputs for n in graph.of("DatasetIamMember") if n.inputs["datasetId"] == tables.VIEWS_DATASET]
+    assert {grant["role"] for grant in on_views} == {"roles/bigquery.dataViewer", "roles/bigquery.metadataViewer"}
+    # The account that makes missing tables makes them in the datasets that trust: a view of its there is one that
+    # nobody trusts, and to have it trusted takes datasets.update.
+    keeper = KEEP_TABLES.of(graph.outputs["project"])
+    assert {n.inputs["datasetId"] for n in graph.of("DatasetIamMember") if n.inputs["role"] == keeper} == DATASETS
+    assert [p for p in KEEP_TABLES.permissions if not p.endswith((".get", ".list"))] == ["bigquery.tables.create"]
 
 
 def test_the_views_dataset_holds_views_and_every_prebuilt_query_as_a_function(graph: Graph) -> None:
@@ -149,7 +157,7 @@ def test_personal_columns_are_tagged_in_every_table_and_open_to_the_chosen(prod:
     }
     assert tagged == {
         *("CustomerId", "UserId", "CardholderName_token", "Metadata"),
-        *(tables.CUSTOMER_ID, tables.ACTING_USER, tables.OLD_VALUES),
+        *(tables.CUSTOMER_ID, tables.ACTING_USER, tables.OLD_VALUES, tables.EXACT_VALUES),
     }
     readers = [n.inputs["member"] for n in prod.of("PolicyTagIamMember")]
     assert set(readers) == {
@@ -157,23 +165,27 @@ def test_personal_columns_are_tagged_in_every_table_and_open_to_the_chosen(prod:
         *(account(prod, f"{who}-sa") for who in ("merge", "backup", "validation", "erasure", "console")),
     }
     masked = [n.inputs["member"] for n in prod.of("DataPolicyIamMember")]
-    assert set(masked) == {SUPPORT, ON_CALL, *(account(prod, f"{who}-sa") for who in ("probe", "card-search"))}
+    views = ("probe", "card-search", "deployer")
+    assert set(masked) == {SUPPORT, ON_CALL, *(account(prod, f"{who}-sa") for who in views)}
     assert prod.one("DataPolicy").inputs["dataMaskingPolicy"] == {"predefinedExpression": "ALWAYS_NULL"}
 
 
 def test_every_account_that_reads_a_tagged_column_may(prod: Graph) -> None:
     """Who may do neither gets an error for the whole query, not a NULL."""
     may = {n.inputs["member"] for n in prod.of("PolicyTagIamMember", "DataPolicyIamMember")}
+    read_no_row = {"roles/bigquery.metadataViewer", KEEP_TABLES.of(prod.outputs["project"])}
+    assert not [p for p in KEEP_TABLES.permissions if "Data" in p]
     for node in prod.of("DatasetIamMember", "IamMember"):
         # The job appends, and looks up change ids: neither reads a personal column.
-        if node.inputs["member"] != account(prod, "dataflow-sa"):
+        if node.inputs["member"] != account(prod, "dataflow-sa") and node.inputs["role"] not in read_no_row:
             assert node.inputs["member"] in may, node.id
 
 
 def test_without_chosen_readers_nothing_is_hidden() -> None:
     graph = graph_of("dev")
     assert not graph.of("Taxonomy", "PolicyTag", "DataPolicy")
-    assert not any("policyTags" in node.inputs.get("schema", "") for node in graph.of("Table"))
+    columns = [column for node in graph.of("Table") for column in json.loads(node.inputs.get("schema", "[]"))]
+    assert [column["name"] for column in columns if column.get("policyTags", {}).get("names")] == []
 
 
 # ---------------------------------------------------------------------------------------------- Spanner
@@ -291,18 +303,47 @@ def test_people_search_by_card_as_an_account_that_may(prod: Graph) -> None:
 
 def test_the_template_is_named_for_what_is_in_it(graph: Graph) -> None:
     made = graph.one("BucketObject", "template").inputs
-    text = template.text(IMAGE)
+    project = graph.outputs["project"]
+    size = {
+        key: int(graph.config[setting]) for key, setting in (("numWorkers", "workers"), ("maxWorkers", "maxWorkers"))
+    }
+    places = {f"{purpose}Location": f"gs://{project}-{purpose}/{purpose}" for purpose in ("temp", "staging")}
+    text = template.text(IMAGE, {"machineType": graph.config["machineType"], **size, **places})
     assert made["source"].text == text
     assert made["name"] == f"audit-stream-job-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
     place = f"gs://{graph.outputs['project']}-templates/{made['name']}"
     assert graph.one("FlexTemplateJob").inputs["containerSpecGcsPath"] == graph.outputs["templatePath"] == place
 
 
+def environment(graph: Graph) -> dict[str, Any]:
+    """What the template says of every launch."""
+    spec = json.loads(graph.one("BucketObject", "template").inputs["source"].text)
+    return dict(spec["defaultEnvironment"])
+
+
+def test_what_the_provider_does_not_read_back_is_in_the_template_alone(graph: Graph) -> None:
+    """As an argument it would be a change in every preview, and each change drains the job and starts another."""
+    assert not {*NOT_READ_BACK, "maxWorkers"} & graph.one("FlexTemplateJob").inputs.keys()
+    assert {*NOT_READ_BACK, "maxWorkers"} <= environment(graph).keys()
+    text = graph.one("BucketObject", "template").inputs["source"].text
+    assert ContainerSpec.from_json(text, ignore_unknown_fields=False), "Google's own type reads it"
+
+
+def test_another_size_of_the_workers_is_another_template() -> None:
+    before = graph_of("dev").one("FlexTemplateJob").inputs["containerSpecGcsPath"]
+    for setting in ({"machineType": "n2-standard-8"}, {"maxWorkers": 2}, {"workers": 2, "maxWorkers": 2}):
+        assert graph_of("dev", setting).one("FlexTemplateJob").inputs["containerSpecGcsPath"] != before
+
+
+def test_a_job_that_a_failed_start_left_is_taken_over(graph: Graph) -> None:
+    assert graph.one("FlexTemplateJob").inputs["createIgnoreAlreadyExists"] is True
+
+
 def test_workers_run_in_the_template_s_image_and_may_pull_it(graph: Graph) -> None:
-    assert graph.one("FlexTemplateJob").inputs["sdkContainerImage"] == IMAGE
+    assert environment(graph)["sdkContainerImage"] == IMAGE
     pulls = [node.inputs for node in graph.of("RepositoryIamMember")]
     assert {grant["member"] for grant in pulls} == {
-        *(account(graph, f"{who}-sa") for who in ("dataflow", "launcher", "validation", "backup")),
+        *(account(graph, f"{who}-sa") for who in ("dataflow", "validation", "backup")),
         "serviceAccount:service-123456789012@serverless-robot-prod.iam.gserviceaccount.com",
     }
     for grant in pulls:
@@ -317,13 +358,14 @@ def test_a_template_of_one_s_own_is_used_as_it_is() -> None:
 
 
 def test_composer_gets_the_template_without_a_job() -> None:
-    graph = graph_of("dev", {"pipelineOwner": "composer"})
+    graph = graph_of("dev", {"pipelineOwner": "scheduler"})
     assert graph.one("BucketObject", "template")
     assert graph.outputs["templatePath"].startswith("gs://payment-audit-dev-templates/audit-stream-job-")
     assert graph.outputs["jobPage"] == "https://console.cloud.google.com/dataflow/jobs?project=payment-audit-dev"
 
 
-def test_the_launcher_acts_as_the_worker_alone(graph: Graph) -> None:
+def test_composer_s_launcher_acts_as_the_worker_alone() -> None:
+    graph = graph_of("dev", {"pipelineOwner": "scheduler"})
     assert grants(graph, account(graph, "launcher-sa")) == {
         ("dataflow.developer", "projects/iAMMember"),
         ("iam.serviceAccountUser", "serviceaccount/iAMMember"),
@@ -331,6 +373,10 @@ def test_the_launcher_acts_as_the_worker_alone(graph: Graph) -> None:
         ("storage.objectUser", "staging"),
         ("storage.objectUser", "temp"),
         ("artifactregistry.reader", "audit-images"),
+        # Before it launches the job it looks for tables and another job, and it records what it did.
+        ("bigquery.metadataViewer", tables.VIEWS_DATASET),
+        *((KEEP_TABLES.of(graph.outputs["project"]).removeprefix("roles/"), dataset) for dataset in DATASETS),
+        ("spanner.databaseUser", "audit-metadata"),
     }
     [acts] = [n.inputs for n in graph.of("IAMMember") if n.name == "launcher-as-worker"]
     assert acts["serviceAccountId"].endswith(f"dataflow-sa@{graph.outputs['project']}.iam.gserviceaccount.com")
@@ -344,8 +390,8 @@ def test_the_job_is_private_encrypted_labelled_and_bounded(graph: Graph) -> None
     assert job["kmsKeyName"].endswith("/cryptoKeys/dataflow")
     assert job["labels"]["stack"] == graph.stack
     assert "use_runner_v2" in job["additionalExperiments"]
-    assert job["machineType"] == "n2-standard-4"
-    assert job["numWorkers"] <= job["maxWorkers"]
+    assert environment(graph)["machineType"] == ("n1-standard-1" if graph.stack == "dev" else "n2-standard-4")
+    assert environment(graph)["numWorkers"] <= environment(graph)["maxWorkers"]
     assert "number_of_worker_harness_threads=12" in job["additionalPipelineOptions"]
 
 
@@ -385,7 +431,7 @@ def test_beam_knows_every_option_that_the_job_is_given() -> None:
 
 
 def test_looker_studio_opens_on_the_current_state() -> None:
-    link = urlparse(looker_studio("payment-audit-dev"))
+    link = urlparse(looker_studio("payment-audit-dev", tables.VIEWS_DATASET))
     assert (link.netloc, link.path) == ("lookerstudio.google.com", "/reporting/create")
     asked: dict[str, Any] = {key: value for key, [value] in parse_qs(link.query).items()}
     assert asked == {

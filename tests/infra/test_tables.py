@@ -56,7 +56,7 @@ def test_personal_columns_are_those_of_the_description(graph: Graph) -> None:
     columns = json.loads(graph.one("Table", "bank_audit.transfers_log").inputs["schema"])
     assert {column["name"] for column in columns if "policyTags" in column} == {
         *("source_customer_id", "clerk", "payer_token"),
-        *("customer_id", "acting_user", "_metadata_spanner_old_values"),
+        *("customer_id", "acting_user", "_metadata_spanner_old_values", "_metadata_spanner_exact_values"),
     }
 
 

@@ -19,6 +19,8 @@ from contract.metrics import (
     DLQ_WRITTEN,
     ERASURE_AGE,
     OLDEST_UNAUDITED,
+    OPERATION_FAILED,
+    OPERATION_MISSED,
     PAYMENTS_TERMINAL,
     PROBE_RESOURCE,
     QUERYABLE,
@@ -531,6 +533,34 @@ def _correctness() -> list[Scenario]:
         *_gauge_alert("AuditBackupTooOld", BACKUP_AGE, 50 * 3600, 50 * 3600 + 60, holds=0),
         *_gauge_alert("AuditBackupTooOld", BACKUP_DRILL_AGE, 15 * 86_400, 15 * 86_400 + 60, holds=0)[:-1],
         *_gauge_alert("AuditBackupDrillFailed", BACKUP_DRILL_FAILED, 0, 1, holds=0),
+        *_gauge_alert(
+            "AuditOperationFailed",
+            OPERATION_FAILED,
+            0,
+            1,
+            holds=5,
+            labels=({"operation": "schema"},),
+            operation="schema",
+        ),
+        *_gauge_alert(
+            "AuditOperationOverdue",
+            OPERATION_MISSED,
+            3,
+            3.1,
+            holds=5,
+            labels=({"operation": "schema"},),
+            operation="schema",
+        ),
+        _scenario(
+            "AuditOperationOverdue",
+            "of what another alert says",
+            {
+                series(OPERATION_MISSED, operation=name): gauge((30, 9))
+                for name in ("validation", "backup", "backup-drill")
+            },
+            {29: QUIET},
+            "quiet",
+        ),
         *_gauge_alert("UnclassifiedColumn", UNCLASSIFIED_COLUMNS, 0, 1, holds=5),
         _scenario(
             card,

@@ -150,8 +150,11 @@ def test_the_probe_s_names_and_labels_are_those_that_have_a_history() -> None:
         "backup_drill_failed": "GAUGE",
         "card_numbers_found_count": "CUMULATIVE",
         "unclassified_columns": "GAUGE",
+        "operation_failed": "GAUGE",
+        "operation_missed_runs": "GAUGE",
     }
-    assert {name for metric in PROBE_METRICS for name, _ in metric.labels} == {"outcome", "reason", "state", "where"}
+    labels = {name for metric in PROBE_METRICS for name, _ in metric.labels}
+    assert labels == {"operation", "outcome", "reason", "state", "where"}
 
 
 def test_the_promise_is_a_bucket_s_boundary() -> None:
@@ -163,6 +166,22 @@ def test_a_burn_factor_is_the_share_of_the_period_that_its_window_is() -> None:
     hours = {"1h": 1, "6h": 6, "3d": 72}
     for window in burn_windows(Thresholds()):
         assert window.share * PERIOD_DAYS * 24 / hours[window.long] == pytest.approx(window.factor)
+
+
+@pytest.mark.parametrize("minutes", [1, 2, 3])
+def test_every_window_over_what_the_probe_measures_holds_three_of_its_runs(minutes: int) -> None:
+    """An increase takes two samples; one run may fail. What must hold does so for longer than one run is seen."""
+    numbers = Thresholds(probe_minutes=minutes)
+    seconds = {"m": 60, "h": 3600, "d": 86400}
+    probed = {metric.promql for metric in PROBE_METRICS}
+    windows = {
+        alert.name: [int(number) * seconds[unit] for number, unit in re.findall(r"\[(\d+)([mhd])", alert.expression)]
+        for alert in alerts(numbers, Watched())
+        if any(metric in alert.expression for metric in probed)
+    }
+    assert [name for name, found in windows.items() if min(found, default=86400) < 3 * minutes * 60] == []
+    [page] = [alert for alert in alerts(numbers, Watched()) if alert.name == "AuditPaymentsNotAudited"]
+    assert page.holds > minutes * 60
 
 
 def test_numbers_with_which_an_alert_could_never_fire_are_refused() -> None:
@@ -276,7 +295,7 @@ def test_the_local_dashboard_has_only_what_is_measured_here() -> None:
         for target in panel["targets"]:
             names = {name for _, name, _, _ in _SELECTOR.findall(target["expr"])}
             assert all(any(name.startswith(metric) for metric in local) for name in names)
-    assert len(panels) == 24
+    assert len(panels) == 26
 
 
 def test_the_local_dashboard_s_panels_do_not_lie_on_each_other() -> None:

@@ -18,8 +18,8 @@ import pytest
 from contract import timestamps
 from local.machine.processes import Process
 from local.machine.state import READY, State
+from tests.stack.commands import AUDIT
 
-AUDIT = Path(sys.executable).with_name("audit")
 _RESUMES = re.compile(r"generation (\d+), reads from (\S+)\.")
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from local.machine.state import State
+from tests.stack.commands import AUDIT, audit, run
 
-AUDIT = Path(sys.executable).with_name("audit")
 TABLES = Path(__file__).parents[1] / "examples" / "transfers" / "tables.toml"
 
 
@@ -26,16 +23,6 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[State]:
     run("local", "check", "--wait=120", "--state", made.root)
     yield made
     run("local", "down", "--state", made.root)
-
-
-def run(*args: str | Path, code: int = 0) -> str:
-    done = subprocess.run([AUDIT, *args], capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
-
-
-def audit(state: State, *args: str, code: int = 0) -> Any:
-    return json.loads(run("--connection", state.connection, *args, code=code) or "null")
 
 
 def test_a_payment_is_found_by_its_number_and_by_its_customer_and_has_its_story(state: State) -> None:

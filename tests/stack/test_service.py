@@ -19,6 +19,7 @@ import pytest
 
 from alerts.promql import select
 from contract import metrics, tables, timestamps
+from contract.operations import BACKUP_DRILL, PIPELINE, SCHEDULED, SCHEMA
 from local.emulators import launch as emulators
 from local.machine.state import State
 from local.traffic.simulator import cards_made
@@ -29,8 +30,8 @@ from support.warehouse import Warehouse
 from tests import documents
 from tests.documents import Transcript
 from tests.shipped import WATCHED
+from tests.stack.commands import AUDIT
 
-AUDIT = Path(sys.executable).with_name("audit")
 SEED = 11
 # More operations than the tests let it commit: the cards of all of them are looked for.
 OPERATIONS = 20_000
@@ -298,6 +299,16 @@ def test_the_probe_counts_every_change_once_and_every_row_and_prometheus_knows(s
     status = json.loads(audit("local", "status", "--state", service.state.root, "--json").stdout)
     assert status["monitoring"]
     assert "AuditPaymentsNotAudited" not in {alert["name"] for alert in status["alerts"]}
+    # What the cloud starts by a schedule ran here by the same commands; at the first check of the job a test killed it.
+    ran = {each["operation"]: (each["outcome"], each["summary"]) for each in status["operations"]}
+    assert ran.keys() >= {each.name for each in SCHEDULED} - {BACKUP_DRILL.name}
+    assert ran[SCHEMA.name] == ("done", "0 to do")
+    audit("--connection", service.state.connection, f"--operation={PIPELINE.name}", "pipeline", "ensure")
+    status = json.loads(audit("local", "status", "--state", service.state.root, "--json").stdout)
+    ran = {each["operation"]: (each["outcome"], each["summary"]) for each in status["operations"]}
+    assert ran[PIPELINE.name] == ("done", "job running")
+    job = json.loads(audit("--connection", service.state.connection, "pipeline", "status").stdout)
+    assert (job["owner"], job["state"], len(job["jobs"])) == ("pulumi", "running", 1) and job["generation"] >= 1
 
 
 def test_no_card_number_is_in_any_file(service: Service) -> None:

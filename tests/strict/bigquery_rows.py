@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -129,16 +129,38 @@ def _bad_values(kind: str, values: pa.Array) -> list[int]:
 
 
 def _json(values: pa.Array) -> list[int]:
-    # A JSON column takes a string that is JSON: cloud.google.com/bigquery/docs/json-data#storage-write-api.
+    # A JSON column takes a string that is JSON: cloud.google.com/bigquery/docs/json-data#storage-write-api. A number
+    # that it would not write back as it came is refused: wide_number_mode "exact", as for PARSE_JSON.
     return [i for i, text in enumerate(values.to_pylist()) if text is not None and not _is_json(text)]
 
 
 def _is_json(text: str) -> bool:
     try:
-        orjson.loads(text)
+        json.loads(text, parse_int=_whole, parse_float=_fraction, parse_constant=_no_json)
     except ValueError:
         return False
     return True
+
+
+def _no_json(constant: str) -> float:
+    raise ValueError(f"{constant} is a word of JavaScript")
+
+
+# Numbers that BigQuery was seen to refuse: github.com/airbytehq/airbyte/pull/29590.
+_REFUSED = ("67.174118",)
+
+
+def _whole(text: str) -> int:
+    if not -(2**63) <= (number := int(text)) < 2**64:
+        raise ValueError("beyond 64 bits")
+    return number
+
+
+def _fraction(text: str) -> float:
+    number = float(text)
+    if text in _REFUSED or decimal.Decimal(text) != decimal.Decimal(repr(number)):
+        raise ValueError("not written back as it came")
+    return number
 
 
 def _within(values: pa.Array, kind: pa.DataType, bounds: tuple[int, int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Two REST APIs of Google's on loopback, as far as a replay uses them; they refuse what Google's pages say is refused.
+"""REST APIs of Google's on loopback; they refuse what Google's pages say is refused. Here the two that a replay uses.
 
 Cloud Run: cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run. Pub/Sub:
 cloud.google.com/pubsub/docs/reference/rest/v1/projects.topics/publish, with the limits of
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 
 _MOST_BYTES = 10_000_000
 _MOST_MESSAGES, _MOST_ATTRIBUTES = 1_000, 100
@@ -23,11 +23,15 @@ _KEY_BYTES, _VALUE_BYTES, _ORDERING_BYTES = 256, 1_024, 1_024
 
 
 class Refused(Exception):
-    """An HTTP status and Google's name for it."""
+    """An HTTP status and Google's name for it; with a reason, as cloud.google.com/apis/design/errors has them."""
 
-    def __init__(self, status: int, name: str, why: str) -> None:
+    def __init__(self, status: int, name: str, why: str, reason: str = "") -> None:
         super().__init__(why)
-        self.status, self.name = status, name
+        self.status, self.name, self.reason = status, name, reason
+
+
+class Dropped(Exception):
+    """The connection ends without an answer."""
 
 
 def _invalid(why: str) -> Refused:
@@ -44,10 +48,27 @@ def _only(given: Mapping[str, Any], where: str, **kinds: type) -> None:
 
 @dataclass
 class CloudRun:
-    """Jobs that exist, by full name, and the arguments of the executions that were started."""
+    """Jobs that exist, by full name, and the arguments of the executions that were started.
+
+    `newest`: of a job, the name and the status of its newest execution:
+    cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs.
+    """
 
     jobs: frozenset[str]
     started: list[tuple[str, list[str]]] = field(default_factory=list)
+    newest: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def ask(self, method: str, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self.get(path) if method == "GET" else self.post(path, body)
+
+    def get(self, path: str) -> Mapping[str, Any]:
+        job = path.removeprefix("/v2/")
+        if job not in self.jobs:
+            raise Refused(404, "NOT_FOUND", "Resource was not found")
+        if job not in self.newest:
+            return {"name": job}
+        name, status = self.newest[job]
+        return {"name": job, "latestCreatedExecution": {"name": f"{job}/executions/{name}", "completionStatus": status}}
 
     def post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         match = re.fullmatch(r"/v2/(projects/[^/]+/locations/[^/]+/jobs/[^/:]+):run", path)
@@ -112,10 +133,17 @@ class PubSub:
             raise _invalid("orderingKey")
 
 
+class Api(Protocol):
+    """Answers requests. The path is as it was sent, its query with it; a request without a body has an empty one."""
+
+    def ask(self, method: str, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]: ...
+
+
 @contextmanager
-def serving(api: CloudRun | PubSub) -> Iterator[str]:
+def serving(api: CloudRun | PubSub | Api) -> Iterator[str]:
     """The API's address while it is served."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(api.post))
+    ask = _posts_only(api.post) if isinstance(api, PubSub) else api.ask
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(ask))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -126,20 +154,44 @@ def serving(api: CloudRun | PubSub) -> Iterator[str]:
         thread.join(5)
 
 
-def _handler(post: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> type[BaseHTTPRequestHandler]:
+_Ask = Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]]
+
+
+def _posts_only(post: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> _Ask:
+    def ask(method: str, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        if method != "POST":
+            raise Refused(404, "NOT_FOUND", "no such method")
+        return post(path, body)
+
+    return ask
+
+
+def _handler(ask: _Ask) -> type[BaseHTTPRequestHandler]:
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            text = self.rfile.read(int(self.headers["Content-Length"]))
+            text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             try:
                 if len(text) > _MOST_BYTES:
                     raise _invalid("Request payload size exceeds the limit")
                 with lock:
-                    self._answer(200, post(self.path, json.loads(text)))
+                    self._answer(200, ask(self.command, self.path, json.loads(text or "{}")))
+            except Dropped:
+                self.close_connection = True
             except Refused as refused:
                 error = {"code": refused.status, "message": str(refused), "status": refused.name}
-                self._answer(refused.status, {"error": error})
+                details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": refused.reason}]
+                self._answer(refused.status, {"error": error | ({"details": details} if refused.reason else {})})
+
+        def do_GET(self) -> None:
+            self.do_POST()
+
+        def do_DELETE(self) -> None:
+            self.do_POST()
+
+        def do_PATCH(self) -> None:
+            self.do_POST()
 
         def _answer(self, status: int, body: Mapping[str, Any]) -> None:
             content = json.dumps(body).encode()

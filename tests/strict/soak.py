@@ -1,6 +1,7 @@
 """Kills and cuts the job repeatedly while a random history runs, then compares every change with what arrived.
 
-    python -m tests.strict.soak [--kills 20] [--duration 120] [--rate 50] [--seed 1] [--at-least-once]
+    python -m tests.strict.soak [--kills 20] [--duration 120] [--rate 50] [--seed 1] [--readers 1]
+                                [--churn 5] [--mutable-key-range] [--at-least-once]
 
 Each blow is drawn by the seed: the job with its workers, the runner alone, every connection to Spanner or to BigQuery,
 Spanner's sessions, a BigQuery that is frozen, away, or that appends without an answer. The history splits, merges and
@@ -61,14 +62,19 @@ def soak(
     duration: float,
     rate: float,
     seed: int,
+    readers: int = 1,
+    churn: float = 5.0,
+    mutable_key_range: bool = False,
     at_least_once: bool = False,
     say: Callable[[str], None] = print,
 ) -> Comparison:
     """Runs the service for `duration` seconds with `kills` blows spread over it, and compares."""
     chance = random.Random(seed)
-    options = ["--writeMode=at-least-once"] if at_least_once else []
+    options = [f"--changeStreamReaders={readers}", *(["--writeMode=at-least-once"] if at_least_once else [])]
     half = duration / 2
     history = [
+        f"--churn={churn}",
+        *(["--mutable-key-range"] if mutable_key_range else []),
         f"--schema-change={half:.1f}:payment_audit_trail:RetryCount:STRING(MAX)",
         f"--schema-change={half:.1f}:payment_audit_trail:Channel:STRING(20)",
     ]
@@ -99,6 +105,9 @@ def main() -> int:
     parser.add_argument("--duration", type=float, default=120.0, help="Seconds of traffic.  [120]")
     parser.add_argument("--rate", type=float, default=50.0, help="Transactions a second.  [50]")
     parser.add_argument("--seed", type=int, default=1, help="Of the history and of the blows.  [1]")
+    parser.add_argument("--readers", type=int, default=1, help="Of each change stream.  [1]")
+    parser.add_argument("--churn", type=float, default=5.0, help="Seconds between splits, merges and moves.  [5]")
+    parser.add_argument("--mutable-key-range", action="store_true", help="The streams' partition mode.")
     parser.add_argument("--at-least-once", action="store_true", help="Doubled rows are then no fault.")
     parser.add_argument("--keep", type=Path, help="Folder for logs, ledger and rows.  [a temporary one]")
     given = vars(parser.parse_args())

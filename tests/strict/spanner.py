@@ -11,6 +11,7 @@ as bytes to a real emulator, if there is one, because a job has one Spanner endp
 [errors]    cloud.google.com/spanner/docs/error-codes
 [schema]    cloud.google.com/spanner/docs/information-schema
 [grpc]      grpc.io/docs/guides/performance
+[directed]  cloud.google.com/spanner/docs/directed-reads
 [emulator]  github.com/GoogleCloudPlatform/cloud-spanner-emulator: frontend/handlers/change_streams.cc,
             frontend/converters/change_streams.cc, backend/query/change_stream/change_stream_query_validator.cc,
             common/errors.cc. Google's own code, so its error codes and texts are taken for Spanner's.
@@ -92,6 +93,7 @@ _ARGUMENTS: Final = ("start_timestamp", "end_timestamp", "partition_token", "hea
 _CATALOG: Final = re.compile(r"\bINFORMATION_SCHEMA\s*\.\s*CHANGE_STREAM", re.I)
 _MAX_HEARTBEAT: Final = 300_000
 _FUTURE: Final = 600 * SECOND
+_MOST_MUTABLE: Final = 1800 * SECOND
 _FOREVER: Final = 1 << 63
 _MAX_READS: Final = 100
 
@@ -312,8 +314,9 @@ class _Rows:
 class _ProtoRows:
     """Writes records of a stream in the mode MUTABLE_KEY_RANGE: a ChangeStreamRecord each [rpc], base64 [emulator]."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, all_parents_start: bool = False) -> None:
         self.metadata = _proto_types()
+        self.all_parents_start = all_parents_start
 
     def data(self, stream: StreamHistory, record: DataRecord) -> bytes:
         made = _ChangeStreamRecord()
@@ -376,8 +379,8 @@ class _ProtoRows:
     def ending(self, partition: Partition) -> list[bytes]:
         """The last rows of a partition: its children start, its keys move out, it ends; in this order [emulator]."""
         at = partition.end or 0
-        # Of a merge only the first parent says that the child starts [emulator].
-        children = [c.token for c in partition.children if c.parents[0] is partition]
+        # Of a merge only the first parent says that the child starts [emulator]. The documentation says of none.
+        children = [c.token for c in partition.children if self.all_parents_start or c.parents[0] is partition]
         rows = [self.start(at, i, token) for i, token in enumerate(children)]
         made = _ChangeStreamRecord()
         event = made.partition_event_record
@@ -510,7 +513,9 @@ class StrictSpanner:
     `cut`: the share of responses in which a row is cut. `max_response_bytes`: rows longer than this are cut always.
     `life_code`: the answer to a start outside of a partition's life. `boundary_children`: whether a query whose end or
     start is the very end of its partition still gets the children. `root_parents`: the parents of the first partitions,
-    `null` as in [details] or `empty` as in [emulator].
+    `null` as in [details] or `empty` as in [emulator]. `multi_region`: whether the instance has replicas to direct
+    reads to. `all_parents_start`: in the mode MUTABLE_KEY_RANGE every parent of a merge says that the child starts, and
+    not only the first. `dialect`: what the database says it is; queries of change streams are GoogleSQL's all the same.
     """
 
     def __init__(
@@ -529,8 +534,12 @@ class StrictSpanner:
         life_code: StatusCode = StatusCode.OUT_OF_RANGE,
         boundary_children: bool = True,
         root_parents: Literal["null", "empty"] = "null",
+        multi_region: bool = False,
+        all_parents_start: bool = False,
+        dialect: str = "GOOGLE_STANDARD_SQL",
     ) -> None:
         self.history = history
+        self._dialect = dialect
         self.endpoint = ""
         self._emulator = emulator
         self._database = database
@@ -545,11 +554,13 @@ class StrictSpanner:
         self._boundary_children = boundary_children
         self._root_parents: Sequence[str | None] = (None,) if root_parents == "null" else ()
         self._rows = {False: _Rows(extra=False), True: _Rows(extra=True)}
-        self._proto_rows = _ProtoRows()
+        self._proto_rows = _ProtoRows(all_parents_start=all_parents_start)
         self._extra_fields = False
         self._unannounced_parents = False
         self._faults: list[Fault] = []
+        self._multi_region = multi_region
         self._sessions: dict[str, bool] = {}
+        self._roles: dict[str, str] = {}
         self._ended: set[str] = set()
         self._reading: set[str] = set()
         self._counts = _Counts()
@@ -672,6 +683,7 @@ class StrictSpanner:
         calls, errors: by method, by code; open_queries, max_open_queries; connections: seen so far;
         open_by_connection, max_by_connection (streams, the most on one connection); queries_by_partition,
         max_readers_by_partition: by token, "" for the query without one; rows, heartbeats, responses, cut_rows;
+        last_query: the change stream query that came last, with its arguments, priority, role and replicas;
         committed, transactions, last_commit_timestamp: of the history.
         """
         made: dict[str, Any] = {}
@@ -880,6 +892,7 @@ class StrictSpanner:
         made.create_time.GetCurrentTime()
         made.approximate_last_use_time.GetCurrentTime()
         self._sessions[made.name] = made.multiplexed
+        self._roles[made.name] = made.creator_role
         return made
 
     def _elsewhere(self, database: str) -> bool:
@@ -936,8 +949,21 @@ class StrictSpanner:
         self._reading.add(asked.session)
         query = self._validated(asked, name)
         self._check_readers(query, asked.session)
+        self._counts.last_query = self._as_asked(asked)
         with self._counts.query(query.token or "", asked.session):
             await _QueryRun(self, query, asked.session, context).run()
+
+    def _as_asked(self, asked: Any) -> dict[str, Any]:
+        directed = asked.directed_read_options.include_replicas
+        kinds = spanner.DirectedReadOptions.ReplicaSelection.Type
+        return {
+            "sql": asked.sql,
+            "role": self._roles.get(asked.session, ""),
+            "priority": spanner.RequestOptions.Priority(asked.request_options.priority).name,
+            "directed_reads": [[each.location, kinds(each.type_).name] for each in directed.replica_selections],
+            "auto_failover_disabled": directed.auto_failover_disabled,
+            **{name: value.string_value for name, value in asked.params.fields.items()},
+        }
 
     def _check_readers(self, query: _Query, session: str) -> None:
         counts = self._counts
@@ -980,7 +1006,18 @@ class StrictSpanner:
                 "Change stream queries are not supported for multi use transactions. Change stream queries must be "
                 "strong reads executed via single use transactions using the ExecuteStreamingSql API.",
             )
+        if asked.HasField("directed_read_options"):
+            self._check_directed(asked.directed_read_options)
         return self._checked_times(asked, stream, _arguments(whole[2], asked.params.fields))
+
+    def _check_directed(self, options: Any) -> None:
+        # "You can only use directed reads in a Spanner instance that is in a multi-region instance configuration or a
+        # custom regional configuration with optional read-only region(s)" [directed]; code and text are assumed.
+        if not self._multi_region:
+            raise _Refused(StatusCode.INVALID_ARGUMENT, "Directed reads need an instance of several regions.")
+        # "The maximum number of replica selections is 10" [rpc]; the text is assumed.
+        if len(options.include_replicas.replica_selections) > 10:
+            raise _Refused(StatusCode.INVALID_ARGUMENT, "Directed reads take at most 10 replica selections.")
 
     def _checked_times(self, asked: Any, stream: StreamHistory, given: dict[str, str | None]) -> _Query:
         now = self.history.clock()
@@ -1007,6 +1044,9 @@ class StrictSpanner:
         if end is None and stream.partition_mode == "MUTABLE_KEY_RANGE":
             # [emulator]'s validator of today's version; its text is not known, so this one is assumed.
             raise _Refused(StatusCode.INVALID_ARGUMENT, "end_timestamp must not be null.")
+        if end is not None and stream.partition_mode == "MUTABLE_KEY_RANGE" and end > start + _MOST_MUTABLE:
+            # [emulator]'s validator as well, with the same caution.
+            raise _Refused(StatusCode.INVALID_ARGUMENT, "end_timestamp must be at most 30 minutes after the start.")
         if end is not None and start > end:
             raise _Refused(
                 StatusCode.INVALID_ARGUMENT,
@@ -1093,7 +1133,7 @@ class StrictSpanner:
                 if kind == "null_value"
                 else getattr(value, kind)
             )
-        with contextlib.closing(_catalog_of(self.history)) as database:
+        with contextlib.closing(_catalog_of(self.history, self._dialect)) as database:
             try:
                 cursor = database.execute(sql, given)
             except sqlite3.Error as error:
@@ -1340,6 +1380,7 @@ class _Counts:
         self.most_on_one = max(self.open.values(), default=0)
         self.most_queries = self.readers.total()
         self.rows = self.heartbeats = self.responses = self.cut_rows = 0
+        self.last_query: dict[str, Any] = {}
 
     def begin(self, method: str, peer: str) -> None:
         self.calls[method] += 1
@@ -1383,6 +1424,7 @@ class _Counts:
             "heartbeats": self.heartbeats,
             "responses": self.responses,
             "cut_rows": self.cut_rows,
+            "last_query": self.last_query,
         }
 
 
@@ -1502,7 +1544,7 @@ def _passed_on(context: Any) -> dict[str, Any]:
     return {"metadata": tuple(metadata), "timeout": left if left and left < 10**6 else None}
 
 
-def _catalog_of(history: History) -> sqlite3.Connection:
+def _catalog_of(history: History, dialect: str) -> sqlite3.Connection:
     database = sqlite3.connect(":memory:")
     database.execute("ATTACH ':memory:' AS INFORMATION_SCHEMA")
     shapes = {
@@ -1512,6 +1554,7 @@ def _catalog_of(history: History) -> sqlite3.Connection:
         "CHANGE_STREAM_TABLES": "CHANGE_STREAM_CATALOG, CHANGE_STREAM_SCHEMA, CHANGE_STREAM_NAME, TABLE_CATALOG, "
         "TABLE_SCHEMA, TABLE_NAME, ALL_COLUMNS",
         "TABLES": "TABLE_CATALOG, TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE",
+        "DATABASE_OPTIONS": "CATALOG_NAME, SCHEMA_NAME, OPTION_NAME, OPTION_TYPE, OPTION_VALUE",
         "COLUMNS": "TABLE_CATALOG, TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, ORDINAL_POSITION, SPANNER_TYPE",
     }
     for name, columns in shapes.items():
@@ -1520,6 +1563,7 @@ def _catalog_of(history: History) -> sqlite3.Connection:
     def add(table: str, *row: Any) -> None:
         database.execute(f"INSERT INTO INFORMATION_SCHEMA.{table} VALUES ('', '', {', '.join('?' * len(row))})", row)
 
+    add("DATABASE_OPTIONS", "database_dialect", "STRING", dialect)
     for stream in history.streams.values():
         add("CHANGE_STREAMS", stream.name, False)
         options = {"retention_period": f"{stream.retention // SECOND // 3600}h", "value_capture_type": stream.capture}

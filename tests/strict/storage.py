@@ -35,12 +35,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import google_crc32c
 
 PAGE = 3
+# Each object has times; nobody here compares them.
+_MADE = "2026-11-30T00:00:00.000Z"
 
 
 @dataclass
 class Object:
     content: bytes
     generation: int
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -102,11 +105,12 @@ class StrictStorage:
             self.lose -= 1
             raise Refused(503)
 
-    def resource(self, bucket: str, name: str) -> dict[str, str]:
+    def resource(self, bucket: str, name: str) -> dict[str, Any]:
         there = self.objects[bucket, name]
         return {
             "kind": "storage#object", "bucket": bucket, "name": name, "generation": str(there.generation),
             "metageneration": "1", "size": str(len(there.content)), **_checksums(there.content),
+            "timeCreated": _MADE, "updated": _MADE, "metadata": there.metadata,
         }  # fmt: skip
 
 
@@ -167,6 +171,24 @@ class _Handler(BaseHTTPRequestHandler):
 
         return self._served(delete)
 
+    def do_PATCH(self) -> None:
+        """Metadata alone: neither content nor generation change, and what a client may not set is left out."""
+        path, _ = self._asked()
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        found = re.fullmatch(r"/storage/v1/b/([^/]+)/o/([^/]+)", path)
+        if not found:
+            return self._send(501)
+        where = found[1], unquote(found[2])
+
+        def patch() -> None:
+            with self.storage.lock:
+                if where not in self.storage.objects:
+                    raise Refused(404)
+                self.storage.objects[where].metadata |= body.get("metadata", {})
+            self._json(self.storage.resource(*where))
+
+        return self._served(patch)
+
     def do_POST(self) -> None:
         path, asked = self._asked()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -180,10 +202,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._served(lambda: self._begin(found[1], json.loads(body or b"{}"), asked))
         name, content = asked.get("name", ""), body
         if asked["uploadType"] == "multipart":
-            boundary = re.search(r'boundary="?([^";]+)', self.headers["Content-Type"])
+            # gcloud's parts end their lines with a line feed alone.
+            boundary = re.search(r"""boundary=["']?([^"';]+)""", self.headers["Content-Type"])
             assert boundary
             parts = body.split(b"--" + boundary[1].encode())
-            about, content = (part.split(b"\r\n\r\n", 1)[1][:-2] for part in parts[1:3])
+            about, content = (re.split(rb"\r?\n\r?\n", part, maxsplit=1)[1] for part in parts[1:3])
+            about, content = (part.removesuffix(b"\n").removesuffix(b"\r") for part in (about, content))
             name = json.loads(about)["name"]
         return self._served(lambda: self._json(self.storage.insert(found[1], name, content, asked)))
 

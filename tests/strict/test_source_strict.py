@@ -12,20 +12,32 @@ from pathlib import Path
 from typing import Any, Literal
 
 import grpc
+import orjson
 import pytest
 from apache_beam.utils.timestamp import MAX_TIMESTAMP
 
 from contract import timestamps
 from contract.changes import Coordinates
+from contract.dialects import POSTGRESQL
 from contract.timestamps import from_nanos
 from pipeline.clients import spanner_channel
 from pipeline.source.beam_source import ChangeStreamReader
+from pipeline.source.closed import changes_before
 from pipeline.source.lookup import read_again
 from pipeline.source.partition_threads import QueryRefused, Reading
-from pipeline.source.partitions import PartitionSet
+from pipeline.source.partitions import PartitionSet, Share
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
-from pipeline.source.records import DataChange, ReadPosition
-from tests.strict.history import SECOND, Change, History, Partition, RandomHistory, product_tables, read_ledger
+from pipeline.source.records import DataChange, Mod, ReadPosition, UnreadableStream
+from tests.strict.history import (
+    SECOND,
+    Change,
+    History,
+    Partition,
+    PartitionMode,
+    RandomHistory,
+    product_tables,
+    read_ledger,
+)
 from tests.strict.service import StrictSpannerProcess
 from tests.strict.spanner import StrictSpanner
 
@@ -198,14 +210,25 @@ def test_a_thousand_partitions_are_read_in_one_reader(readers: list[ChangeStream
 
 
 @pytest.mark.parametrize("mode", ["tail", "windows"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("seed", "partition_mode"),
+    [*((seed, "IMMUTABLE_KEY_RANGE") for seed in range(3)), *((seed, "MUTABLE_KEY_RANGE") for seed in (0, 2))],
+)
 def test_over_a_random_history_with_every_fault_each_change_comes_once(
-    seed: int, mode: Literal["tail", "windows"], readers: list[ChangeStreamReader]
+    seed: int, partition_mode: PartitionMode, mode: Literal["tail", "windows"], readers: list[ChangeStreamReader]
 ) -> None:
     """Splits, merges and moves, cut rows, errors in the middle of a row, ended sessions, queries that end early."""
     rng = random.Random(seed)
     begun = time.time_ns() - 60 * SECOND
-    made = RandomHistory(seed, partitions=4, rate=60, churn=2, created=begun, tables={STREAM: product_tables()[STREAM]})
+    made = RandomHistory(
+        seed,
+        partitions=4,
+        rate=60,
+        churn=2,
+        created=begun,
+        tables={STREAM: product_tables()[STREAM]},
+        partition_mode=partition_mode,
+    )
     made.play(50)
     collected = Collected()
     with (
@@ -216,6 +239,7 @@ def test_over_a_random_history_with_every_fault_each_change_comes_once(
             # Windows end at any time, also where partitions do.
             boundary_children=mode == "tail" or seed % 2 == 0,
             root_parents=rng.choice(["null", "empty"]),
+            all_parents_start=seed == 2,
         ) as spanner,
         made,
     ):
@@ -367,7 +391,11 @@ def test_a_database_that_is_gone_is_waited_for(
             STREAM,
             "Start the job under another job_name with a later startTimestamp",
         ),
-        (lambda made: from_nanos(made.created), "Missing", "Check that it exists in a GoogleSQL database"),
+        (
+            lambda made: from_nanos(made.created),
+            "Missing",
+            "Check that it exists, and that spannerDatabaseRole may run",
+        ),
     ],
 )
 def test_a_query_that_can_never_be_answered_fails_with_the_remedy(
@@ -394,14 +422,63 @@ def test_a_partition_whose_retention_is_over_while_it_is_read_fails_with_the_rem
             collected.until(reader, lambda: False)
 
 
-@pytest.mark.parametrize("mode", ["tail", "windows"])
-def test_a_stream_of_another_partition_mode_fails_with_the_remedy(mode: Literal["tail", "windows"]) -> None:
-    made = History()
-    made.stream(STREAM, product_tables()[STREAM], partition_mode="MUTABLE_KEY_RANGE").root()
-    with StrictSpanner(made) as spanner:
-        reader = open_reader(spanner, timestamps.now(), Reading(mode=mode))
-        with pytest.raises(QueryRefused, match="partition_mode is 'IMMUTABLE_KEY_RANGE'"):
-            reader.start()
+def test_the_same_history_gives_the_same_records_in_both_partition_modes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also over several queries, one after the other: those of mutable key ranges have an end."""
+    monkeypatch.setattr("pipeline.source.query._MOST_NANOS", 3 * SECOND)
+    begun = time.time_ns() - 40 * SECOND
+    records: dict[str, dict[Any, Any]] = {}
+    for partition_mode in ("IMMUTABLE_KEY_RANGE", "MUTABLE_KEY_RANGE"):
+        made = RandomHistory(
+            5, rate=30, churn=4, created=begun, partition_mode=partition_mode, tables={STREAM: product_tables()[STREAM]}
+        ).play(30)
+        with StrictSpanner(made) as spanner:
+            query = ChangeStreamQuery(stream_at(spanner), spanner_channel(spanner.endpoint))
+            assert query.mutable is (partition_mode == "MUTABLE_KEY_RANGE")
+            partitions, found = PartitionSet(from_nanos(begun)), list[DataChange]()
+            for end in (10, 11, 30):
+                found += changes_before(query, partitions, from_nanos((begun // SECOND + end) * SECOND))
+        records[partition_mode] = {
+            (change.server_transaction_id, change.record_sequence): change._replace(
+                mods=tuple(Mod(*(orjson.loads(text) for text in mod)) for mod in change.mods)
+            )
+            for change in found
+        }
+        assert len(found) == len(records[partition_mode]) > 300
+    assert records["IMMUTABLE_KEY_RANGE"] == records["MUTABLE_KEY_RANGE"]
+
+
+def test_mutable_key_ranges_of_a_postgresql_database_are_refused_with_the_remedy() -> None:
+    made = RandomHistory(7, created=time.time_ns(), partition_mode="MUTABLE_KEY_RANGE", tables=product_tables())
+    with StrictSpanner(made, dialect=POSTGRESQL) as spanner:
+        query = ChangeStreamQuery(stream_at(spanner), spanner_channel(spanner.endpoint))
+        with pytest.raises(UnreadableStream, match="must have partition_mode IMMUTABLE_KEY_RANGE in PostgreSQL"):
+            query.roots(timestamps.now())
+
+
+def test_the_first_of_several_readers_reads_a_stream_of_mutable_key_ranges() -> None:
+    """Which partition says that another one starts is not documented: several could say it, or one."""
+    begun = time.time_ns() - 30 * SECOND
+    made = RandomHistory(
+        6,
+        rate=30,
+        churn=3,
+        created=begun,
+        partition_mode="MUTABLE_KEY_RANGE",
+        tables={STREAM: product_tables()[STREAM]},
+    ).play(20)
+    end = from_nanos(begun + 20 * SECOND)
+    collected = Collected()
+    with StrictSpanner(made, all_parents_start=True) as spanner:
+        for share in (Share(1, 2), Share(0, 2)):
+            reader = ChangeStreamReader(
+                stream_at(spanner), Reading(end=end), PartitionSet(from_nanos(begun), share=share)
+            )
+            while (available := reader.advance()) or reader.get_watermark() < MAX_TIMESTAMP:
+                if available and isinstance(current := reader.get_current(), DataChange):
+                    collected.found.update(ids(current))
+            reader.close()
+            assert share.reader == 0 or not collected.found
+    assert collected.found == committed(made)
 
 
 def test_a_child_whose_parent_is_never_discovered_is_reported(

@@ -18,15 +18,25 @@ from typing import Any
 
 import grpc
 import pytest
-from google.cloud.spanner_v1.types import change_stream, result_set
+from google.cloud.spanner_v1.types import change_stream
 from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from contract import schema, timestamps
 from local.emulators import launch as emulators
 from local.emulators.launch import INSTANCE, PROJECT
+from pipeline.source import wire
 from pipeline.source.query import ChangeStream
-from pipeline.source.records import Child, ChildPartitions, DataChange, Heartbeat, Record, RecordReader, _values
+from pipeline.source.records import (
+    Child,
+    ChildPartitions,
+    DataChange,
+    Heartbeat,
+    Record,
+    RecordReader,
+    _as_wire,
+    whole_values,
+)
 from tests.strict.history import (
     SECOND,
     Change,
@@ -48,7 +58,6 @@ DATABASE = "projects/p/instances/i/databases/d"
 STREAM = "PaymentAuditTrailChangeStream"
 LOGS = "AuditLogChangeStream"
 TABLE = TableSpec("T", (ColumnSpec("K", "STRING(8)", True), ColumnSpec("V", "INT64")))
-_PartialResultSet = result_set.PartialResultSet.pb()
 
 
 def ago(seconds: float) -> int:
@@ -124,6 +133,11 @@ class Scripted:
 @pytest.fixture
 def scripted() -> Scripted:
     return Scripted()
+
+
+def put_together(responses: Iterable[Any]) -> Iterator[Any]:
+    """The values of a streamed result, put together by the product's reader."""
+    return map(struct_pb2.Value.FromString, whole_values(map(_as_wire, responses)))
 
 
 def values(records: Iterable[Record]) -> list[str]:
@@ -549,9 +563,10 @@ def test_a_value_that_is_cut_anywhere_any_number_of_times_is_the_same_when_it_is
         assert whole == content
         # And our own reader's rules are the same.
         responses = [
-            _PartialResultSet(values=[to_value(part)], chunked_value=i < len(parts) - 1) for i, part in enumerate(parts)
+            wire.Response(values=[to_value(part).SerializeToString()], chunked_value=i < len(parts) - 1)
+            for i, part in enumerate(parts)
         ]
-        assert [to_content(v) for v in _values(responses)] == [content]
+        assert [to_content(v) for v in put_together(responses)] == [content]
 
 
 def test_a_row_that_is_longer_than_a_response_comes_in_pieces(channel: Any) -> None:
@@ -677,7 +692,7 @@ def test_fields_of_tomorrow_are_behind_those_of_today_at_every_level(scripted: S
 
         def rows() -> list[Any]:
             call = query.execute(query.request(scripted.first, "a", None))
-            return [to_content(v) for v in _values(call)]
+            return [to_content(v) for v in put_together(call)]
 
         today = rows()
         spanner.extra_fields()
@@ -716,7 +731,7 @@ def test_a_stream_of_mutable_key_ranges_says_so_and_sends_records_of_its_own(cha
         def records(token: str | None) -> list[Any]:
             call = query.execute(query.request(start, token, end))
             reader = change_stream.ChangeStreamRecord.pb()
-            return [reader.FromString(base64.b64decode(v.string_value)) for v in _values(call)]
+            return [reader.FromString(base64.b64decode(v.string_value)) for v in put_together(call)]
 
         assert refusal(lambda: query.execute(query.request(start, None, None)))[0] == "INVALID_ARGUMENT"
         starts = records(None)
@@ -883,14 +898,14 @@ def play_back(endpoint: str, database: str, stream: str, start: str, until: str)
             token, at = waiting.popitem()
             responses = list(query.execute(query.request(at, token, None)))
             metadata.add(responses[0].metadata.SerializeToString(deterministic=True))
-            for value in _values(responses):
+            for value in put_together(responses):
                 ((changes, heartbeats, children),) = to_content(value)
                 data += [(c[0], c[2], [*c[1:2], *c[3:]]) for c in changes]
                 for name, records in (("heartbeat", heartbeats), ("children", children)):
                     shapes |= dict.fromkeys([name][: len(records)], shape(records))
                 # A partition of the emulator may end between two commits of the script.
                 waiting |= {c[0]: r[0] for r in children for c in r[2] if r[0] <= until}
-        first = [to_content(v) for v in _values(query.execute(query.request(start, None, None)))]
+        first = [to_content(v) for v in put_together(query.execute(query.request(start, None, None)))]
     transactions: dict[str, int] = {}
     rows = [(transactions.setdefault(number, len(transactions)), record) for _, number, record in sorted(data)]
     return {"rows": rows, "metadata": metadata, "roots": shape(first[0]), **shapes}

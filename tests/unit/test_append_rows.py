@@ -157,6 +157,18 @@ def test_rows_of_before_a_new_array_are_empty_there_and_not_null(monkeypatch: py
     assert ["Tags" in arrow.column_names for arrow in sent] == [False, True]
 
 
+def test_a_column_dropped_in_spanner_stays_and_is_null_from_then_on_and_nothing_restarts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = Step(monkeypatch)
+    step.put(change("old", of("STRING"), X="kept"))
+    step.fire()
+    step.put(change("new"))
+    step.put(change("late", of("STRING"), X="of before the drop"))
+    assert step.fire() == []
+    assert step.twin.values("X") == {"old": "kept", "new": None, "late": "of before the drop"}
+
+
 def test_batches_of_one_schema_go_in_one_append(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Step(monkeypatch)
     for i in range(5):

@@ -55,7 +55,8 @@ def api(server: Server) -> QueryApi:
 @pytest.fixture
 def warehouse(server: Server) -> Warehouse:
     texts = dict.fromkeys(Connection.__dataclass_fields__, "")
-    return Warehouse(Connection(**texts | {"project": PROJECT, "big_query_endpoint": server.url}), seconds=5)
+    known = {"project": PROJECT, "big_query_endpoint": server.url, "watched_tables": WATCHED.to_json()}
+    return Warehouse(Connection(**texts | known), seconds=5)
 
 
 def page(*rows: str, token: str = "", done: bool = True) -> dict[str, Any]:
@@ -182,7 +183,7 @@ def test_google_cloud_is_asked_with_credentials(server: Server, monkeypatch: pyt
     ("answer", "says"),
     [
         (refusal(404, "notFound"), "pulumi up"),
-        (refusal(403, "accessDenied"), "roles/bigquery.jobUser"),
+        (refusal(403, "accessDenied"), f"roles/bigquery.jobUser.* the dataset {WATCHED.views_dataset}"),
         (refusal(403, "quotaExceeded"), r"refused the query \(quotaExceeded\)"),
         (refusal(400, "bytesBilledLimitExceeded"), "would read more than it may"),
         (refusal(401, "authError"), "gcloud auth application-default login"),

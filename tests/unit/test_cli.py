@@ -175,6 +175,8 @@ def test_what_a_connection_file_may_leave_out_is_taken_where_it_is_there(connect
 
 
 def test_the_probe_s_options_that_exclude_each_other_are_refused(connection_file: Path) -> None:
+    local = json.loads(connection_file.read_text()) | {"spannerEndpoint": "127.0.0.1:1"}
+    connection_file.write_text(json.dumps(local))
     for arguments, rule in (
         (["--once", "--every", "60"], "exclude each other"),
         (["--listen", "9100"], "--listen needs --every"),
@@ -251,6 +253,23 @@ def test_a_dead_letter_on_a_terminal_says_why_its_payment_is_not_shown(
     assert "1 dead letter." in shown
 
 
+def test_a_report_of_dead_letters_ends_with_one_where_a_person_must_decide(
+    connection_file: Path, queue: DeadLetterQueue
+) -> None:
+    def report(*more: str) -> Any:
+        return audit(connection_file, "dead-letters", *more)
+
+    queue.put([letter(1), letter(2)])
+    waits = report("report", "--json")
+    assert waits.exit_code == 0 and json.loads(waits.stdout)["severe"] == 0
+    queue.park(list(queue.letters()))
+    parked = report("report", "--json")
+    assert parked.exit_code == 1 and json.loads(parked.stdout)["severe"] == 2
+    # As a job: nothing asks, and there may be nothing to do.
+    assert report("retry", "--all").exit_code == 0 and report("report").exit_code == 0
+    assert report("retry", "--all").exit_code == 0
+
+
 def test_a_dead_letter_set_aside_is_handed_to_the_next_retry(connection_file: Path, queue: DeadLetterQueue) -> None:
     queue.put([letter(1), letter(2), letter(3)])
     queue.park([letter(1), letter(2)])
@@ -277,7 +296,7 @@ def test_no_such_dead_letter_is_exit_code_1(connection_file: Path, arguments: li
     ("typed", "completed"),
     [
         (["./audit", "sum"], ["summary"]),
-        (["./audit", "dead-letters", "re"], ["retry"]),
+        (["./audit", "dead-letters", "re"], ["report", "retry"]),
         (["./audit", "summary", "--by", "r"], ["region"]),
         (["./audit", "search", "--cu"], ["--customer"]),
         (["./audit", "completion", ""], ["bash", "zsh", "fish"]),

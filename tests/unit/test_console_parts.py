@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
 
 import support.console
@@ -38,7 +39,8 @@ NOW = datetime(2026, 11, 29, 10, 0, tzinfo=UTC)
 def guarded() -> TestClient:
     app = FastAPI()
     known = Viewer(email="a@localhost", role="viewer")
-    app.middleware("http")(Guard(Development(known=known), frozenset({"127.0.0.1"}), requests=5))
+    hosts = frozenset({"127.0.0.1"})
+    app.middleware("http")(Guard(Development(known=known), lambda _: PlainTextResponse("broken"), hosts, requests=5))
 
     @app.get("/x")
     def read() -> str:
@@ -251,8 +253,26 @@ def test_a_look_that_fails_keeps_what_was_seen_and_says_why() -> None:
     third = poller.after(2, 5)
     poller.end()
     assert first.error == "" and first.overview
-    assert (second.error, second.overview) == ("BigQuery does not answer.", first.overview)
+    assert second.overview == first.overview and "gives no answer now" in second.error
     assert third.overview == first.overview and "a payment's data" not in third.error and third.error
+
+
+def test_the_first_viewer_after_a_pause_is_looked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    poller = Poller(lambda: overview(1), Monitored, pause=3600)
+    assert poller.after(0, 5).number == 1
+    # Who watches already waits for the pause.
+    assert poller.after(1, 0.2).number == 1
+    monkeypatch.setattr("support.console.live._WATCHED_SECONDS", 0.0)
+    assert poller.after(1, 5).number == 2
+    poller.end()
+
+
+def test_what_bigquery_is_paid_for_is_not_looked_at_sooner_for_a_viewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("support.console.live._WATCHED_SECONDS", 0.0)
+    poller = Poller(lambda: replace(overview(1), bytes_read=2**40), Monitored, pause=0.01)
+    assert poller.after(0, 5).number == 1
+    assert poller.after(1, 0.5).number == 1
+    poller.end()
 
 
 def test_nobody_who_watches_ends_the_looks(monkeypatch: pytest.MonkeyPatch) -> None:

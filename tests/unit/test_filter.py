@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from contract.changes import Change, ModType, Row
-from pipeline.transforms.filter import Ignored, keep
+from pipeline.transforms.filter import Ignored, IgnoredRecords, keep
+from tests.unit.test_partitions import change as record_at
 
 
 def change(new: Row, old: Row | None = None, *, table: str = "payments", mod_type: ModType = "UPDATE") -> Change:
@@ -103,3 +104,19 @@ def test_a_column_is_left_out_however_its_name_is_written(fields: str) -> None:
 
 def test_a_table_is_left_out_however_its_name_is_written() -> None:
     assert not keep(change({}, table="Sales.Orders"), Ignored.parse(tables="sales.ORDERS"))
+
+
+def test_a_record_is_left_out_by_its_table_its_operation_or_its_transaction_s_tag() -> None:
+    record = record_at(1, "t")._replace(table="Payments", mod_type="UPDATE", transaction_tag="app=nightly")
+    left_out: list[tuple[str, ...]] = [("payments",), ("", "INSERT, UPDATE"), ("", "", "other, app=nightly")]
+    assert all(record in IgnoredRecords.parse(*options) for options in left_out)
+    kept: list[tuple[str, ...]] = [("payment",), ("", "INSERT,DELETE"), ("", "", "app=night, APP=NIGHTLY"), ()]
+    assert all(record not in IgnoredRecords.parse(*options) for options in kept)
+    # A transaction without a tag has an empty one.
+    assert record._replace(transaction_tag="") not in IgnoredRecords.parse(tags="a,b")
+
+
+def test_rows_differ_where_some_changes_of_a_row_are_left_out() -> None:
+    assert not IgnoredRecords.parse("payments").rows_differ
+    assert IgnoredRecords.parse(operations="DELETE").rows_differ
+    assert IgnoredRecords.parse(tags="a").rows_differ

@@ -29,7 +29,7 @@ from tests.shipped import REQUIRED_OPTIONS
 STREAMS = ("PaymentAuditTrailChangeStream", "AuditLogChangeStream")
 # In this order; what they pass on inside is not masked, or not yet known to be.
 CHAIN = (
-    "Read/ReadFromUnboundedSource/ReadUnbounded",
+    "Read/ReadWithBacklog/ReadUnbounded",
     "Decode/ParDo(Decode)/ParDo(Decode)",
     "Mask/ParDo(Mask)/ParDo(Mask)",
     "Enrich/ParDo(Enrich)/ParDo(Enrich)",
@@ -145,7 +145,7 @@ def test_what_comes_before_a_source_holds_no_records(translate: Translate) -> No
             found = [s.unique_name for s in every.values() if inputs & set(s.outputs.values())]
             before += found
             wanted += found
-        assert all(step.startswith(f"{name}/Read/ReadFromUnboundedSource/Create/") for step in before)
+        assert all(step.startswith(f"{name}/Read/ReadWithBacklog/Create/") for step in before)
 
 
 @TRANSLATIONS
@@ -168,3 +168,15 @@ def test_beam_s_published_fusion_makes_one_stage_of_source_mask_and_encoded_rows
         chain = {f"{name}/{CHAIN[0]}/Process", *(f"{name}/{step}" for step in CHAIN[1:])}
         [home] = [stage for stage in fused if chain & stage]
         assert chain <= home
+
+
+@TRANSLATIONS
+def test_no_step_of_the_job_is_of_another_language(translate: Translate) -> None:
+    """Beam's own ReadChangeStreamFromSpanner and WriteToBigQuery need Java at launch and on the workers."""
+    components = translate().components
+    assert {step.spec.urn for step in components.transforms.values()}.isdisjoint({"beam:transform:external:v1"})
+    capabilities = {capability for each in components.environments.values() for capability in each.capabilities}
+    assert not [capability for capability in capabilities if "sdk_base:apache/beam_java" in capability]
+    assert all(step.environment_id in {"", *components.environments} for step in components.transforms.values())
+    payloads = [each.payload.lower() for each in components.environments.values()]
+    assert payloads and not [payload for payload in payloads if b"java" in payload]

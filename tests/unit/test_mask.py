@@ -74,6 +74,20 @@ def texts_of(change: Change) -> str:
     return "\n".join(texts)
 
 
+def test_a_card_number_over_elements_with_a_null_between_them_is_hidden() -> None:
+    array = Column("Groups", "ARRAY<STRING(MAX)>", False)
+    split = change({"Groups": ["4111", None, "1111", "1111", "1111"]}, columns=(*PAYMENT_COLUMNS, array))
+    Masker(KEYS, WATCHED, new_columns="scan").mask(split)
+    assert split.new["Groups"][1] is None
+    assert "1111" not in split.new["Groups"][2:4] and split.card_tokens == [TOKEN]
+
+
+def test_a_proto_whose_base64_reads_as_a_card_number_is_hidden() -> None:
+    shape = change({"Shape": CARD}, columns=(*PAYMENT_COLUMNS, Column("Shape", "PROTO", False)))
+    Masker(KEYS, WATCHED, new_columns="scan").mask(shape)
+    assert CARD not in shape.new["Shape"] and shape.card_tokens == [TOKEN]
+
+
 def test_a_card_number_becomes_bin_last_four_and_a_token() -> None:
     result = masked({"CardNumber": "4111 1111 1111 1111", "CardholderName": " Jane  DOE ", "CardExpiry": "12/2027"})
     assert result.new == {
@@ -490,3 +504,27 @@ def test_a_document_that_comes_again_is_masked_again(document: Row) -> None:
         masker.mask(each)
     seen = {value for each in changes for value in (each.new["Metadata"], each.old["Metadata"])}
     assert len(seen) == 1 and text not in seen
+
+
+@pytest.mark.parametrize("row", ["keys", "new", "old"])
+def test_one_look_over_the_numbers_of_all_rows_sees_each_of_them(row: str) -> None:
+    columns = (Column("PUID", "STRING(36)", True), Column("N", "INT64", False), Column("T", "TIMESTAMP", False))
+    rows: dict[str, Row] = {"keys": {"PUID": PUID}, "new": {"T": "2026-11-23T09:15:00.123456789Z"}, "old": {}}
+    rows[row]["N"] = CARD
+    result = masked(rows["new"], old=rows["old"], keys=rows["keys"], columns=columns, new_columns="scan")
+    assert CARD not in texts_of(result)
+    assert result.card_tokens == [TOKEN]
+    assert result.new["T"] == "2026-11-23T09:15:00.123456789Z"
+
+
+def test_a_number_under_a_name_that_a_token_has_is_seen_too() -> None:
+    # `CardNumber` has a token, so a column of the token's name is carried under another one.
+    columns = (*PAYMENT_COLUMNS, Column("CardNumber_token", "INT64", False))
+    result = masked({"CardNumber_token": CARD}, columns=columns, new_columns="scan")
+    assert CARD not in texts_of(result)
+
+
+def test_the_digits_of_two_numbers_are_not_one() -> None:
+    columns = (Column("PUID", "STRING(36)", True), Column("A", "INT64", False), Column("B", "INT64", False))
+    row = {"A": CARD[:8], "B": CARD[8:]}
+    assert masked(dict(row), old=dict(row), columns=columns, new_columns="scan").new == row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -77,6 +78,19 @@ def test_the_cloud_s_open_incidents_are_the_alerts_that_fire_those_of_others_lef
     ]
     [_, unknown, stuck] = found.alerts or ()
     assert "PENDING" in stuck.title and "{{" not in stuck.title and unknown.title == ""
+
+
+def test_alerts_of_another_stack_of_the_project_are_not_this_one_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = incident("DataflowJobDown")
+    theirs["policy"]["userLabels"]["prefix"] = "eu-1"
+    cloud(monkeypatch, {"": {"alerts": [theirs, incident("AuditDlqGrowth")]}}, VALUES)
+    assert [alert.name for alert in monitored(CLOUD).alerts or ()] == ["AuditDlqGrowth"]
+    asked = cloud(monkeypatch, {"": {"alerts": [theirs, incident("AuditDlqGrowth")]}}, VALUES)
+    beside = monitored(replace(CLOUD, prefix="eu-1"))
+    assert [alert.name for alert in beside.alerts or ()] == ["DataflowJobDown"]
+    questions = [parse_qs(urlsplit(url).query).get("query", [""])[0] for url in asked]
+    series = {name for text in questions for name in re.findall(r"custom_googleapis_com:\w+", text)}
+    assert series and all(name.startswith("custom_googleapis_com:audit_eu_1_") for name in series)
 
 
 def test_latency_and_rate_are_beside_their_goals(monkeypatch: pytest.MonkeyPatch) -> None:

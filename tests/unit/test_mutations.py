@@ -23,8 +23,8 @@ def test_a_mutation_changes_its_file_into_another_that_can_be_read(mutation: Mut
     sound = (ROOT / mutation.file).read_text()
     broken = mutation.apply(sound)
     assert broken != sound
-    if mutation.file.endswith(".sql"):
-        # BigQuery's emulator reads it, in the test that must notice.
+    if not mutation.file.endswith(".py"):
+        # What it is for reads it, in the test that must notice: BigQuery's emulator, a shell, kustomize.
         return
     assert ast.dump(ast.parse(broken)) != ast.dump(ast.parse(sound))
 

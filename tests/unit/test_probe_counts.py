@@ -19,7 +19,7 @@ from contract.metrics import LATENCY_BUCKETS
 from pipeline.source.closed import changes_before
 from pipeline.source.partitions import PartitionSet
 from pipeline.source.records import Child, ChildPartitions, DataChange, Mod, Record
-from pipeline.transforms.filter import Ignored
+from pipeline.transforms.filter import Ignored, IgnoredRecords
 from probe import series
 from probe.committed import Commit, Window, count
 from probe.measure import Measurement, arrivals_query
@@ -142,8 +142,9 @@ def moment(seconds: float) -> str:
 def change(seconds: float, table: str = "payment_audit_trail", mods: int = 1, **values: Any) -> DataChange:
     new, old = values.get("new", {}), values.get("old", {})
     mod = Mod('{"PUID":"p"}', json.dumps(new), json.dumps(old))
+    columns = (Column("PUID", "STRING", True), *(Column(name, "STRING", False) for name in values.get("more", ())))
     return DataChange(
-        "S", moment(seconds), f"{seconds:08.3f}", "tx", True, table, (Column("PUID", "STRING", True),), (mod,) * mods,
+        "S", moment(seconds), f"{seconds:08.3f}", "tx", True, table, columns, (mod,) * mods,
         values.get("kind", "UPDATE"), "NEW_ROW_AND_OLD_VALUES", 1, 1, "", False,
     )  # fmt: skip
 
@@ -168,6 +169,24 @@ class Stream:
 
 def _start(record: Any) -> str:
     return str(record.children[0].start)
+
+
+def unclassified(*records: DataChange, known: dict[str, list[str]] | None = None) -> dict[str, list[str]]:
+    window = Window(unclassified=known or {})
+    count(window, iter(records), WATCHED, Ignored(), IgnoredRecords(), payments.PAYMENT_STATES)
+    return window.unclassified
+
+
+def test_columns_that_changes_carried_are_unclassified_until_an_insert_is_without_them() -> None:
+    insert, update = change(1, kind="INSERT", more=("Status", "Odd")), change(2, kind="UPDATE", more=("Odder",))
+    assert unclassified(insert) == {"payment_audit_trail": ["Odd"]}
+    assert unclassified(insert, update) == {"payment_audit_trail": ["Odd", "Odder"]}
+    # What an earlier window saw stays; an insert has every column, so the others are gone.
+    known = {"payment_audit_trail": ["Gone"]}
+    assert unclassified(update, known=dict(known)) == {"payment_audit_trail": ["Gone", "Odder"]}
+    assert unclassified(update, insert, known=dict(known)) == {"payment_audit_trail": ["Odd"]}
+    # A table that nobody described has no columns to classify.
+    assert unclassified(change(1, table="other", kind="INSERT", more=("Odd",))) == {}
 
 
 def test_children_are_followed_inside_a_window_and_each_change_comes_once() -> None:
@@ -223,7 +242,7 @@ def test_payments_are_counted_by_the_state_that_they_come_to() -> None:
         change(6, kind="DELETE", old={"Status": "FAILED"}),
         change(7, table="audit_logs", new={"Status": "FAILED"}, kind="INSERT", mods=2),
     ]
-    count(window, iter(records), WATCHED, Ignored(), payments.PAYMENT_STATES)
+    count(window, iter(records), WATCHED, Ignored(), IgnoredRecords(), payments.PAYMENT_STATES)
     assert window.outcomes == {"initiated": 1, "processed": 1, "failed": 1}
     assert sum(window.commits.values()) == 8
 
@@ -234,15 +253,18 @@ def test_what_the_pipeline_leaves_out_is_not_missed() -> None:
         change(1, table="audit_logs", mods=2),
         change(2, new={"Status": "S", "RetryCount": "2"}, old={"RetryCount": "1"}),
         change(3, new={"Status": "S", "RetryCount": "2"}, old={"Status": "R", "RetryCount": "1"}),
+        change(4, kind="DELETE", old={"Status": "S"}),
+        change(5, new={"Status": "S"}, old={"Status": "R"})._replace(transaction_tag="nightly"),
     ]
-    count(window, iter(records), WATCHED, Ignored.parse("RetryCount", "audit_logs"), payments.PAYMENT_STATES)
+    left_out = IgnoredRecords.parse("audit_logs", "DELETE", "nightly")
+    count(window, iter(records), WATCHED, Ignored.parse("RetryCount"), left_out, payments.PAYMENT_STATES)
     assert dict(+window.commits) == {Commit("payment_audit_trail", FIRST + 3_000_000): 1}
 
 
 def test_a_change_that_cannot_be_read_counts_as_committed() -> None:
     window = Window()
     broken = change(1)._replace(mods=(Mod("[]", "", ""),))
-    count(window, iter([broken]), WATCHED, Ignored(), payments.PAYMENT_STATES)
+    count(window, iter([broken]), WATCHED, Ignored(), IgnoredRecords(), payments.PAYMENT_STATES)
     assert sum(window.commits.values()) == 1
 
 
@@ -273,7 +295,7 @@ def measurement(**changes: Any) -> Measurement:
         "at": START + timedelta(minutes=2), "started_at": START, "totals": totals, "windows": (SPAN,), "waiting": 2,
         "oldest_unaudited_seconds": 61.5, "dead_letters": {"card_number_in_key": 1, "unexpected_error": 0},
         "oldest_dead_letter_seconds": 3.0, "stuck": {"PENDING": 4, "INITIATED": 0}, "unclassified_columns": 0,
-        "bytes_read": 10,
+        "bytes_read": 10, "operations_failed": {"schema": True}, "operations_missed": {"schema": 3.5},
     }  # fmt: skip
     return Measurement(**known | changes)
 

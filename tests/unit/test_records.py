@@ -1,5 +1,6 @@
 """Change records from Spanner's wire messages."""
 
+import json
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from google.cloud.spanner_v1.types import result_set
 from google.cloud.spanner_v1.types import type as types
 
 from contract.changes import Column
+from pipeline.source import wire
 from pipeline.source.records import ChildPartitions, DataChange, Heartbeat, RecordReader, UnreadableStream
 
 PartialResultSet = result_set.PartialResultSet.pb()
@@ -260,17 +262,118 @@ def test_a_record_without_its_time_is_an_error_and_not_an_old_change() -> None:
     ],
 )
 def test_the_records_of_a_partition_mode_that_is_not_known_are_refused_with_the_remedy(fields: list[Any]) -> None:
-    with pytest.raises(UnreadableStream, match="change stream S must have partition_mode 'IMMUTABLE_KEY_RANGE'"):
+    with pytest.raises(UnreadableStream, match="change stream S must have partition_mode IMMUTABLE_KEY_RANGE or"):
         list(RecordReader("S").records([described(fields)]))
 
 
-@pytest.mark.parametrize("metadata", [True, False])
-def test_a_change_record_in_the_form_of_a_proto_is_refused_and_not_read_as_nothing(metadata: bool) -> None:
-    """`MUTABLE_KEY_RANGE`: a column of google.spanner.v1.ChangeStreamRecord, which arrives as base64 text."""
+@pytest.mark.parametrize("name", ["", "google.spanner.v2.ChangeStreamRecord"])
+def test_a_record_in_the_form_of_a_proto_that_is_not_known_is_refused_and_not_read_as_nothing(name: str) -> None:
     (response,) = responses((["CgYKBAoCCAE="], False))
-    if metadata:
+    if name:
         field = response.metadata.row_type.fields.add(name="ChangeRecord")
         field.type_.code = types.TypeCode.PROTO
-        field.type_.proto_type_fqn = "google.spanner.v1.ChangeStreamRecord"
+        field.type_.proto_type_fqn = name
     with pytest.raises(UnreadableStream, match="create a second stream"):
         list(RecordReader("S").records([response]))
+
+
+def test_a_record_is_the_same_from_either_form_of_its_response() -> None:
+    as_library = responses(([row(data=DATA), row(heartbeat=HEARTBEAT), row(children=CHILDREN)], False))
+    as_wire = [wire.Response.FromString(response.SerializeToString()) for response in as_library]
+    assert list(RecordReader("S").records(as_wire)) == list(RecordReader("S").records(as_library))
+    assert as_wire[0].values[0] == as_library[0].values[0].SerializeToString()
+
+
+def test_fields_that_come_after_the_known_ones_are_passed_over() -> None:
+    [record] = read(([row(data=[*DATA, "of a later version"])], False))
+    assert record == read(([row(data=DATA)], False))[0]
+
+
+# ---------------------------------------------------------------------- PostgreSQL: a record is a JSON text
+
+
+def written(*records: dict[str, Any]) -> list[Any]:
+    response = PartialResultSet()
+    kind = response.metadata.row_type.fields.add(name="read_json_S").type_
+    kind.code, kind.type_annotation = types.TypeCode.JSON, types.TypeAnnotationCode.PG_JSONB
+    for record in records:
+        put(response.values.add(), json.dumps(record))
+    return [response]
+
+
+WRITTEN: dict[str, Any] = {
+    "data_change_record": {
+        "column_types": [
+            {"is_primary_key": True, "name": "PUID", "ordinal_position": 1, "type": {"code": "STRING"}},
+            {
+                "is_primary_key": False,
+                "name": "Tags",
+                "ordinal_position": 2,
+                "type": {"array_element_type": {"code": "INT64"}, "code": "ARRAY"},
+            },
+        ],
+        "commit_timestamp": "2026-11-23T09:00:01.5+00:00",
+        "is_last_record_in_transaction_in_partition": True,
+        "is_system_transaction": False,
+        "mod_type": "INSERT",
+        "mods": [
+            {"keys": {"PUID": "p1"}, "new_values": {"Tags": ["1"]}, "old_values": {}},
+            {"keys": '{"PUID":"p2"}', "new_values": {}, "old_values": {}},
+        ],
+        "number_of_partitions_in_transaction": 1,
+        "number_of_records_in_transaction": 1,
+        "record_sequence": "00000000",
+        "server_transaction_id": "42",
+        "table_name": "payment_audit_trail",
+        "transaction_tag": "",
+        "value_capture_type": "NEW_ROW_AND_OLD_VALUES",
+    }
+}
+
+
+def test_a_record_in_json_is_the_same_record() -> None:
+    (record,) = RecordReader("S").records(written(WRITTEN))
+    assert record == read(([row(data=DATA)], False))[0]
+
+
+def test_types_that_postgresql_alone_has_are_read_by_their_annotations() -> None:
+    data = WRITTEN["data_change_record"]
+    numeric, jsonb = ({"code": c, "type_annotation": a} for c, a in (("NUMERIC", "PG_NUMERIC"), ("JSON", "PG_JSONB")))
+    kinds = [
+        numeric,
+        jsonb,
+        {"code": "ARRAY", "array_element_type": numeric},
+        {"code": "INT64", "type_annotation": "PG_OID"},
+    ]
+    columns = [{"name": f"c{n}", "type": kind, "is_primary_key": False} for n, kind in enumerate(kinds)]
+    (record,) = RecordReader("S").records(written({"data_change_record": data | {"column_types": columns}}))
+    assert isinstance(record, DataChange)
+    assert [column.type for column in record.columns] == ["PG_NUMERIC", "PG_JSONB", "ARRAY<PG_NUMERIC>", "INT64"]
+
+
+def test_heartbeats_and_children_in_json_are_the_same() -> None:
+    child = {"token": "token", "parent_partition_tokens": ["parent-1", "parent-2"]}
+    children = {"start_timestamp": "2026-11-23T09:00:02Z", "record_sequence": "00000001", "child_partitions": [child]}
+    found = RecordReader("S").records(
+        written(
+            {"heartbeat_record": {"timestamp": "2026-11-23T09:00:03.123456789+00:00"}},
+            {"child_partitions_record": children},
+        )
+    )
+    assert list(found) == read(([row(heartbeat=HEARTBEAT), row(children=CHILDREN)], False))
+
+
+def test_a_json_text_that_a_response_cuts_is_put_together() -> None:
+    text = json.dumps(WRITTEN)
+    head, tail = written()[0], PartialResultSet()
+    head.chunked_value = True
+    put(head.values.add(), text[:100])
+    put(tail.values.add(), text[100:])
+    assert list(RecordReader("S").records([head, tail])) == read(([row(data=DATA)], False))
+
+
+def test_json_records_of_another_partition_mode_are_refused_and_one_without_its_time() -> None:
+    with pytest.raises(UnreadableStream, match="its records have partition_start_record"):
+        list(RecordReader("S").records(written({"partition_start_record": {"start_timestamp": "x"}})))
+    with pytest.raises(ValueError, match="must have its commit_timestamp"):
+        list(RecordReader("S").records(written({"data_change_record": {"table_name": "t"}})))

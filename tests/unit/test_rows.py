@@ -95,6 +95,13 @@ def test_nulls_stay_null_and_arrays_empty() -> None:
     assert row["Tags"] == []
 
 
+def test_a_key_that_is_null_is_a_row_as_any_other() -> None:
+    one = change()
+    one.keys = {"PUID": None}
+    [row] = encoded(one)
+    assert row["PUID"] is None and row["Count"] == 9223372036854775807
+
+
 def test_nan_and_infinities_are_kept() -> None:
     nan, plus, minus = encoded(change(Ratio="NaN"), change(Ratio="Infinity"), change(Ratio="-Infinity"))
     assert math.isnan(nan["Ratio"])

@@ -458,3 +458,13 @@ def test_what_only_some_stacks_run_changes_no_table(tmp_path: Path) -> None:
     )
     with pytest.raises(schema.SchemaError, match=r"1\.sql: changeset 2 .*context"):
         schema.tables(changelog(tmp_path, TABLE, later))
+
+
+def test_a_proto_or_enum_column_is_known_by_the_path_of_its_type() -> None:
+    catalog = schema.read(
+        ["CREATE TABLE t (Id INT64, A shop.Order, B `shop.v1.Order`, C ARRAY<shop.Kind>) PRIMARY KEY (Id)"]
+    )
+    [table] = catalog.tables().values()
+    assert {c.name: c.type for c in table.columns} == {
+        "Id": "INT64", "A": "shop.Order", "B": "shop.v1.Order", "C": "ARRAY<shop.Kind>",
+    }  # fmt: skip

@@ -11,12 +11,12 @@ from typing import Any
 
 import grpc
 import pytest
-from apache_beam.io.unbounded_source import _ReadFromUnboundedSourceDoFn, _UnboundedSourceRestrictionProvider
 from apache_beam.runners.sdf_utils import RestrictionTrackerView, ThreadsafeRestrictionTracker
 
 from pipeline.channels import StreamingCall
 from pipeline.source import beam_source as read
 from pipeline.source import partition_threads as reading
+from pipeline.source import unbounded
 from pipeline.source.beam_source import ChangeStreamReader, ChangeStreamSource, PartitionSetMark
 from pipeline.source.partition_threads import Ended, Failed, PartitionReaders, Reading, pause
 from pipeline.source.partitions import PartitionSet
@@ -58,6 +58,7 @@ class FakeSpanner:
 
     stream = "S"
     heartbeat_seconds = 1.0
+    mutable = False
 
     def __init__(self, partitions: dict[str, list[Any]], *, tail: bool = True) -> None:
         self.partitions = partitions
@@ -341,8 +342,8 @@ def test_a_reader_that_nobody_asks_closes_its_queries_and_goes_on_where_it_was(s
 
 def test_beams_own_reader_cache_in_two_instances_keeps_one_query_a_partition(spanner: FakeSpanner) -> None:
     """Each bundle lands on the other DoFn instance, as Runner v2 may do."""
-    provider = _UnboundedSourceRestrictionProvider()
-    instances = [_ReadFromUnboundedSourceDoFn(max_records_per_bundle=6) for _ in range(2)]
+    provider = unbounded._PROVIDER
+    instances = [unbounded._Read(max_records_per_bundle=6) for _ in range(2)]
     for instance in instances:
         instance.setup()
     restriction = provider.initial_restriction(copy(source_of()))

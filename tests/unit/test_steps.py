@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.utils.windowed_value import WindowedValue
+from google.api_core.exceptions import OutOfRange
 
 from contract.changes import Change, Coordinates, DeadLetter, Reason, StepError
 from contract.payments import PAYMENT_STATES
@@ -15,10 +16,11 @@ from pipeline.failures import dead_letter
 from pipeline.sink.dead_letter_writer import WriteDeadLetters
 from pipeline.sink.dead_letters import DeadLetterQueue
 from pipeline.sink.encode import EncodeRows
+from pipeline.source.completion import Completer
 from pipeline.source.records import DataChange, Mod, ReadPosition
 from pipeline.steps import POSITIONS, Decode, Enrich, Mask
 from pipeline.transforms.erased import ReadTokens
-from pipeline.transforms.filter import Ignored
+from pipeline.transforms.filter import Ignored, IgnoredRecords
 from pipeline.transforms.settings import TransformSettings
 from tests.erased import nobody
 from tests.shipped import PAYMENT_TABLE, WATCHED
@@ -75,6 +77,47 @@ def mask(keys: str) -> Mask:
     step = Mask(settings(keys))
     step.setup()
     return step
+
+
+@pytest.mark.parametrize("left_out", [("PAYMENT_audit_trail",), ("", "INSERT"), ("", "", "nightly")])
+def test_an_ignored_record_is_left_out_before_it_is_decoded(left_out: tuple[str, ...]) -> None:
+    step = Decode(None, IgnoredRecords.parse(*left_out))
+    step.setup()
+    step.start_bundle()
+    # It could not be decoded.
+    assert list(step.process(record(Mod("[]", "", ""))._replace(transaction_tag="nightly"))) == []
+    [kept] = step.process(record(Mod("{}", "{}", ""))._replace(table="other", mod_type="UPDATE"))
+    assert kept.table == "other"
+
+
+def test_changes_that_leave_columns_out_leave_decode_complete_at_their_commit_timestamps() -> None:
+    class Table:
+        def columns(self, *_: Any) -> Any:
+            return change().columns
+
+        def keyed(self, table: str, columns: Any, at: str, keys: Any) -> Any:
+            if at.startswith("2020"):
+                raise OutOfRange("too old")
+            return [{"PUID": key, "Count": "7"} for (key,) in keys]
+
+    mods = Mod('{"PUID": "p1"}', '{"Ok": true}', "{}"), Mod('{"PUID": "p2"}', '{"Ok": false}', "{}")
+    partial = record(*mods)._replace(mod_type="UPDATE", value_capture_type="NEW_VALUES")
+    old = partial._replace(commit_timestamp="2020-01-01T00:00:00.000000000Z", mods=mods[:1])
+    step = Decode()
+    step.setup()
+    step._completer = Completer(Table())
+    step.start_bundle()
+    assert [*step.process(partial), *step.process(old)] == []
+    outputs = list(step.finish_bundle())
+    done = [each for each in outputs if not isinstance(each, TaggedOutput)]
+    assert [(each.value.keys, each.value.new) for each in done] == [
+        ({"PUID": "p1"}, {"Count": "7", "Ok": True}), ({"PUID": "p2"}, {"Count": "7", "Ok": False}),
+    ]  # fmt: skip
+    assert {each.timestamp.micros for each in done} == {1795424401000000}
+    [letter] = [each.value.value for each in outputs if isinstance(each, TaggedOutput)]
+    assert (letter.reason, letter.change, letter.coordinates.mod_index) == (Reason.GONE, None, 0)
+    step.start_bundle()
+    assert list(step.finish_bundle()) == []
 
 
 def test_one_unreadable_modification_does_not_stop_the_others() -> None:

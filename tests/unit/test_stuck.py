@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from contract import payments, schema
+from contract import dialects, payments, schema
 from support import stuck
 from tests.shipped import PAYMENTS
 
@@ -18,13 +18,15 @@ LIMITS = {"PENDING": 60, payments.ANY: 120}
 class Index:
     """A database that answers a query with given rows: (Status, payment, since)."""
 
-    def __init__(self, *rows: tuple[str, str, datetime]) -> None:
-        self.rows, self.sql = rows, ""
+    def __init__(self, *rows: tuple[str, str, datetime], dialect: str = dialects.GOOGLE_SQL) -> None:
+        self.rows, self.sql, self.dialect = rows, "", dialect
 
     def snapshot(self, **_: Any) -> Any:
         return nullcontext(self)
 
     def execute_sql(self, sql: str, **_: Any) -> Any:
+        if sql == dialects.WHICH:
+            return [[self.dialect]]
         self.sql = sql
         return self.rows
 

@@ -18,6 +18,7 @@ from contract.watched import (
     OF_TIMELINE,
     OF_TRANSITIONS,
     SHIPPED,
+    StatusIndex,
     WatchedColumn,
     WatchedError,
     WatchedTable,
@@ -251,7 +252,7 @@ def test_changelogs_are_partitioned_and_clustered_as_described() -> None:
 def test_the_platform_s_own_tables_and_the_columns_of_its_views_are_those_that_a_description_is_refused_for() -> None:
     changelogs = {table.id for table in WATCHED.tables}
     own = {table.name for table in tables.all_tables(WATCHED) if table.id not in changelogs}
-    assert own - {tables.access_log().name} == _OWN_TABLES
+    assert own - {tables.access_log(WatchedTables.load()).name} == _OWN_TABLES
     for view, names in ((queries.PAYMENT_TIMELINE, OF_TIMELINE), (queries.PAYMENT_TRANSITIONS, OF_TRANSITIONS)):
         sql = queries.view(view, "p", WATCHED)
         said = set(re.findall(r" AS ([a-z_]+)\b", sql)) - {"_copy", "_here"}
@@ -305,3 +306,9 @@ def test_described_columns_that_the_database_lacks_or_has_of_another_type_are_re
     problems = [f.problem for f in unfit_columns(WATCHED, {PAYMENTS.name: columns | {"Status": "INT64"}}) if f.problem]
     assert "payment_audit_trail.Region must exist" in problems[0]
     assert "payment_audit_trail.Status must be of type STRING to mean 'status', is INT64" in problems[1]
+
+
+def test_an_index_without_a_shard_reaches_the_job() -> None:
+    bank = WatchedTables.load(Path(__file__).parents[1] / "examples" / "bank" / "tables.toml")
+    assert WatchedTables.from_json(bank.to_json()).payments.status_index == StatusIndex(name="ledger_by_stage")
+    assert named("watchedTables").broken(bank.to_json()) is None

@@ -6,6 +6,7 @@
       _metadata_spanner_mod_type AS mod_type,
       _metadata_spanner_server_transaction_id AS server_transaction_id,
       _metadata_spanner_old_values AS old_values,
+      _metadata_spanner_exact_values AS exact_values,
       _metadata_card_tokens AS card_tokens,
       _metadata_big_query_commit_timestamp AS arrived_at,
       customer_id,

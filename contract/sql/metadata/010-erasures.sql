@@ -13,6 +13,15 @@ CREATE TABLE erasures (
 ) PRIMARY KEY (ErasureId);
 --rollback DROP TABLE erasures;
 
+--changeset audit:m010-erasure-payments
+--comment: The customer's payments while an erasure runs: once a part of their rows is redacted, nothing else finds them. Deleted with its end.
+CREATE TABLE erasure_payments (
+  ErasureId STRING(64) NOT NULL,
+  Payment STRING(MAX) NOT NULL,
+) PRIMARY KEY (ErasureId, Payment),
+  INTERLEAVE IN PARENT erasures ON DELETE CASCADE;
+--rollback DROP TABLE erasure_payments;
+
 --changeset audit:m010-erased
 --comment: Keyed tokens of the customers and payments that were erased. Whatever writes to BigQuery redacts their rows.
 CREATE TABLE erased (

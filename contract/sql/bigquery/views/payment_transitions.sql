@@ -27,6 +27,8 @@ WHERE
   OR _metadata_spanner_mod_type = 'UPDATE' AND (
     JSON_VALUE(_metadata_spanner_old_values, '$$.${status_path}') IS NOT NULL
     OR COALESCE(payment_state, '') != COALESCE(previous_payment_state, '')
+    -- Where a change stream carries no old values, it is not known what an UPDATE changed.
+    AND (previous_payment_state_at IS NOT NULL OR transition_expected IS NOT NULL)
   )
 -- At-least-once can deliver a change twice. Every column that readers filter by is in the partition: the filter
 -- reaches the table, and its partitions and clusters are pruned.
