@@ -2,18 +2,19 @@
 
 A step says where its failures go, and a job reads as a list of steps:
 
-    changes | Mask(settings).failures_to(failures) | Enrich(settings).failures_to(failures)
+    records | ToRows(transforms, encode).failures_to(failures) | AppendRows(sink, 200).failures_to(failures)
 """
 
 from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow
+from apache_beam.typehints.native_type_compatibility import convert_to_beam_type
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -44,10 +45,12 @@ class Failures:
 class Step(beam.DoFn):
     """A step of the job. What fails in it leaves by a separate output, as a dead letter.
 
-    `OUTPUTS` are further outputs: a step with some gives a tuple, the main one first.
+    `OUTPUTS` are further outputs: a step with some gives a tuple, the main one first. `TYPES` are the types of outputs
+    that have one, by name: what is keyed must say so.
     """
 
     OUTPUTS: ClassVar[tuple[str, ...]] = ()
+    TYPES: ClassVar[Mapping[str, Any]] = {}
 
     def failures_to(self, failures: Failures) -> beam.PTransform:
         """This step as a transform, labelled by its class; its dead letters are added to `failures`."""
@@ -64,26 +67,22 @@ class _Applied(beam.PTransform):
         outputs = self._step.OUTPUTS
         done = elements | beam.ParDo(self._step).with_outputs(DEAD, *outputs, main=MAIN)
         self._failures.add(done[DEAD])
+        for name, kind in self._step.TYPES.items():
+            done[name].element_type = convert_to_beam_type(kind)
         return (done[MAIN], *(done[name] for name in outputs)) if outputs else done[MAIN]
 
 
 def failed(
-    at: Coordinates, step: Step, error: Exception, change: Change | None = None, table: WatchedTable | None = None
+    at: Coordinates, step: str, error: Exception, change: Change | None = None, table: WatchedTable | None = None
 ) -> Any:
     """The output of a step for what it cannot do. `change`, of `table`, must be masked."""
-    return beam.pvalue.TaggedOutput(DEAD, dead_letter(at, type(step).__name__, error, change, table))
+    return failed_at_commit(dead_letter(at, step, error, change, table))
 
 
 def failed_at_commit(letter: DeadLetter) -> Any:
     """The output at the change's commit timestamp: no position passes that until the dead letter is durable."""
     micros = timestamps.to_micros(letter.coordinates.commit_timestamp)
     return beam.pvalue.TaggedOutput(DEAD, WindowedValue(letter, Timestamp(micros=micros), [GlobalWindow()]))
-
-
-def at_commit(change: Change) -> WindowedValue:
-    """A change at its commit timestamp, for a step that gives it at the end of a bundle."""
-    micros = timestamps.to_micros(change.commit_timestamp)
-    return WindowedValue(change, Timestamp(micros=micros), [GlobalWindow()])
 
 
 def dead_letter(

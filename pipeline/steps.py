@@ -1,14 +1,16 @@
-"""The steps before the sink as Beam DoFns. Each carries a pure function; what cannot be done becomes a dead letter.
+"""`ToRows`: the records of a change stream → encoded rows, in one DoFn that calls the pure functions in turn.
 
-    records → Decode → Mask → Enrich → Filter → EncodeRows ⇒ (keyed by table and shard) AppendRows ⇒ TrackPosition
-                └───────┴────────┴─────────────────┴─────────────────┴─────────► WriteDeadLetters ─┘
+    records → decode → mask → redact → enrich → filter → encode ⇒ (keyed by table and shard) AppendRows ⇒ TrackPosition
+                └───────┴────────┴────────┴─────────────────┴─────────────────► WriteDeadLetters ─┘
 
-Everything up to `EncodeRows` (pipeline/sink/encode.py) runs in one stage with the source, a chain for each change
-stream: nothing that a runner writes to disk comes before Mask.
+What cannot be done becomes a dead letter that names the step. It is one DoFn, because a hop over Beam costs a change as
+much as enriching does, and a runner looks at each transform of a stage, also while nothing comes. It runs in one stage
+with the source, a chain for each change stream: nothing that a runner writes to disk comes before masking.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
@@ -17,7 +19,8 @@ from apache_beam.metrics import Metrics
 
 from contract import metrics, timestamps
 from contract.changes import Change
-from pipeline.failures import Step, at_commit, dead_letter, failed, failed_at_commit
+from pipeline.failures import MAIN, Step, failed
+from pipeline.sink.encode import EncodedRows, EncodeRows
 from pipeline.source.completion import Completer, SpannerRows, lacks_values
 from pipeline.source.query import ChangeStream
 from pipeline.source.records import DataChange, ReadPosition
@@ -27,97 +30,98 @@ from pipeline.transforms.filter import IgnoredRecords, keep
 from pipeline.transforms.settings import TransformSettings
 
 POSITIONS: Final = "positions"
+CLOCK: Final = "clock"
+# How often the clock ticks, for what is done now and then.
+_TICK_SECONDS: Final = 5.0
 
 
-class Decode(Step):
-    """Data change records → changes, without those that are ignored. Read positions go to a separate output.
+class ToRows(Step):
+    """Data change records → encoded rows, without what is ignored. Read positions go to a separate output.
 
-    Changes that leave columns out are completed by reads of their rows, at the end of a bundle; `stream` says where.
+    A third output is a clock, which ticks every few seconds as long as the stream is read.
+
+    A change is masked before anything keeps it: the dead letter of one that cannot be masked, or not even decoded, has
+    nothing but where it can be read again. Changes that leave columns out are completed by reads of their rows at the
+    end of a bundle; `stream` says where. The changes of customers who were erased are redacted.
     """
 
-    OUTPUTS: ClassVar = (POSITIONS,)
+    OUTPUTS: ClassVar = (POSITIONS, CLOCK)
+    # Keyed here: each further transform would be one more stage of a runner. Behind both there is one key.
+    TYPES: ClassVar = {MAIN: tuple[str, EncodedRows], POSITIONS: tuple[bytes, Any], CLOCK: tuple[bytes, Any]}
 
-    def __init__(self, stream: ChangeStream | None = None, ignored: IgnoredRecords | None = None) -> None:
+    def __init__(
+        self,
+        settings: TransformSettings,
+        encode: EncodeRows,
+        stream: ChangeStream | None = None,
+        ignored: IgnoredRecords | None = None,
+    ) -> None:
+        self._settings = settings
+        self._encode = encode
         self._stream = stream
-        self._ignored = ignored or None
+        self._ignored_records = ignored or None
+        self._watched = settings.watched
+        self._states = settings.payment_states
+        self._ignored = settings.ignored
         self._filtered = Metrics.counter(metrics.NAMESPACE, metrics.CHANGES_FILTERED)
         self._read = Metrics.counter(metrics.NAMESPACE, metrics.CHANGES_READ)
         self._age = Metrics.distribution(metrics.NAMESPACE, metrics.COMMIT_TO_READ_MILLIS)
+        self._unclassified = Metrics.counter(metrics.NAMESPACE, metrics.UNCLASSIFIED_VALUES)
+        self._unknown = Metrics.counter(metrics.NAMESPACE, metrics.UNKNOWN_STATUS)
+
+    def setup(self) -> None:
+        self._completer = Completer(SpannerRows(self._stream)) if self._stream else None
+        self._masker = self._settings.masker()
+        self._erased = self._settings.erased_now()
+        self._tick_at = 0.0
+
+    def start_bundle(self) -> None:
+        self._partial: list[Change] = []
+        self._encode.begin()
 
     def process(self, record: DataChange | ReadPosition) -> Iterator[Any]:
         if isinstance(record, ReadPosition):
-            yield beam.pvalue.TaggedOutput(POSITIONS, record)
+            yield beam.pvalue.TaggedOutput(POSITIONS, (b"", record))
+            if (now := time.monotonic()) >= self._tick_at:
+                self._tick_at = now + _TICK_SECONDS
+                yield beam.pvalue.TaggedOutput(CLOCK, (b"", None))
             return
         self._read.inc(len(record.mods))
         self._age.update(_millis_since(record.commit_timestamp))
-        if self._ignored is not None and record in self._ignored:
+        if self._ignored_records is not None and record in self._ignored_records:
             self._filtered.inc(len(record.mods))
             return
         for index in range(len(record.mods)):
             try:
                 change = decode.decode(record, index)
             except Exception as error:
-                yield failed(decode.coordinates(record, index), self, error)
+                yield failed(decode.coordinates(record, index), "Decode", error)
                 continue
             if lacks_values(change):
                 self._partial.append(change)
             else:
-                yield change
-
-    def setup(self) -> None:
-        self._completer = Completer(SpannerRows(self._stream)) if self._stream else None
-
-    def start_bundle(self) -> None:
-        self._partial: list[Change] = []
+                yield from self._rows(change)
 
     def finish_bundle(self) -> Iterator[Any]:
-        if not self._partial:
-            return
-        if self._completer is None:
-            raise RuntimeError("Decode must have a change stream to complete changes with. Report it as a bug.")
-        for change, error in self._completer.complete(self._partial):
-            if error:
-                yield failed_at_commit(dead_letter(change.coordinates, type(self).__name__, error))
-            else:
-                yield at_commit(change)
-        self._partial = []
+        if self._partial:
+            if self._completer is None:
+                raise RuntimeError("ToRows must have a change stream to complete changes with. Report it as a bug.")
+            for change, error in self._completer.complete(self._partial):
+                if error:
+                    yield failed(change.coordinates, "Decode", error)
+                else:
+                    yield from self._rows(change)
+            self._partial = []
+        yield from self._encode.end()
 
-
-class Mask(Step):
-    """Masks changes. A failure keeps only where the change can be read again."""
-
-    def __init__(self, settings: TransformSettings) -> None:
-        self._settings = settings
-        self._unclassified = Metrics.counter(metrics.NAMESPACE, metrics.UNCLASSIFIED_VALUES)
-
-    def setup(self) -> None:
-        self._masker = self._settings.masker()
-
-    def process(self, change: Change) -> Iterator[Any]:
+    def _rows(self, change: Change) -> Iterator[Any]:
         try:
             unclassified = self._masker.mask(change)
         except Exception as error:
-            yield failed(change.coordinates, self, error)
+            yield failed(change.coordinates, "Mask", error)
             return
         if unclassified:
             self._unclassified.inc(len(unclassified))
-        yield change
-
-
-class Enrich(Step):
-    """Redacts the changes of customers who were erased; adds customer, acting user, payment state and transition."""
-
-    def __init__(self, settings: TransformSettings) -> None:
-        self._settings = settings
-        self._states = settings.payment_states
-        self._watched = settings.watched
-        self._unknown = Metrics.counter(metrics.NAMESPACE, metrics.UNKNOWN_STATUS)
-        self._filtered = Metrics.counter(metrics.NAMESPACE, metrics.CHANGES_FILTERED)
-
-    def setup(self) -> None:
-        self._erased = self._settings.erased_now()
-
-    def process(self, change: Change) -> Iterator[Any]:
         table = self._watched.of(change.table)
         # Before anything keeps it. Where it is not known who was erased, the bundle fails and is tried again.
         if not self._erased.current().redact(change, table):
@@ -126,24 +130,13 @@ class Enrich(Step):
         try:
             enrich(change, table, self._states)
         except Exception as error:
-            yield failed(change.coordinates, self, error, change, table)
+            yield failed(change.coordinates, "Enrich", error, change, table)
             return
         status = change.new.get(table.column("status") or "")
         if status is not None and status not in self._states:
             self._unknown.inc()
-        yield change
-
-
-class Filter(beam.DoFn):
-    """Leaves out what the options say is irrelevant."""
-
-    def __init__(self, settings: TransformSettings) -> None:
-        self._ignored = settings.ignored
-        self._filtered = Metrics.counter(metrics.NAMESPACE, metrics.CHANGES_FILTERED)
-
-    def process(self, change: Change) -> Iterator[Change]:
         if keep(change, self._ignored):
-            yield change
+            yield from self._encode.add(change)
         else:
             self._filtered.inc()
 

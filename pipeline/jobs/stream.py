@@ -26,12 +26,12 @@ from pipeline.jobs.settings import SettingsError, StreamSettings, parse
 from pipeline.sink.append import AppendRows
 from pipeline.sink.config import SinkSettings
 from pipeline.sink.dead_letter_writer import WriteDeadLetters
-from pipeline.sink.encode import EncodedRows, EncodeRows
+from pipeline.sink.encode import EncodeRows
 from pipeline.sink.retry import RetryDeadLetters, RetrySettings
 from pipeline.sink.track_position import TrackPositions
 from pipeline.source.beam_source import ReadChanges
 from pipeline.source.query import ChangeStream
-from pipeline.steps import POSITIONS, Decode, Enrich, Filter, Mask
+from pipeline.steps import CLOCK, POSITIONS, ToRows
 
 # Run as a script its name would be __main__, which no level is set for.
 _LOG = logging.getLogger("pipeline.jobs.stream")
@@ -54,14 +54,15 @@ def build(pipeline: Any, settings: StreamSettings, sink: SinkSettings, start: st
     written = failures.all() | "WriteDeadLetters" >> beam.ParDo(WriteDeadLetters(settings["deadLetterQueueDirectory"]))
     (positions, appended, written) | TrackPositions(sink, settings.stream_names)
     if settings["disableDlqRetries"] == "false":
-        positions | "RetryDeadLetters" >> RetryDeadLetters(RetrySettings.of(settings, sink))
+        clock = tuple(stream[CLOCK] for stream in streams) | "Clock" >> beam.Flatten()
+        clock | "RetryDeadLetters" >> beam.ParDo(RetryDeadLetters(RetrySettings.of(settings, sink)))
 
 
 class EncodedChanges(beam.PTransform):
-    """One change stream → encoded rows, dead letters and read positions: a chain, which every runner fuses.
+    """One change stream → encoded rows, dead letters, read positions, a clock: a chain, which every runner fuses.
 
-    Nothing may come between these steps that a runner makes a separate stage of, and every step has one consumer: a
-    Flatten, a shuffle or a side input would hand the runner records with card numbers in them.
+    Nothing may come between the source and the step that a runner makes a separate stage of: a Flatten, a shuffle or a
+    side input would hand the runner records with card numbers in them.
     """
 
     def __init__(self, stream: ChangeStream, start: str | Callable[[], str], settings: StreamSettings) -> None:
@@ -71,32 +72,22 @@ class EncodedChanges(beam.PTransform):
         self._settings = settings
 
     def expand(self, pipeline: Any) -> dict[str, Any]:
-        settings, transforms = self._settings, self._settings.transforms
+        settings = self._settings
         failures = Failures()
         most_rows, readers = int(settings["batchRows"]), int(settings["changeStreamReaders"])
         # A shard is appended to by one worker at a time: more readers than shards would wait for it.
         shards = max(int(settings["numStorageWriteApiStreams"]), readers)
         records = pipeline | "Read" >> ReadChanges(self._stream, self._start, settings.reading, readers)
-        changes, positions = records | Decode(self._stream, settings.ignored_records).failures_to(failures)
-        rows = (
-            changes
-            | Mask(transforms).failures_to(failures)
-            | Enrich(transforms).failures_to(failures)
-            | "Filter" >> beam.ParDo(Filter(transforms))
-            | EncodeRows(settings.watched, shards, most_rows).failures_to(failures)
-            | "Keyed" >> beam.Map(_same).with_output_types(tuple[str, EncodedRows])
-        )
-        return {ROWS: rows, DEAD: tuple(failures.parts), POSITIONS: positions}
-
-
-def _same(element: Any) -> Any:
-    return element
+        encode = EncodeRows(settings.watched, shards, most_rows)
+        step = ToRows(settings.transforms, encode, self._stream, settings.ignored_records)
+        rows, positions, clock = records | step.failures_to(failures)
+        return {ROWS: rows, DEAD: tuple(failures.parts), POSITIONS: positions, CLOCK: clock}
 
 
 def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOptions:
     """Beam's options: what the command line left for it, and what all the workers of this job have.
 
-    Raises SettingsError for an option that would have Dataflow keep the elements of the steps before Mask.
+    Raises SettingsError for an option that would have Dataflow keep the records that are read.
     """
     options = without_samples([*beam_args, *logs.worker_options(settings["logLevel"])], streaming=True)
     if "dataflow" not in (options.view_as(StandardOptions).runner or "").lower():

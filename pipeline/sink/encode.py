@@ -1,4 +1,4 @@
-"""`EncodeRows`: changes → encoded rows, the last step before the shuffle."""
+"""`EncodeRows`: changes → encoded rows, what is done last before the shuffle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from contract import timestamps
 from contract.changes import Change, Column
 from contract.watched import WatchedTables
 from pipeline import logs
-from pipeline.failures import Step, dead_letter, failed_at_commit
+from pipeline.failures import failed
 from pipeline.sink import rows
 
 _LOG = logging.getLogger(__name__)
@@ -38,10 +38,11 @@ class EncodedRows:
 _MOST_BATCH_BYTES: Final = 4_000_000
 
 
-class EncodeRows(Step):
+class EncodeRows:
     """Changes → encoded rows, keyed by `table|shard`: one batch per shard and bundle, or more where rows are large.
 
-    What crosses the shuffle is a few large elements, and it is masked.
+    What crosses the shuffle is a few large elements, and it is masked. What it yields are outputs of a DoFn, at the
+    timestamps of the changes.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class EncodeRows(Step):
         self._most_rows = most_rows
         self._most_bytes = most_bytes
 
-    def start_bundle(self) -> None:
+    def begin(self) -> None:
+        """Begins a bundle."""
         self._pending: dict[tuple[str, tuple[Column, ...]], list[Change]] = defaultdict(list)
         self._bytes: dict[tuple[str, tuple[Column, ...]], int] = defaultdict(int)
 
-    def process(self, change: Change) -> Iterator[Any]:
+    def add(self, change: Change) -> Iterator[Any]:
+        """Takes a change in; yields what is full."""
         group = self._key(change), change.columns
         size = _bytes_of(change)
         if self._bytes[group] and self._bytes[group] + size > self._most_bytes:
@@ -67,7 +70,8 @@ class EncodeRows(Step):
         if len(pending) >= self._most_rows or self._bytes[group] >= self._most_bytes:
             yield from self._emit(group)
 
-    def finish_bundle(self) -> Iterator[Any]:
+    def end(self) -> Iterator[Any]:
+        """Yields the rest of the bundle."""
         for group in list(self._pending):
             yield from self._emit(group)
 
@@ -83,9 +87,9 @@ class EncodeRows(Step):
 
     def _encode(self, key: str, changes: list[Change]) -> Iterator[Any]:
         table = self._watched.of(changes[0].table)
-        batch, failed = rows.encode(changes, table)
-        for change, error in failed:
-            yield failed_at_commit(dead_letter(change.coordinates, "EncodeRows", error, change, table))
+        batch, faults = rows.encode(changes, table)
+        for change, error in faults:
+            yield failed(change.coordinates, "EncodeRows", error, change, table)
         if _LOG.isEnabledFor(logging.DEBUG):
             traced = [logs.traced(c.change_id, table.payment_in(c.keys, c.new)) for c in changes]
             logs.trace(_LOG, "Encoded", changes[0].table, traced)

@@ -21,9 +21,12 @@ from typing import Final
 
 # A number, or what is between two: strings are stepped over with it.
 _TOKEN: Final = re.compile(r'(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)|(?:"(?:[^"\\]|\\.)*"|[^"0-9-])+', re.S)
-# Where a text has none of these, all of its numbers are whole and small. A quick look, and a sharper one.
+# Where a text has none of these, all of its numbers are whole and small. A quick look, and a sharper one, which takes
+# what only looks like a number, in a string, for one.
 _MAYBE: Final = re.compile(r"[0-9](?:[.eE]|[0-9]{18})")
-_SUSPECT: Final = re.compile(r"(?:^|[:\[,])\s*-?[0-9]+(?:[.eE]|(?<=[0-9]{19}))")
+_SUSPECT: Final = re.compile(
+    r"(?:^|[:\[,])\s*(-?[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+|(?<=[0-9]{19})))"
+)
 _WHOLE: Final = range(-(2**63), 2**64)
 _LONGEST: Final = len(str(-(2**64)))
 _REMEMBERED: Final = 50_000
@@ -31,7 +34,7 @@ _REMEMBERED: Final = 50_000
 
 def kept(text: str) -> str:
     """A JSON text as BigQuery keeps it: the same text, but for numbers that it would not keep."""
-    if _MAYBE.search(text) is None or _SUSPECT.search(text) is None:
+    if _MAYBE.search(text) is None or all(map(is_kept, _SUSPECT.findall(text))):
         return text
     return _TOKEN.sub(_token, text)
 

@@ -78,22 +78,9 @@ class RetrySettings:
         )
 
 
-class RetryDeadLetters(beam.PTransform):
-    """Tries all dead letters every `every_seconds`. The read positions are its clock."""
+class RetryDeadLetters(beam.DoFn):
+    """Tries all dead letters every `every_seconds`. Its input is the clock, under one key."""
 
-    def __init__(self, settings: RetrySettings) -> None:
-        super().__init__()
-        self._settings = settings
-
-    def expand(self, positions: Any) -> Any:
-        return (
-            positions
-            | "OneRetrier" >> beam.WithKeys(b"").with_output_types(tuple[bytes, Any])
-            | "Retry" >> beam.ParDo(_Retry(self._settings))
-        )
-
-
-class _Retry(beam.DoFn):
     LAST = ReadModifyWriteStateSpec("last", FloatCoder())
 
     def __init__(self, settings: RetrySettings) -> None:

@@ -112,7 +112,8 @@ class TrackPosition(beam.DoFn):
 class TrackPositions(beam.PTransform):
     """(read positions, what was appended, what was written as dead letters) → the resume position.
 
-    Of the last two only the watermark matters: no position passes before their elements are out.
+    The positions are keyed, all alike. Of the last two, which are empty, only the watermark matters: no position passes
+    before what they stand for is out.
     """
 
     def __init__(self, settings: SinkSettings, streams: tuple[str, ...]) -> None:
@@ -121,9 +122,8 @@ class TrackPositions(beam.PTransform):
         self._streams = streams
 
     def expand(self, inputs: tuple[Any, Any, Any]) -> Any:
-        return (
-            inputs
-            | "BehindTheSink" >> beam.Flatten()
-            | "OneKey" >> beam.WithKeys(b"").with_output_types(tuple[bytes, Any])
-            | "TrackPosition" >> beam.ParDo(TrackPosition(self._settings, self._streams))
-        )
+        positions, *others = inputs
+        for other in others:
+            other.element_type = positions.element_type
+        behind = inputs | "BehindTheSink" >> beam.Flatten()
+        return behind | "TrackPosition" >> beam.ParDo(TrackPosition(self._settings, self._streams))

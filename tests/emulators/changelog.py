@@ -15,19 +15,29 @@ CARD = "4111111111111111"
 KEYS = {"v1": bytes(range(32)), "v2": bytes(range(1, 33))}
 OLD_TOKEN, NEW_TOKEN = (MaskingKeys({v: KEYS[v]}).token("card", CARD) for v in ("v1", "v2"))
 
-# A recent whole second: payment_current reads the last days only, the overview the last hour, in which it is still when
-# the last of many tests runs.
-START = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=30)
+
+class _Clock:
+    """Where `at` counts from, a recent whole second: the overview reads the last hour, and many tests take longer."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self.start = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=30)
+
+
+_CLOCK = _Clock()
 
 
 def at(second: float) -> datetime:
-    return START + timedelta(seconds=second)
+    """A time of this test; one after `clear` is of the next."""
+    return _CLOCK.start + timedelta(seconds=second)
 
 
 def row(
     puid: str, mod: str, second: float, status: str | None = None, old: Any = None, **fields: Any
 ) -> dict[str, Any]:
-    """A changelog row of `payment_audit_trail` (or, with `table`, of audit_logs), committed `second` after START."""
+    """A changelog row of `payment_audit_trail` (or, with `table`, of audit_logs), committed at that second."""
     table = fields.pop("table", PAYMENT_TABLE)
     commit = at(second).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
     before = (old or {}).get("Status", status if mod == "UPDATE" else None)
@@ -74,7 +84,8 @@ class Changelog:
             self.client.create_table(view)
 
     def clear(self) -> None:
-        """Takes every row out of every table."""
+        """Takes every row out of every table, and begins to count the seconds from now."""
+        _CLOCK.begin()
         every = (f"DELETE FROM `{self.project}.{table.id}` WHERE TRUE" for table in tables.all_tables(WATCHED))
         self.client.query("; ".join(every)).result()
 

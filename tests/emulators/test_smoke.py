@@ -15,7 +15,7 @@ from contract.operations import SCHEDULED
 from delivery import smoke
 from support.connection import Connection, load
 from support.operations.runs import Runs
-from tests.emulators.changelog import START, Changelog
+from tests.emulators.changelog import Changelog, at
 from tests.shipped import WATCHED
 
 
@@ -34,8 +34,8 @@ def connection_file(tmp_path: Path, changelog: Changelog, bigquery_emulator: Any
 
 
 def now() -> float:
-    """Seconds after START."""
-    return (datetime.now(UTC) - START).total_seconds()
+    """Seconds after the first one."""
+    return (datetime.now(UTC) - at(0)).total_seconds()
 
 
 def looked(capsys: pytest.CaptureFixture[str], file: Path, *args: str) -> tuple[int, dict[str, Any]]:

@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -14,15 +15,17 @@ from contract import queries, tables
 from tests.emulators.changelog import Changelog, at, row
 from tests.shipped import WATCHED
 
-A_LIFE = (
-    row("a", "INSERT", 1, "INITIATED"),
-    row("a", "UPDATE", 2, "AUTHORIZED", {"Status": "INITIATED"}),
-    row("a", "UPDATE", 3, "CAPTURED", {"Status": "AUTHORIZED"}),
-)
+
+def a_life() -> tuple[dict[str, Any], ...]:
+    return (
+        row("a", "INSERT", 1, "INITIATED"),
+        row("a", "UPDATE", 2, "AUTHORIZED", {"Status": "INITIATED"}),
+        row("a", "UPDATE", 3, "CAPTURED", {"Status": "AUTHORIZED"}),
+    )
 
 
 def test_the_current_state_is_right_whatever_the_order_of_arrival(changelog: Changelog) -> None:
-    for number, order in enumerate(itertools.permutations(A_LIFE)):
+    for number, order in enumerate(itertools.permutations(a_life())):
         arrived = ({tables.BIG_QUERY_COMMIT_TIMESTAMP: at(60 + place).isoformat()} for place in range(3))
         changelog.payments(*({**each, **when, "PUID": f"a{number}"} for each, when in zip(order, arrived, strict=True)))
     assert changelog.current() == {f"a{number}": "CAPTURED" for number in range(6)}
@@ -39,13 +42,13 @@ def test_a_deleted_payment_is_absent_and_one_written_again_is_back(changelog: Ch
 
 
 def test_changes_after_the_merge_count_and_those_before_it_are_read_from_the_state(changelog: Changelog) -> None:
-    changelog.payments(*A_LIFE[:2])
+    changelog.payments(*a_life()[:2])
     changelog.position(2.5)
     changelog.merge()
     # Only payment_state can have it now.
     changelog.query("DELETE FROM payment_audit_trail_bq WHERE TRUE")
     assert changelog.current() == {"a": "AUTHORIZED"}
-    changelog.payments(A_LIFE[2])
+    changelog.payments(a_life()[2])
     assert changelog.current() == {"a": "CAPTURED"}
     assert changelog.query("SELECT merged_until FROM payment_state_progress") == [{"merged_until": at(2.5)}]
 
@@ -69,10 +72,10 @@ def test_merging_at_any_moment_changes_no_answer(changelog: Changelog) -> None:
 
 
 def test_a_merge_again_and_a_late_older_change_leave_the_newest_state(changelog: Changelog) -> None:
-    changelog.payments(A_LIFE[2])
+    changelog.payments(a_life()[2])
     changelog.position(2.5)
     changelog.merge()
-    changelog.payments(A_LIFE[1])
+    changelog.payments(a_life()[1])
     changelog.rewind(2)
     changelog.merge()
     changelog.merge()
@@ -152,13 +155,13 @@ def test_transitions_have_from_to_duration_and_whether_they_were_expected(change
 
 
 def test_a_change_that_was_written_twice_is_seen_once(changelog: Changelog) -> None:
-    changelog.payments(*A_LIFE, *A_LIFE)
+    changelog.payments(*a_life(), *a_life())
     for view, expected in (("payment_current", 1), ("payment_transitions", 3), ("payment_timeline", 3)):
         assert len(changelog.query(f"SELECT PUID FROM payment_views.{view}")) == expected
 
 
 def test_the_timeline_has_payments_and_audit_logs_in_commit_order(changelog: Changelog) -> None:
-    changelog.payments(A_LIFE[1], A_LIFE[0])
+    changelog.payments(a_life()[1], a_life()[0])
     # The same transaction wrote both tables: one change id, two changes.
     changelog.audit_logs(row("a", "INSERT", 2, "OK", table="audit_logs", acting_user="svc", ErrorDetails="slow"))
     found = changelog.query(queries.query("timeline_of_payment", changelog.project, WATCHED), puid="a", since=at(0))

@@ -627,9 +627,9 @@ _JOBS: Final = (
     _broken(
         "a step between source and mask keeps unmasked records",
         _STREAM,
-        "            | Mask(transforms)",
-        '            | "Twice" >> beam.Reshuffle()\n            | Mask(transforms)',
-        "tests/unit/test_graph.py::test_between_a_source_and_its_encoded_rows_are_plain_steps_with_one_consumer",
+        "records | step.failures_to(failures)",
+        'records | "Twice" >> beam.Reshuffle() | step.failures_to(failures)',
+        "tests/unit/test_graph.py::test_between_a_source_and_its_encoded_rows_is_one_plain_step_with_one_consumer",
     ),
     _broken(
         "one spelling of sampling is refused, the others pass",
@@ -1836,7 +1836,7 @@ _TYPES: Final = (
         after="            if False:\n",
         tests=(
             "tests/unit/test_steps.py"
-            "::test_changes_that_leave_columns_out_leave_decode_complete_at_their_commit_timestamps",
+            "::test_changes_that_leave_columns_out_become_whole_rows_at_their_commit_timestamps",
         ),
     ),
     Mutation(
@@ -2025,7 +2025,7 @@ _CONNECTOR: Final = (
     _broken(
         "ignored operations and transactions are written",
         _STEPS,
-        "if self._ignored is not None and record in self._ignored:",
+        "if self._ignored_records is not None and record in self._ignored_records:",
         "if False:",
         "tests/unit/test_steps.py::test_an_ignored_record_is_left_out_before_it_is_decoded",
     ),

@@ -93,8 +93,8 @@ def _letters(outputs: Any) -> list[DeadLetter]:
 def encode(*changes: Change) -> list[EncodedRows]:
     """As EncodeRows gives them: a batch for each set of columns."""
     step = EncodeRows(WATCHED, shards=1, most_rows=1000)
-    step.start_bundle()
-    outputs = [o for c in changes for o in step.process(c)] + list(step.finish_bundle())
+    step.begin()
+    outputs = [o for c in changes for o in step.add(c)] + list(step.end())
     return [o.value[1] for o in outputs]
 
 
@@ -270,8 +270,8 @@ def test_rows_that_were_encoded_by_another_version_do_not_meet_those_of_this_one
 
 def encoded(step: EncodeRows, *changes: Change) -> list[int]:
     """Rows of each batch that leaves."""
-    step.start_bundle()
-    outputs = [o for c in changes for o in step.process(c)] + list(step.finish_bundle())
+    step.begin()
+    outputs = [o for c in changes for o in step.add(c)] + list(step.end())
     return [rows.merge([o.value[1].data]).num_rows for o in outputs]
 
 

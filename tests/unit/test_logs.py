@@ -289,11 +289,11 @@ def test_a_line_about_many_dead_letters_is_cut(lines: Any, tmp_path: Path) -> No
 
 def encoded(changes: int) -> list[Any]:
     step = EncodeRows(WATCHED, shards=1, most_rows=1000)
-    step.start_bundle()
+    step.begin()
     made = [change(f"p{i}") for i in range(changes)]
     for index, each in enumerate(made):
         each.mod_index = index
-    return [out for each in made for out in step.process(each)] + list(step.finish_bundle())
+    return [out for each in made for out in step.add(each)] + list(step.end())
 
 
 def test_a_bundle_in_which_nothing_happened_has_no_line(lines: Any, tmp_path: Path) -> None:

@@ -466,7 +466,7 @@ def test_a_retry_runs_beside_the_bundle(
         ended.wait(5)
 
     monkeypatch.setattr(Retrier, "run", run)
-    step = retry._Retry(replace(settings, every_seconds=0.0))
+    step = retry.RetryDeadLetters(replace(settings, every_seconds=0.0))
     step.setup()
     state: list[float] = [0.0]
     last = SimpleNamespace(read=lambda: state[-1], write=state.append)

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from apache_beam.coders.coders import _MemoizingPickleCoder
 from apache_beam.runners.sdf_utils import RestrictionTrackerView, ThreadsafeRestrictionTracker
 
 from pipeline.channels import StreamingCall
@@ -313,6 +314,18 @@ def test_a_reader_whose_queries_were_taken_over_starts_again_when_its_bundle_is_
     again = changes(bundle(first, 9))
     assert again
     assert again == ahead[: len(again)]
+
+
+def test_a_source_is_pickled_once_however_often_a_bundle_brings_it() -> None:
+    """Beam decodes another object with every bundle, and codes it again for the next one."""
+    source, other = source_of(), source_of()
+    coder = _MemoizingPickleCoder()
+    written = coder.encode(source)
+    again = [coder.decode(written) for _ in range(3)]
+    assert all(coder.encode(each) is written for each in again)
+    assert coder.encode(other) != written
+    one, two = ChangeStreamSource(STREAM, START, Reading(), readers=2).split(20)
+    assert coder.encode(one) != coder.encode(two)
 
 
 def test_two_sources_of_one_stream_do_not_know_each_other(spanner: FakeSpanner) -> None:

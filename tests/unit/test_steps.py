@@ -10,15 +10,17 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.utils.windowed_value import WindowedValue
 from google.api_core.exceptions import OutOfRange
 
+from contract import tables
 from contract.changes import Change, Coordinates, DeadLetter, Reason, StepError
 from contract.payments import PAYMENT_STATES
 from pipeline.failures import dead_letter
+from pipeline.sink import rows
 from pipeline.sink.dead_letter_writer import WriteDeadLetters
 from pipeline.sink.dead_letters import DeadLetterQueue
 from pipeline.sink.encode import EncodeRows
 from pipeline.source.completion import Completer
 from pipeline.source.records import DataChange, Mod, ReadPosition
-from pipeline.steps import POSITIONS, Decode, Enrich, Mask
+from pipeline.steps import CLOCK, POSITIONS, ToRows
 from pipeline.transforms.erased import ReadTokens
 from pipeline.transforms.filter import Ignored, IgnoredRecords
 from pipeline.transforms.settings import TransformSettings
@@ -51,7 +53,14 @@ def record(*mods: Mod) -> DataChange:
 
 
 def letters(outputs: Any) -> list[DeadLetter]:
-    return [o.value for o in outputs if isinstance(o, TaggedOutput) and isinstance(o.value, DeadLetter)]
+    tagged = [o.value.value for o in outputs if isinstance(o, TaggedOutput) and isinstance(o.value, WindowedValue)]
+    return [value for value in tagged if isinstance(value, DeadLetter)]
+
+
+def encoded(outputs: Any) -> list[dict[str, Any]]:
+    """The rows of what was encoded."""
+    batches = [o for o in outputs if not isinstance(o, TaggedOutput)]
+    return [row for each in batches for row in rows.merge([each.value[1].data]).to_pylist()]
 
 
 def settings(keys: str, erased: ReadTokens = nobody) -> TransformSettings:
@@ -73,24 +82,30 @@ def keys(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def mask(keys: str) -> Mask:
-    step = Mask(settings(keys))
-    step.setup()
-    return step
+def step(keys: str) -> ToRows:
+    return ready(keys)
+
+
+def ready(keys: str, ignored: IgnoredRecords | None = None) -> ToRows:
+    made = ToRows(settings(keys), EncodeRows(WATCHED, shards=1, most_rows=100), ignored=ignored)
+    made.setup()
+    made.start_bundle()
+    return made
 
 
 @pytest.mark.parametrize("left_out", [("PAYMENT_audit_trail",), ("", "INSERT"), ("", "", "nightly")])
-def test_an_ignored_record_is_left_out_before_it_is_decoded(left_out: tuple[str, ...]) -> None:
-    step = Decode(None, IgnoredRecords.parse(*left_out))
-    step.setup()
-    step.start_bundle()
+def test_an_ignored_record_is_left_out_before_it_is_decoded(keys: str, left_out: tuple[str, ...]) -> None:
+    step = ready(keys, IgnoredRecords.parse(*left_out))
     # It could not be decoded.
     assert list(step.process(record(Mod("[]", "", ""))._replace(transaction_tag="nightly"))) == []
-    [kept] = step.process(record(Mod("{}", "{}", ""))._replace(table="other", mod_type="UPDATE"))
-    assert kept.table == "other"
+    assert (
+        list(step.process(record(Mod('{"PUID": "p1"}', "{}", ""))._replace(table="audit_logs", mod_type="UPDATE")))
+        == []
+    )
+    assert [row["PUID"] for row in encoded(step.finish_bundle())] == ["p1"]
 
 
-def test_changes_that_leave_columns_out_leave_decode_complete_at_their_commit_timestamps() -> None:
+def test_changes_that_leave_columns_out_become_whole_rows_at_their_commit_timestamps(step: ToRows) -> None:
     class Table:
         def columns(self, *_: Any) -> Any:
             return change().columns
@@ -103,83 +118,99 @@ def test_changes_that_leave_columns_out_leave_decode_complete_at_their_commit_ti
     mods = Mod('{"PUID": "p1"}', '{"Ok": true}', "{}"), Mod('{"PUID": "p2"}', '{"Ok": false}', "{}")
     partial = record(*mods)._replace(mod_type="UPDATE", value_capture_type="NEW_VALUES")
     old = partial._replace(commit_timestamp="2020-01-01T00:00:00.000000000Z", mods=mods[:1])
-    step = Decode()
-    step.setup()
     step._completer = Completer(Table())
-    step.start_bundle()
     assert [*step.process(partial), *step.process(old)] == []
     outputs = list(step.finish_bundle())
-    done = [each for each in outputs if not isinstance(each, TaggedOutput)]
-    assert [(each.value.keys, each.value.new) for each in done] == [
-        ({"PUID": "p1"}, {"Count": "7", "Ok": True}), ({"PUID": "p2"}, {"Count": "7", "Ok": False}),
-    ]  # fmt: skip
-    assert {each.timestamp.micros for each in done} == {1795424401000000}
-    [letter] = [each.value.value for each in outputs if isinstance(each, TaggedOutput)]
-    assert (letter.reason, letter.change, letter.coordinates.mod_index) == (Reason.GONE, None, 0)
+    assert [(row["PUID"], row["Count"], row["Ok"]) for row in encoded(outputs)] == [("p1", 7, True), ("p2", 7, False)]
+    assert {each.timestamp.micros for each in outputs if isinstance(each, WindowedValue)} == {1795424401000000}
+    [letter] = letters(outputs)
+    assert (letter.step, letter.reason, letter.change) == ("Decode", Reason.GONE, None)
+    assert letter.coordinates.mod_index == 0
     step.start_bundle()
     assert list(step.finish_bundle()) == []
 
 
-def test_one_unreadable_modification_does_not_stop_the_others() -> None:
+def test_one_unreadable_modification_does_not_stop_the_others(step: ToRows) -> None:
     good = Mod('{"PUID":"p1"}', "{}", "{}")
-    outputs = list(Decode().process(record(good, Mod(f'{{"PUID": {SECRET}', "{}", "{}"), good)))
-    assert [o.mod_index for o in outputs if isinstance(o, Change)] == [0, 2]
+    outputs = [*step.process(record(good, Mod(f'{{"PUID": {SECRET}', "{}", "{}"), good)), *step.finish_bundle()]
+    assert [row[tables.CHANGE_ID].rsplit("/", 1)[1] for row in encoded(outputs)] == ["000000", "000002"]
     [letter] = letters(outputs)
-    assert (letter.reason, letter.coordinates.mod_index, letter.change) == (Reason.UNREADABLE, 1, None)
+    assert (letter.step, letter.reason, letter.coordinates.mod_index) == ("Decode", Reason.UNREADABLE, 1)
+    assert letter.change is None and SECRET not in repr(letter)
+
+
+def test_positions_go_their_own_way_and_the_clock_ticks_now_and_then(
+    step: ToRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("pipeline.steps.time.monotonic", lambda: now[0])
+    position = ReadPosition("S", AT.commit_timestamp)
+    ticks = []
+    for second in range(12):
+        now[0] = 100.0 + second
+        output, *tick = step.process(position)
+        assert (output.tag, output.value) == (POSITIONS, (b"", position))
+        ticks += [(second, each.tag, each.value) for each in tick]
+    assert ticks == [(0, CLOCK, (b"", None)), (5, CLOCK, (b"", None)), (10, CLOCK, (b"", None))]
+
+
+def test_what_cannot_be_masked_keeps_only_where_it_is(step: ToRows) -> None:
+    [letter] = letters([*step.process(record(Mod(json.dumps({"PUID": SECRET}), "{}", "{}")))])
+    assert (letter.step, letter.reason, letter.change) == ("Mask", Reason.CARD_IN_KEY, None)
     assert SECRET not in repr(letter)
+    assert list(step.finish_bundle()) == []
 
 
-def test_positions_go_their_own_way() -> None:
-    [output] = Decode().process(ReadPosition("S", AT.commit_timestamp))
-    assert (output.tag, output.value.stream) == (POSITIONS, "S")
-
-
-def test_what_cannot_be_masked_keeps_only_where_it_is(mask: Mask) -> None:
-    bad = change()
-    bad.keys = {"PUID": SECRET}
-    [letter] = letters(list(mask.process(bad)))
-    assert (letter.reason, letter.change) == (Reason.CARD_IN_KEY, None)
-    assert SECRET not in repr(letter)
-
-
-def test_an_unexpected_error_says_where_and_never_quotes(mask: Mask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_says_where_and_never_quotes(step: ToRows, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: Change) -> None:
         raise ValueError(f"invalid literal: {SECRET}")
 
-    monkeypatch.setattr(mask._masker, "mask", broken)
-    [letter] = letters(list(mask.process(change())))
+    monkeypatch.setattr(step._masker, "mask", broken)
+    [letter] = letters(list(step.process(record(Mod('{"PUID": "p1"}', "{}", "{}")))))
     assert letter.reason == Reason.UNEXPECTED
     assert "ValueError in Mask" in letter.message
     assert SECRET not in repr(letter)
 
 
-def test_a_failure_after_masking_keeps_the_masked_change(keys: str) -> None:
-    broken = change()
-    broken.new = None  # type: ignore[assignment]
-    step = Enrich(settings(keys))
-    step.setup()
-    [letter] = letters(list(step.process(broken)))
+def test_a_failure_after_masking_keeps_the_masked_change(step: ToRows, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise StepError(Reason.ENRICHMENT, "fix it")
+
+    monkeypatch.setattr("pipeline.steps.enrich", broken)
+    [letter] = letters(list(step.process(record(Mod('{"PUID": "p1"}', json.dumps({"Metadata": SECRET}), "{}")))))
+    assert (letter.step, letter.reason) == ("Enrich", Reason.ENRICHMENT)
     assert letter.change is not None
     assert letter.change["keys"] == {"PUID": "p1"}
+    assert SECRET not in repr(letter)
 
 
 def test_rows_of_a_bundle_leave_as_one_batch_a_shard_at_the_time_of_the_earliest() -> None:
     step = EncodeRows(WATCHED, shards=1, most_rows=100)
-    step.start_bundle()
+    step.begin()
     late, early = change("p1"), change("p2")
     early.commit_timestamp = "2026-11-23T08:00:00.000000000Z"
-    assert list(step.process(late)) == list(step.process(early)) == []
-    [output] = step.finish_bundle()
+    assert list(step.add(late)) == list(step.add(early)) == []
+    [output] = step.end()
     assert isinstance(output, WindowedValue)
     assert output.value[0] == "payment_audit_trail|0"
     assert output.timestamp.to_rfc3339() == "2026-11-23T08:00:00Z"
 
 
+def test_a_change_that_no_row_can_hold_leaves_alone_as_a_dead_letter() -> None:
+    step = EncodeRows(WATCHED, shards=1, most_rows=100)
+    step.begin()
+    assert [*step.add(change("p1")), *step.add(change("p2", Count=SECRET + "x")), *step.add(change("p3"))] == []
+    outputs = list(step.end())
+    [letter] = letters(outputs)
+    assert (letter.step, letter.reason, letter.payment) == ("EncodeRows", Reason.VALUE, "p2")
+    assert [row["PUID"] for row in encoded(outputs)] == ["p1", "p3"]
+
+
 def test_a_full_batch_leaves_before_the_bundle_ends() -> None:
     step = EncodeRows(WATCHED, shards=1, most_rows=2)
-    step.start_bundle()
-    assert len([o for i in range(4) for o in step.process(change(f"p{i}"))]) == 2
-    assert list(step.finish_bundle()) == []
+    step.begin()
+    assert len([o for i in range(4) for o in step.add(change(f"p{i}"))]) == 2
+    assert list(step.end()) == []
 
 
 def test_a_payments_changes_stay_in_one_shard() -> None:
