@@ -28,7 +28,16 @@ from contract.changes import Column
 from contract.timestamps import from_nanos, to_nanos
 from contract.watched import WatchedColumn, WatchedTable, WatchedTables
 from tests.shipped import WATCHED
-from tests.strict.history import SECOND, Change, ColumnSpec, DataRecord, History, PartitionMode, StreamHistory, TableSpec
+from tests.strict.history import (
+    SECOND,
+    Change,
+    ColumnSpec,
+    DataRecord,
+    History,
+    PartitionMode,
+    StreamHistory,
+    TableSpec,
+)
 from tests.strict.history import Row as Encoded
 
 GOOGLE_SQL: Final = "GOOGLE_STANDARD_SQL"
@@ -258,11 +267,6 @@ _ALWAYS: Final[Mapping[str, tuple[str, st.SearchStrategy[Value]]]] = {
 _DRAWN: Final = ("C0", "C1", "C2", "C3", "N0", "N1", "N2")
 
 
-def type_of(kind: str, dialect: str) -> str:
-    """A kind's type in a dialect."""
-    return _KINDS[kind].named(dialect)
-
-
 def watched(*tables: str) -> WatchedTables:
     """A description of drawn tables."""
     columns = {name: WatchedColumn(policy="scan") for name in _DRAWN} | {
@@ -351,6 +355,9 @@ class _State:
 
 # Between two steps: the same commit timestamp, the next nanosecond, the same second, another one.
 _GAPS: Final = st.sampled_from([0, 1, 40_000_000, 300_000_000, SECOND, 2_500_000_000])
+_AT_TIMES: Final[st.SearchStrategy[bool]] = st.sampled_from([False, False, False, True])
+_SELDOM: Final[st.SearchStrategy[bool]] = st.sampled_from([*[False] * 9, True])
+_HOWS: Final[st.SearchStrategy[Literal["split", "merge", "move"]]] = st.sampled_from(["split", "merge", "move"])
 _KEYS: Final = ({"Id": "STRING"}, {"Id": "INT64"}, {"Id": "STRING", "Part": "INT64"})
 
 
@@ -384,8 +391,7 @@ def histories(draw: st.DrawFn, dialects: Sequence[str] = (GOOGLE_SQL, POSTGRESQL
         at += max(gap, 1)
         state.taken.clear()
         if what == "cut":
-            how = draw(st.sampled_from(["split", "merge", "move"]))
-            steps.append(Cut(at, how, draw(st.integers(0, 5)), draw(st.integers(2, 3))))
+            steps.append(Cut(at, draw(_HOWS), draw(st.integers(0, 5)), draw(st.integers(2, 3))))
         elif altered := _alter(draw, state, kinds, columns):
             steps.append(Ddl(at, *altered))
     return Drawn(keys, columns, draw(st.integers(1, 3)), tuple(steps))
@@ -406,11 +412,13 @@ def _changes(
     values: Mapping[str, st.SearchStrategy[Value]],
 ) -> tuple[Made, ...]:
     found = []
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.integers(1, 4))):
         table = draw(st.sampled_from(sorted(keys)))
         number = draw(st.integers(0, 2))
         # As Spanner's JSON has them: an INT64 is a text.
-        key: Key = tuple((name, f"k{number}" if kind == "STRING" else str(number)) for name, kind in keys[table].items())
+        key: Key = tuple(
+            (name, f"k{number}" if kind == "STRING" else str(number)) for name, kind in keys[table].items()
+        )
         if (table, key) in state.taken:
             continue
         state.taken.add((table, key))
@@ -430,12 +438,12 @@ def _change(
     if before is None:
         rows[key] = {column: value(column) for column in schema}
         return Made(table, "INSERT", key, {}, rows[key], frozenset(), schema)
-    if draw(st.sampled_from([False, False, False, True])):
+    if draw(_AT_TIMES):
         del rows[key]
         return Made(table, "DELETE", key, before, {}, frozenset(), schema)
     touched = draw(st.sets(st.sampled_from(sorted(schema)), min_size=1, max_size=3))
     rows[key] = before | {column: value(column) for column in sorted(touched)}
-    gone = draw(st.sampled_from([False] * 9 + [True]))
+    gone = draw(_SELDOM)
     return Made(table, "UPDATE", key, before, rows[key], frozenset(touched), schema, gone)
 
 
@@ -445,7 +453,8 @@ def _alter(
     table = draw(st.sampled_from(sorted(columns)))
     schema = state.schemas[table]
     can_change = [c for c in columns[table] if c.startswith("C") and c != "Card" and schema[c] in _RETYPED]
-    if can_change and draw(st.booleans()):
+    change = draw(st.booleans())
+    if change and can_change:
         column = draw(st.sampled_from(can_change))
         kind = _RETYPED[schema[column]]
         state.rows[table] = {k: r | {column: _retyped(r[column], kind)} for k, r in state.rows[table].items()}
@@ -460,6 +469,11 @@ def _alter(
 
 
 # --- As a strict Spanner has it ---------------------------------------------------------------------------------------
+
+
+def first_columns(drawn: Drawn, table: str, dialect: str) -> dict[str, str]:
+    """The columns that a table has in the beginning, with their types."""
+    return {**drawn.keys[table], **{c: _KINDS[kind].named(dialect) for c, kind in drawn.columns[table].items()}}
 
 
 class Rendering(NamedTuple):

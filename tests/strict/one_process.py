@@ -40,7 +40,7 @@ from pipeline.transforms.filter import Ignored, IgnoredRecords
 from pipeline.transforms.settings import TransformSettings
 from tests.erased import nobody
 from tests.strict.bigquery import StrictBigQuery
-from tests.strict.drawn import DATASET, DESCRIBED, IGNORED_TAG, KEY, Drawn
+from tests.strict.drawn import DATASET, DESCRIBED, IGNORED_TAG, KEY, Drawn, first_columns
 from tests.strict.generations import InMemoryGenerations, Ledger
 from tests.unit.test_append_rows import Bag, Cell, Stamp
 
@@ -130,14 +130,13 @@ class Warehouse:
         self.write = clients.write_client(self.bq.grpc)
         self.query = clients.bigquery_client(self.bq.rest, PROJECT)
 
-    def empty(self, drawn: Drawn, types: Any) -> None:
-        """Drops what is there and makes the tables of a history; `types`: kind → Spanner type."""
+    def empty(self, drawn: Drawn, dialect: str) -> None:
+        """Drops what is there and makes the tables of a history."""
         self.bq.clear_faults()
         self.bq.create_dataset(DATASET)
         self.bq.store.drop_dataset(PROJECT, DATASET, contents=True)
-        for name, columns in drawn.columns.items():
-            all_columns = drawn.keys[name] | {column: types(kind) for column, kind in columns.items()}
-            made = tables.changelog_table(DESCRIBED.of(name), all_columns)
+        for name in drawn.columns:
+            made = tables.changelog_table(DESCRIBED.of(name), first_columns(drawn, name, dialect))
             self.bq.create_table(
                 made.id,
                 [

@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
@@ -35,25 +34,24 @@ from tests.strict.drawn import (
     arrived,
     differences,
     expected,
+    first_columns,
     histories,
     present,
     render,
-    type_of,
 )
-from tests.strict.history import SECOND, History, StreamHistory
+from tests.strict.history import SECOND, History, PartitionMode, StreamHistory
 from tests.strict.one_process import Faults, Job, Steps, Warehouse, masking_keys
 from tests.strict.spanner import StrictSpanner, responses
 
 DATABASE: Final = "projects/p/instances/i/databases/d"
 CREATED: Final = 1_780_000_000 * SECOND
 # The job refuses mutable key ranges of a PostgreSQL database (docs/known-gaps.md).
-WAYS: Final = tuple(
-    Rendering(dialect, mode, capture)
-    for (dialect, mode), capture in product(
-        ((GOOGLE_SQL, "IMMUTABLE_KEY_RANGE"), (GOOGLE_SQL, "MUTABLE_KEY_RANGE"), (POSTGRESQL, "IMMUTABLE_KEY_RANGE")),
-        CAPTURE_TYPES,
-    )
+MODES: Final[tuple[tuple[str, PartitionMode], ...]] = (
+    (GOOGLE_SQL, "IMMUTABLE_KEY_RANGE"),
+    (GOOGLE_SQL, "MUTABLE_KEY_RANGE"),
+    (POSTGRESQL, "IMMUTABLE_KEY_RANGE"),
 )
+WAYS: Final = tuple(Rendering(*mode, capture) for mode, capture in product(MODES, CAPTURE_TYPES))
 DIALECTS: Final = (GOOGLE_SQL, POSTGRESQL)
 
 
@@ -68,9 +66,7 @@ def read(stream: StreamHistory, dialect: str, draw: random.Random) -> list[DataC
     return [
         record
         for partition in stream.partitions.values()
-        for record in reader.records(
-            map(wire.Response.FromString, responses(stream, partition.records, dialect, draw))
-        )
+        for record in reader.records(map(wire.Response.FromString, responses(stream, partition.records, dialect, draw)))
         if isinstance(record, DataChange)
     ]
 
@@ -96,8 +92,7 @@ def rows_of(drawn: Drawn, way: Rendering, made: History, keys: str, draw: random
 
 def fields_of(drawn: Drawn, way: Rendering, table: str) -> Sequence[tables.Field]:
     """The changelog as it was made at first."""
-    columns = drawn.keys[table] | {c: type_of(kind, way.dialect) for c, kind in drawn.columns[table].items()}
-    return tables.changelog_table(DESCRIBED.of(table), columns).fields
+    return tables.changelog_table(DESCRIBED.of(table), first_columns(drawn, table, way.dialect)).fields
 
 
 def right(drawn: Drawn, way: Rendering, made: History) -> dict[str, dict[str, Any]]:
@@ -218,7 +213,7 @@ def test_each_change_arrives_once_and_right_however_the_job_is_killed(
     made = render(drawn, [way], created)
     spanner = spanners[way.dialect]
     spanner.history = made
-    warehouse.empty(drawn, lambda kind: type_of(kind, way.dialect))
+    warehouse.empty(drawn, way.dialect)
     stream = ChangeStream(name=way.stream, database=DATABASE, endpoint=spanner.endpoint)
     reading = Reading(mode=mode, window_millis=20, end=from_nanos(created + drawn.length + 1))
     job = Job(stream, reading, Steps(keys, TablesThen(drawn, way.dialect, created), shards), warehouse)
