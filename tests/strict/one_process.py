@@ -11,7 +11,7 @@ import base64
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, Literal
@@ -100,12 +100,13 @@ class Steps:
 class Faults:
     """What goes wrong, in the order of its turns; after the last one nothing does.
 
-    `bundles`: most records of a bundle, and whether it is kept, lost, or kept and followed by another reader.
+    `bundles`: most records of a bundle, and whether it is kept, lost with its worker, given up after its checkpoint
+    was taken while the worker lives on, or kept and followed by another reader.
     `appends`: whether an append works, its state is lost, its answer is lost, or it waits for more rows.
     `ends`: after how many bundles the job ends, whether it is killed or drained, and the next one's readers.
     """
 
-    bundles: Sequence[tuple[int, Literal["kept", "lost", "handed over"]]] = ()
+    bundles: Sequence[tuple[int, Literal["kept", "lost", "given up", "handed over"]]] = ()
     appends: Sequence[Literal["works", "state lost", "answer lost", "waits"]] = ()
     ends: Sequence[tuple[int, Literal["killed", "drained"], int]] = ()
 
@@ -180,6 +181,17 @@ class _Shuffle:
         self.pending.value = list(pending)
 
 
+@dataclass
+class _Part:
+    """A part of the source, its checkpoint, the reader that is asked, and all that were made."""
+
+    source: Any
+    mark: PartitionSetMark | None = None
+    reader: Any = None
+    made: list[Any] = field(default_factory=list)
+    done: bool = False
+
+
 class Job:
     """Jobs of one name, one after the other, from the stream's beginning to its end."""
 
@@ -199,44 +211,49 @@ class Job:
         """One job, until everything is read, or it ends after some bundles. Whether everything is read and appended."""
         generation, position, fenced_at = self._take_over(start)
         source = ChangeStreamSource(self._stream, lambda: position, self._reading, readers)
-        parts: list[Any] = source.split(20)
-        marks: list[PartitionSetMark | None] = [None] * len(parts)
-        current: list[Any] = [None] * len(parts)
+        parts = [_Part(each) for each in source.split(20)]
         self._shuffles: dict[str, _Shuffle] = defaultdict(_Shuffle)
         self._sinks = [self._sink(generation, fenced_at), self._sink(generation, fenced_at)]
         positions: dict[_Reader, str] = {}
-        done: set[int] = set()
         try:
-            while len(done) < len(parts):
-                for which in sorted(set(range(len(parts))) - done):
+            while left := [part for part in parts if not part.done]:
+                for part in left:
                     if ends_after == 0:
                         if how == "drained":
                             self._append(generation, positions, finally_=True)
                         return False
                     ends_after -= 1
-                    most, fate = next(self._bundles, (500, "kept"))
-                    reader = current[which] = current[which] or parts[which].create_reader(None, marks[which])
-                    elements, read = self._steps.bundle(_bundle(reader, most))
-                    if fate == "lost":
-                        reader.close()
-                        current[which] = None
-                        continue
-                    marks[which] = PartitionSetMark(reader.get_checkpoint_mark().state)
-                    for key, encoded in elements:
-                        self._gather(key, encoded)
-                    for each in read:
-                        positions[_Reader(each.stream, each.reader, each.readers)] = each.position
-                    if fate == "handed over":
-                        current[which] = None
-                    if reader.get_watermark() == MAX_TIMESTAMP:
-                        done.add(which)
-                self._append(generation, positions, finally_=len(done) == len(parts))
+                    self._bundle(part, positions)
+                self._append(generation, positions, finally_=all(part.done for part in parts))
             return True
         finally:
-            for reader in filter(None, current):
+            for reader in [reader for part in parts for reader in part.made]:
                 reader.close()
             for sink in self._sinks:
                 sink.teardown()
+
+    def _bundle(self, part: _Part, positions: dict[_Reader, str]) -> None:
+        """One bundle of a part of the source: what leaves it and its checkpoint are kept as one, or neither is."""
+        most, fate = next(self._bundles, (500, "kept"))
+        reader = part.reader
+        if reader is None:
+            reader = part.reader = part.source.create_reader(None, part.mark)
+            part.made.append(reader)
+        elements, read = self._steps.bundle(_records(reader, most))
+        if fate == "lost":
+            reader.close()
+        else:
+            mark = PartitionSetMark(reader.get_checkpoint_mark().state)
+        if fate != "kept":
+            part.reader = None
+        if fate in ("lost", "given up"):
+            return
+        part.mark = mark
+        part.done = reader.get_watermark() == MAX_TIMESTAMP
+        for key, encoded in elements:
+            self._gather(key, encoded)
+        for each in read:
+            positions[_Reader(each.stream, each.reader, each.readers)] = each.position
 
     def _take_over(self, start: str) -> tuple[int, str, str | None]:
         self._warehouse.clock.now += 1
@@ -302,7 +319,7 @@ class Job:
         assert not letters, f"BigQuery refused rows: {letters}"
 
 
-def _bundle(reader: Any, most: int) -> Iterator[Any]:
+def _records(reader: Any, most: int) -> Iterator[Any]:
     """What a runner takes of a reader: records until there is none for now."""
     for _ in range(most):
         if not reader.advance():

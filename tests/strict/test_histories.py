@@ -177,13 +177,14 @@ def warehouse() -> Iterator[Warehouse]:
     made.stop()
 
 
+BUNDLES: Final = st.tuples(st.integers(1, 4), st.sampled_from(["kept", "lost", "given up", "handed over"]))
+APPENDS: Final = st.sampled_from(["works", "state lost", "answer lost", "waits"])
+ENDS: Final = st.tuples(st.integers(1, 6), st.sampled_from(["killed", "drained"]), st.integers(1, 4))
 FAULTS: Final = st.builds(
     Faults,
-    bundles=st.lists(
-        st.tuples(st.integers(1, 6), st.sampled_from(["kept", "kept", "lost", "handed over"])), max_size=8
-    ),
-    appends=st.lists(st.sampled_from(["works", "state lost", "answer lost", "waits"]), max_size=6),
-    ends=st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["killed", "drained"]), st.integers(1, 4)), max_size=2),
+    bundles=st.lists(BUNDLES, min_size=2, max_size=12),
+    appends=st.lists(APPENDS, max_size=8),
+    ends=st.lists(ENDS, max_size=2),
 )
 CASES: Final = st.sampled_from(WAYS).flatmap(
     lambda way: st.tuples(st.just(way), histories(dialects=[way.dialect], most_steps=16))
