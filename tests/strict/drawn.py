@@ -552,7 +552,10 @@ def _cut(made: History, stream: StreamHistory, cut: Cut, at: int) -> None:
 
 
 class TablesThen:
-    """The tables at each commit timestamp, for what completes changes. A `Rows` of pipeline/source/completion.py."""
+    """The tables at each commit timestamp, for what completes changes. A `Rows` of pipeline/source/completion.py.
+
+    What a change says itself must not be taken from here: these columns are NULL.
+    """
 
     def __init__(self, drawn: Drawn, dialect: str, created: int) -> None:
         self._drawn, self._dialect, self._created = drawn, dialect, created
@@ -583,7 +586,7 @@ class TablesThen:
                 yield {column.name: row[column.name] for column in columns}
 
     def _now(self, change: Made, column: str, schema: Mapping[str, str]) -> Value:
-        value = change.after.get(column, NULL)
+        value = NULL if column in change.touched else change.after.get(column, NULL)
         return value if change.schema.get(column, schema[column]) == schema[column] else _retyped(value, schema[column])
 
     def _schema(self, table: str, at: str) -> dict[str, str]:

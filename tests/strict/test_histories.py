@@ -119,7 +119,7 @@ def comparable(found: dict[str, dict[str, Any]], *without: frozenset[str]) -> di
     }
 
 
-@settings(max_examples=60)
+@settings(max_examples=80)
 @given(drawn=histories(), seed=st.integers(0, 2**32))
 def test_a_history_gives_the_same_rows_in_both_modes_both_dialects_and_every_capture_type(
     keys: str, drawn: Drawn, seed: int
