@@ -1835,9 +1835,7 @@ _TYPES: Final = (
         file="pipeline/source/proto_records.py",
         before="return [_plain(item) for item in value.list_value.values]",
         after='return [_plain(v) for v in value.list_value.values if v.WhichOneof("kind") != "null_value"]',
-        tests=(
-            f"{_HISTORIES}::test_a_history_gives_the_same_rows_in_both_modes_both_dialects_and_every_capture_type",
-        ),
+        tests=(f"{_HISTORIES}::test_a_history_gives_the_same_rows_in_both_modes_both_dialects_and_every_capture_type",),
     ),
     Mutation(
         name="a numeric of PostgreSQL is rounded",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,7 +57,7 @@ def masking_keys(folder: Path) -> str:
 class Steps:
     """Everything between the source and the shuffle: records → encoded rows, keyed by table and shard."""
 
-    def __init__(self, keys: str, rows: Rows, shards: int = 1) -> None:
+    def __init__(self, keys: str, rows: Rows, shards: int) -> None:
         settings = TransformSettings(
             masking_keys=keys,
             new_columns="scan",
@@ -195,8 +195,11 @@ class _Part:
 class Job:
     """Jobs of one name, one after the other, from the stream's beginning to its end."""
 
-    def __init__(self, stream: ChangeStream, reading: Reading, steps: Steps, warehouse: Warehouse) -> None:
-        self._stream, self._reading, self._steps, self._warehouse = stream, reading, steps, warehouse
+    def __init__(
+        self, stream: ChangeStream, reading: Reading, steps: Callable[[int], Steps], warehouse: Warehouse
+    ) -> None:
+        """`steps` makes them for a number of shards."""
+        self._stream, self._reading, self._make_steps, self._warehouse = stream, reading, steps, warehouse
         self._generations = InMemoryGenerations(ledger=Ledger(lambda: int(warehouse.clock.now * 1e9)))
         self._sinks: list[AppendRows] = []
 
@@ -212,6 +215,8 @@ class Job:
         generation, position, fenced_at = self._take_over(start)
         source = ChangeStreamSource(self._stream, lambda: position, self._reading, readers)
         parts = [_Part(each) for each in source.split(20)]
+        # As many as readers, as in the job: the next job's rows are in other shards.
+        self._steps = self._make_steps(readers)
         self._shuffles: dict[str, _Shuffle] = defaultdict(_Shuffle)
         self._sinks = [self._sink(generation, fenced_at), self._sink(generation, fenced_at)]
         positions: dict[_Reader, str] = {}

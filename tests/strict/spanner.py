@@ -320,7 +320,8 @@ class _JsonRows:
 
     def __init__(self, *, extra: bool) -> None:
         made = _ResultSetMetadata()
-        _type_of(made.row_type.fields.add(name="ChangeRecord")).code = 11
+        kind = _type_of(made.row_type.fields.add(name="read_json"))
+        kind.code, kind.type_annotation = 11, 3
         self.metadata = bytes(made.SerializeToString())
         self._more = {"added_by_google": "added"} if extra else {}
 

@@ -82,7 +82,7 @@ def test_two_workers_on_one_shard_whose_bundles_fail_at_random_lose_and_double_n
         assert twin.there() == Counter(c.keys["PUID"] for changes in batches for c in changes), seed
 
 
-Fate = Literal["kept", "state lost", "answer lost", "not landed", "zombie", "new job"]
+Fate = Literal["kept", "state lost", "answer lost", "not landed", "zombie", "late", "new job"]
 FATES: Final[tuple[Fate, ...]] = get_args(Fate)
 
 
@@ -124,11 +124,11 @@ def test_over_any_history_of_bundles_each_row_is_there_once(steps: list[tuple[in
         dice.shuffle(some)
         if another:
             shard = twin.shard()
-        if fate in ("answer lost", "not landed"):
+        if fate in ("answer lost", "not landed", "late"):
             once(twin, lands=fate == "answer lost")
         position, outcome = shard.append(state, batch(*some), COLUMNS)
         assert outcome.rejected == []
-        if fate == "zombie":
+        if fate in ("zombie", "late"):
             twin.shard().append(state, batch(*some), COLUMNS)
         if fate == "state lost":
             continue
