@@ -100,7 +100,7 @@ def once(twin: Twin, *, lands: bool) -> None:
     twin._append = unanswered  # type: ignore[method-assign]
 
 
-@settings(max_examples=1000)
+@settings(max_examples=600)
 @given(
     steps=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(FATES), st.booleans()), min_size=1, max_size=6),
     seed=st.integers(0, 2**32),
