@@ -1,6 +1,9 @@
 """The emulators, once per test session, and fresh places in them for each test.
 
 A test that freezes an emulator (`spanner_process`, `bigquery_emulator.process`) thaws it again before it ends.
+
+Property tests: the same examples in every run, no time limits, nothing kept on disk.
+`pytest --hypothesis-profile=explore` looks further, at other examples each time.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from contract import schema, tables
 from local.emulators import launch as emulators
@@ -21,6 +25,10 @@ from local.machine.processes import Process
 from pipeline import clients
 from tests import datasets
 from tests.shipped import WATCHED
+
+settings.register_profile("house", derandomize=True, deadline=None, database=None)
+settings.register_profile("explore", max_examples=5000, deadline=None, database=None)
+settings.load_profile("house")
 
 # Minutes each, in a test or two: what came last would be waited for alone.
 LONGEST = ("test_service.py", "test_pulumi.py", "test_pulumi_stacks.py")

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from contract import spanner_types, timestamps
 from contract.changes import PARTIAL_CAPTURE_TYPES, Change, Column, Reason, Row, StepError
@@ -27,8 +29,8 @@ from pipeline.source.query import ChangeStream, directed_reads_of
 # One transaction and table, as a rule: keys of one read, and reads at once.
 _KEYS_AT_ONCE: Final = 1_000
 _READS_AT_ONCE: Final = 8
-# How long the columns that were found are taken for those of other commit timestamps.
-_SAME_COLUMNS_NANOS: Final = 10 * 1_000_000_000
+# Spans of time of a table with the same columns, which are remembered.
+_SPANS_REMEMBERED: Final = 8
 # How long a read that fails is tried again, before the bundle fails and the runner tries that again.
 _PATIENCE_SECONDS: Final = 30.0
 _PAUSES: Final = (0.1, 5.0)
@@ -69,7 +71,8 @@ class Completer:
         self._patience = patience
         self._clock = clock
         self._sleep = sleep
-        self._columns: dict[tuple[str, str], tuple[int, tuple[Column, ...]]] = {}
+        self._columns: dict[tuple[str, str], list[_Span]] = {}
+        self._columns_lock = threading.Lock()
 
     def complete(self, changes: Iterable[Change]) -> Iterator[tuple[Change, StepError | None]]:
         """The changes, completed, in any order; those that cannot be, with the error. Raises what a read does."""
@@ -79,8 +82,12 @@ class Completer:
                 groups[change.stream, change.table, change.commit_timestamp].append(change)
             else:
                 yield change, None
+        latest: dict[tuple[str, str], str] = defaultdict(str)
+        for stream, table, at in groups:
+            latest[stream, table] = max(latest[stream, table], at)
         parts = [part for group in groups.values() for part in _parts(group)]
-        found = map(self._read, parts) if len(parts) == 1 else self._pool.map(self._read, parts)
+        ends = [latest[part[0].stream, part[0].table] for part in parts]
+        found = map(self._read, parts, ends) if len(parts) == 1 else self._pool.map(self._read, parts, ends)
         for part, error in zip(parts, found, strict=True):
             for change in part:
                 yield change, error
@@ -89,8 +96,11 @@ class Completer:
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="completion")
 
-    def _read(self, changes: Sequence[Change]) -> StepError | None:
-        """Completes changes of one table and commit timestamp. Tried again until the patience is over."""
+    def _read(self, changes: Sequence[Change], latest: str) -> StepError | None:
+        """Completes changes of one table and commit timestamp. Tried again until the patience is over.
+
+        `latest`: of all the changes of the table that are completed now.
+        """
         from google.api_core.exceptions import (
             FailedPrecondition,
             GoogleAPICallError,
@@ -102,7 +112,7 @@ class Completer:
         ends, pause, fresh = self._clock() + self._patience, _PAUSES[0], False
         while True:
             try:
-                self._complete(changes, fresh=fresh)
+                self._complete(changes, latest, fresh=fresh)
                 return None
             except (FailedPrecondition, OutOfRange):
                 return StepError(Reason.GONE, _TOO_OLD)
@@ -117,10 +127,10 @@ class Completer:
                 self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
                 pause = min(2 * pause, _PAUSES[1])
 
-    def _complete(self, changes: Sequence[Change], *, fresh: bool) -> None:
+    def _complete(self, changes: Sequence[Change], latest: str, *, fresh: bool) -> None:
         first = changes[0]
         carried = {column for change in changes for column in (*change.new, *change.keys)}
-        columns = self._columns_for(first, carried, fresh=fresh)
+        columns = self._columns_for(first, latest, carried, fresh=fresh)
         names = [column.name for column in columns if column.is_primary_key]
         rows: dict[str, Row] = {}
         if columns:
@@ -136,14 +146,55 @@ class Completer:
             change.columns = tuple(own.pop(column.name, column) for column in columns) + tuple(own.values())
             change.new = {name: value for name, value in found.items() if name not in change.keys} | change.new
 
-    def _columns_for(self, change: Change, carried: set[str], *, fresh: bool) -> tuple[Column, ...]:
-        """The columns of the change's table at its commit timestamp, or of some seconds before or after it."""
-        at, known = timestamps.to_nanos(change.commit_timestamp), self._columns.get((change.stream, change.table))
-        if known and not fresh and abs(at - known[0]) < _SAME_COLUMNS_NANOS and carried <= {c.name for c in known[1]}:
-            return known[1]
-        columns = self._rows.columns(change.stream, change.table, change.commit_timestamp)
-        self._columns[change.stream, change.table] = at, columns
+    def _columns_for(self, change: Change, latest: str, carried: set[str], *, fresh: bool) -> tuple[Column, ...]:
+        """The columns of the change's table at its commit timestamp.
+
+        Between two moments with the same columns they are these. So one look at the latest moment is enough for all the
+        changes since the last look, unless the table was altered between: then each moment is looked at.
+        """
+        from google.api_core.exceptions import GoogleAPICallError
+
+        at = change.commit_timestamp
+        with self._columns_lock:
+            if not fresh:
+                if known := self._known(change, carried):
+                    return known
+                if latest != at:
+                    # The table may be gone by then.
+                    with suppress(GoogleAPICallError):
+                        self._look(change, latest)
+                    if known := self._known(change, carried):
+                        return known
+            return self._look(change, at)
+
+    def _known(self, change: Change, carried: set[str]) -> tuple[Column, ...] | None:
+        at = timestamps.to_nanos(change.commit_timestamp)
+        for span in self._columns.get((change.stream, change.table), ()):
+            if span.first <= at <= span.last and carried <= {column.name for column in span.columns}:
+                return span.columns
+        return None
+
+    def _look(self, change: Change, at: str) -> tuple[Column, ...]:
+        columns, moment = self._rows.columns(change.stream, change.table, at), timestamps.to_nanos(at)
+        found = _Span(moment, moment, columns)
+        spans = self._columns.get((change.stream, change.table), [])
+        before = [span for span in spans if span.last < moment]
+        after = [span for span in spans if span.first > moment]
+        if before and before[-1].columns == columns:
+            found = found._replace(first=before.pop().first)
+        if after and after[0].columns == columns:
+            found = found._replace(last=after.pop(0).last)
+        # One that has the moment within itself was wrong.
+        self._columns[change.stream, change.table] = [*before, found, *after][-_SPANS_REMEMBERED:]
         return columns
+
+
+class _Span(NamedTuple):
+    """From the first moment to the last a table has these columns: it had them at both."""
+
+    first: int
+    last: int
+    columns: tuple[Column, ...]
 
 
 def _parts(changes: Sequence[Change]) -> Iterator[list[Change]]:

@@ -1800,6 +1800,7 @@ _DAGS: Final = (
 )
 _COMPLETION: Final = "pipeline/source/completion.py"
 _COMPLETED: Final = "tests/unit/test_completion.py"
+_HISTORIES: Final = "tests/strict/test_histories.py"
 _TYPES: Final = (
     Mutation(
         name="what was read counts more than what the change says",
@@ -1821,6 +1822,34 @@ _TYPES: Final = (
         before="                change.is_incomplete = True\n",
         after="",
         tests=(f"{_COMPLETED}::test_a_row_that_is_gone_leaves_the_change_as_it_is_and_says_so",),
+    ),
+    Mutation(
+        name="a change is completed with the columns of another moment",
+        file=_COMPLETION,
+        before="if span.first <= at <= span.last and carried",
+        after="if carried",
+        tests=(f"{_COMPLETED}::test_a_column_that_came_a_second_ago_is_read_for_a_change_that_does_not_touch_it",),
+    ),
+    Mutation(
+        name="a NULL in an ARRAY is dropped from a record of mutable key ranges",
+        file="pipeline/source/proto_records.py",
+        before="return [_plain(item) for item in value.list_value.values]",
+        after='return [_plain(v) for v in value.list_value.values if v.WhichOneof("kind") != "null_value"]',
+        tests=(f"{_HISTORIES}::test_a_history_gives_the_same_rows_in_both_modes_both_dialects_and_every_capture_type",),
+    ),
+    Mutation(
+        name="a numeric of PostgreSQL is rounded",
+        file=_VALUES,
+        before="Context(prec=38, rounding=ROUND_DOWN)",
+        after="Context(prec=38)",
+        tests=(f"{_HISTORIES}::test_values_that_one_dialect_alone_has_arrive_as_documented",),
+    ),
+    Mutation(
+        name="records of one transaction are told apart by nothing",
+        file=_RECORDS,
+        before='return f"{self.server_transaction_id}/{self.record_sequence}"',
+        after="return self.server_transaction_id",
+        tests=(f"{_HISTORIES}::test_each_change_arrives_once_and_right_however_the_job_is_killed",),
     ),
     Mutation(
         name="a moment that is no longer kept fails the bundle for good",

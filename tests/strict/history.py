@@ -5,7 +5,8 @@ the past all at once or live, as its commits happen. Everything stays in memory,
 earlier time gets the same records again.
 
 Times are nanoseconds since 1970 (`int`) inside and RFC 3339 texts outside. How records, partitions and times relate is
-Google's "Change streams partitions, records, and queries" (DETAILS below).
+Google's "Change streams partitions, records, and queries" (DETAILS below), what they carry [CAPTURE] is
+cloud.google.com/spanner/docs/change-streams#value-capture-type.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ PartitionMode = Literal["IMMUTABLE_KEY_RANGE", "MUTABLE_KEY_RANGE"]
 Clock = Callable[[], int]
 Row = dict[str, Any]
 
+_ANNOTATED: Final = {"PG_NUMERIC": "NUMERIC", "PG_JSONB": "JSON"}
+# Of an UPDATE they carry what it touched, and no type of another column [CAPTURE].
+_PARTIAL: Final = ("NEW_VALUES", "OLD_AND_NEW_VALUES")
+_WITHOUT_OLD: Final = ("NEW_VALUES", "NEW_ROW")
+
 SECOND: Final = 1_000_000_000
 _KEYS: Final = 1 << 32
 _WEEK: Final = 7 * 24 * 3600
@@ -44,9 +50,14 @@ _WEEK: Final = 7 * 24 * 3600
 
 
 def type_json(spanner_type: str) -> str:
-    """The type JSON of a column type, as `column_types.type` has it: `ARRAY<INT64>`, `STRING(36)`, or JSON itself."""
+    """The type JSON of a column type, as `column_types.type` has it: `ARRAY<INT64>`, `STRING(36)`, or JSON itself.
+
+    `PG_NUMERIC` and `PG_JSONB` are annotations, as TypeAnnotationCode has them.
+    """
     if spanner_type.startswith("{"):
         return spanner_type
+    if spanner_type in _ANNOTATED:
+        return f'{{"code":"{_ANNOTATED[spanner_type]}","type_annotation":"{spanner_type}"}}'
     if spanner_type.startswith("ARRAY<"):
         return f'{{"array_element_type":{type_json(spanner_type[6:-1])},"code":"ARRAY"}}'
     return f'{{"code":"{spanner_type.partition("(")[0]}"}}'
@@ -202,7 +213,11 @@ def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class Change(NamedTuple):
-    """What a transaction does to one row. `partition` says where, for scripts; else the key does."""
+    """What a transaction does to one row. `partition` says where, for scripts; else the key does.
+
+    `new` is the whole row after it, `old` what an UPDATE touched, or all of a DELETE; a stream carries of both what its
+    value capture type says.
+    """
 
     table: str
     mod_type: ModType
@@ -235,6 +250,18 @@ class StreamHistory:
         self.partitions: dict[str, Partition] = {}
         self._tokens = tokens or random.Random(name)
         self._live: list[Partition] = []
+        self._parts: dict[tuple[TableSpec, frozenset[str]], TableSpec] = {}
+
+    def carried(self, change: Change) -> tuple[TableSpec, Row, Row]:
+        """What the stream's records have of a change: the columns, the values after and those before it."""
+        table, new, old = self.tables[change.table], change.new, change.old
+        if change.mod_type == "UPDATE" and self.capture in _PARTIAL:
+            new = {name: value for name, value in new.items() if name in old}
+            part = table, frozenset(old)
+            table = self._parts.get(part) or self._parts.setdefault(
+                part, TableSpec(table.name, (c for c in table.columns if c.is_key or c.name in old))
+            )
+        return table, new, {} if self.capture in _WITHOUT_OLD else old
 
     @property
     def live(self) -> tuple[Partition, ...]:
@@ -406,20 +433,25 @@ class History:
         return children
 
     def _append(self, changes: Sequence[Change], moment: int, tag: str = "") -> None:
-        """Cuts one transaction into records: by stream, partition, table and type, in the order of its changes."""
+        """Cuts one transaction into records: by stream, partition, columns and type, in the order of its changes."""
         self.transactions += 1
         transaction = str(self.transactions)
-        grouped: dict[str, dict[tuple[str, str, ModType], tuple[Partition, TableSpec, list[Mod]]]] = {}
+        grouped: dict[str, dict[tuple[str, TableSpec, ModType], tuple[Partition, TableSpec, list[Mod]]]] = {}
         for change in changes:
             keys = _json(change.keys)
-            mod = Mod(keys, _json(change.new), _json(change.old))
+            whole = Mod(keys, _json(change.new), _json(change.old))
             for stream in self.streams.values():
-                table = stream.tables.get(change.table)
-                if table is None or (change.partition and change.partition.stream != stream.name):
+                if change.table not in stream.tables or (change.partition and change.partition.stream != stream.name):
                     continue
+                table, new, old = stream.carried(change)
+                mod = Mod(
+                    keys,
+                    whole.new if new is change.new else _json(new),
+                    whole.old if old is change.old else _json(old),
+                )
                 partition = change.partition or stream.of_key(_place(keys))
                 groups = grouped.setdefault(stream.name, {})
-                key = (partition.token, change.table, change.mod_type)
+                key = (partition.token, table, change.mod_type)
                 if key in groups:
                     groups[key][2].append(mod)
                 else:

@@ -87,10 +87,14 @@ _PartialResultSet = result_set.PartialResultSet.pb()
 _ChangeStreamRecord = change_stream.ChangeStreamRecord.pb()
 _Value = struct_pb2.Value
 
-_READ: Final = re.compile(r"\bREAD_(\w+)\s*\(", re.I)
+_READ: Final = re.compile(r"\bREAD_(?!json_)(\w+)\s*\(", re.I)
 _QUERY: Final = re.compile(r"\s*SELECT\s+ChangeRecord\s+FROM\s+READ_(\w+)\s*\((.*)\)\s*;?\s*$", re.I | re.S)
+# In the PostgreSQL dialect, with arguments by place [details].
+_READ_JSON: Final = re.compile(r'\bspanner\."read_json_(\w+)"\s*\(')
+_QUERY_JSON: Final = re.compile(r'\s*SELECT\s+\*\s+FROM\s+spanner\."read_json_(\w+)"\s*\((.*)\)\s*;?\s*$', re.I | re.S)
 _ARGUMENTS: Final = ("start_timestamp", "end_timestamp", "partition_token", "heartbeat_milliseconds", "read_options")
 _CATALOG: Final = re.compile(r"\bINFORMATION_SCHEMA\s*\.\s*CHANGE_STREAM", re.I)
+_POSTGRESQL: Final = "POSTGRESQL"
 _MAX_HEARTBEAT: Final = 300_000
 _FUTURE: Final = 600 * SECOND
 _MOST_MUTABLE: Final = 1800 * SECOND
@@ -311,6 +315,63 @@ class _Rows:
         return _array(_array(data, heartbeat, children, *more))
 
 
+class _JsonRows:
+    """Writes records as the rows of a PostgreSQL database: a JSON text each, with values nested in it [details]."""
+
+    def __init__(self, *, extra: bool) -> None:
+        made = _ResultSetMetadata()
+        kind = _type_of(made.row_type.fields.add(name="read_json"))
+        kind.code, kind.type_annotation = 11, 3
+        self.metadata = bytes(made.SerializeToString())
+        self._more = {"added_by_google": "added"} if extra else {}
+
+    def data(self, stream: StreamHistory, record: DataRecord) -> bytes:
+        more = self._more
+        columns = [
+            {"name": c.name, "type": json.loads(type_json(c.type)), "is_primary_key": c.is_key, "ordinal_position": i}
+            for i, c in enumerate(record.table.columns, 1)
+        ]
+        mods = [
+            {"keys": json.loads(m.keys), "new_values": json.loads(m.new), "old_values": json.loads(m.old)}
+            for m in record.mods
+        ]
+        data = {
+            "commit_timestamp": _postgresql_text(record.commit),
+            "record_sequence": record.record_sequence,
+            "server_transaction_id": record.transaction,
+            "is_last_record_in_transaction_in_partition": record.last,
+            "table_name": record.table.name,
+            "column_types": [column | more for column in columns],
+            "mods": [mod | more for mod in mods],
+            "mod_type": record.mod_type,
+            "value_capture_type": stream.capture,
+            "number_of_records_in_transaction": record.records,
+            "number_of_partitions_in_transaction": record.partitions,
+            "transaction_tag": record.tag,
+            "is_system_transaction": record.system,
+        }
+        return self._row("data_change_record", data)
+
+    def heartbeat(self, moment: int) -> bytes:
+        return self._row("heartbeat_record", {"timestamp": _postgresql_text(moment)})
+
+    def children(self, start: int, sequence: int, children: Sequence[tuple[str, Sequence[str | None]]]) -> bytes:
+        found = [
+            {"token": token, "parent_partition_tokens": [p for p in parents if p is not None]} | self._more
+            for token, parents in children
+        ]
+        record = {"start_timestamp": _postgresql_text(start), "record_sequence": f"{sequence:08d}"}
+        return self._row("child_partitions_record", record | {"child_partitions": found})
+
+    def _row(self, kind: str, record: dict[str, Any]) -> bytes:
+        return _string(json.dumps({kind: record | self._more} | self._more, ensure_ascii=False))
+
+
+def _postgresql_text(moment: int) -> str:
+    """A timestamp as PostgreSQL writes it [emulator]."""
+    return f"{spanner_text(moment)[:-1]}+00:00"
+
+
 class _ProtoRows:
     """Writes records of a stream in the mode MUTABLE_KEY_RANGE: a ChangeStreamRecord each [rpc], base64 [emulator]."""
 
@@ -406,6 +467,9 @@ def _put_time(target: Any, moment: int) -> None:
 def _put_described(target: Any, described: dict[str, Any]) -> None:
     codes = type(target).DESCRIPTOR.fields_by_name["code"].enum_type.values_by_name
     target.code = codes[described["code"]].number
+    if "type_annotation" in described:
+        annotations = type(target).DESCRIPTOR.fields_by_name["type_annotation"].enum_type.values_by_name
+        target.type_annotation = annotations[described["type_annotation"]].number
     if "array_element_type" in described:
         _put_described(target.array_element_type, described["array_element_type"])
 
@@ -423,6 +487,25 @@ def _put_value(target: Any, value: Any) -> None:
             _put_value(target.list_value.values.add(), item)
     else:
         target.string_value = value
+
+
+def responses(
+    stream: StreamHistory, records: Sequence[DataRecord], dialect: str, draw: random.Random, *, cut: float = 0.2
+) -> Iterator[bytes]:
+    """What a query returns of these records, without a server; of some responses a row is cut."""
+    rows: Any = _ProtoRows() if stream.partition_mode == "MUTABLE_KEY_RANGE" else None
+    rows = rows or (_JsonRows if dialect == _POSTGRESQL else _Rows)(extra=draw.random() < cut)
+    metadata = rows.metadata
+    for record in records:
+        row = rows.data(stream, record)
+        while draw.random() < cut:
+            head, rest, _ = _cut(_Value.FromString(row), draw.randrange(len(row)))
+            if rest is None:
+                break
+            yield _response([head.SerializeToString()], metadata=metadata, chunked=True)
+            metadata, row = b"", rest.SerializeToString()
+        yield _response([row], metadata=metadata)
+        metadata = b""
 
 
 # --- Errors and faults ------------------------------------------------------------------------------------------------
@@ -515,7 +598,7 @@ class StrictSpanner:
     start is the very end of its partition still gets the children. `root_parents`: the parents of the first partitions,
     `null` as in [details] or `empty` as in [emulator]. `multi_region`: whether the instance has replicas to direct
     reads to. `all_parents_start`: in the mode MUTABLE_KEY_RANGE every parent of a merge says that the child starts, and
-    not only the first. `dialect`: what the database says it is; queries of change streams are GoogleSQL's all the same.
+    not only the first. `dialect`: of the database, and of the queries of its change streams.
     """
 
     def __init__(
@@ -553,7 +636,8 @@ class StrictSpanner:
         self._life_code = life_code
         self._boundary_children = boundary_children
         self._root_parents: Sequence[str | None] = (None,) if root_parents == "null" else ()
-        self._rows = {False: _Rows(extra=False), True: _Rows(extra=True)}
+        rows: Any = _JsonRows if dialect == _POSTGRESQL else _Rows
+        self._rows = {extra: rows(extra=extra) for extra in (False, True)}
         self._proto_rows = _ProtoRows(all_parents_start=all_parents_start)
         self._extra_fields = False
         self._unannounced_parents = False
@@ -943,7 +1027,8 @@ class StrictSpanner:
                 made.values.extend(row.list_value.values)
             await context.write(made.SerializeToString())
             return
-        token = asked.params.fields["token"].string_value if "token" in asked.params.fields else ""
+        parameter = "p3" if self._dialect == _POSTGRESQL else "token"
+        token = asked.params.fields[parameter].string_value if parameter in asked.params.fields else ""
         self._guard("ExecuteStreamingSql", name, token)
         self._check_session(asked.session)
         self._reading.add(asked.session)
@@ -981,12 +1066,12 @@ class StrictSpanner:
             )
 
     def _stream_of(self, sql: str) -> str:
-        found = _READ.search(sql)
+        found = (_READ_JSON if self._dialect == _POSTGRESQL else _READ).search(sql)
         return found[1] if found else ""
 
     def _validated(self, asked: Any, name: str) -> _Query:
         """The query, or the error that [emulator] has for it; what it means is in [details]."""
-        whole = _QUERY.match(asked.sql)
+        whole = (_QUERY_JSON if self._dialect == _POSTGRESQL else _QUERY).match(asked.sql)
         stream = self.history.streams.get(name)
         if stream is None:
             place = asked.sql.find(f"READ_{name}") + 1
@@ -1483,7 +1568,7 @@ def _finish(waiting: asyncio.Future[None]) -> None:
 
 
 def _arguments(text: str, params: Any) -> dict[str, str | None]:
-    """The arguments of the read function by name, from `name => @parameter` or by place; literals as well."""
+    """The arguments of the read function by name, from `name => @parameter` or by place (`$1` is p1); literals too."""
     given: dict[str, str | None] = dict.fromkeys(_ARGUMENTS)
     for place, part in enumerate(text.split(",")):
         name, arrow, value = (piece.strip() for piece in part.rpartition("=>"))
@@ -1495,10 +1580,11 @@ def _arguments(text: str, params: Any) -> dict[str, str | None]:
 
 
 def _argument(text: str, params: Any) -> str | None:
-    if text.startswith("@"):
-        if text[1:] not in params:
-            raise _Refused(StatusCode.INVALID_ARGUMENT, f"No parameter found for binding: {text[1:]}")
-        value = params[text[1:]]
+    if text.startswith(("@", "$")):
+        name = text[1:] if text[0] == "@" else f"p{text[1:]}"
+        if name not in params:
+            raise _Refused(StatusCode.INVALID_ARGUMENT, f"No parameter found for binding: {name}")
+        value = params[name]
         return None if value.WhichOneof("kind") == "null_value" else value.string_value
     return None if text.upper() == "NULL" else text.strip("'\"")
 

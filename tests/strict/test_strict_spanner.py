@@ -26,7 +26,7 @@ from contract import schema, timestamps
 from local.emulators import launch as emulators
 from local.emulators.launch import INSTANCE, PROJECT
 from pipeline.source import wire
-from pipeline.source.query import ChangeStream
+from pipeline.source.query import ChangeStream, ChangeStreamQuery
 from pipeline.source.records import (
     Child,
     ChildPartitions,
@@ -292,6 +292,51 @@ def test_a_schema_change_gives_the_later_records_the_new_type_and_the_new_column
         ("STRING", None),
         ("STRING", "ARRAY<STRING>"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("capture", "columns", "new", "old", "deleted"),
+    [
+        ("NEW_ROW_AND_OLD_VALUES", "KVW", {"V": "2", "W": "x"}, {"V": "1"}, {"V": "2", "W": "x"}),
+        ("NEW_ROW", "KVW", {"V": "2", "W": "x"}, {}, {}),
+        ("OLD_AND_NEW_VALUES", "KV", {"V": "2"}, {"V": "1"}, {"V": "2", "W": "x"}),
+        ("NEW_VALUES", "KV", {"V": "2"}, {}, {}),
+    ],
+)
+def test_a_stream_carries_of_a_change_what_its_capture_type_says(
+    capture: str, columns: str, new: Any, old: Any, deleted: Any
+) -> None:
+    table = TableSpec("T", (ColumnSpec("K", "STRING(8)", True), ColumnSpec("V", "INT64"), ColumnSpec("W", "STRING(8)")))
+    history = History()
+    partition = history.stream("S", [table], capture=capture).root()
+    row = {"V": "2", "W": "x"}
+    for change in (
+        Change("T", "INSERT", {"K": "k"}, {"V": "1", "W": "x"}, {}),
+        Change("T", "UPDATE", {"K": "k"}, row, {"V": "1"}),
+        Change("T", "DELETE", {"K": "k"}, {}, row),
+    ):
+        history.commit([change])
+    found = [
+        ("".join(c.name for c in record.table.columns), *map(json.loads, record.mods[0]))
+        for record in partition.records
+    ]
+    keys = {"K": "k"}
+    assert found == [
+        ("KVW", keys, {"V": "1", "W": "x"}, {}), (columns, keys, new, old), ("KVW", keys, {}, deleted),
+    ]  # fmt: skip
+
+
+def test_a_postgresql_database_answers_its_own_read_function_alone_with_json_texts() -> None:
+    history = History()
+    history.stream("S", [TABLE], tokens=random.Random(1)).root("root")
+    at = history.commit([Change("T", "INSERT", {"K": "k"}, {"V": "1"}, {})])
+    with StrictSpanner(history, dialect="POSTGRESQL", cut=0) as spanner, grpc.insecure_channel(spanner.endpoint) as to:
+        stream = ChangeStream(name="S", database=DATABASE, endpoint=spanner.endpoint)
+        found = ChangeStreamQuery(stream, to).run(at, token="root", end=at)
+        [change] = [record for record in found if isinstance(record, DataChange)]
+        assert (change.commit_timestamp, change.mods[0].keys, change.columns[1].type) == (at, '{"K":"k"}', "INT64")
+        with pytest.raises(grpc.RpcError):
+            list(PlainQuery(stream, to).run(at, token="root", end=at))
 
 
 @pytest.mark.parametrize("partitions", [130, 5000])

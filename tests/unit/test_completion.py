@@ -120,16 +120,63 @@ def test_a_service_that_is_away_is_asked_again_and_at_last_fails_the_bundle() ->
     assert now[0] <= 61.0
 
 
+class Altered(Table):
+    """A table whose columns change with time: those of the last moment that is not later."""
+
+    def __init__(self, rows: dict[str, dict[str, Row]], columns: dict[str, tuple[Column, ...]]) -> None:
+        super().__init__(rows)
+        self.then = columns
+
+    def columns(self, stream: str, table: str, at: str) -> tuple[Column, ...]:
+        self.described.append(at)
+        return self.then[max(moment for moment in self.then if moment <= at)]
+
+    def keyed(self, table: str, columns: Sequence[Column], at: str, keys: Sequence[Sequence[Any]]) -> Iterable[Row]:
+        for row in super().keyed(table, columns, at, keys):
+            yield {column.name: row[column.name] for column in columns}
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_column_that_came_a_second_ago_is_read_for_a_change_that_does_not_touch_it(at_once: bool) -> None:
+    """Of a row that has a value in it: another change's columns, read before, do not have it."""
+    table = Altered(
+        {T1: {"1": {"Id": "1", "A": "x"}}, T2: {"1": {"Id": "1", "A": "y", "B": 0.5}}}, {T1: (ID, A), T2: (ID, A, B)}
+    )
+    completer = Completer(table)
+    changes = [update("1", {"A": "x"}, T1), update("1", {"A": "y"}, T2)]
+    done = [c for each in ([changes] if at_once else [[c] for c in changes]) for c, _ in completer.complete(each)]
+    assert [(c.new, c.columns) for c in done] == [({"A": "x"}, (ID, A)), ({"A": "y", "B": 0.5}, (ID, A, B))]
+
+
+def test_a_column_whose_type_changed_a_second_ago_has_its_new_type_in_a_change_that_does_not_touch_it() -> None:
+    binary = Column("A", "BYTES", False)
+    rows = {T1: {"1": {"Id": "1", "A": "x", "B": 1.0}}, T2: {"1": {"Id": "1", "A": "eA==", "B": 2.0}}}
+    completer = Completer(Altered(rows, {T1: (ID, A, B), T2: (ID, binary, B)}))
+    done = [c for at, new in ((T1, 1.0), (T2, 2.0)) for c, _ in completer.complete([update("1", {"B": new}, at)])]
+    assert [(c.new["A"], c.columns) for c in done] == [("x", (ID, A, B)), ("eA==", (ID, binary, B))]
+
+
+def test_the_columns_of_a_table_that_is_not_altered_are_looked_at_once_a_bundle() -> None:
+    moments = [f"2026-11-23T09:00:{second:02}.000000000Z" for second in range(30)]
+    table = Table({at: {"1": {"Id": "1", "A": "a", "B": 0.5}} for at in moments})
+    completer = Completer(table)
+    for first in range(0, 30, 10):
+        list(completer.complete([update("1", {"A": "x"}, at) for at in moments[first : first + 10]]))
+    assert len(table.described) == 4, "the first bundle's first moment, and each bundle's last"
+    list(completer.complete([update("1", {"A": "x"}, at) for at in moments]))
+    assert len(table.described) == 4, "what was done before, done again"
+
+
 def test_columns_are_asked_for_again_where_they_are_those_of_another_moment() -> None:
     rows = {at: {"1": {"Id": "1", "A": "a", "B": 0.5}} for at in (T1, T2, T3)}
     table = Table(rows, columns=(ID, A))
     completer = Completer(table)
     for at, new in ((T1, {"A": "x"}), (T2, {"A": "x"}), (T2, {"B": 1.5}), (T3, {"A": "x"})):
         list(completer.complete([update("1", new, at)]))
-    assert table.described == [T1, T2, T3], "within seconds not again, but for a column that is not known"
+    assert table.described == [T1, T2, T2, T3], "a moment not again, but for a column that is not known"
     table.errors = [NotFound("column")]
     list(completer.complete([update("1", {"A": "x"}, T3)]))
-    assert table.described == [T1, T2, T3, T3]
+    assert table.described == [T1, T2, T2, T3, T3]
     table.errors = [NotFound("column"), NotFound("column")]
     with pytest.raises(NotFound):
         list(completer.complete([update("1", {"A": "x"}, T3)]))

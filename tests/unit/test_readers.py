@@ -258,7 +258,7 @@ def read_moving(history: Moving, start: int, chance: random.Random) -> Counter[t
     return read
 
 
-@settings(max_examples=100)
+@settings(max_examples=300)
 @given(seed=st.integers(0, 2**32))
 def test_partitions_that_start_while_others_live_on_are_read_once_from_any_time(seed: int) -> None:
     chance = random.Random(seed)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 import pyarrow as pa
 import pytest
 from google.api_core import exceptions
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from contract import tables, timestamps
 from contract.changes import Change
@@ -78,6 +80,68 @@ def test_two_workers_on_one_shard_whose_bundles_fail_at_random_lose_and_double_n
                 if dice.random() < 0.6:
                     state[0] = position
         assert twin.there() == Counter(c.keys["PUID"] for changes in batches for c in changes), seed
+
+
+Fate = Literal["kept", "state lost", "answer lost", "not landed", "zombie", "late", "new job"]
+FATES: Final[tuple[Fate, ...]] = get_args(Fate)
+
+
+def once(twin: Twin, *, lands: bool) -> None:
+    """The next append has no answer, though its rows may have landed."""
+    append, left = twin._append, [True]
+
+    def unanswered(stream: Any, arrow: pa.Table, offset: int) -> Any:
+        response = append(stream, arrow, offset) if lands or not left else None
+        if left:
+            left.pop()
+            raise Refusal(14, "gone", ends=True)
+        return response
+
+    twin._append = unanswered  # type: ignore[method-assign]
+
+
+@settings(max_examples=600)
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(FATES), st.booleans()), min_size=1, max_size=6),
+    seed=st.integers(0, 2**32),
+)
+def test_over_any_history_of_bundles_each_row_is_there_once(steps: list[tuple[int, Fate, bool]], seed: int) -> None:
+    """A bundle that failed is tried again with some of its rows and others; a worker that was given up still writes; a
+    job resumes before what the last one had appended."""
+    twin, dice = Twin(), random.Random(seed)
+    shard, state = twin.shard(), None
+    rows: list[Change] = []
+    waiting: list[Change] = []
+    for new, fate, another in [*steps, (1, "kept", False)]:
+        twin.now += 1
+        made = [change(f"p{len(rows) + i}", at=twin.now - dice.choice([0, 0.5, 3])) for i in range(new)]
+        rows += made
+        waiting += made
+        later = [] if fate == "kept" else [each for each in waiting[1:] if dice.random() < 0.2]
+        some = [each for each in waiting if each not in later]
+        if not some:
+            continue
+        dice.shuffle(some)
+        if another:
+            shard = twin.shard()
+        if fate in ("answer lost", "not landed", "late"):
+            once(twin, lands=fate == "answer lost")
+        position, outcome = shard.append(state, batch(*some), COLUMNS)
+        assert outcome.rejected == []
+        if fate in ("zombie", "late"):
+            twin.shard().append(state, batch(*some), COLUMNS)
+        if fate == "state lost":
+            continue
+        waiting, state = later, position
+        if fate == "new job":
+            for stream in twin.streams.values():
+                stream.finalized = True
+            shard, state = twin.shard(fenced_at=twin.timestamp()), None
+            waiting = rows[dice.randint(0, len(rows)) :] + later
+            waiting = list({each.change_id: each for each in waiting}.values())
+    if waiting:
+        shard.append(state, batch(*waiting), COLUMNS)
+    assert twin.there() == Counter(each.keys["PUID"] for each in rows)
 
 
 def test_a_worker_whose_stream_another_forestalled_opens_one_after_the_others() -> None:
