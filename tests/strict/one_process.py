@@ -18,7 +18,6 @@ from typing import Any, Final, Literal
 
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.utils.timestamp import MAX_TIMESTAMP
-from apache_beam.utils.windowed_value import WindowedValue
 
 from contract import tables
 from contract.payments import PAYMENT_STATES
@@ -35,7 +34,7 @@ from pipeline.source.completion import Completer, Rows
 from pipeline.source.partition_threads import Reading
 from pipeline.source.query import ChangeStream
 from pipeline.source.records import ReadPosition
-from pipeline.steps import Decode, Enrich, Filter, Mask
+from pipeline.steps import CLOCK, POSITIONS, ToRows
 from pipeline.transforms.filter import Ignored, IgnoredRecords
 from pipeline.transforms.settings import TransformSettings
 from tests.erased import nobody
@@ -66,34 +65,24 @@ class Steps:
             watched=DESCRIBED,
             erased=nobody,
         )
-        decode = Decode(None, IgnoredRecords.parse(tags=IGNORED_TAG))
-        self._steps: Sequence[Any] = (
-            decode,
-            Mask(settings),
-            Enrich(settings),
-            Filter(settings),
-            EncodeRows(DESCRIBED, shards, 500),
-        )
-        for step in self._steps:
-            step.setup()
-        decode._completer = Completer(rows)
+        self._step = ToRows(settings, EncodeRows(DESCRIBED, shards, 500), None, IgnoredRecords.parse(tags=IGNORED_TAG))
+        self._step.setup()
+        self._step._completer = Completer(rows)
 
     def bundle(self, records: Iterable[Any]) -> tuple[list[tuple[str, EncodedRows]], list[ReadPosition]]:
         """What leaves of one bundle. A dead letter is an error: no drawn change is one."""
+        encoded: list[tuple[str, EncodedRows]] = []
         positions: list[ReadPosition] = []
-        elements = list(records)
-        for step in self._steps:
-            step.start_bundle()
-            made = [output for element in elements for output in step.process(element)]
-            made += step.finish_bundle() or ()
-            elements = []
-            for output in made:
-                if isinstance(output, TaggedOutput):
-                    assert isinstance(output.value, ReadPosition), f"a dead letter: {output.value}"
-                    positions.append(output.value)
-                else:
-                    elements.append(output.value if isinstance(output, WindowedValue) else output)
-        return elements, positions
+        self._step.start_bundle()
+        outputs = [output for record in records for output in self._step.process(record)]
+        for output in (*outputs, *self._step.finish_bundle()):
+            if not isinstance(output, TaggedOutput):
+                encoded.append(output.value)
+            elif output.tag == POSITIONS:
+                positions.append(output.value[1])
+            else:
+                assert output.tag == CLOCK, f"a dead letter: {output.value}"
+        return encoded, positions
 
 
 @dataclass(frozen=True)
