@@ -9,6 +9,7 @@ Property tests: the same examples in every run, no time limits, nothing kept on 
 from __future__ import annotations
 
 import gc
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,6 +68,13 @@ class Warehouse:
     grpc: str
     project: str
     client: Any
+
+
+@pytest.fixture(autouse=True)
+def _services_are_strangers() -> None:
+    """A service that gets the port of an earlier test's is taken for that one: its stream's mode is known already."""
+    if source := sys.modules.get("pipeline.source.beam_source"):
+        source._query.cache_clear()
 
 
 @pytest.fixture(scope="session")
