@@ -33,7 +33,7 @@ _REGION: Final = "us-central1"
 _GIB_A_CPU: Final = 4
 _HEAD: Final = """# Speed
 
-Written by `python -m bench.aims` from the results in `bench/results`, which `make bench` ends with. Latency is from the
+Written by `python -m bench.aims`, with which `make bench` ends, from the results that it has kept. Latency is from the
 commit in Spanner to the moment at which a query on BigQuery sees the row. What each program runs, and earlier figures:
 [benchmarks](benchmarks.md).
 
@@ -104,7 +104,7 @@ def _idle(result: Result) -> Figure:
 
 
 def _strict(seconds: float, *, latency: bool) -> Callable[[Result], Figure]:
-    """A run of so many seconds: all there, memory flat, and its latency too where it counts."""
+    """A run of this many seconds: all there, memory flat, and its latency too where it counts."""
 
     def figure(result: Result) -> Figure:
         asked, made, p99 = result["asked"], result["commits_a_second"], result["latency_ms"]["p99"]
@@ -142,7 +142,7 @@ def _bill(result: Result) -> Figure:
 
 
 def bill(changes: int, rate: float) -> str:
-    """What so many changes a second take on Dataflow at `rate` changes a core and second, and cost a month."""
+    """What this many changes a second take on Dataflow at `rate` changes a core and second, and cost a month."""
     prices = Prices.load()
     cores = math.ceil(changes / rate)
     core = prices.of("dataflow-vcpu", _REGION).dollars + _GIB_A_CPU * prices.of("dataflow-memory", _REGION).dollars
@@ -285,7 +285,7 @@ AIMS: Final = (
         name="strict-memory",
         run=("strict", "--rate=500", "--duration=1800", "--name=strict-memory"),
         figure=_strict(1800, latency=False),
-        because="not examined: the samples are in `bench/results`",
+        because="not examined: the result has the samples",
         long=True,
     ),
     Aim(

@@ -27,7 +27,7 @@ _LONGEST_SECONDS: Final = 3600.0
 
 
 def measure(changes: int, seed: int, chosen: list[str]) -> dict[str, Any]:
-    """One run over about so many changes."""
+    """One run over about this many changes."""
     history = f"--with-history={changes / (_RATE * _CHANGES_A_COMMIT)}"
     options = [f"--{option}" for option in chosen]
     before = machine()

@@ -16,7 +16,7 @@ _AT: Final = "2026-11-23T09:00:00.000000000Z"
 
 
 def checkpoint(partitions: int) -> bytes:
-    """Of so many partitions. Their tokens have 160 characters, and one change was read at each position."""
+    """Of this many partitions. Their tokens have 160 characters, and one change was read at each position."""
     seen = ["MTIzNDU2Nzg5MDEyMzQ1Njc4/00000001"]
     live = {f"{i:0160x}": Partition(_AT, seen=list(seen), start=_AT) for i in range(partitions)}
     return PartitionSet(_AT, live).to_bytes()

@@ -53,7 +53,7 @@ class NotArrived(AuditError):
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """One that reads change streams of an emulator of its own. `parts` are the names of its processes in `watch`,
+    """One that reads change streams of a separate emulator. `parts` are the names of its processes in `watch`,
     `latencies` the milliseconds from commit to arrival of each change that has arrived, in the order of arrival."""
 
     process: Process
@@ -172,7 +172,7 @@ def _traffic(reader: Reader, tps: float, duration: float, seed: int, ledger: Pat
 
 
 def _await(reader: Reader, count: int) -> int:
-    """Waits until so many changes have arrived, or too long; returns how many have."""
+    """Waits until this many changes have arrived, or too long; returns how many have."""
     deadline = time.monotonic() + _ARRIVE_SECONDS
     while (arrived := len(reader.latencies())) < count and reader.process.alive and time.monotonic() < deadline:
         time.sleep(0.5)
