@@ -54,6 +54,12 @@ public final class Peer {
 
     void setStreams(String value);
 
+    /** RFC 3339: what was committed before is not read. */
+    @Validation.Required
+    String getStart();
+
+    void setStart(String value);
+
     @Validation.Required
     String getOut();
 
@@ -66,17 +72,16 @@ public final class Peer {
     Options options = PipelineOptionsFactory.fromArgs(args).withValidation().as(Options.class);
     options.setStreaming(true);
     LOG.setLevel(Level.WARNING);
-    Timestamp start = Timestamp.now();
     Pipeline pipeline = Pipeline.create(options);
     for (String stream : options.getStreams().split(",")) {
       pipeline
-          .apply("Read " + stream, read(options, stream, start))
+          .apply("Read " + stream, read(options, stream))
           .apply("Write " + stream, ParDo.of(new Write(options.getOut())));
     }
     pipeline.run().waitUntilFinish();
   }
 
-  private static SpannerIO.ReadChangeStream read(Options options, String stream, Timestamp start) {
+  private static SpannerIO.ReadChangeStream read(Options options, String stream) {
     DatabaseId database = DatabaseId.of(options.getDatabase());
     String instance = database.getInstanceId().getInstance();
     SpannerConfig config =
@@ -91,7 +96,7 @@ public final class Peer {
         .withMetadataInstance(instance)
         .withMetadataDatabase(options.getMetadata())
         .withChangeStreamName(stream)
-        .withInclusiveStartAt(start);
+        .withInclusiveStartAt(Timestamp.parseTimestamp(options.getStart()));
   }
 
   /** A change has arrived when its line is handed to the operating system. */
@@ -107,7 +112,14 @@ public final class Peer {
     public void process(@Element DataChangeRecord record) {
       for (int i = 0; i < record.getMods().size(); i++) {
         Mod mod = record.getMods().get(i);
-        String id = record.getServerTransactionId() + "/" + record.getRecordSequence() + "/" + i;
+        // Each stream numbers a transaction's records for itself.
+        String id =
+            String.join(
+                "/",
+                record.getServerTransactionId(),
+                record.getTableName(),
+                record.getRecordSequence(),
+                Integer.toString(i));
         write(
             path,
             record.getCommitTimestamp().toString(),

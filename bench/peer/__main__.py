@@ -32,6 +32,7 @@ from bench.results import keep, machine, percentiles
 from bench.watch import ProcessWatch, Watch
 from contract import schema
 from contract.errors import AuditError
+from contract.timestamps import now
 from local.emulators import launch as emulators
 from local.emulators.launch import INSTANCE
 from local.machine.processes import Process
@@ -73,11 +74,15 @@ def peer(folder: Path) -> Iterator[Reader]:
         emulators.await_spanner(emulator)
         database = create_database(emulator.endpoint)
         emulators.spanner_client(emulator.endpoint).instance(INSTANCE).database(_METADATA).create().result(60)
+        # The streams are there a moment later than their statement was answered, by the emulator's clock.
+        time.sleep(1)
         command = program.command(
             endpoint=emulator.endpoint,
             database=database,
             metadata=_METADATA,
             streams=",".join(schema.change_streams()),
+            # What is committed while the program starts is read too, as by the product.
+            start=now(),
             out=out,
         )
         with Process.start("peer", command, log=folder / "peer.log") as process:

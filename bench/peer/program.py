@@ -57,13 +57,13 @@ def check(folder: Path = _BUILT) -> None:
 
 
 def command(
-    *, endpoint: str, database: str, metadata: str, streams: str, out: Path | str, folder: Path = _BUILT
+    *, endpoint: str, database: str, metadata: str, streams: str, start: str, out: Path | str, folder: Path = _BUILT
 ) -> list[str]:
     """How it is started: the options are those of Peer.java. Raises NotInstalled."""
     check(folder)
     places = f"{folder / 'classes'}:{(folder / 'classpath').read_text().strip()}"
-    options = {"endpoint": endpoint, "database": database, "metadata": metadata, "streams": streams, "out": out}
-    given = [f"--{name}={value}" for name, value in options.items()]
+    source = {"endpoint": endpoint, "database": database, "metadata": metadata, "streams": streams, "start": start}
+    given = [f"--{name}={value}" for name, value in {**source, "out": out}.items()]
     return [tool("java"), "-Xmx2g", "-cp", places, "peer.Peer", *_RUNNER, *given]
 
 
