@@ -174,7 +174,7 @@ def _peer(result: Result) -> Figure:
 
 
 _MASKING: Final = (
-    "masking is half of the path: it looks at every value of every row, and a second time at what holds a card"
+    "masking is a third to a half of the path: it looks at every value of every row, twice at what holds a card"
 )
 _EMULATORS: Final = (
     "both emulators share the two cores, Spanner's scans all records for each query, an append to BigQuery's costs 65 "
@@ -301,7 +301,7 @@ AIMS: Final = (
         name="start",
         run=("start",),
         figure=_start,
-        because="most of it is CPU: importing Beam and Google's clients, and Prism's stages, on two shared cores",
+        because="a start imports Beam and Google's clients and starts Prism with its workers; not profiled",
     ),
 )
 

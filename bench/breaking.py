@@ -27,7 +27,7 @@ def breaks(run: Mapping[str, Any], cores: int) -> str:
     asked, made = run["asked"]["rate"], run["commits_a_second"]
     wrong = []
     if not run["check"]["ok"]:
-        wrong.append("not every change arrived once")
+        wrong.append("not every change arrived once within five minutes")
     if made < asked * _MADE_SHARE:
         wrong.append(f"the stand-in of Spanner makes {made:,.0f} commits a second")
     if (p99 := run["latency_ms"].get("p99", float("inf"))) >= P99_MILLIS:
@@ -65,7 +65,7 @@ def measure(rates: list[float], duration: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rates", default="250,500,1000,2000,5000", help="Rising.  [250,500,1000,2000,5000]")
-    parser.add_argument("--duration", type=float, default=30, help="Seconds of each.  [30]")
+    parser.add_argument("--duration", type=float, default=30, help="Seconds of each, of which ten are warm-up.  [30]")
     given = parser.parse_args()
     result = measure([float(rate) for rate in given.rates.split(",")], given.duration)
     broke = f"{result['broke']:g} breaks: {result['why']}" if result["broke"] else "none broke"
