@@ -277,7 +277,7 @@ AIMS: Final = (
         name="backlog",
         run=("backlog",),
         figure=_backlog,
-        because="the pipeline alone carries no more on a core, and Prism and both stand-ins share the two",
+        because="even the pipeline alone carries less on a core, and Prism and both stand-ins share the two",
     ),
     Aim(
         what="memory of the job over 30 minutes at 500/s",
