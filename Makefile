@@ -1,6 +1,6 @@
 # Everything is installed by `make setup`, which every target that needs it calls; it is quick when all is there.
 .DEFAULT_GOAL := help
-.PHONY: help setup pulumi run down gameday test test-console test-infra test-dags soak fuzz mutations lint docs bench
+.PHONY: help setup pulumi run down gameday test test-console test-infra test-dags soak fuzz mutations lint docs bench bench-peer
 
 BIN := .venv/bin
 # An image may set it. Then each process of a test compiles Beam and Google's clients again: 4 seconds of CPU per process.
@@ -66,5 +66,8 @@ docs: setup ## Write what is generated: docs/iam.md, docs/types.md, what the run
 	@$(BIN)/python -m alerts.runbooks
 	@$(BIN)/python -m tests.golden
 
-bench: setup ## Measure speed and memory; results in bench/results
+bench: setup ## Measure speed and memory, write docs/speed.md; results in bench/results
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-peer: setup ## Build Beam's Java connector, for python -m bench.peer (needs Java 17 and Maven)
+	@$(BIN)/python -m bench.peer.program

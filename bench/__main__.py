@@ -1,8 +1,8 @@
-"""All the measurements, one after the other: python -m bench [--quick]
+"""All the measurements, one after the other, then the speed table in docs/speed.md: python -m bench [--quick]
 
-The pipeline alone, several readers of one stream, how long a search and a page of the console take, what the service
-costs idle, then at 50 and 100 commits a second and with 500 asked for, then ten minutes for memory. About 29 minutes;
-on a quiet machine, or the figures are those of other programs.
+First those that the table has no row for: validation, a search, the console, a replay, a backfill, the service at 100
+commits a second and with 500 requested, and ten minutes for memory. Then each run that an aim needs (bench/aims.py).
+About two and a half hours; on a quiet machine, or the figures are those of other programs.
 """
 
 from __future__ import annotations
@@ -12,29 +12,40 @@ import subprocess
 import sys
 from typing import Final
 
-_RUNS: Final = (
-    ("pipeline_only",),
-    ("readers",),
+from bench.aims import AIMS
+from bench.peer import program
+
+Run = tuple[str, ...]
+_MEMORY: Final[Run] = ("live", "--tps=10", "--duration=600", "--name=memory")
+_OTHERS: Final[tuple[Run, ...]] = (
     ("validation",),
     ("search",),
     ("console",),
     ("replay",),
     ("backfill",),
-    ("idle",),
-    ("live", "--tps=50", "--duration=120"),
     ("live", "--tps=100", "--duration=120"),
     ("live", "--tps=500", "--duration=60"),
-    ("live", "--tps=10", "--duration=600", "--name=memory"),
+    _MEMORY,
 )
+_LONG: Final = {_MEMORY, *(aim.run for aim in AIMS if aim.long)}
+
+
+def runs(*, quick: bool, peer: bool) -> list[Run]:
+    """Each once. `quick` leaves out those of ten minutes and more; without `peer`, which Java must build, its own."""
+    every = dict.fromkeys([*_OTHERS, *(aim.run for aim in AIMS)])
+    return [run for run in every if not (quick and run in _LONG) and (peer or run[0] != "peer")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="Without the ten minutes for memory.")
-    runs = _RUNS[:-1] if parser.parse_args().quick else _RUNS
+    parser.add_argument("--quick", action="store_true", help="Without the runs of ten minutes and more.")
+    built = program.built()
+    chosen = [*runs(quick=parser.parse_args().quick, peer=built), ("aims",)]
+    if not built:
+        print("Without python -m bench.peer, which `make bench-peer` builds.", flush=True)
     failed = []
-    for number, (module, *options) in enumerate(runs, 1):
-        print(f"[{number}/{len(runs)}] python -m bench.{module} {' '.join(options)}", flush=True)
+    for number, (module, *options) in enumerate(chosen, 1):
+        print(f"[{number}/{len(chosen)}] python -m bench.{module} {' '.join(options)}", flush=True)
         if subprocess.run([sys.executable, "-m", f"bench.{module}", *options], check=False).returncode:
             failed.append(module)
     sys.exit(f"failed: {', '.join(failed)}" if failed else 0)

@@ -1,6 +1,6 @@
 """What the service costs while nothing happens: CPU of each process of a local stack without traffic.
 
-    python -m bench.idle [--seconds 60] [--set windowMillis=200 …]
+    python -m bench.idle [--seconds 60] [--rounds 3] [--set windowMillis=200 …]
 
 It has its own state folder. A core is one second of CPU a second; the emulators are not the product's.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.live import local_stack
-from bench.results import keep, machine
+from bench.results import keep, machine, middle
 from bench.watch import Watch
 from local.machine.state import State
 
@@ -47,15 +47,19 @@ def measure(seconds: float, chosen: list[str]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="Seconds to watch.  [60]")
+    parser.add_argument("--rounds", type=int, default=1, help="Runs; the median counts.  [1]")
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", dest="chosen")
     parser.add_argument("--name", default="idle", help="Name of the result.  [idle]")
     options = parser.parse_args()
-    result = measure(options.seconds, options.chosen)
-    print(
-        f"idle for {options.seconds:g} s; load {result['machine']['load'][0]} to {result['machine']['load_after'][0]}"
-    )
-    print(f"  cores: {result['cores']}")
-    print(f"  pipeline and Prism: {result['cores_of_the_product']} of a core")
+    rounds = []
+    for _ in range(options.rounds):
+        found = measure(options.seconds, options.chosen)
+        rounds.append(found)
+        loads = found["machine"]
+        print(f"idle for {options.seconds:g} s; load {loads['load'][0]} to {loads['load_after'][0]}")
+        print(f"  cores: {found['cores']}")
+        print(f"  pipeline and Prism: {found['cores_of_the_product']} of a core", flush=True)
+    result = middle(rounds, lambda each: float(each["cores_of_the_product"]))
     print(f"Kept in {keep(options.name, result)}")
 
 

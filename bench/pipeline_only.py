@@ -201,6 +201,7 @@ def measure(rounds: int) -> dict[str, Any]:
     first = done[0]
     per_record = {name: statistics.median(r.cpu[name] / r.records for r in done) * 1e6 for name in STAGES}
     whole = [sum(r.cpu.values()) / r.records * 1e6 for r in done]
+    unmasked = [each - r.cpu["mask"] / r.records * 1e6 for each, r in zip(whole, done, strict=True)]
     return {
         "machine": machine(),
         "records": first.records,
@@ -213,6 +214,7 @@ def measure(rounds: int) -> dict[str, Any]:
         "micros_a_record": {name: round(value, 1) for name, value in per_record.items()},
         "micros_a_record_whole": {"median": round(statistics.median(whole), 1), "best": round(min(whole), 1)},
         "records_a_cpu_second": round(1e6 / statistics.median(whole)),
+        "records_a_cpu_second_without_masking": round(1e6 / statistics.median(unmasked)),
     }
 
 
@@ -223,7 +225,8 @@ def show(result: dict[str, Any]) -> str:
         *(f"  {name:<8} {micros:>7.1f} µs a record" for name, micros in result["micros_a_record"].items()),
         f"  {'whole':<8} {result['micros_a_record_whole']['median']:>7.1f} µs a record "
         f"(best {result['micros_a_record_whole']['best']:.1f})",
-        f"  {result['records_a_cpu_second']:,} records a CPU second",
+        f"  {result['records_a_cpu_second']:,} records a CPU second, "
+        f"{result['records_a_cpu_second_without_masking']:,} without the stage that masks",
     ]
     return "\n".join(lines)
 

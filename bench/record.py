@@ -45,7 +45,7 @@ def _record(folder: Path, records: int, seed: int) -> None:
         emulator = emulators.launch_spanner(logs=Path(scratch), partition_seconds=3600)
         with emulator.process:
             emulators.await_spanner(emulator)
-            database = _database(emulator.endpoint)
+            database = create_database(emulator.endpoint)
             ledger = Path(scratch) / "ledger.jsonl"
             _make_traffic(emulator.endpoint, database, ledger, records, seed)
             entries = list(read_ledger(ledger))
@@ -58,7 +58,8 @@ def _record(folder: Path, records: int, seed: int) -> None:
     part.rename(folder)
 
 
-def _database(endpoint: str) -> str:
+def create_database(endpoint: str) -> str:
+    """An instance with the source's tables and change streams; returns the database's resource name."""
     client = emulators.spanner_client(endpoint)
     instance = client.instance(INSTANCE, configuration_name=f"projects/{PROJECT}/instanceConfigs/emulator-config")
     instance.create().result(30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,18 @@ def keep(name: str, result: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
+
+
+def kept(name: str) -> dict[str, Any] | None:
+    """The result of that name, or None where there is none."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def middle(rounds: list[dict[str, Any]], figure: Callable[[dict[str, Any]], float]) -> dict[str, Any]:
+    """The round that has the median of a figure, with the figures of all rounds as `rounds`."""
+    ordered = sorted(rounds, key=figure)
+    return ordered[(len(ordered) - 1) // 2] | {"rounds": [figure(each) for each in ordered]}
 
 
 def percentiles(values: list[float]) -> dict[str, int]:

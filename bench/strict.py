@@ -1,6 +1,6 @@
 """The job at the design load and beyond, between strict stand-ins of both services: no emulator's cost, on one machine.
 
-    python -m bench.strict [--rate 500] [--duration 300]
+    python -m bench.strict [--rate 500] [--duration 300] [--name strict-500]
 
 The history is random, with splits, merges and moves. Every change is compared at the end. Latency is from the commit
 timestamp to the moment at which BigQuery's stand-in has the row for a query. CPU and memory are by process.
@@ -88,10 +88,11 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="OPTION=VALUE", dest="chosen", help="Launch option of the job."
     )
+    parser.add_argument("--name", help="Name of the result.  [strict-<rate>]")
     given = parser.parse_args()
     result = measure(given.rate, given.duration, given.seed, given.chosen)
     print(show(result))
-    print(f"Kept in {keep(f'strict-{given.rate:g}', result)}")
+    print(f"Kept in {keep(given.name or f'strict-{given.rate:g}', result)}")
     sys.exit(0 if result["check"]["ok"] else 1)
 
 

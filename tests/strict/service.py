@@ -53,7 +53,8 @@ class StrictSpannerProcess:
         file = folder / "strict-spanner.json"
         command = [sys.executable, "-m", "tests.strict.spanner", f"--port-file={file}", *options]
         self.process = Process.start("strict-spanner", command, log=folder / "strict-spanner.log", cwd=_ROOT)
-        self.process.await_ready(file.exists, timeout=30)
+        # A long history is made before it serves.
+        self.process.await_ready(file.exists, timeout=300)
         self._where = json.loads(file.read_text())
         self.endpoint: str = self._where["endpoint"]
         self.created: str = self._where["created"]
