@@ -21,22 +21,30 @@ from typing import Final
 
 # A number, or what is between two: strings are stepped over with it.
 _TOKEN: Final = re.compile(r'(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)|(?:"(?:[^"\\]|\\.)*"|[^"0-9-])+', re.S)
-# Where a text has none of these, all of its numbers are whole and small. A quick look, and a sharper one, which takes
-# what only looks like a number, in a string, for one.
-_MAYBE: Final = re.compile(r"[0-9](?:[.eE]|[0-9]{18})")
-_SUSPECT: Final = re.compile(
-    r"(?:^|[:\[,])\s*(-?[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+|(?<=[0-9]{19})))"
-)
+# What may be a number that is not whole, or has many digits: in a string, too.
+_SUSPECT: Final = re.compile(r"[:\[,]\s*(-?[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+|(?<=[0-9]{19})))")
 _WHOLE: Final = range(-(2**63), 2**64)
 _LONGEST: Final = len(str(-(2**64)))
 _REMEMBERED: Final = 50_000
+_TEXTS_REMEMBERED: Final = 2_000
+_LONGEST_REMEMBERED: Final = 4_000
+_OPEN: Final = ("{", "[", '"')
 
 
 def kept(text: str) -> str:
     """A JSON text as BigQuery keeps it: the same text, but for numbers that it would not keep."""
-    if _MAYBE.search(text) is None or all(map(is_kept, _SUSPECT.findall(text))):
+    return _remembered(text) if len(text) <= _LONGEST_REMEMBERED else _kept(text)
+
+
+def _kept(text: str) -> str:
+    # A text that is a number alone has nothing before it.
+    if text[:1] in _OPEN and all(map(is_kept, _SUSPECT.findall(text))):
         return text
     return _TOKEN.sub(_token, text)
+
+
+# A value is looked at twice, for its column and for what the column cannot hold, with a batch of others between.
+_remembered: Final = lru_cache(_TEXTS_REMEMBERED)(_kept)
 
 
 def _token(found: re.Match[str]) -> str:

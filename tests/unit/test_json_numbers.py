@@ -6,6 +6,8 @@ import struct
 from decimal import Decimal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.sink.json_numbers import grisu2, is_kept, kept
 
@@ -34,6 +36,44 @@ def test_what_is_written_in_a_string_is_left_alone() -> None:
     text = '{"a": "at 67.174118, \\", 67.174118", "b\\\\": "67.174118", "67.174118": 1, "c": 67.174118}'
     found = json.loads(kept(text))
     assert found == json.loads(text) | {"c": "67.174118"}
+
+
+# Numbers as text, so that any spelling of one can come; strings that look like what is around a number.
+_NUMBERS = st.sampled_from(["0", "-7", "67.174118", "1e400", "12.5", "-1.5E+3", "9" * 19, "9" * 20, "0.8649", "1e2"])
+_STRINGS = st.text(st.sampled_from(list('a1.,:[{}] "\\-e9\n')), max_size=30).map(json.dumps) | _NUMBERS.map(json.dumps)
+_GAPS = st.sampled_from(["", " ", "\n  "])
+
+
+@st.composite
+def documents(draw: st.DrawFn, depth: int = 3) -> str:
+    kind = draw(st.sampled_from("nnnsslo" if depth else "ns"))
+    if kind == "n":
+        return draw(_NUMBERS)
+    if kind == "s":
+        return draw(_STRINGS)
+    gap, inner = draw(_GAPS), documents(depth=depth - 1)
+    if kind == "l":
+        return f"[{gap}{f',{gap}'.join(draw(st.lists(inner, max_size=4)))}{gap}]"
+    members = draw(st.lists(st.tuples(_STRINGS, inner), max_size=4))
+    return f"{{{gap}{f',{gap}'.join(f'{name}:{gap}{value}' for name, value in members)}{gap}}}"
+
+
+@given(documents())
+@settings(max_examples=1_000)
+def test_each_number_of_a_document_is_judged_and_nothing_else_changes(text: str) -> None:
+    class Written(str):
+        """A number as its text spells it."""
+
+    def judged(number: str) -> object:
+        return Written(number) if is_kept(number) else number
+
+    wanted = json.loads(text, parse_float=judged, parse_int=judged, object_pairs_hook=list)
+    found = json.loads(kept(text), parse_float=Written, parse_int=Written, object_pairs_hook=list)
+    assert (found, _kinds(found)) == (wanted, _kinds(wanted))
+
+
+def _kinds(value: object) -> object:
+    return [_kinds(each) for each in value] if isinstance(value, list | tuple) else type(value).__name__
 
 
 def test_grisu2_writes_67_174118_as_bigquery_was_seen_to_write_it() -> None:
