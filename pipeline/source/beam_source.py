@@ -51,7 +51,7 @@ _LOG = logging.getLogger(__name__)
 
 # A bundle that has nothing yet waits for its first change. To end it and begin another costs a runner far more than to
 # wait, and the change would wait for the next bundle.
-_WAIT_SECONDS = 0.2
+_WAIT_SECONDS = 0.5
 # The share of a reader's wait where there are several; workers that have one each do not poll more often than this.
 _MOST_IN_TURN = 4
 _POLL_SECONDS = 0.01
