@@ -111,7 +111,6 @@ class ToRows(Step):
                     yield failed(change.coordinates, "Decode", error)
                 else:
                     yield from self._rows(change)
-            self._partial = []
         yield from self._encode.end()
 
     def _rows(self, change: Change) -> Iterator[Any]:

@@ -17,7 +17,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
@@ -152,17 +151,13 @@ class Completer:
         Between two moments with the same columns they are these. So one look at the latest moment is enough for all the
         changes since the last look, unless the table was altered between: then each moment is looked at.
         """
-        from google.api_core.exceptions import GoogleAPICallError
-
         at = change.commit_timestamp
         with self._columns_lock:
             if not fresh:
                 if known := self._known(change, carried):
                     return known
                 if latest != at:
-                    # The table may be gone by then.
-                    with suppress(GoogleAPICallError):
-                        self._look(change, latest)
+                    self._look(change, latest)
                     if known := self._known(change, carried):
                         return known
             return self._look(change, at)

@@ -156,6 +156,29 @@ def test_a_column_whose_type_changed_a_second_ago_has_its_new_type_in_a_change_t
     assert [(c.new["A"], c.columns) for c in done] == [("x", (ID, A, B)), ("eA==", (ID, binary, B))]
 
 
+def test_a_change_of_between_two_looks_at_an_altered_table_has_the_columns_of_its_moment() -> None:
+    rows: dict[str, dict[str, Row]] = {T1: {"1": {"Id": "1", "A": "x"}}, T2: {"1": {"Id": "1", "A": "y"}}}
+    rows[T3] = {"1": {"Id": "1", "A": "z", "B": 0.5}}
+    completer = Completer(Altered(rows, {T1: (ID, A), T2: (ID, A), T3: (ID, A, B)}))
+    done = [c for at in (T1, T3, T2) for c, _ in completer.complete([update("1", {"A": rows[at]["1"]["A"]}, at)])]
+    assert [c.columns for c in done] == [(ID, A), (ID, A, B), (ID, A)]
+
+
+def test_of_a_table_that_is_altered_all_the_time_few_columns_are_remembered() -> None:
+    moments = [f"2026-11-23T09:00:{second:02}.000000000Z" for second in range(40)]
+    rows: dict[str, dict[str, Row]] = {at: {"1": {"Id": "1", "A": "x", f"C{n}": "c"}} for n, at in enumerate(moments)}
+    table = Altered(rows, {at: (ID, A, Column(f"C{n}", "STRING", False)) for n, at in enumerate(moments)})
+    completer = Completer(table)
+    for at in moments:
+        list(completer.complete([update("1", {"A": "x"}, at)]))
+    # The last are known, the first are looked at again.
+    before = len(table.described)
+    list(completer.complete([update("1", {"A": "x"}, moments[-1])]))
+    assert len(table.described) == before
+    list(completer.complete([update("1", {"A": "x"}, moments[0])]))
+    assert len(table.described) == before + 1
+
+
 def test_the_columns_of_a_table_that_is_not_altered_are_looked_at_once_a_bundle() -> None:
     moments = [f"2026-11-23T09:00:{second:02}.000000000Z" for second in range(30)]
     table = Table({at: {"1": {"Id": "1", "A": "a", "B": 0.5}} for at in moments})

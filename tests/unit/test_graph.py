@@ -123,6 +123,28 @@ def test_what_leaves_a_chain_is_masked_or_holds_no_values(translate: Translate) 
 
 
 @TRANSLATIONS
+def test_state_is_kept_by_keys_of_a_type_and_each_step_has_the_input_that_it_is_for(translate: Translate) -> None:
+    """A key without a type is pickled, and a pickle is nothing to compare keys by."""
+    proto = translate()
+    coders, collections = proto.components.coders, proto.components.pcollections
+    keys, fed = {}, {}
+    for name, step in steps(proto).items():
+        if step.spec.urn == PARDO and beam_runner_api_pb2.ParDoPayload.FromString(step.spec.payload).state_specs:
+            [given] = step.inputs.values()
+            coder = coders[collections[given].coder_id]
+            assert coder.spec.urn == common_urns.coders.KV.urn
+            keys[name] = coders[coder.component_coder_ids[0]].spec.urn
+            [fed[name]] = [each for each, before in steps(proto).items() if given in before.outputs.values()]
+    text, data = common_urns.coders.STRING_UTF8.urn, common_urns.coders.BYTES.urn
+    assert set(keys.items()) == {
+        ("AppendRows/ParDo(AppendRows)/ParDo(AppendRows)", text),
+        ("TrackPositions/TrackPosition", data),
+        ("RetryDeadLetters", data),
+    }
+    assert fed["RetryDeadLetters"] == "Clock"
+
+
+@TRANSLATIONS
 def test_what_comes_before_a_source_holds_no_records(translate: Translate) -> None:
     """The source itself, as an element, and restrictions with partition tokens: what a reader is made from."""
     every = steps(translate())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sink.json_numbers import grisu2, is_kept, kept
+from pipeline.sink.json_numbers import _remembered, grisu2, is_kept, kept
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,13 @@ def test_each_number_of_a_document_is_judged_and_nothing_else_changes(text: str)
 
 def _kinds(value: object) -> object:
     return [_kinds(each) for each in value] if isinstance(value, list | tuple) else type(value).__name__
+
+
+def test_a_long_document_is_not_kept_in_memory() -> None:
+    _remembered.cache_clear()
+    short, long = ('{"a": "%s"}' % ("x" * size) for size in (10, 100_000))
+    assert (kept(short), kept(long)) == (short, long)
+    assert _remembered.cache_info().currsize == 1
 
 
 def test_grisu2_writes_67_174118_as_bigquery_was_seen_to_write_it() -> None:

@@ -2,16 +2,21 @@
 
 import base64
 import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.utils.windowed_value import WindowedValue
-from google.api_core.exceptions import OutOfRange
+from google.api_core.exceptions import OutOfRange, ServiceUnavailable
 
 from contract import tables
-from contract.changes import Change, Coordinates, DeadLetter, Reason, StepError
+from contract.changes import Change, Column, Coordinates, DeadLetter, Reason, StepError
 from contract.payments import PAYMENT_STATES
 from pipeline.failures import dead_letter
 from pipeline.sink import rows
@@ -21,8 +26,10 @@ from pipeline.sink.encode import EncodeRows
 from pipeline.source.completion import Completer
 from pipeline.source.records import DataChange, Mod, ReadPosition
 from pipeline.steps import CLOCK, POSITIONS, ToRows
+from pipeline.transforms.erase import PAYMENT
 from pipeline.transforms.erased import ReadTokens
 from pipeline.transforms.filter import Ignored, IgnoredRecords
+from pipeline.transforms.keys import MaskingKeys
 from pipeline.transforms.settings import TransformSettings
 from tests.erased import nobody
 from tests.shipped import PAYMENT_TABLE, WATCHED
@@ -86,8 +93,8 @@ def step(keys: str) -> ToRows:
     return ready(keys)
 
 
-def ready(keys: str, ignored: IgnoredRecords | None = None) -> ToRows:
-    made = ToRows(settings(keys), EncodeRows(WATCHED, shards=1, most_rows=100), ignored=ignored)
+def ready(keys: str, ignored: IgnoredRecords | None = None, transforms: TransformSettings | None = None) -> ToRows:
+    made = ToRows(transforms or settings(keys), EncodeRows(WATCHED, shards=1, most_rows=100), ignored=ignored)
     made.setup()
     made.start_bundle()
     return made
@@ -182,6 +189,58 @@ def test_a_failure_after_masking_keeps_the_masked_change(step: ToRows, monkeypat
     assert letter.change is not None
     assert letter.change["keys"] == {"PUID": "p1"}
     assert SECRET not in repr(letter)
+
+
+def test_a_payment_that_was_erased_becomes_a_row_without_what_is_personal(keys: str) -> None:
+    token = MaskingKeys({"v1": b"k" * 32}).token(PAYMENT, "p7")
+    step = ready(keys, transforms=settings(keys, lambda _: {token: datetime.now(UTC)}))
+    values = json.dumps({"Metadata": '{"note": "Jo"}', "Count": "7"})
+    for puid in ("p7", "p8"):
+        assert list(step.process(record(Mod(json.dumps({"PUID": puid}), values, "{}")))) == []
+    found = {row["PUID"]: (row["Metadata"], row["Count"]) for row in encoded(step.finish_bundle())}
+    assert found == {"p7": (None, 7), "p8": ('{"note": "Jo"}', 7)}
+
+
+def test_nothing_is_written_while_it_is_not_known_who_was_erased_and_a_bundle_begins_empty(keys: str) -> None:
+    known: list[bool] = [True]
+
+    def read(_: Any) -> Mapping[str, datetime]:
+        if not known[0]:
+            raise ServiceUnavailable("away")
+        return {}
+
+    step = ready(keys, transforms=settings(keys, read))
+    assert list(step.process(record(Mod('{"PUID": "p1"}', "{}", "{}")))) == []
+    known[0] = False
+    step.setup()
+    with pytest.raises(ServiceUnavailable):
+        list(step.process(record(Mod('{"PUID": "p2"}', "{}", "{}"))))
+    # The runner tries the bundle again: what the one that failed had taken in is not in it.
+    known[0] = True
+    step.start_bundle()
+    assert list(step.process(record(Mod('{"PUID": "p3"}', "{}", "{}")))) == []
+    assert [row["PUID"] for row in encoded(step.finish_bundle())] == ["p3"]
+
+
+def test_an_ignored_column_is_left_out_of_the_row_and_what_happened_is_counted(keys: str) -> None:
+    ignored = Ignored.parse(fields=f"{PAYMENT_TABLE}.Count", tables="audit_logs")
+    step = ready(keys, transforms=replace(settings(keys), ignored=ignored))
+    counts: Counter[str] = Counter()
+    for name in ("_read", "_filtered", "_unclassified", "_unknown"):
+        counter = SimpleNamespace(inc=lambda n=1, name=name: counts.update({name: n}))
+        setattr(step, name, counter)
+    mods = [
+        Mod(json.dumps({"PUID": puid}), json.dumps({"Count": "7", "Ok": True, "Status": status}), "{}")
+        for puid, status in (("p1", "CAPTURED"), ("p2", "NOBODY MAPPED THIS"))
+    ]
+    columns = (*change().columns, Column("Status", "STRING(20)", False))
+    made = record(*mods)._replace(columns=columns)
+    assert list(step.process(made)) == list(step.process(made._replace(table="audit_logs"))) == []
+    found = [(row["PUID"], row["Count"], row["Ok"]) for row in encoded(step.finish_bundle())]
+    assert found == [("p1", None, True), ("p2", None, True)]
+    # Two changes of each table: those of the ignored one are read, and left out.
+    assert (counts["_read"], counts["_filtered"], counts["_unknown"]) == (4, 2, 2)
+    assert counts["_unclassified"] > 0
 
 
 def test_rows_of_a_bundle_leave_as_one_batch_a_shard_at_the_time_of_the_earliest() -> None:
