@@ -1,8 +1,9 @@
 """`AppendRows`: encoded rows → BigQuery, exactly once.
 
-Rows of a shard gather in keyed state for `batch_millis`, then one append takes them all; rows that arrive during an
-append wait and go with the next. The batch is not frozen before the append: a retried bundle may bring more rows, and
-`Shard` is right for any rows at any time, because after a refused offset it asks the table and not the offset.
+After a quiet time rows of a shard go at once. While they keep coming they gather in keyed state for `batch_millis`,
+then one append takes them all, with the next that come or when a timer fires. The batch is not frozen before the
+append: a retried bundle may bring more rows, and `Shard` is right for any rows at any time, because after a refused
+offset it asks the table and not the offset.
 """
 
 from __future__ import annotations
@@ -34,8 +35,6 @@ _LOG = logging.getLogger(__name__)
 
 # Gathered rows of more bytes than this go at once: what is kept in a runner's state, and what one append takes.
 _MOST_PENDING_BYTES: Final = 8_000_000
-# A timer waits as long as its key is busy. Behind a backlog the key always is, and the rows would wait for its end.
-_MOST_LATE_SECONDS: Final = 0.5
 
 
 class AppendRows(Step):
@@ -75,13 +74,12 @@ class AppendRows(Step):
         holding = _Held(*(held.read() or ()))
         gathered = holding.gathered + len(encoded.data)
         pending.add(encoded)
-        is_late = holding.due and time.time() > holding.due + _MOST_LATE_SECONDS
-        if is_late or gathered > _MOST_PENDING_BYTES:
-            # The timer that may be set still finds nothing, or what came after.
+        due = holding.due or holding.flushed + self._batch_seconds
+        if due <= time.time() or gathered > _MOST_PENDING_BYTES:
+            # Without a timer: it waits as long as its key is busy, and Prism spins while one that is due waits. One
+            # that is set still finds nothing, or what came after.
             yield from self.flush(key, stream, pending, held)
             return
-        # After a quiet time rows go at once; while they keep coming, an append takes all of `batch_millis`.
-        due = holding.due or max(time.time(), holding.flushed + self._batch_seconds)
         earliest = at.micros if holding.earliest is None else min(at.micros, holding.earliest)
         if earliest != holding.earliest:
             # The timer holds the watermark at the timestamp of the element that set it: the earliest one must.

@@ -538,11 +538,11 @@ _SINK: Final = (
         "test_the_value_and_the_token_both_arrive_where_a_column_is_called_as_the_token_would_be",
     ),
     _broken(
-        "rows wait for a timer that is late",
+        "rows that are due wait for their timer",
         _WRITE,
-        "if is_late or gathered > _MOST_PENDING_BYTES:",
-        "if gathered > _MOST_PENDING_BYTES:",
-        "tests/unit/test_append_rows.py::test_rows_whose_timer_is_late_go_with_the_next_that_come",
+        "if due <= time.time() or gathered > _MOST_PENDING_BYTES:",
+        "if (not holding.due and due <= time.time()) or gathered > _MOST_PENDING_BYTES:",
+        "tests/unit/test_append_rows.py::test_rows_that_are_due_go_with_the_next_that_come",
     ),
     _broken(
         "Prism splits bundles that are slow",
@@ -554,15 +554,15 @@ _SINK: Final = (
     _broken(
         "after a quiet time rows still wait for the timer",
         _WRITE,
-        "max(time.time(), holding.flushed + self._batch_seconds)",
-        "time.time() + self._batch_seconds",
+        "holding.due or holding.flushed + self._batch_seconds",
+        "holding.due or time.time() + self._batch_seconds",
         "tests/unit/test_append_rows.py::test_the_first_rows_after_a_quiet_time_go_at_once_and_the_next_gather",
     ),
     _broken(
         "any number of bytes gathers until the timer",
         _WRITE,
-        "        if is_late or gathered > _MOST_PENDING_BYTES:\n",
-        "        if is_late:\n",
+        "        if due <= time.time() or gathered > _MOST_PENDING_BYTES:\n",
+        "        if due <= time.time():\n",
         "tests/unit/test_append_rows.py::test_gathered_rows_of_many_bytes_do_not_wait_for_the_timer",
     ),
     _broken(

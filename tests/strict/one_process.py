@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from contract.payments import PAYMENT_STATES
 from pipeline import clients
 from pipeline.clients import Endpoints
 from pipeline.sink import fencing
-from pipeline.sink.append import AppendRows
+from pipeline.sink.append import AppendRows, _Held
 from pipeline.sink.changelogs import Changelogs, Destinations
 from pipeline.sink.encode import EncodedRows, EncodeRows
 from pipeline.sink.shards import SinkClients
@@ -44,6 +45,7 @@ from tests.strict.generations import InMemoryGenerations, Ledger
 from tests.unit.test_append_rows import Bag, Cell, Stamp
 
 PROJECT: Final = "audit-tests"
+_BATCH_MILLIS: Final = 3_600_000
 
 
 def masking_keys(folder: Path) -> str:
@@ -158,7 +160,9 @@ class _Shuffle:
     """What waits for one key, and its state."""
 
     def __init__(self) -> None:
-        self.pending, self.held, self.stream, self.timer = Bag(), Cell(), Cell(), Cell()
+        self.pending, self.stream, self.timer = Bag(), Cell(), Cell()
+        # As if there had just been an append: rows gather, and go when `Job` fires their timer.
+        self.held = Cell(tuple(_Held(flushed=time.time())))
 
     @property
     def state(self) -> tuple[Any, Any, Any]:
@@ -270,7 +274,7 @@ class Job:
             clock=house.clock.time,
             sleep=house.clock.sleep,
         )
-        sink = AppendRows(_Settings(connected), 0)  # type: ignore[arg-type]
+        sink = AppendRows(_Settings(connected), _BATCH_MILLIS)  # type: ignore[arg-type]
         sink.setup()
         sink.start_bundle()
         return sink

@@ -9,7 +9,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from contract.changes import Change, Column, DeadLetter, Reason
 from pipeline.sink import rows
-from pipeline.sink.append import AppendRows
+from pipeline.sink.append import AppendRows, _Held
 from pipeline.sink.encode import EncodedRows, EncodeRows
 from tests.shipped import PAYMENTS, WATCHED
 from tests.unit.sink_twin import COLUMNS, START, TABLE, Refusal, Twin, batch, change
@@ -62,6 +62,12 @@ class Step:
             if letters := _letters(found):
                 return letters
         return []
+
+    def gather(self, *changes: Change) -> None:
+        """Puts them as if there had just been an append: what comes gathers."""
+        self.held.write(tuple(_Held(flushed=self.twin.time())))
+        assert self.put(*changes) == []
+        assert len(self.pending.read()) == len(encode(*changes))
 
     def fire(self) -> list[DeadLetter]:
         return _letters(self.step.flush(KEY, self.stream, self.pending, self.held))
@@ -126,7 +132,6 @@ def test_rows_of_before_and_after_a_type_change_both_arrive_from_one_flush(
 ) -> None:
     step = Step(monkeypatch)
     step.put(change("p0", of(before), X=old))
-    step.fire()
     pair = [change("old", of(before), X=old), change("new", of(after), X=new)]
     for each in reversed(pair) if turned else pair:
         step.put(each)
@@ -140,16 +145,14 @@ def test_rows_of_before_and_after_a_type_change_both_arrive_from_one_flush(
 
 def test_old_text_stays_in_the_old_column_when_the_type_becomes_json(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Step(monkeypatch)
-    step.put(change("old", of("STRING"), X="not json"))
-    step.put(change("new", of("JSON"), X="{}"))
+    step.gather(change("old", of("STRING"), X="not json"), change("new", of("JSON"), X="{}"))
     assert step.fire() == []
     assert step.twin.values("X") == {"old": "not json", "new": None}
 
 
 def test_rows_of_before_a_new_array_are_empty_there_and_not_null(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Step(monkeypatch)
-    step.put(change("old"))
-    step.put(change("new", of("ARRAY<INT64>", "Tags"), Tags=["1"]))
+    step.gather(change("old"), change("new", of("ARRAY<INT64>", "Tags"), Tags=["1"]))
     sent: list[Any] = []
     step.twin.before_append = sent.append
     assert step.fire() == []
@@ -162,7 +165,6 @@ def test_a_column_dropped_in_spanner_stays_and_is_null_from_then_on_and_nothing_
 ) -> None:
     step = Step(monkeypatch)
     step.put(change("old", of("STRING"), X="kept"))
-    step.fire()
     step.put(change("new"))
     step.put(change("late", of("STRING"), X="of before the drop"))
     assert step.fire() == []
@@ -171,9 +173,11 @@ def test_a_column_dropped_in_spanner_stays_and_is_null_from_then_on_and_nothing_
 
 def test_batches_of_one_schema_go_in_one_append(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Step(monkeypatch)
-    for i in range(5):
+    step.gather(change("p0"))
+    for i in range(1, 5):
         step.put(change(f"p{i}"))
     step.fire()
+    assert set(step.twin.there()) == {f"p{i}" for i in range(5)}
     assert step.twin.counts["request"] == 1
 
 
@@ -185,8 +189,7 @@ def test_a_refused_row_of_one_schema_does_not_hold_up_rows_of_the_other(monkeypa
             raise Refusal(3, "invalid", ends=True)
 
     step.twin.before_append = before
-    step.put(change("bad"), change("p1"))
-    step.put(change("p2", of("STRING")))
+    step.gather(change("bad"), change("p1"), change("p2", of("STRING")))
     [letter] = step.fire()
     assert (letter.reason, set(step.twin.there())) == (Reason.REJECTED, {"p1", "p2"})
 
@@ -200,7 +203,8 @@ def test_a_row_that_is_too_large_is_a_dead_letter_that_says_so(monkeypatch: pyte
 
 def test_gathered_rows_of_many_bytes_do_not_wait_for_the_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Step(monkeypatch)
-    for i in range(5):
+    step.gather(change("p0", Metadata="x" * 2_000_000))
+    for i in range(1, 5):
         step.put(change(f"p{i}", Metadata="x" * 2_000_000))
     # The fifth starts gathering again: the other four are eight million bytes and what goes with them.
     assert set(step.twin.there()) == {"p0", "p1", "p2", "p3"}
@@ -212,27 +216,29 @@ def test_gathered_rows_of_many_bytes_do_not_wait_for_the_timer(monkeypatch: pyte
 def test_the_first_rows_after_a_quiet_time_go_at_once_and_the_next_gather(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Step(monkeypatch, batch_millis=200)
     step.put(change("p1"))
-    assert step.timer.set_to == [pytest.approx(step.twin.now)]
-    step.fire()
+    assert (set(step.twin.there()), step.timer.set_to) == ({"p1"}, [])
     step.twin.now += 0.05
     step.put(change("p2"))
-    assert step.timer.set_to[-1] == pytest.approx(step.twin.now + 0.15, abs=1e-3)
+    assert step.timer.set_to == [pytest.approx(step.twin.now + 0.15, abs=1e-3)]
     step.put(change("p3"))
-    assert len(step.timer.set_to) == 2
+    assert len(step.timer.set_to) == 1
+    assert set(step.twin.there()) == {"p1"}
     step.fire()
+    assert set(step.twin.there()) == {"p1", "p2", "p3"}
     step.twin.now += 60
     step.put(change("p4"))
-    assert step.timer.set_to[-1] == pytest.approx(step.twin.now, abs=1e-3)
+    assert set(step.twin.there()) == {"p1", "p2", "p3", "p4"}
+    assert len(step.timer.set_to) == 1
 
 
-def test_rows_whose_timer_is_late_go_with_the_next_that_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_are_due_go_with_the_next_that_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner fires a timer between two bundles of its key, and behind a backlog there is no time between them."""
     step = Step(monkeypatch, batch_millis=200)
-    step.put(change("p1"))
-    step.twin.now += 0.4
+    step.gather(change("p1"))
+    step.twin.now += 0.1
     step.put(change("p2"))
     assert not step.twin.tables
-    step.twin.now += 0.2
+    step.twin.now += 0.15
     step.put(change("p3"))
     assert set(step.twin.there()) == {"p1", "p2", "p3"}
     # The timer finds nothing, and what comes afterwards gathers as ever.
@@ -248,6 +254,7 @@ def test_the_earliest_change_holds_the_watermark_and_does_not_put_off_the_append
 ) -> None:
     """The timer holds it at the element that set it last: a later one must not set it again."""
     step = Step(monkeypatch)
+    step.put(change("p0"))
     step.put(change("p1"), at=START + 5)
     step.twin.now += 0.1
     step.put(change("p2"), at=START + 9)
