@@ -5,7 +5,7 @@
 
 What cannot be done becomes a dead letter that names the step. It is one DoFn, because a hop over Beam costs a change as
 much as enriching does, and a runner looks at each transform of a stage, also while nothing comes. It runs in one stage
-with the source, a chain for each change stream: nothing that a runner writes to disk comes before masking.
+with the source of all change streams: nothing that a runner writes to disk comes before masking.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ToRows(Step):
 
     A change is masked before anything keeps it: the dead letter of one that cannot be masked, or not even decoded, has
     nothing but where it can be read again. Changes that leave columns out are completed by reads of their rows at the
-    end of a bundle; `stream` says where. The changes of customers who were erased are redacted.
+    end of a bundle; `stream`, of their database, says how. The changes of customers who were erased are redacted.
     """
 
     OUTPUTS: ClassVar = (POSITIONS, CLOCK)

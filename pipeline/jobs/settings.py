@@ -28,6 +28,8 @@ Example, on one machine:
 """
 
 
+# A bundle of the source is over after a second at most; behind it rows are gathered on.
+_MOST_GATHER_MILLIS = 1000
 _JOB_NAME = r"[a-z]([-a-z0-9]{0,126}[a-z0-9])?"
 
 
@@ -76,6 +78,7 @@ class StreamSettings:
         return Reading(
             mode=self["readMode"],  # type: ignore[arg-type]
             window_millis=int(self["windowMillis"]),
+            gather_millis=min(int(self["batchMillis"]), _MOST_GATHER_MILLIS),
             end=timestamps.normalise(end) if end else None,
         )
 

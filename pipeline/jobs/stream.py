@@ -20,7 +20,7 @@ from contract.errors import AuditError
 from contract.logs import ErrorClass
 from contract.options import NO_EXCEPTION_SAMPLING
 from pipeline import logs
-from pipeline.failures import DEAD, Failures
+from pipeline.failures import Failures
 from pipeline.jobs import checks
 from pipeline.jobs.settings import SettingsError, StreamSettings, parse
 from pipeline.sink.append import AppendRows
@@ -30,13 +30,11 @@ from pipeline.sink.encode import EncodeRows
 from pipeline.sink.retry import RetryDeadLetters, RetrySettings
 from pipeline.sink.track_position import TrackPositions
 from pipeline.source.beam_source import ReadChanges
-from pipeline.source.query import ChangeStream
-from pipeline.steps import CLOCK, POSITIONS, ToRows
+from pipeline.steps import ToRows
 
 # Run as a script its name would be __main__, which no level is set for.
 _LOG = logging.getLogger("pipeline.jobs.stream")
 
-ROWS = "rows"
 # Prism splits any bundle that is slow, and hands the rest of it to another one at once: where both are of one key, the
 # state that one of them writes is lost, and the rows that it gathered with it.
 _NO_PRISM_SPLIT: Final = "prism_disable_sdf_split"
@@ -45,43 +43,22 @@ _NO_PRISM_SPLIT: Final = "prism_disable_sdf_split"
 def build(pipeline: Any, settings: StreamSettings, sink: SinkSettings, start: str | Callable[[], str]) -> None:
     """Puts the job together. `start` may be a function that travels: the worker that begins to read asks it."""
     failures = Failures()
-    streams = [pipeline | stream.name >> EncodedChanges(stream, start, settings) for stream in settings.streams]
-    for stream in streams:
-        failures.add(*stream[DEAD])
-    rows = tuple(stream[ROWS] for stream in streams) | "Rows" >> beam.Flatten()
-    positions = tuple(stream[POSITIONS] for stream in streams) | "Positions" >> beam.Flatten()
-    appended = rows | AppendRows(sink, int(settings["batchMillis"])).failures_to(failures)
+    readers = int(settings["changeStreamReaders"])
+    # A shard is appended to by one worker at a time: more readers than shards would wait for it.
+    shards = max(int(settings["numStorageWriteApiStreams"]), readers)
+    encode = EncodeRows(settings.watched, shards, int(settings["batchRows"]))
+    # Nothing may come between the source and the step that a runner makes a separate stage of: a Flatten, a shuffle or
+    # a side input would hand the runner records with card numbers in them.
+    records = pipeline | "Read" >> ReadChanges(settings.streams, start, settings.reading, readers)
+    to_rows = ToRows(settings.transforms, encode, settings.streams[0], settings.ignored_records)
+    rows, positions, clock = records | to_rows.failures_to(failures)
+    # What one bundle of the source has gathered goes at once; what several bring in a shorter time goes together.
+    gathers = int(settings["batchMillis"]) - settings.reading.gather_millis // 2
+    appended = rows | AppendRows(sink, gathers).failures_to(failures)
     written = failures.all() | "WriteDeadLetters" >> beam.ParDo(WriteDeadLetters(settings["deadLetterQueueDirectory"]))
     (positions, appended, written) | TrackPositions(sink, settings.stream_names)
     if settings["disableDlqRetries"] == "false":
-        clock = tuple(stream[CLOCK] for stream in streams) | "Clock" >> beam.Flatten()
         clock | "RetryDeadLetters" >> beam.ParDo(RetryDeadLetters(RetrySettings.of(settings, sink)))
-
-
-class EncodedChanges(beam.PTransform):
-    """One change stream → encoded rows, dead letters, read positions, a clock: a chain, which every runner fuses.
-
-    Nothing may come between the source and the step that a runner makes a separate stage of: a Flatten, a shuffle or a
-    side input would hand the runner records with card numbers in them.
-    """
-
-    def __init__(self, stream: ChangeStream, start: str | Callable[[], str], settings: StreamSettings) -> None:
-        super().__init__()
-        self._stream = stream
-        self._start = start
-        self._settings = settings
-
-    def expand(self, pipeline: Any) -> dict[str, Any]:
-        settings = self._settings
-        failures = Failures()
-        most_rows, readers = int(settings["batchRows"]), int(settings["changeStreamReaders"])
-        # A shard is appended to by one worker at a time: more readers than shards would wait for it.
-        shards = max(int(settings["numStorageWriteApiStreams"]), readers)
-        records = pipeline | "Read" >> ReadChanges(self._stream, self._start, settings.reading, readers)
-        encode = EncodeRows(settings.watched, shards, most_rows)
-        step = ToRows(settings.transforms, encode, self._stream, settings.ignored_records)
-        rows, positions, clock = records | step.failures_to(failures)
-        return {ROWS: rows, DEAD: tuple(failures.parts), POSITIONS: positions, CLOCK: clock}
 
 
 def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOptions:

@@ -40,9 +40,9 @@ _MOST_PENDING_BYTES: Final = 8_000_000
 class AppendRows(Step):
     """Appends the gathered rows of a shard, exactly once. Rejected rows become dead letters."""
 
-    STREAM = ReadModifyWriteStateSpec("stream", PickleCoder())
+    # Each cell that is read or written is a call to the runner: what is small is in one.
+    SHARD = ReadModifyWriteStateSpec("shard", PickleCoder())
     PENDING = BagStateSpec("pending", PickleCoder())
-    HELD = ReadModifyWriteStateSpec("held", PickleCoder())
     FLUSH = TimerSpec("flush", TimeDomain.REAL_TIME)
 
     def __init__(self, settings: SinkSettings, batch_millis: int) -> None:
@@ -65,47 +65,51 @@ class AppendRows(Step):
         self,
         element: tuple[str, EncodedRows],
         at: Any = beam.DoFn.TimestampParam,
+        shard: Any = beam.DoFn.StateParam(SHARD),
         pending: Any = beam.DoFn.StateParam(PENDING),
-        held: Any = beam.DoFn.StateParam(HELD),
         flush: Any = beam.DoFn.TimerParam(FLUSH),
-        stream: Any = beam.DoFn.StateParam(STREAM),
     ) -> Iterator[Any]:
         key, encoded = element
-        holding = _Held(*(held.read() or ()))
-        gathered = holding.gathered + len(encoded.data)
-        pending.add(encoded)
-        due = holding.due or holding.flushed + self._batch_seconds
+        kept = _Kept(*(shard.read() or ()))
+        gathered = kept.gathered + len(encoded.data)
+        due = kept.due or kept.flushed + self._batch_seconds
         if due <= time.time() or gathered > _MOST_PENDING_BYTES:
             # Without a timer: it waits as long as its key is busy, and Prism spins while one that is due waits. One
             # that is set still finds nothing, or what came after.
-            yield from self.flush(key, stream, pending, held)
+            yield from self._append(key, kept, encoded, shard, pending)
             return
-        earliest = at.micros if holding.earliest is None else min(at.micros, holding.earliest)
-        if earliest != holding.earliest:
+        pending.add(encoded)
+        earliest = at.micros if kept.earliest is None else min(at.micros, kept.earliest)
+        if earliest != kept.earliest:
             # The timer holds the watermark at the timestamp of the element that set it: the earliest one must.
             flush.set(Timestamp.of(due))
-        held.write(tuple(_Held(earliest, due, gathered, holding.flushed)))
+        shard.write(tuple(kept._replace(earliest=earliest, due=due, gathered=gathered)))
 
     @on_timer(FLUSH)
     def flush(
         self,
         key: str = beam.DoFn.KeyParam,
-        stream: Any = beam.DoFn.StateParam(STREAM),
+        shard: Any = beam.DoFn.StateParam(SHARD),
         pending: Any = beam.DoFn.StateParam(PENDING),
-        held: Any = beam.DoFn.StateParam(HELD),
     ) -> Iterator[Any]:
-        encoded: list[EncodedRows] = list(pending.read())
-        pending.clear()
-        if not encoded:
-            return
-        held.write(tuple(_Held(flushed=time.time())))
+        kept = _Kept(*(shard.read() or ()))
+        if kept.due:
+            yield from self._append(key, kept, None, shard, pending)
+
+    def _append(self, key: str, kept: _Kept, last: EncodedRows | None, state: Any, pending: Any) -> Iterator[Any]:
+        """Appends what is pending, if anything is, and the last rows, which are not."""
+        encoded: list[EncodedRows] = list(pending.read()) if kept.due else []
+        if kept.due:
+            pending.clear()
+        if last is not None:
+            encoded.append(last)
+        flushed = time.time()
         table, _, number = key.partition("|")
         watched = self._clients.destinations.watched.of(table)
         shard = self._shards.get(key)
         if shard is None:
             shard = self._shards[key] = Shard(self._clients, table, number)
-        state = stream.read()
-        position = StreamPosition(*state) if state else None
+        position = StreamPosition(*kept.stream) if kept.stream else None
         total = Outcome()
         for columns, batch in rows.groups((e.columns, e.data) for e in encoded):
             started = time.monotonic()
@@ -116,10 +120,7 @@ class AppendRows(Step):
                 logs.trace(_LOG, "In BigQuery now:", table, _traced(batch, outcome, watched))
             for rejected in outcome.rejected:
                 yield failed_at_commit(rejected_letter(rejected, watched))
-        if position is None:
-            stream.clear()
-        else:
-            stream.write(tuple(position))
+        state.write(tuple(_Kept(stream=tuple(position) if position else None, flushed=flushed)))
         if total.notable:
             self._notable[key] = total.counts
 
@@ -142,13 +143,17 @@ class AppendRows(Step):
         self._age.update(max(0, time.time_ns() - newest) // 1_000_000)
 
 
-class _Held(NamedTuple):
-    """What is gathered: its earliest timestamp in microseconds, when it is due, and its bytes; and the last append."""
+class _Kept(NamedTuple):
+    """What is kept of a shard: its StreamPosition, the time of its last append, and what is pending.
 
+    Of the latter the earliest timestamp in microseconds, when it is due (0: nothing is pending), and its bytes.
+    """
+
+    stream: tuple[Any, ...] | None = None
+    flushed: float = 0.0
     earliest: int | None = None
     due: float = 0.0
     gathered: int = 0
-    flushed: float = 0.0
 
 
 def _counted(counts: dict[str, int]) -> str:

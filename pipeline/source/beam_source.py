@@ -18,9 +18,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import apache_beam as beam
@@ -38,6 +38,7 @@ from pipeline.source.partition_threads import (
     PartitionReaders,
     Reading,
     ReadThrough,
+    Turns,
     Voice,
     pause,
     refusal,
@@ -51,7 +52,7 @@ _LOG = logging.getLogger(__name__)
 
 # A bundle that has nothing yet waits for its first change. To end it and begin another costs a runner far more than to
 # wait, and the change would wait for the next bundle.
-_WAIT_SECONDS = 0.5
+_WAIT_SECONDS = 1.0
 # The share of a reader's wait where there are several; workers that have one each do not poll more often than this.
 _MOST_IN_TURN = 4
 _POLL_SECONDS = 0.01
@@ -66,20 +67,25 @@ Start = str | Callable[[], str]
 
 
 class ReadChanges(beam.PTransform):
-    """The data change records of one change stream from `start` on, timestamped with their commit timestamps.
+    """The data change records of change streams from `start` on, timestamped with their commit timestamps.
 
+    `streams` is one or several, of one or several databases; all of them are read in one stage. Each has `readers`.
     Between them, once a second of the stream, a ReadPosition of each reader says how far it has read. `start` may be a
     picklable function of nothing that returns the timestamp: it is called on the worker that begins to read, not at
     launch. With several readers it must return the same to all of them, until each has emitted a ReadPosition.
     """
 
-    def __init__(self, stream: ChangeStream, start: Start, reading: Reading, readers: int = 1) -> None:
+    def __init__(
+        self, streams: ChangeStream | Sequence[ChangeStream], start: Start, reading: Reading, readers: int = 1
+    ) -> None:
         super().__init__()
-        self._source = ChangeStreamSource(stream, start, reading, readers)
+        several = [streams] if isinstance(streams, ChangeStream) else streams
+        group = Group(uuid4().hex, len(several) * readers)
+        self._sources = [ChangeStreamSource(stream, start, reading, readers, group) for stream in several]
 
     def expand(self, pipeline: Any) -> Any:
         return pipeline | ReadWithBacklog(
-            self._source,
+            self._sources,
             poll_interval=_POLL_SECONDS,
             max_records_per_bundle=_MAX_RECORDS_PER_BUNDLE,
             max_read_time_seconds=_MAX_BUNDLE_SECONDS,
@@ -104,18 +110,28 @@ class _MarkCoder(coders.Coder):
         return True
 
 
+class Group(NamedTuple):
+    """The readers of one transform: an id, which no transform of another job in the process has, and their number."""
+
+    id: str
+    readers: int
+
+
 class ChangeStreamSource(SourceWithBacklog):
     """One change stream, which splits into one part for each of its readers; or one of these parts."""
 
-    def __init__(self, stream: ChangeStream, start: Start, reading: Reading, readers: int = 1) -> None:
+    def __init__(
+        self, stream: ChangeStream, start: Start, reading: Reading, readers: int = 1, group: Group | None = None
+    ) -> None:
         self._stream = stream
         self._start = start
         self._reading = reading
         self._readers = readers
+        self._group = group or Group(uuid4().hex, readers)
         # Before the split, and where Beam gives it up after an error, it reads the whole stream.
         self._share = WHOLE
         # Kept when the source is pickled: readers of one source know each other, those of two jobs in a process do not.
-        self._id = f"{stream.database}/{stream.name}/{uuid4().hex}"
+        self._id = f"{stream.database}/{stream.name}/{self._group.id}"
 
     # Beam pickles the source with every bundle, unless it is equal to one that it has pickled: three milliseconds.
     def __eq__(self, other: object) -> bool:
@@ -131,12 +147,13 @@ class ChangeStreamSource(SourceWithBacklog):
         return [self._part(Share(reader, self._readers)) for reader in range(self._readers)]
 
     def _part(self, share: Share) -> ChangeStreamSource:
-        part = ChangeStreamSource(self._stream, self._start, self._reading)
+        part = ChangeStreamSource(self._stream, self._start, self._reading, group=self._group)
         part._share, part._id = share, f"{self._id}/{share.reader}"
         return part
 
     def create_reader(self, options: Any, checkpoint_mark: PartitionSetMark | None) -> UnboundedReader:
-        return ChangeStreamReader(self._stream, self._reading, self._partitions(checkpoint_mark), source=self._id)
+        partitions = self._partitions(checkpoint_mark)
+        return ChangeStreamReader(self._stream, self._reading, partitions, source=self._id, group=self._group)
 
     def _partitions(self, mark: PartitionSetMark | None) -> PartitionSet:
         if mark:
@@ -162,6 +179,11 @@ def _query(stream: ChangeStream) -> ChangeStreamQuery:
     return ChangeStreamQuery(stream, spanner_channel(stream.endpoint))
 
 
+@cache
+def _turns(group: str) -> Turns:
+    return Turns()
+
+
 class ChangeStreamReader(UnboundedReader):
     """Moves the partition set on with every item that the partitions' threads deliver.
 
@@ -175,6 +197,7 @@ class ChangeStreamReader(UnboundedReader):
         partitions: PartitionSet,
         *,
         source: str = "",
+        group: Group | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -185,14 +208,17 @@ class ChangeStreamReader(UnboundedReader):
         self._stream = stream.name
         self._clock = clock
         self._sleep = sleep
-        # A runner on one machine asks the readers of a stream in turn, in one bundle: they share the wait.
-        self._wait_seconds = _WAIT_SECONDS / min(partitions.share.readers, _MOST_IN_TURN)
+        # A runner on one machine asks the readers of a transform in turn, in one bundle: they share the wait.
+        self._wait_seconds = _WAIT_SECONDS / (min(group.readers, _MOST_IN_TURN) if group else 1)
+        self._turns = _turns(group.id) if group else Turns()
         self._voice = Voice(clock)
         self._current: DataChange | ReadPosition | None = None
         self._announced = ""
         quiet = reading.window_millis / 1000 if reading.mode == "windows" else stream.heartbeat_millis / 1000
         self._backlog = Backlog(quiet)
-        self._bundle_is_empty = True
+        # The bundle that is read for: since when, None between two, and what it has.
+        self._bundle_since: float | None = None
+        self._bundle_has_changes = False
         self._bundle_bytes = 0
         self._tries = 0
         self._try_at = 0.0
@@ -217,10 +243,7 @@ class ChangeStreamReader(UnboundedReader):
             self._bundle_bytes = 0
             return False
         self._report_orphans()
-        available = self._announce() or self._next_change()
-        if available:
-            self._bundle_is_empty = False
-        return available
+        return self._announce() or self._next_change()
 
     def _is_asked(self) -> bool:
         """Whether the queries run. They are started, taken over, or started again where need be."""
@@ -235,7 +258,7 @@ class ChangeStreamReader(UnboundedReader):
             return False
         readers = self._readers
         if readers is None or readers.closed:
-            self._readers = PartitionReaders(self._query, self._reading, clock=self._clock)
+            self._readers = PartitionReaders(self._query, self._reading, turns=self._turns, clock=self._clock)
             self._read()
         return True
 
@@ -307,14 +330,19 @@ class ChangeStreamReader(UnboundedReader):
             readers.read({token: self._partitions.ask_from(token) for token in readable if token not in readers})
 
     def _next_change(self) -> bool:
-        # What the bundle holds already does not wait for more.
-        ends = self._clock() + self._wait_seconds if self._bundle_is_empty else 0.0
+        if self._bundle_since is None:
+            self._bundle_since = self._clock()
         readers = self._readers
-        while readers and (delivered := readers.next(max(0.0, ends - self._clock()))) is not None:
+        # Positions alone, which nobody waits for, do not end a bundle; the last one does.
+        gathers = self._bundle_has_changes
+        wait = self._reading.gather_millis / 1000 if gathers else self._wait_seconds
+        ends = self._bundle_since + (0.0 if self._partitions.finished else wait)
+        while readers and (delivered := readers.next(max(0.0, ends - self._clock()), gathers=gathers)) is not None:
             token, item = delivered
             match item:
                 case DataChange():
                     if self._partitions.claim(token, item):
+                        self._bundle_has_changes = True
                         self._current = item
                         weight = item.weight
                         self._bundle_bytes += weight
@@ -412,8 +440,9 @@ class ChangeStreamReader(UnboundedReader):
         return self._backlog.size((p.position for p in [*partitions.values()]), now, waiting)
 
     def get_checkpoint_mark(self) -> PartitionSetMark:
-        self._bundle_is_empty = True
-        self._bundle_bytes = 0
+        if self._readers is not None:
+            self._readers.rest(has_put_out=self._bundle_has_changes)
+        self._bundle_since, self._bundle_has_changes, self._bundle_bytes = None, False, 0
         with _CURRENT_LOCK:
             self._stands_at = self._partitions.to_bytes()
             return PartitionSetMark(self._stands_at)

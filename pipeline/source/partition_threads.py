@@ -43,6 +43,8 @@ _SILENT_SECONDS: Final = 30.0
 # Between two bundles a runner asks at once, or when it has brought the last one through a busy stage.
 _IDLE_SECONDS: Final = 15.0
 _WATCH_SECONDS: Final = 1.0
+# A reader that has rested for longer is read with by another thread or process, or not at all.
+_TURN_SECONDS: Final = 1.0
 
 _REMEDIES: Final = {
     grpc.StatusCode.OUT_OF_RANGE: (
@@ -108,10 +110,15 @@ Item = DataChange | ReadThrough | PartitionStart | Ended | Failed
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How partitions are read. `end` is the last commit timestamp to read, or None."""
+    """How partitions are read. `end` is the last commit timestamp to read, or None.
+
+    `gather_millis`: while changes keep coming, a bundle takes those of this time. What a pipeline costs behind its
+    source is more by bundles than by changes. After a quiet time a change does not wait.
+    """
 
     mode: Literal["tail", "windows"] = "tail"
     window_millis: int = 200
+    gather_millis: int = 100
     end: str | None = None
 
 
@@ -145,16 +152,39 @@ class Voice:
             )
 
 
+class Turns:
+    """The readers of one transform in a process. A runner on one machine reads with one after the other, in one bundle.
+
+    So what one of them has, or has put out, must not wait until another has waited for something to come.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.filled = threading.Condition(self.lock)
+        self.readers: set[PartitionReaders] = set()
+
+    def ends_wait(self, reader: PartitionReaders, gathers: bool) -> bool:
+        """Whether another reader has what should not wait for this one. The caller holds the lock.
+
+        A reader that gathers, with changes already, waits a moment longer: only changes of the same bundle end that.
+        """
+        others = (each for each in self.readers if each is not reader and each.has_just_rested)
+        return any(each.has_put_out or (not gathers and each.has_items) for each in others)
+
+
 class _Queue:
     """Items of all the partitions, bounded by what they weigh. Many producers, one consumer."""
 
-    def __init__(self, most_bytes: int = _QUEUE_BYTES, most_items: int = _QUEUE_ITEMS) -> None:
+    def __init__(
+        self, most_bytes: int = _QUEUE_BYTES, most_items: int = _QUEUE_ITEMS, turns: Turns | None = None
+    ) -> None:
         self._items: deque[tuple[str, Item, int]] = deque()
         self._bytes = 0
         self._most_bytes = most_bytes
         self._most_items = most_items
-        self._lock = threading.Lock()
-        self._filled = threading.Condition(self._lock)
+        turns = turns or Turns()
+        self._lock = turns.lock
+        self._filled = turns.filled
         self._emptied = threading.Condition(self._lock)
         self.closed = False
 
@@ -168,18 +198,22 @@ class _Queue:
                 return False
             self._items.append((token, item, weight))
             self._bytes += weight
-            self._filled.notify()
+            self._filled.notify_all()
             return True
 
     @property
     def waiting_bytes(self) -> int:
         return self._bytes
 
-    def get(self, wait: float) -> tuple[str, Item] | None:
-        """The oldest item, or None when nothing comes within `wait` seconds."""
+    @property
+    def is_empty(self) -> bool:
+        return not self._items
+
+    def get(self, wait: float, or_until: Callable[[], bool] = lambda: False) -> tuple[str, Item] | None:
+        """The oldest item, or None when nothing comes within `wait` seconds or until something else is so."""
         with self._lock:
-            if not self._items and wait > 0 and not self.closed:
-                self._filled.wait(wait)
+            if wait > 0:
+                self._filled.wait_for(lambda: self._items or self.closed or or_until(), wait)
             if not self._items:
                 return None
             token, item, weight = self._items.popleft()
@@ -207,12 +241,17 @@ class PartitionReaders:
         query: ChangeStreamQuery,
         reading: Reading,
         *,
+        turns: Turns | None = None,
         idle_seconds: float = _IDLE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._query = query
         self._reading = reading
-        self._queue = _Queue()
+        self._turns = turns or Turns()
+        self._queue = _Queue(turns=self._turns)
+        # Between two bundles: since when, and whether the one before has put out changes.
+        self._rests_since: float | None = None
+        self.has_put_out = False
         self._threads: dict[str, _PartitionThread] = {}
         self._stop = threading.Event()
         self._voice = Voice(clock)
@@ -220,6 +259,8 @@ class PartitionReaders:
         self._silent_seconds = max(_SILENT_SECONDS, _SILENT_HEARTBEATS * query.heartbeat_seconds)
         self._clock = clock
         self._asked = clock()
+        with self._turns.lock:
+            self._turns.readers.add(self)
         threading.Thread(target=self._watch, name="change-stream-watch", daemon=True).start()
 
     @property
@@ -244,18 +285,37 @@ class PartitionReaders:
                 self._threads[token] = thread
                 thread.start()
 
-    def next(self, wait: float = 0.0) -> tuple[str, Item] | None:
-        """The next item, or None when nothing comes within `wait` seconds."""
-        self._asked = self._clock()
-        delivered = self._queue.get(wait)
+    def next(self, wait: float = 0.0, *, gathers: bool = False) -> tuple[str, Item] | None:
+        """The next item, or None when nothing comes within `wait` seconds, or another reader has something first.
+
+        `gathers`: the bundle has changes already.
+        """
+        self._asked, self._rests_since = self._clock(), None
+        delivered = self._queue.get(wait, lambda: self._turns.ends_wait(self, gathers))
         if delivered is not None and isinstance(delivered[1], Ended):
             self._threads.pop(delivered[0], None)
         return delivered
+
+    def rest(self, *, has_put_out: bool) -> None:
+        """A bundle is over; `has_put_out`: with changes in it."""
+        self._rests_since, self.has_put_out = self._clock(), has_put_out
+
+    @property
+    def has_just_rested(self) -> bool:
+        """Whether it was in the bundle that is read for, or in the one before, and is in none now."""
+        since = self._rests_since
+        return since is not None and self._clock() - since <= _TURN_SECONDS
+
+    @property
+    def has_items(self) -> bool:
+        return not self._queue.is_empty
 
     def close(self) -> None:
         """Ends the queries. What was read and not taken is dropped: it is after the positions."""
         self._stop.set()
         self._queue.close()
+        with self._turns.lock:
+            self._turns.readers.discard(self)
         for thread in list(self._threads.values()):
             thread.cancel()
 

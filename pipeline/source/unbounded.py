@@ -8,12 +8,12 @@ bundle that has put out nothing so far the SDK passes the latter on as a share o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import apache_beam as beam
 from apache_beam.io.iobase import RestrictionProgress
 from apache_beam.io.unbounded_source import (
-    ReadFromUnboundedSource,
     UnboundedSource,
     _ReadFromUnboundedSourceDoFn,
     _UnboundedSourceRestrictionProvider,
@@ -68,9 +68,14 @@ class _Read(_ReadFromUnboundedSourceDoFn):
         return super().process(element, bundle_finalizer, tracker, watermark_estimator)
 
 
-class ReadWithBacklog(ReadFromUnboundedSource):
-    """Reads a source with a backlog."""
+class ReadWithBacklog(beam.PTransform):
+    """Reads sources with a backlog, all in one stage."""
+
+    def __init__(self, sources: Sequence[SourceWithBacklog], **limits: float) -> None:
+        """`limits`: of a bundle, as `_ReadFromUnboundedSourceDoFn` takes them."""
+        super().__init__()
+        self._sources = sources
+        self._limits = limits
 
     def expand(self, pipeline: Any) -> Any:
-        limits = self._poll_interval, self._max_records_per_bundle, self._max_read_time_seconds
-        return pipeline | "Create" >> beam.Create([self._source]) | "ReadUnbounded" >> beam.ParDo(_Read(*limits))
+        return pipeline | "Create" >> beam.Create(self._sources) | "ReadUnbounded" >> beam.ParDo(_Read(**self._limits))

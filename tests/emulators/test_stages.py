@@ -92,14 +92,11 @@ def test_no_unmasked_record_is_handed_to_prism(
     assert CARD.encode() not in sent
 
     stages = [json.loads(line) for line in (tmp_path / "stages.jsonl").read_text().splitlines()]
-    for stream in STREAMS:
-        [ours] = unique(stage for stage in stages if f"{stream}/{STEP}" in stage["steps"])
-        assert READ in ours["steps"]
-        # In come restrictions of the source, out go what is masked, positions, and dead letters of masked changes.
-        assert ours["fed"] == [READ]
-        assert {given.removeprefix(f"{stream}/") for given in ours["given"]} == {
-            f"{STEP}.{output}" for output in ("None", "positions", "clock", "dead_letters")
-        }
+    [ours] = unique(stage for stage in stages if STEP in stage["steps"])
+    assert READ in ours["steps"]
+    # In come restrictions of the source, out go what is masked, positions, and dead letters of masked changes.
+    assert ours["fed"] == [READ]
+    assert set(ours["given"]) == {f"{STEP}.{output}" for output in ("None", "positions", "clock", "dead_letters")}
 
 
 def unique(stages: Iterable[dict[str, list[str]]]) -> list[dict[str, list[str]]]:

@@ -99,6 +99,34 @@ _SOURCE: Final = (
         f"{_SET_OF_PARTITIONS}::test_a_change_before_the_position_is_not_new",
     ),
     _broken(
+        "a bundle with changes waits as long as one without",
+        _READ,
+        "wait = self._reading.gather_millis / 1000 if gathers else self._wait_seconds",
+        "wait = self._wait_seconds",
+        "tests/unit/test_source_read.py::test_a_bundle_with_changes_gathers_those_that_come_in_its_time",
+    ),
+    _broken(
+        "changes that were put out wait until another reader has waited",
+        _READING,
+        "any(each.has_put_out or (not gathers and each.has_items) for each in others)",
+        "any(not gathers and each.has_items for each in others)",
+        "tests/unit/test_source_read.py::test_a_reader_s_wait_ends_by_what_another_has",
+    ),
+    _broken(
+        "what comes for one reader does not wake the others",
+        _READING,
+        "            self._filled.notify_all()\n            return True\n",
+        "            self._filled.notify()\n            return True\n",
+        "tests/unit/test_source_read.py::test_what_comes_for_one_reader_ends_the_wait_of_the_others",
+    ),
+    _broken(
+        "each of several streams has its own wait",
+        _READ,
+        "        group = Group(uuid4().hex, len(several) * readers)\n",
+        "        group = Group(uuid4().hex, 1)\n",
+        "tests/unit/test_source_read.py::test_the_readers_of_a_transform_know_each_other_and_those_of_another_do_not",
+    ),
+    _broken(
         "a child waits for one of its parents only",
         _PARTITIONS,
         "[p for p in child.parents if p not in self._ended]",
@@ -541,7 +569,7 @@ _SINK: Final = (
         "rows that are due wait for their timer",
         _WRITE,
         "if due <= time.time() or gathered > _MOST_PENDING_BYTES:",
-        "if (not holding.due and due <= time.time()) or gathered > _MOST_PENDING_BYTES:",
+        "if (not kept.due and due <= time.time()) or gathered > _MOST_PENDING_BYTES:",
         "tests/unit/test_append_rows.py::test_rows_that_are_due_go_with_the_next_that_come",
     ),
     _broken(
@@ -554,8 +582,8 @@ _SINK: Final = (
     _broken(
         "after a quiet time rows still wait for the timer",
         _WRITE,
-        "holding.due or holding.flushed + self._batch_seconds",
-        "holding.due or time.time() + self._batch_seconds",
+        "kept.due or kept.flushed + self._batch_seconds",
+        "kept.due or time.time() + self._batch_seconds",
         "tests/unit/test_append_rows.py::test_the_first_rows_after_a_quiet_time_go_at_once_and_the_next_gather",
     ),
     _broken(
@@ -568,8 +596,8 @@ _SINK: Final = (
     _broken(
         "the watermark is held at the first change that came, not at the earliest",
         _WRITE,
-        "        if earliest != holding.earliest:\n",
-        "        if holding.earliest is None:\n",
+        "        if earliest != kept.earliest:\n",
+        "        if kept.earliest is None:\n",
         "tests/unit/test_append_rows.py::test_the_earliest_change_holds_the_watermark_and_does_not_put_off_the_append",
     ),
 )

@@ -25,7 +25,7 @@ from contract.payments import PAYMENT_STATES
 from pipeline import clients
 from pipeline.clients import Endpoints
 from pipeline.sink import fencing
-from pipeline.sink.append import AppendRows, _Held
+from pipeline.sink.append import AppendRows, _Kept
 from pipeline.sink.changelogs import Changelogs, Destinations
 from pipeline.sink.encode import EncodedRows, EncodeRows
 from pipeline.sink.shards import SinkClients
@@ -160,17 +160,16 @@ class _Shuffle:
     """What waits for one key, and its state."""
 
     def __init__(self) -> None:
-        self.pending, self.stream, self.timer = Bag(), Cell(), Cell()
         # As if there had just been an append: rows gather, and go when `Job` fires their timer.
-        self.held = Cell(tuple(_Held(flushed=time.time())))
+        self.shard, self.pending, self.timer = Cell(tuple(_Kept(flushed=time.time()))), Bag(), Cell()
 
     @property
-    def state(self) -> tuple[Any, Any, Any]:
-        return list(self.pending.read()), self.held.value, self.stream.value
+    def state(self) -> tuple[Any, Any]:
+        return self.shard.value, list(self.pending.read())
 
     @state.setter
-    def state(self, state: tuple[Any, Any, Any]) -> None:
-        pending, self.held.value, self.stream.value = state
+    def state(self, state: tuple[Any, Any]) -> None:
+        self.shard.value, pending = state
         self.pending.value = list(pending)
 
 
@@ -281,11 +280,7 @@ class Job:
 
     def _gather(self, key: str, encoded: EncodedRows) -> None:
         shuffle = self._shuffles[key]
-        late = list(
-            self._sinks[0].process(
-                (key, encoded), Stamp(0.0), shuffle.pending, shuffle.held, shuffle.timer, shuffle.stream
-            )
-        )
+        late = list(self._sinks[0].process((key, encoded), Stamp(0.0), shuffle.shard, shuffle.pending, shuffle.timer))
         assert not late, "a few rows do not go before their timer"
 
     def _append(self, generation: int, positions: dict[_Reader, str], *, finally_: bool) -> None:
@@ -313,7 +308,7 @@ class Job:
 
     @staticmethod
     def _flush(sink: AppendRows, key: str, shuffle: _Shuffle) -> None:
-        letters = list(sink.flush(key, shuffle.stream, shuffle.pending, shuffle.held))
+        letters = list(sink.flush(key, shuffle.shard, shuffle.pending))
         assert not letters, f"BigQuery refused rows: {letters}"
 
 

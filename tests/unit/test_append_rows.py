@@ -9,7 +9,7 @@ from apache_beam.pvalue import TaggedOutput
 
 from contract.changes import Change, Column, DeadLetter, Reason
 from pipeline.sink import rows
-from pipeline.sink.append import AppendRows, _Held
+from pipeline.sink.append import AppendRows, _Kept
 from pipeline.sink.encode import EncodedRows, EncodeRows
 from tests.shipped import PAYMENTS, WATCHED
 from tests.unit.sink_twin import COLUMNS, START, TABLE, Refusal, Twin, batch, change
@@ -54,23 +54,23 @@ class Step:
         self.step = AppendRows(Settings(self.twin), batch_millis)  # type: ignore[arg-type]
         self.step.setup()
         self.step.start_bundle()
-        self.pending, self.held, self.stream, self.timer = Bag(), Cell(), Cell(), Cell()
+        self.shard, self.pending, self.timer = Cell(), Bag(), Cell()
 
     def put(self, *changes: Change, at: float = START) -> list[DeadLetter]:
         for encoded in encode(*changes):
-            found = self.step.process((KEY, encoded), Stamp(at), self.pending, self.held, self.timer, self.stream)
+            found = self.step.process((KEY, encoded), Stamp(at), self.shard, self.pending, self.timer)
             if letters := _letters(found):
                 return letters
         return []
 
     def gather(self, *changes: Change) -> None:
         """Puts them as if there had just been an append: what comes gathers."""
-        self.held.write(tuple(_Held(flushed=self.twin.time())))
+        self.shard.write(tuple(_Kept(flushed=self.twin.time())))
         assert self.put(*changes) == []
         assert len(self.pending.read()) == len(encode(*changes))
 
     def fire(self) -> list[DeadLetter]:
-        return _letters(self.step.flush(KEY, self.stream, self.pending, self.held))
+        return _letters(self.step.flush(KEY, self.shard, self.pending))
 
 
 class Settings:

@@ -1,8 +1,8 @@
 """The job's graph as Prism's and Dataflow's runners submit it: no unmasked record crosses a stage.
 
-What a runner makes one stage of is its own business. So the graph leaves it no reason to cut: between a stream's source
-and its encoded rows there are only plain ParDos of one environment, each with one consumer. Beam's published fusion
-(`greedily_fuse`) then makes one stage of them, and so does Prism (tests/emulators/test_stages.py watches it).
+What a runner makes one stage of is its own business. So the graph leaves it no reason to cut: between the source of all
+streams and the encoded rows there are only plain ParDos of one environment, each with one consumer. Beam's published
+fusion (`greedily_fuse`) then makes one stage of them, and so does Prism (tests/emulators/test_stages.py watches it).
 """
 
 from __future__ import annotations
@@ -89,37 +89,31 @@ def steps(proto: beam_runner_api_pb2.Pipeline) -> dict[str, beam_runner_api_pb2.
 def test_between_a_source_and_its_encoded_rows_is_one_plain_step_with_one_consumer(translate: Translate) -> None:
     proto = translate()
     every = steps(proto)
-    for name in STREAMS:
-        chain = [every[f"{name}/{step}"] for step in CHAIN]
-        for step, following in itertools.pairwise(chain):
-            [handed_on] = [
-                collection for tag, collection in step.outputs.items() if collection in following.inputs.values()
-            ]
-            consumers = [s.unique_name for s in every.values() if handed_on in s.inputs.values()]
-            assert consumers == [following.unique_name]
-            assert list(following.inputs.values()) == [handed_on]
-        assert {step.spec.urn for step in chain} == {PARDO}
-        assert len({step.environment_id for step in chain}) == 1
-        for step in chain:
-            payload = beam_runner_api_pb2.ParDoPayload.FromString(step.spec.payload)
-            stateful = payload.state_specs or payload.timer_family_specs
-            assert not (payload.side_inputs or stateful or payload.requires_stable_input), step.unique_name
+    chain = [every[step] for step in CHAIN]
+    for step, following in itertools.pairwise(chain):
+        [handed_on] = [
+            collection for tag, collection in step.outputs.items() if collection in following.inputs.values()
+        ]
+        consumers = [s.unique_name for s in every.values() if handed_on in s.inputs.values()]
+        assert consumers == [following.unique_name]
+        assert list(following.inputs.values()) == [handed_on]
+    assert {step.spec.urn for step in chain} == {PARDO}
+    assert len({step.environment_id for step in chain}) == 1
+    for step in chain:
+        payload = beam_runner_api_pb2.ParDoPayload.FromString(step.spec.payload)
+        stateful = payload.state_specs or payload.timer_family_specs
+        assert not (payload.side_inputs or stateful or payload.requires_stable_input), step.unique_name
 
 
 @TRANSLATIONS
 def test_what_leaves_a_chain_is_masked_or_holds_no_values(translate: Translate) -> None:
     """Dead letters of what is not masked hold coordinates only, others a masked change."""
     every = steps(translate())
-    for name in STREAMS:
-        chain = {f"{name}/{step}" for step in CHAIN}
-        inside = {collection for step in chain for collection in every[step].inputs.values()}
-        leaving = {
-            f"{step.removeprefix(f'{name}/')}.{tag}"
-            for step in chain
-            for tag, collection in every[step].outputs.items()
-            if collection not in inside
-        }
-        assert leaving == {f"{CHAIN[-1]}.{output}" for output in ("None", "positions", "clock", "dead_letters")}
+    inside = {collection for step in CHAIN for collection in every[step].inputs.values()}
+    leaving = {
+        f"{step}.{tag}" for step in CHAIN for tag, collection in every[step].outputs.items() if collection not in inside
+    }
+    assert leaving == {f"{CHAIN[-1]}.{output}" for output in ("None", "positions", "clock", "dead_letters")}
 
 
 @TRANSLATIONS
@@ -141,21 +135,20 @@ def test_state_is_kept_by_keys_of_a_type_and_each_step_has_the_input_that_it_is_
         ("TrackPositions/TrackPosition", data),
         ("RetryDeadLetters", data),
     }
-    assert fed["RetryDeadLetters"] == "Clock"
+    assert fed["RetryDeadLetters"] == CHAIN[-1]
 
 
 @TRANSLATIONS
 def test_what_comes_before_a_source_holds_no_records(translate: Translate) -> None:
-    """The source itself, as an element, and restrictions with partition tokens: what a reader is made from."""
+    """The sources themselves, as elements, and restrictions with partition tokens: what a reader is made from."""
     every = steps(translate())
-    for name in STREAMS:
-        before, wanted = [], [f"{name}/{CHAIN[0]}"]
-        while wanted:
-            inputs = set(every[wanted.pop()].inputs.values())
-            found = [s.unique_name for s in every.values() if inputs & set(s.outputs.values())]
-            before += found
-            wanted += found
-        assert all(step.startswith(f"{name}/Read/ReadWithBacklog/Create/") for step in before)
+    before, wanted = [], [CHAIN[0]]
+    while wanted:
+        inputs = set(every[wanted.pop()].inputs.values())
+        found = [s.unique_name for s in every.values() if inputs & set(s.outputs.values())]
+        before += found
+        wanted += found
+    assert before and all(step.startswith("Read/ReadWithBacklog/Create/") for step in before)
 
 
 @TRANSLATIONS
@@ -173,11 +166,10 @@ def test_beam_s_published_fusion_makes_one_stage_of_source_mask_and_encoded_rows
         known_runner_urns=frozenset(),
     )
     fused = [{step.unique_name for step in stage.transforms} for stage in stages]
-    for name in STREAMS:
-        # The runner hands restrictions to an SDF's last part.
-        chain = {f"{name}/{CHAIN[0]}/Process", *(f"{name}/{step}" for step in CHAIN[1:])}
-        [home] = [stage for stage in fused if chain & stage]
-        assert chain <= home
+    # The runner hands restrictions to an SDF's last part.
+    chain = {f"{CHAIN[0]}/Process", *CHAIN[1:]}
+    [home] = [stage for stage in fused if chain & stage]
+    assert chain <= home
 
 
 @TRANSLATIONS

@@ -426,7 +426,7 @@ def flushed(*outcomes: shards.Outcome) -> None:
     [out] = encoded(2)
     step._shards = {f"payment_audit_trail|{i}": Answering(outcome) for i, outcome in enumerate(outcomes)}  # type: ignore[misc]
     for key in step._shards:
-        list(step.flush(key, Held(), Held([out.value[1]]), Held()))
+        list(step.process((key, out.value[1]), None, Held(), Held(), None))
     step.finish_bundle()
 
 

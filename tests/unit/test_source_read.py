@@ -20,7 +20,7 @@ from pipeline.source import partition_threads as reading
 from pipeline.source import unbounded
 from pipeline.source.beam_source import ChangeStreamReader, ChangeStreamSource, PartitionSetMark
 from pipeline.source.partition_threads import Ended, Failed, PartitionReaders, Reading, pause
-from pipeline.source.partitions import PartitionSet
+from pipeline.source.partitions import PartitionSet, Share
 from pipeline.source.query import ChangeStream
 from pipeline.source.records import Child, ChildPartitions, DataChange, Heartbeat, Mod, ReadPosition
 from tests.unit.test_partitions import at, change
@@ -252,6 +252,141 @@ def test_every_change_of_before_a_position_is_emitted_before_it(spanner: FakeSpa
             assert item.commit_timestamp >= last
     reader.close()
     assert last >= at(9)
+
+
+# What a bundle waits for.
+
+
+def waits_for(reader: ChangeStreamReader) -> list[float]:
+    """The seconds that the reader would wait for something to come, and nothing does."""
+    asked: list[float] = []
+    reader._readers.next = lambda wait, **_: asked.append(wait)  # type: ignore[union-attr,method-assign]
+    assert not reader.advance()
+    return asked
+
+
+def test_a_bundle_with_changes_gathers_those_that_come_in_its_time(spanner: FakeSpanner) -> None:
+    clock = [0.0]
+    spanner.partitions = {"a": [change(0.5, "first")]}
+    reader = ChangeStreamReader(STREAM, Reading(gather_millis=60_000), PartitionSet(START), clock=lambda: clock[0])
+    while not isinstance(reader._current, DataChange):
+        assert reader.advance()
+    # The time of the bundle counts, not that since the last change.
+    for now, wait in ((10.0, 50.0), (61.0, 0.0)):
+        clock[0] = now
+        assert waits_for(reader) == [wait]
+    # The next bundle begins with nothing.
+    reader.get_checkpoint_mark()
+    assert waits_for(reader) == [1.0]
+    reader.close()
+
+
+def test_a_change_after_a_quiet_time_does_not_wait_for_others(spanner: FakeSpanner) -> None:
+    clock = [0.0]
+    spanner.partitions = {"a": [change(0.5, "first")]}
+    reader = ChangeStreamReader(STREAM, Reading(gather_millis=100), PartitionSet(START), clock=lambda: clock[0])
+    real = reading._Queue.get
+
+    def late(self: Any, *arguments: Any) -> Any:
+        # Nothing came in the first half second of the bundle.
+        clock[0] = 0.5
+        return real(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as monkey:
+        monkey.setattr(reading._Queue, "get", late)
+        while not isinstance(reader._current, DataChange):
+            assert reader.advance()
+    assert waits_for(reader) == [0.0]
+    reader.close()
+
+
+def test_positions_do_not_end_a_bundle_before_its_time_and_the_last_one_does(spanner: FakeSpanner) -> None:
+    clock = [0.0]
+    spanner.partitions = {"a": [Heartbeat(at(5))]}
+    reader = ChangeStreamReader(STREAM, Reading(), PartitionSet(START), clock=lambda: clock[0])
+    while not (isinstance(reader._current, ReadPosition) and reader._current.position > at(4)):
+        assert reader.advance()
+    clock[0] += 0.25
+    assert waits_for(reader) == [0.75]
+    reader._partitions.end("a", ())
+    assert reader.advance()
+    assert waits_for(reader) == [0.0]
+    reader.close()
+
+
+def readers_in_turn(spanner: FakeSpanner, clock: list[float], of: int) -> list[PartitionReaders]:
+    turns = reading.Turns()
+    return [PartitionReaders(spanner, Reading(), turns=turns, clock=lambda: clock[0]) for _ in range(of)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rests", "put_out", "items", "ends_first", "ends_gathering"),
+    [
+        (0.0, False, False, False, False),
+        (0.0, True, False, True, True),
+        (0.0, False, True, True, False),
+        (2.0, True, True, False, False),
+        (None, True, True, False, False),
+    ],
+    ids=["has nothing", "has put out", "has items", "rested long ago", "is in a bundle"],
+)
+def test_a_reader_s_wait_ends_by_what_another_has(
+    spanner: FakeSpanner, rests: float | None, put_out: bool, items: bool, ends_first: bool, ends_gathering: bool
+) -> None:
+    """One thread reads with one after the other: what the first has put out waits until the last is through."""
+    clock = [100.0]
+    waiting, other = readers_in_turn(spanner, clock, 2)
+    other.rest(has_put_out=put_out)
+    if items:
+        other._queue.put("x", change(1))
+    if rests is None:
+        other.next()
+        other._queue.put("x", change(1))
+    else:
+        clock[0] += rests
+    turns = waiting._turns
+    found = turns.ends_wait(waiting, False), turns.ends_wait(waiting, True)
+    for each in (waiting, other):
+        each.close()
+    assert found == (ends_first, ends_gathering)
+    assert not turns.readers
+
+
+def test_what_comes_for_one_reader_ends_the_wait_of_the_others(spanner: FakeSpanner) -> None:
+    *waiting, other = readers_in_turn(spanner, [0.0], 3)
+    other.rest(has_put_out=False)
+    found: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda each=each: found.append(each.next(600.0)), daemon=True) for each in waiting
+    ]
+    for thread in threads:
+        thread.start()
+    while len(other._turns.filled._waiters) < 2:  # type: ignore[attr-defined]
+        pass
+    other._queue.put("x", change(1))
+    for thread in threads:
+        thread.join(30)
+    assert found == [None, None]
+    for each in (*waiting, other):
+        each.close()
+
+
+def test_the_readers_of_a_transform_know_each_other_and_those_of_another_do_not(
+    spanner: FakeSpanner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_stream = ChangeStream(name="T", database=STREAM.database, endpoint=STREAM.endpoint)
+    first = read.ReadChanges([STREAM, other_stream], START, Reading(), readers=2)
+    second = read.ReadChanges(STREAM, START, Reading())
+    parts = [part for source in first._sources for part in source.split(20)]
+    assert [(part._stream.name, part._share) for part in parts] == [
+        (name, Share(reader, 2)) for name in "ST" for reader in range(2)
+    ]
+    made = [part.create_reader(None, None) for part in parts]
+    [alone] = [source.create_reader(None, None) for source in second._sources]
+    assert len({id(each._turns) for each in made}) == 1
+    assert alone._turns is not made[0]._turns
+    assert [each._wait_seconds for each in (*made, alone)] == [0.25] * 4 + [1.0]
+    assert len({part._id for part in parts}) == 4
 
 
 # One reader a source.
