@@ -271,8 +271,8 @@ _SOURCE: Final = (
     _broken(
         "a position is announced only where there is no next change",
         _READ,
-        "available = self._announce() or self._next_change()",
-        "available = self._next_change() or self._announce()",
+        "return self._announce() or self._next_change()",
+        "return self._next_change() or self._announce()",
         f"{_READERS}::test_a_position_is_announced_each_second_of_the_stream_though_there_is_always_a_next_change",
     ),
     _broken(
@@ -677,8 +677,8 @@ _JOBS: Final = (
     _broken(
         "a step between source and mask keeps unmasked records",
         _STREAM,
-        "records | step.failures_to(failures)",
-        'records | "Twice" >> beam.Reshuffle() | step.failures_to(failures)',
+        "records | to_rows.failures_to(failures)",
+        'records | "Twice" >> beam.Reshuffle() | to_rows.failures_to(failures)',
         "tests/unit/test_graph.py::test_between_a_source_and_its_encoded_rows_is_one_plain_step_with_one_consumer",
     ),
     _broken(
