@@ -225,11 +225,12 @@ OPTIONS: Final = (
     Option(
         name="changeStreamReaders",
         stack=True,
-        help="Readers of each change stream, which share its partitions: more than one where a core does not keep up.",
+        help="Readers of each change stream, which share its partitions: more than one where a core does not keep up. "
+        "0: one for ten partitions, as they are when the job is launched.",
         default="1",
-        regex="[1-9][0-9]*",
+        regex=_INT,
         rule=_WHOLE,
-        low=1,
+        low=0,
         high=100,
     ),
     Option(

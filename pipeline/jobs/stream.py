@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import apache_beam as beam
@@ -20,6 +21,7 @@ from contract.errors import AuditError
 from contract.logs import ErrorClass
 from contract.options import NO_EXCEPTION_SAMPLING
 from pipeline import logs
+from pipeline.clients import spanner_channel
 from pipeline.failures import Failures
 from pipeline.jobs import checks
 from pipeline.jobs.settings import SettingsError, StreamSettings, parse
@@ -27,9 +29,11 @@ from pipeline.sink.append import AppendRows
 from pipeline.sink.config import SinkSettings
 from pipeline.sink.dead_letter_writer import WriteDeadLetters
 from pipeline.sink.encode import EncodeRows
+from pipeline.sink.fencing import wait_out
 from pipeline.sink.retry import RetryDeadLetters, RetrySettings
 from pipeline.sink.track_position import TrackPositions
 from pipeline.source.beam_source import ReadChanges
+from pipeline.source.query import ChangeStreamQuery
 from pipeline.steps import ToRows
 
 # Run as a script its name would be __main__, which no level is set for.
@@ -38,12 +42,16 @@ _LOG = logging.getLogger("pipeline.jobs.stream")
 # Prism splits any bundle that is slow, and hands the rest of it to another one at once: where both are of one key, the
 # state that one of them writes is lost, and the rows that it gathered with it.
 _NO_PRISM_SPLIT: Final = "prism_disable_sdf_split"
+# Fewer for each reader are shared unevenly.
+_PARTITIONS_OF_A_READER: Final = 10
+_MOST_READERS: Final = 100
 
 
-def build(pipeline: Any, settings: StreamSettings, sink: SinkSettings, start: str | Callable[[], str]) -> None:
+def build(
+    pipeline: Any, settings: StreamSettings, sink: SinkSettings, start: str | Callable[[], str], readers: int
+) -> None:
     """Puts the job together. `start` may be a function that travels: the worker that begins to read asks it."""
     failures = Failures()
-    readers = int(settings["changeStreamReaders"])
     # A shard is appended to by one worker at a time: more readers than shards would wait for it.
     shards = max(int(settings["numStorageWriteApiStreams"]), readers)
     encode = EncodeRows(settings.watched, shards, int(settings["batchRows"]))
@@ -59,6 +67,25 @@ def build(pipeline: Any, settings: StreamSettings, sink: SinkSettings, start: st
     (positions, appended, written) | TrackPositions(sink, settings.stream_names)
     if settings["disableDlqRetries"] == "false":
         clock | "RetryDeadLetters" >> beam.ParDo(RetryDeadLetters(RetrySettings.of(settings, sink)))
+
+
+def readers_of(settings: StreamSettings) -> int:
+    """How many readers each change stream has: the setting, or by the partitions of the largest stream.
+
+    A stream of the mode MUTABLE_KEY_RANGE is read by one reader, however many partitions it has.
+    """
+    if chosen := int(settings["changeStreamReaders"]):
+        return chosen
+    queries = [ChangeStreamQuery(each, spanner_channel(each.endpoint)) for each in settings.streams]
+    now = timestamps.now()
+    live = [
+        len(wait_out(f"Counting the partitions of {query.stream}", partial(query.roots, now)))
+        for query in queries
+        if not query.mutable
+    ]
+    readers = max(1, min(_MOST_READERS, max(live, default=0) // _PARTITIONS_OF_A_READER))
+    _LOG.info("Readers of each change stream: %d, for %d partitions.", readers, max(live, default=0))
+    return readers
 
 
 def beam_options(settings: StreamSettings, beam_args: list[str]) -> PipelineOptions:
@@ -105,7 +132,7 @@ def launch(settings: StreamSettings, beam_args: list[str]) -> str:
             "twice, and so can what it still sends after the next one has begun. Nothing is lost."
         )
     pipeline = beam.Pipeline(options=options)
-    build(pipeline, settings, sink, sink.resume_position)
+    build(pipeline, settings, sink, sink.resume_position, readers_of(settings))
     result = pipeline.run()
 
     def cancel(*_: Any) -> None:

@@ -21,6 +21,8 @@ from contract.changes import Coordinates
 from contract.dialects import POSTGRESQL
 from contract.timestamps import from_nanos
 from pipeline.clients import spanner_channel
+from pipeline.jobs import stream as stream_job
+from pipeline.jobs.settings import parse
 from pipeline.source.beam_source import ChangeStreamReader
 from pipeline.source.closed import changes_before
 from pipeline.source.lookup import read_again
@@ -28,6 +30,7 @@ from pipeline.source.partition_threads import QueryRefused, Reading
 from pipeline.source.partitions import PartitionSet, Share
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
 from pipeline.source.records import DataChange, Mod, ReadPosition, UnreadableStream
+from tests.shipped import REQUIRED_OPTIONS
 from tests.strict.history import (
     SECOND,
     Change,
@@ -445,6 +448,39 @@ def test_the_same_history_gives_the_same_records_in_both_partition_modes(monkeyp
         }
         assert len(found) == len(records[partition_mode]) > 300
     assert records["IMMUTABLE_KEY_RANGE"] == records["MUTABLE_KEY_RANGE"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "partitions", "partition_mode", "readers"),
+    [
+        (0, 0, "IMMUTABLE_KEY_RANGE", 1),
+        (0, 49, "IMMUTABLE_KEY_RANGE", 4),
+        (0, 49, "MUTABLE_KEY_RANGE", 1),
+        (0, 1_200, "IMMUTABLE_KEY_RANGE", 100),
+        (3, 49, "IMMUTABLE_KEY_RANGE", 3),
+    ],
+)
+def test_a_stream_has_as_many_readers_as_are_set_or_one_for_ten_partitions(
+    chosen: int, partitions: int, partition_mode: PartitionMode, readers: int
+) -> None:
+    _, project, _, instance, _, database = DATABASE.split("/")
+    values = REQUIRED_OPTIONS | {
+        "changeStreamReaders": str(chosen),
+        "spannerProjectId": project,
+        "spannerInstanceId": instance,
+        "spannerDatabase": database,
+        "spannerChangeStreamNames": STREAM,
+    }
+    made = history() if partition_mode == "IMMUTABLE_KEY_RANGE" else History(created=time.time_ns())
+    if partition_mode == "MUTABLE_KEY_RANGE":
+        made.stream(STREAM, product_tables()[STREAM], partition_mode=partition_mode)
+    for i in range(partitions):
+        made.streams[STREAM].root(low=(1 << 32) * i // partitions, high=(1 << 32) * (i + 1) // partitions)
+    with StrictSpanner(made) as spanner:
+        settings, _ = parse(
+            [f"--{name}={value}" for name, value in values.items()] + [f"--spannerEndpoint={spanner.endpoint}"]
+        )
+        assert stream_job.readers_of(settings) == readers
 
 
 def test_mutable_key_ranges_of_a_postgresql_database_are_refused_with_the_remedy() -> None:

@@ -41,7 +41,7 @@ def built(*beam_args: str) -> Any:
     settings, rest = parse([*(f"--{name}={value}" for name, value in given.items()), *beam_args])
     pipeline = beam.Pipeline(options=stream.beam_options(settings, rest))
     sink = replace(settings.sink, run_id="1", start="2026-11-23T09:00:00.000000000Z")
-    stream.build(pipeline, settings, sink, sink.resume_position)
+    stream.build(pipeline, settings, sink, sink.resume_position, readers=1)
     return pipeline
 
 

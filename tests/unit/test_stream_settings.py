@@ -79,7 +79,7 @@ def test_every_option_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None
         ({"batchRows": "99999999999999999999"}, "--batchRows must be a whole number from 1 to"),
         ({"batchRows": "0"}, "--batchRows must"),
         ({"batchMillis": "9" * 400}, "--batchMillis must be a whole number from 0 to"),
-        ({"changeStreamReaders": "0"}, "--changeStreamReaders must be a whole number from 1 to 100, got '0'"),
+        ({"changeStreamReaders": "101"}, "--changeStreamReaders must be a whole number from 0 to 100, got '101'"),
         ({"numStorageWriteApiStreams": "100000"}, "--numStorageWriteApiStreams must be a whole number from 1 to"),
         ({"dlqRetryMinutes": "9" * 400}, "--dlqRetryMinutes must be a number of minutes from 0.01 to"),
         ({"dlqMaxRetries": "9" * 40}, "--dlqMaxRetries must be a whole number from 0 to"),
