@@ -90,6 +90,8 @@ class Process:
         append: bool = False,
     ) -> Process:
         """Starts `command` with its output in `log`. `env` is added to ours. Raises ProcessError when it cannot run."""
+        # An image may set it: then each start compiles Beam and Google's clients, 17 seconds to the first row, not 4.
+        ours = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab" if append else "wb") as out:
             start = out.tell()
@@ -99,7 +101,7 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, **(env or {})},
+                    env=ours | dict(env or {}),
                     cwd=cwd,
                     start_new_session=True,
                 )

@@ -36,6 +36,15 @@ def test_its_output_is_in_its_log(tmp_path: Path) -> None:
     assert process.output() == "out\nerr\n"
 
 
+def test_a_python_that_it_starts_keeps_what_it_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("OURS", "ours")
+    code = "import os, sys; print(sys.dont_write_bytecode, os.environ['OURS'], os.environ['MORE'])"
+    with Process.start("python", [sys.executable, "-c", code], log=tmp_path / "log", env={"MORE": "more"}) as process:
+        process.popen.wait()
+    assert process.output() == "False ours more\n"
+
+
 def test_a_restart_adds_to_the_log_and_reads_only_its_own_output(tmp_path: Path) -> None:
     for word in ("first", "second"):
         with Process.start("echo", ["echo", word], log=tmp_path / "log", append=True) as process:
