@@ -128,17 +128,21 @@ def _source_array(column: SourceColumn, changes: Sequence[Change]) -> pa.Array:
 
 def exact_values(change: Change, table: WatchedTable) -> Row | None:
     """The values of the row that their columns cannot hold, as Spanner has them; None where there is none."""
-    found: Row = {}
-    for name, is_key, exact in _inexact(change.columns, table):
-        value = (change.keys if is_key else change.new).get(name)
-        if value is not None and (whole := exact(value)) is not None:
-            found[name] = whole
-    return found or None
+    return _exact_values(change, _inexact(change.columns, table))
 
 
 def old_values(change: Change, table: WatchedTable) -> Row | None:
     """The values before a change, for a JSON column: their numbers are texts. None where there is none."""
     return values.without_numbers(change.old, _types(change.columns, table)) if change.old else None
+
+
+def _exact_values(change: Change, inexact: tuple[tuple[str, bool, values.Exact], ...]) -> Row | None:
+    found: Row = {}
+    for name, is_key, exact in inexact:
+        value = (change.keys if is_key else change.new).get(name)
+        if value is not None and (whole := exact(value)) is not None:
+            found[name] = whole
+    return found or None
 
 
 @lru_cache(maxsize=256)
@@ -161,6 +165,9 @@ def _json(row: Row | None) -> str | None:
 
 def _metadata_arrays(changes: Sequence[Change], table: WatchedTable) -> dict[str, pa.Array]:
     strings, int64 = pa.string(), pa.int64()
+    # Looked up once: to look for columns in a cache takes their hashes, each time.
+    columns = changes[0].columns
+    inexact, types = _inexact(columns, table), _types(columns, table)
     nanos = [timestamps.to_nanos(c.commit_timestamp) for c in changes]
     return {
         tables.MOD_TYPE: pa.array([c.mod_type for c in changes], strings),
@@ -173,8 +180,10 @@ def _metadata_arrays(changes: Sequence[Change], table: WatchedTable) -> dict[str
         tables.NUMBER_OF_RECORDS: pa.array([c.number_of_records_in_transaction for c in changes], int64),
         tables.NUMBER_OF_PARTITIONS: pa.array([c.number_of_partitions_in_transaction for c in changes], int64),
         tables.CHANGE_ID: pa.array([c.change_id for c in changes], strings),
-        tables.OLD_VALUES: pa.array([_json(old_values(c, table)) for c in changes], strings),
-        tables.EXACT_VALUES: pa.array([_json(exact_values(c, table)) for c in changes], strings),
+        tables.OLD_VALUES: pa.array(
+            [_json(values.without_numbers(c.old, types)) if c.old else None for c in changes], strings
+        ),
+        tables.EXACT_VALUES: pa.array([_json(_exact_values(c, inexact)) for c in changes], strings),
         tables.IS_INCOMPLETE: pa.array([c.is_incomplete or None for c in changes], pa.bool_()),
         tables.CARD_TOKENS: pa.array([c.card_tokens for c in changes], pa.list_(strings)),
         STREAM: pa.array([c.stream for c in changes], strings),
