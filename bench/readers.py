@@ -57,8 +57,11 @@ class _Held:
     def read(self, partitions: dict[str, str]) -> None:
         """Nobody asks: the items are there."""
 
-    def next(self, wait: float = 0.0) -> tuple[str, Item] | None:
+    def next(self, wait: float = 0.0, *, gathers: bool = False) -> tuple[str, Item] | None:
         return self.items.popleft() if self.items else None
+
+    def rest(self, *, has_put_out: bool) -> None:
+        """No other reader is in its process."""
 
 
 def worker(share: Share, partitions: int, responses: dict[str, list[bytes]]) -> float:
