@@ -1,7 +1,8 @@
 """`AppendRows`: encoded rows → BigQuery, exactly once.
 
-After a quiet time rows of a shard go at once. While they keep coming they gather in keyed state for `batch_millis`,
-then one append takes them all, with the next that come or when a timer fires. The batch is not frozen before the
+After a quiet time rows of a shard go at once. What comes less than `batch_millis` behind the end of an append gathers in
+keyed state, and so does what came during it; then one append takes all of it, with the next that comes or when a timer
+fires. The batch is not frozen before the
 append: a retried bundle may bring more rows, and `Shard` is right for any rows at any time, because after a refused
 offset it asks the table and not the offset.
 """
@@ -103,7 +104,6 @@ class AppendRows(Step):
             pending.clear()
         if last is not None:
             encoded.append(last)
-        flushed = time.time()
         table, _, number = key.partition("|")
         watched = self._clients.destinations.watched.of(table)
         shard = self._shards.get(key)
@@ -120,7 +120,7 @@ class AppendRows(Step):
                 logs.trace(_LOG, "In BigQuery now:", table, _traced(batch, outcome, watched))
             for rejected in outcome.rejected:
                 yield failed_at_commit(rejected_letter(rejected, watched))
-        state.write(tuple(_Kept(stream=tuple(position) if position else None, flushed=flushed)))
+        state.write(tuple(_Kept(stream=tuple(position) if position else None, flushed=time.time())))
         if total.notable:
             self._notable[key] = total.counts
 
@@ -144,7 +144,7 @@ class AppendRows(Step):
 
 
 class _Kept(NamedTuple):
-    """What is kept of a shard: its StreamPosition, the time of its last append, and what is pending.
+    """What is kept of a shard: its StreamPosition, the time at which its last append ended, and what is pending.
 
     Of the latter the earliest timestamp in microseconds, when it is due (0: nothing is pending), and its bytes.
     """

@@ -231,6 +231,22 @@ def test_the_first_rows_after_a_quiet_time_go_at_once_and_the_next_gather(monkey
     assert len(step.timer.set_to) == 1
 
 
+def test_what_comes_during_an_append_goes_together_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several readers: they wait in one bundle while a slow append runs."""
+    step = Step(monkeypatch, batch_millis=20)
+
+    def slow(_: Any) -> None:
+        step.twin.now += 0.5
+
+    step.twin.before_append = slow
+    for i in range(5):
+        step.put(change(f"p{i}"))
+    assert set(step.twin.there()) == {"p0"}
+    step.fire()
+    assert step.twin.counts["request"] == 2
+    assert set(step.twin.there()) == {f"p{i}" for i in range(5)}
+
+
 def test_rows_that_are_due_go_with_the_next_that_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner fires a timer between two bundles of its key, and behind a backlog there is no time between them."""
     step = Step(monkeypatch, batch_millis=200)
