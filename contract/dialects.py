@@ -156,8 +156,8 @@ class _PostgreSql(Dialect):
     default_schema = "public"
 
     def read_function(self, stream: str, *, mutable: bool) -> str:
-        # Google's page has the first; its emulator (frontend/handlers/change_streams.cc) and Beam's ChangeStreamDao,
-        # which Google's team writes, have both: https://github.com/apache/beam/pull/36667
+        # Google's page has read_json alone. Its emulator (backend/query/change_stream/change_stream_query_validator.cc,
+        # since 2026) and Beam's ChangeStreamDao (https://github.com/apache/beam/pull/36667) have both.
         return f"read_proto_bytes_{stream}" if mutable else f"read_json_{stream}"
 
     def read(self, function: str) -> ReadFunction:

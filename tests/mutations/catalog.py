@@ -1947,7 +1947,7 @@ _TYPES: Final = (
         tests=("tests/unit/test_records.py::test_a_record_in_json_is_the_same_record",),
     ),
     Mutation(
-        name="PostgreSQL's mutable key ranges are asked by the function of the other mode",
+        name="PostgreSQL's mutable key ranges are read by the function of the other mode",
         file=_DIALECTS,
         before='f"read_proto_bytes_{stream}" if mutable else f"read_json_{stream}"',
         after='f"read_json_{stream}"',

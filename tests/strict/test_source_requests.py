@@ -78,11 +78,11 @@ def test_in_postgresql_each_partition_mode_has_its_function_and_a_launch_finds_t
     with StrictSpanner(made, dialect=POSTGRESQL) as service:
         described = ChangeStream(name=STREAM, database=DATABASE, endpoint=service.endpoint)
         assert ChangeStreamQuery(described, spanner_channel(service.endpoint)).roots(timestamps.now())
-        asked = service.counts()["last_query"]["sql"]
+        sql = service.counts()["last_query"]["sql"]
         options = REQUIRED_OPTIONS | {"spannerChangeStreamNames": STREAM, "spannerEndpoint": service.endpoint}
         settings, _ = parse([f"--{name}={value}" for name, value in options.items()])
         findings = list(checks._change_streams(settings))
-    assert asked == f'SELECT * FROM spanner."{function}"($1, $2, $3, $4, NULL)'
+    assert sql == f'SELECT * FROM spanner."{function}"($1, $2, $3, $4, NULL)'
     assert findings[0].checked == f"change stream {STREAM}: NEW_ROW_AND_OLD_VALUES, {mode}"
     assert not [f.problem for f in findings if f.problem]
 
