@@ -22,6 +22,8 @@ CAPTURE_TYPE: Final = "NEW_ROW_AND_OLD_VALUES"
 RETENTION: Final = "7d"
 # Spanner's, of a stream that does not say.
 _DEFAULT_CAPTURE: Final = "OLD_AND_NEW_VALUES"
+# The partition mode that the job reads beside the default one.
+_MUTABLE: Final = "MUTABLE_KEY_RANGE"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,25 +53,33 @@ def needs(watched: WatchedTables, *, roles: bool, there: Catalog | None = None) 
     """The statements, in the database's dialect and in the order in which they can be run. `roles`: those of database
     roles too.
 
-    A change stream that is `there` keeps its value capture type. Where that leaves columns out, the job reads the rows.
+    A change stream that is `there` keeps its partition mode and its value capture type. Where that leaves columns out,
+    the job reads the rows.
     """
     dialect = schema.dialect_of(watched.source_changelog)
+    mutable = _mutable(there)
     for need in _needs(watched, roles=roles, there=there):
-        yield replace(need, statement=dialect.ddl(need.statement))
+        yield replace(need, statement=dialect.ddl(need.statement, mutable))
+
+
+def _mutable(there: Catalog | None) -> frozenset[str]:
+    streams = there.streams() if there else {}
+    return frozenset(name for name, stream in streams.items() if stream.options.get("partition_mode") == _MUTABLE)
 
 
 def _needs(watched: WatchedTables, *, roles: bool, there: Catalog | None) -> Iterator[Need]:
     """In GoogleSQL."""
-    streams = there.streams() if there else {}
+    streams, mutable = there.streams() if there else {}, _mutable(there)
     capture_types = {
         name: streams[name].options.get("value_capture_type", _DEFAULT_CAPTURE) if name in streams else CAPTURE_TYPE
         for name in watched.change_streams
     }
     for stream in watched.change_streams:
         tables = ", ".join(f"`{table.name}`" for table in watched.tables if table.change_stream == stream)
+        mode = f", partition_mode = '{_MUTABLE}'" if stream in mutable else ""
         yield Need(
             statement=f"CREATE CHANGE STREAM `{stream}` FOR {tables} "
-            f"OPTIONS (retention_period = '{RETENTION}', value_capture_type = '{capture_types[stream]}')",
+            f"OPTIONS (retention_period = '{RETENTION}', value_capture_type = '{capture_types[stream]}'{mode})",
             why="the job reads every change from it, with the whole row and what was before",
         )
     payments = watched.payments

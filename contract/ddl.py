@@ -395,8 +395,8 @@ _KINDS: Final = (
     ("SCHEMA",),
     ("SEQUENCE",),
 )
-# What PostgreSQL calls the read function of a change stream.
-_READ_JSON: Final = "spanner.read_json_"
+# What PostgreSQL calls the read function of a change stream, which has one of both, by its partition mode.
+_READ: Final = re.compile(r"^spanner\.read_(json|proto_bytes)_")
 
 
 def _privileges(words: _Words, whose: str) -> Iterator[Privilege]:
@@ -422,7 +422,7 @@ def _privileges(words: _Words, whose: str) -> Iterator[Privilege]:
             kind, members = " ".join(taken), words.paths()
         if kind == "FUNCTION":
             kind = "TABLE FUNCTION"
-            members = [f"READ_{m.removeprefix(_READ_JSON)}" if m.startswith(_READ_JSON) else m for m in members]
+            members = [_READ.sub("READ_", member) for member in members]
     words.need(whose)
     if not words.postgresql:
         words.need("ROLE")

@@ -8,7 +8,7 @@ https://cloud.google.com/spanner/docs/reference/postgresql/overview
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from contract.errors import AuditError
@@ -46,14 +46,17 @@ class Dialect:
     # What INFORMATION_SCHEMA calls the schema of a table that is in none of a name.
     default_schema = ""
 
-    def read(self, stream: str, function: str = "") -> ReadFunction:
-        """The query of a change stream; `function` is its read function where that has another name.
+    def read_function(self, stream: str, *, mutable: bool) -> str:
+        """The name of a change stream's read function; `mutable`: its partition_mode is MUTABLE_KEY_RANGE."""
+        return f"READ_{stream}"
+
+    def read(self, function: str) -> ReadFunction:
+        """The query of a change stream, by its read function.
 
         https://cloud.google.com/spanner/docs/change-streams/details#query
         """
-        named = function or f"READ_{stream}"
         sql = (
-            f"SELECT ChangeRecord FROM {named}(start_timestamp => @start, end_timestamp => @end, "
+            f"SELECT ChangeRecord FROM {function}(start_timestamp => @start, end_timestamp => @end, "
             "partition_token => @token, heartbeat_milliseconds => @heartbeat)"
         )
         return ReadFunction(sql, "start", "end", "token", "heartbeat")
@@ -71,8 +74,8 @@ class Dialect:
             f"WHERE TABLE_SCHEMA = '{self.default_schema}'"
         )
 
-    def ddl(self, statement: str) -> str:
-        """A statement of `contract.attached` in this dialect."""
+    def ddl(self, statement: str, mutable: Collection[str] = ()) -> str:
+        """A statement of `contract.attached` in this dialect; `mutable`: the change streams of MUTABLE_KEY_RANGE."""
         return statement
 
     def type(self, described: str) -> str:
@@ -152,9 +155,13 @@ class _PostgreSql(Dialect):
     name = POSTGRESQL
     default_schema = "public"
 
-    def read(self, stream: str, function: str = "") -> ReadFunction:
-        name = function or f"read_json_{stream}"
-        return ReadFunction(f'SELECT * FROM spanner."{name}"($1, $2, $3, $4, NULL)', "p1", "p2", "p3", "p4")
+    def read_function(self, stream: str, *, mutable: bool) -> str:
+        # Google's page has read_json alone. Its emulator (backend/query/change_stream/change_stream_query_validator.cc,
+        # since 2026) and Beam's ChangeStreamDao (https://github.com/apache/beam/pull/36667) have both.
+        return f"read_proto_bytes_{stream}" if mutable else f"read_json_{stream}"
+
+    def read(self, function: str) -> ReadFunction:
+        return ReadFunction(f'SELECT * FROM spanner."{function}"($1, $2, $3, $4, NULL)', "p1", "p2", "p3", "p4")
 
     def query(
         self, sql: str, values: Mapping[str, Any] | None = None, types: Mapping[str, Any] | None = None
@@ -177,13 +184,16 @@ class _PostgreSql(Dialect):
         kinds = {f"p{place}": types[name] for name, place in places.items() if types and name in types}
         return super().query(translated, given, kinds)
 
-    def ddl(self, statement: str) -> str:
+    def ddl(self, statement: str, mutable: Collection[str] = ()) -> str:
+        def function(found: re.Match[str]) -> str:
+            return f'spanner."{self.read_function(found[1], mutable=found[1] in mutable)}"'
+
+        statement = re.sub(r"`READ_(\w+)`", function, statement)
         for found, written in (
             (r" OPTIONS \(", " WITH ("),
             (r"\bTO ROLE ", "TO "),
             # Of tables alone, SELECT (columns) is given of the table.
             (r"\bON TABLE FUNCTION ", "ON FUNCTION "),
-            (r"`READ_(\w+)`", r'spanner."read_json_\1"'),
             (r"`(\w+)`", r'"\1"'),
         ):
             statement = re.sub(found, written, statement)

@@ -18,7 +18,6 @@ from google.auth.exceptions import GoogleAuthError
 from contract import timestamps
 from contract.attached import CAPTURE_TYPE
 from contract.changes import CAPTURE_TYPES, PARTIAL_CAPTURE_TYPES, WITHOUT_OLD_VALUES
-from contract.dialects import GOOGLE_SQL
 from contract.endpoints import on_this_machine
 from contract.errors import AuditError
 from contract.watched import WatchedTables, type_problem
@@ -129,7 +128,7 @@ def _change_streams(settings: StreamSettings) -> Iterator[Finding]:
             if tables_of is not None and table:
                 tables_of.add(dialect.table(schema, table))
     for name in settings.stream_names:
-        yield change_stream(settings["spannerDatabase"], name, role, seen, dialect.name)
+        yield change_stream(settings["spannerDatabase"], name, role, seen)
     if role:
         # A role sees the tables that it may read.
         with database.snapshot() as snapshot:
@@ -143,9 +142,7 @@ def _change_streams(settings: StreamSettings) -> Iterator[Finding]:
     yield from watched_twice({name: watched[name] for name in settings.stream_names if name in watched})
 
 
-def change_stream(
-    database: str, name: str, role: str, seen: Mapping[str, Mapping[str, str]], dialect: str = GOOGLE_SQL
-) -> Finding:
+def change_stream(database: str, name: str, role: str, seen: Mapping[str, Mapping[str, str]]) -> Finding:
     """`seen`: the streams that are seen, with their options as `CHANGE_STREAM_OPTIONS` has them."""
     if name not in seen:
         names = ", ".join(sorted(seen)) or "none"
@@ -164,12 +161,10 @@ def change_stream(
     # Spanner's defaults, for an option that is not set.
     capture = seen[name].get("value_capture_type") or _DEFAULT_CAPTURE
     mode = seen[name].get("partition_mode") or PARTITION_MODE
-    # Those of mutable key ranges have another function in PostgreSQL, `spanner.read_proto_bytes_<stream>`.
-    modes = PARTITION_MODES if dialect == GOOGLE_SQL else (PARTITION_MODE,)
-    if mode not in modes:
+    if mode not in PARTITION_MODES:
         return Finding(
             name,
-            f"change stream {name} must have partition_mode {' or '.join(modes)}, has '{mode}', whose "
+            f"change stream {name} must have partition_mode {' or '.join(PARTITION_MODES)}, has '{mode}', whose "
             "records this job cannot read. A stream's mode cannot be altered: add a changeset that creates a second "
             f"stream for the same tables with OPTIONS (partition_mode = '{PARTITION_MODE}', value_capture_type = "
             f"'{CAPTURE_TYPE}'), and name it in tables.toml.",

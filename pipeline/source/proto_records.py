@@ -1,5 +1,7 @@
 """The records of a change stream with partition_mode MUTABLE_KEY_RANGE: one google.spanner.v1.ChangeStreamRecord a row.
 
+`READ_<stream>` returns it as a PROTO, PostgreSQL's `spanner.read_proto_bytes_<stream>` as its bytes.
+
 They become the same records as those of the other mode, with values in the same JSON. Events are passed over: they say
 which keys moved between partitions, for readers that need the order of one key's changes.
 https://cloud.google.com/spanner/docs/reference/rpc/google.spanner.v1#changestreamrecord
@@ -13,7 +15,7 @@ from itertools import chain
 from typing import Any, Final
 
 import orjson
-from google.cloud.spanner_v1.types import change_stream
+from google.cloud.spanner_v1.types import change_stream, result_set
 from google.cloud.spanner_v1.types import type as types
 from google.protobuf import struct_pb2
 
@@ -32,7 +34,8 @@ from pipeline.source.records import (
     whole_values,
 )
 
-_NAME: Final = b"google.spanner.v1.ChangeStreamRecord"
+_NAME: Final = "google.spanner.v1.ChangeStreamRecord"
+_Metadata = result_set.ResultSetMetadata.pb()
 _Record = change_stream.ChangeStreamRecord.pb()
 _Data = change_stream.ChangeStreamRecord.DataChangeRecord
 _COLUMNS_REMEMBERED: Final = 1000
@@ -54,10 +57,10 @@ class ProtoReader:
         first = next(responses, None)
         if first is None:
             return
-        if _NAME not in first.metadata:
+        if not _is_known(first.metadata):
             raise UnreadableStream(self._stream, "another form")
         for value in whole_values(chain((first,), responses)):
-            # Base64, as every value of a PROTO type.
+            # Base64, as every value of PROTO and BYTES.
             text = struct_pb2.Value.FromString(value).string_value
             yield from self._of(_Record.FromString(base64.b64decode(text)))
 
@@ -106,6 +109,13 @@ class ProtoReader:
                 Column(c.name, spanner_types.described(_type(c.type_)), c.is_primary_key) for c in described
             )
         return columns
+
+
+def _is_known(metadata: bytes) -> bool:
+    """Whether rows are records as a PROTO, or as its bytes: Google's own readers go by the column's type as well
+    (https://github.com/apache/beam/pull/37427)."""
+    fields = _Metadata.FromString(metadata).row_type.fields
+    return bool(fields) and (fields[0].type_.proto_type_fqn == _NAME or fields[0].type_.code == types.TypeCode.BYTES)
 
 
 def _time(moment: Any) -> str:

@@ -26,7 +26,6 @@ from pipeline.source.records import (
     PartitionStart,
     Record,
     RecordReader,
-    UnreadableStream,
 )
 
 _Request = spanner.ExecuteSqlRequest.pb()
@@ -45,7 +44,7 @@ class ChangeStream:
     `database` is `projects/P/instances/I/databases/D`. `endpoint` is host:port, empty for Google Cloud. `role` is the
     database role to read with, empty for none. `priority` is HIGH, MEDIUM or LOW. `directed_reads` are the replicas to
     read from, as `directed_reads_of` has them, empty for the nearest. `function` is the read function, empty for
-    `READ_<name>`.
+    `READ_<name>`, in PostgreSQL `read_json_<name>` or `read_proto_bytes_<name>`.
     """
 
     name: str
@@ -131,11 +130,9 @@ class ChangeStreamQuery:
                 for response in self._responses(ask, None)
                 for value in result_set.PartialResultSet.pb().FromString(response.SerializeToString()).values
             ]
-            if MUTABLE in values and self._dialect and self._dialect.name != dialects.GOOGLE_SQL:
-                raise UnreadableStream(self._stream.name, f"those of {MUTABLE}", "IMMUTABLE_KEY_RANGE in PostgreSQL")
-            if MUTABLE in values:
-                self._reader = ProtoReader(self._stream.name)
             self._is_mutable = MUTABLE in values
+            if self._is_mutable:
+                self._reader = ProtoReader(self._stream.name)
         return self._is_mutable
 
     def run(
@@ -264,7 +261,7 @@ class ChangeStreamQuery:
         stream = self._stream
         # Found with the first session.
         assert self._dialect
-        read = self._dialect.read(stream.name, stream.function)
+        read = self._dialect.read(stream.function or self._dialect.read_function(stream.name, mutable=self.mutable))
         request = _Request(session=session, sql=read.sql)
         # Change streams answer single-use strong reads only.
         request.transaction.single_use.read_only.strong = True

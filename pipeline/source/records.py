@@ -175,9 +175,9 @@ class ReadPosition(NamedTuple):
 class UnreadableStream(AuditError):
     """A change stream whose records this job cannot read; the message has the remedy."""
 
-    def __init__(self, stream: str, found: str, modes: str = " or ".join(PARTITION_MODES)) -> None:
+    def __init__(self, stream: str, found: str) -> None:
         super().__init__(
-            f"change stream {stream} must have partition_mode {modes}, its records have "
+            f"change stream {stream} must have partition_mode {' or '.join(PARTITION_MODES)}, its records have "
             f"{found}. A stream's mode cannot be altered: create a second stream with one of them for the same tables, "
             "and set spannerChangeStreamNames to it."
         )

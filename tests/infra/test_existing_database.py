@@ -252,6 +252,16 @@ def test_a_database_of_theirs_in_postgresql_has_a_file_in_its_dialect(
     there.write_text(theirs + given)
     assert delivery.run(["verify", "-s", "dev", f"--ddl={there}", "--json"]) == 0
     assert {each["state"] for each in json.loads(capsys.readouterr().out)["findings"]} == {"there"}
+    # A stream of theirs that has mutable key ranges keeps them, and has another read function.
+    made = given.partition(";")[0].replace(" WITH (", " WITH (partition_mode = 'MUTABLE_KEY_RANGE', ")
+    there.write_text(f"{theirs}{made};\n")
+    assert delivery.run(["owners", "-s", "dev", "--statements", f"--ddl={there}"]) == 0
+    further = capsys.readouterr().out
+    assert "CREATE CHANGE STREAM" not in further and "read_json_" not in further
+    assert 'GRANT EXECUTE ON FUNCTION spanner."read_proto_bytes_ledger_changes" TO audit_reader;' in further
+    there.write_text(f"{theirs}{made};\n{further}")
+    assert delivery.run(["verify", "-s", "dev", f"--ddl={there}", "--json"]) == 0
+    assert {each["state"] for each in json.loads(capsys.readouterr().out)["findings"]} == {"there"}
     there.write_text(
         theirs + given.replace("NEW_ROW_AND_OLD_VALUES", "NEW_ROW").replace("CREATE ROLE audit_probe;", "")
     )

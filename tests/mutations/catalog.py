@@ -70,6 +70,10 @@ _BULK: Final = "tests/emulators/test_replay_bulk.py"
 _CONSOLE: Final = "tests/emulators/test_console.py"
 _IDENTITY: Final = "tests/unit/test_console_identity.py"
 _ROUNDS: Final = "tests/unit/test_retry_round.py"
+_IN_BYTES: Final = "tests/unit/test_records.py"
+_OTHER_FUNCTION: Final = (
+    "tests/unit/test_dialects.py::test_a_change_stream_of_mutable_key_ranges_has_another_read_function_in_postgresql"
+)
 
 
 def _broken(name: str, file: str, before: str, after: str, *tests: str) -> Mutation:
@@ -1976,6 +1980,58 @@ _TYPES: Final = (
         before='.replace("+00:00", "Z")',
         after="",
         tests=("tests/unit/test_records.py::test_a_record_in_json_is_the_same_record",),
+    ),
+    Mutation(
+        name="PostgreSQL's mutable key ranges are read by the function of the other mode",
+        file=_DIALECTS,
+        before='f"read_proto_bytes_{stream}" if mutable else f"read_json_{stream}"',
+        after='f"read_json_{stream}"',
+        tests=(
+            "tests/strict/test_source_requests.py"
+            "::test_in_postgresql_each_partition_mode_has_its_function_and_a_launch_finds_the_mode",
+        ),
+    ),
+    Mutation(
+        name="the bytes of PostgreSQL's mutable key ranges are refused",
+        file="pipeline/source/proto_records.py",
+        before=" or fields[0].type_.code == types.TypeCode.BYTES)",
+        after=")",
+        tests=(f"{_IN_BYTES}::test_a_form_that_is_neither_the_proto_nor_its_bytes_is_refused_with_the_remedy",),
+    ),
+    Mutation(
+        name="mutable key ranges of any form are read as records",
+        file="pipeline/source/proto_records.py",
+        before="        if not _is_known(first.metadata):\n",
+        after="        if not first.metadata:\n",
+        tests=(f"{_IN_BYTES}::test_a_form_that_is_neither_the_proto_nor_its_bytes_is_refused_with_the_remedy",),
+    ),
+    Mutation(
+        name="what annotates a type of mutable key ranges is not read",
+        file="pipeline/source/proto_records.py",
+        before='        "type_annotation": types.TypeAnnotationCode(described.type_annotation).name,\n',
+        after="",
+        tests=(f"{_IN_BYTES}::test_types_of_a_record_in_bytes_are_read_by_their_annotations",),
+    ),
+    Mutation(
+        name="roles are granted the other function of PostgreSQL's mutable key ranges",
+        file=_DIALECTS,
+        before="mutable=found[1] in mutable",
+        after="mutable=False",
+        tests=(_OTHER_FUNCTION,),
+    ),
+    Mutation(
+        name="a grant on the function of PostgreSQL's mutable key ranges is not known",
+        file=_DDL,
+        before="spanner\\.read_(json|proto_bytes)_",
+        after="spanner\\.read_(json)_",
+        tests=("tests/unit/test_drift.py::test_a_read_function_has_one_name_in_both_dialects_and_partition_modes",),
+    ),
+    Mutation(
+        name="a change stream of others is refused for its mutable key ranges",
+        file="contract/attached.py",
+        before="if stream in mutable else",
+        after="if not stream else",
+        tests=("tests/unit/test_drift.py::test_a_stream_of_theirs_that_has_it_all_is_used_as_it_is",),
     ),
     Mutation(
         name="a parameter that comes twice is given another place",

@@ -16,7 +16,8 @@ as bytes to a real emulator, if there is one, because a job has one Spanner endp
             frontend/converters/change_streams.cc, backend/query/change_stream/change_stream_query_validator.cc,
             common/errors.cc. Google's own code, so its error codes and texts are taken for Spanner's.
 [beam]      github.com/apache/beam, sdks/java/io/google-cloud-platform, .../changestreams/action/
-            QueryChangeStreamAction.java: what Google's own reader expects of the service.
+            QueryChangeStreamAction.java: what Google's own reader expects of the service; dao/ChangeStreamDao.java has
+            its queries.
 """
 
 from __future__ import annotations
@@ -89,9 +90,11 @@ _Value = struct_pb2.Value
 
 _READ: Final = re.compile(r"\bREAD_(?!json_)(\w+)\s*\(", re.I)
 _QUERY: Final = re.compile(r"\s*SELECT\s+ChangeRecord\s+FROM\s+READ_(\w+)\s*\((.*)\)\s*;?\s*$", re.I | re.S)
-# In the PostgreSQL dialect, with arguments by place [details].
-_READ_JSON: Final = re.compile(r'\bspanner\."read_json_(\w+)"\s*\(')
-_QUERY_JSON: Final = re.compile(r'\s*SELECT\s+\*\s+FROM\s+spanner\."read_json_(\w+)"\s*\((.*)\)\s*;?\s*$', re.I | re.S)
+# In the PostgreSQL dialect, with arguments by place: a stream of the mode MUTABLE_KEY_RANGE has the second function
+# alone, any other the first [emulator], [beam].
+_OF_POSTGRESQL: Final = r'\bspanner\."(?:read_json|read_proto_bytes)_(\w+)"\s*\('
+_READ_OF_POSTGRESQL: Final = re.compile(_OF_POSTGRESQL)
+_QUERY_OF_POSTGRESQL: Final = re.compile(rf"\s*(?i:SELECT\s+\*\s+FROM)\s+{_OF_POSTGRESQL}(.*)\)\s*;?\s*$", re.S)
 _ARGUMENTS: Final = ("start_timestamp", "end_timestamp", "partition_token", "heartbeat_milliseconds", "read_options")
 _CATALOG: Final = re.compile(r"\bINFORMATION_SCHEMA\s*\.\s*CHANGE_STREAM", re.I)
 _POSTGRESQL: Final = "POSTGRESQL"
@@ -250,11 +253,15 @@ def _put_type(target: Any, described: Any) -> None:
         target.code = codes[described]
 
 
-def _proto_types() -> bytes:
+def _proto_types(dialect: str) -> bytes:
+    """One column: a PROTO, or in PostgreSQL its bytes, in a column that is called by the read function [emulator]."""
     made = _ResultSetMetadata()
-    kind = _type_of(made.row_type.fields.add(name="ChangeRecord"))
-    kind.code = 13
-    kind.proto_type_fqn = "google.spanner.v1.ChangeStreamRecord"
+    if dialect == _POSTGRESQL:
+        _type_of(made.row_type.fields.add(name="read_proto_bytes")).code = 7
+    else:
+        kind = _type_of(made.row_type.fields.add(name="ChangeRecord"))
+        kind.code = 13
+        kind.proto_type_fqn = "google.spanner.v1.ChangeStreamRecord"
     return bytes(made.SerializeToString())
 
 
@@ -375,8 +382,8 @@ def _postgresql_text(moment: int) -> str:
 class _ProtoRows:
     """Writes records of a stream in the mode MUTABLE_KEY_RANGE: a ChangeStreamRecord each [rpc], base64 [emulator]."""
 
-    def __init__(self, *, all_parents_start: bool = False) -> None:
-        self.metadata = _proto_types()
+    def __init__(self, dialect: str, *, all_parents_start: bool = False) -> None:
+        self.metadata = _proto_types(dialect)
         self.all_parents_start = all_parents_start
 
     def data(self, stream: StreamHistory, record: DataRecord) -> bytes:
@@ -493,7 +500,7 @@ def responses(
     stream: StreamHistory, records: Sequence[DataRecord], dialect: str, draw: random.Random, *, cut: float = 0.2
 ) -> Iterator[bytes]:
     """What a query returns of these records, without a server; of some responses a row is cut."""
-    rows: Any = _ProtoRows() if stream.partition_mode == "MUTABLE_KEY_RANGE" else None
+    rows: Any = _ProtoRows(dialect) if stream.partition_mode == "MUTABLE_KEY_RANGE" else None
     rows = rows or (_JsonRows if dialect == _POSTGRESQL else _Rows)(extra=draw.random() < cut)
     metadata = rows.metadata
     for record in records:
@@ -638,7 +645,7 @@ class StrictSpanner:
         self._root_parents: Sequence[str | None] = (None,) if root_parents == "null" else ()
         rows: Any = _JsonRows if dialect == _POSTGRESQL else _Rows
         self._rows = {extra: rows(extra=extra) for extra in (False, True)}
-        self._proto_rows = _ProtoRows(all_parents_start=all_parents_start)
+        self._proto_rows = _ProtoRows(dialect, all_parents_start=all_parents_start)
         self._extra_fields = False
         self._unannounced_parents = False
         self._faults: list[Fault] = []
@@ -1066,16 +1073,20 @@ class StrictSpanner:
             )
 
     def _stream_of(self, sql: str) -> str:
-        found = (_READ_JSON if self._dialect == _POSTGRESQL else _READ).search(sql)
+        found = (_READ_OF_POSTGRESQL if self._dialect == _POSTGRESQL else _READ).search(sql)
         return found[1] if found else ""
 
     def _validated(self, asked: Any, name: str) -> _Query:
         """The query, or the error that [emulator] has for it; what it means is in [details]."""
-        whole = (_QUERY_JSON if self._dialect == _POSTGRESQL else _QUERY).match(asked.sql)
+        whole = (_QUERY_OF_POSTGRESQL if self._dialect == _POSTGRESQL else _QUERY).match(asked.sql)
         stream = self.history.streams.get(name)
         if stream is None:
             place = asked.sql.find(f"READ_{name}") + 1
             raise _Refused(StatusCode.INVALID_ARGUMENT, f"Table-valued function not found: READ_{name} [at 1:{place}]")
+        form = "proto_bytes" if stream.partition_mode == "MUTABLE_KEY_RANGE" else "json"
+        if self._dialect == _POSTGRESQL and f'"read_{form}_{name}"' not in asked.sql:
+            # PostgreSQL's words for a function that is not there; the code is assumed.
+            raise _Refused(StatusCode.INVALID_ARGUMENT, f"function of {name} does not exist: it has read_{form}_{name}")
         if whole is None:
             raise _Refused(
                 StatusCode.UNIMPLEMENTED,
@@ -1207,6 +1218,9 @@ class StrictSpanner:
 
     def _catalog(self, asked: Any) -> tuple[Any, list[Any]]:
         """Answers a query of INFORMATION_SCHEMA [schema] about the change streams, in SQLite's reading of the SQL."""
+        if self._dialect == _POSTGRESQL and re.search("[`@]", asked.sql):
+            # Names are in double quotes there, parameters have numbers; the text is assumed.
+            raise _Refused(StatusCode.INVALID_ARGUMENT, "syntax error: this is not PostgreSQL's SQL.")
         sql = re.sub(r"IN\s+UNNEST\s*\(\s*(@\w+)\s*\)", r"IN (SELECT value FROM json_each(\1))", asked.sql, flags=re.I)
         given: dict[str, Any] = {}
         for name, value in asked.params.fields.items():
@@ -1649,16 +1663,18 @@ def _catalog_of(history: History, dialect: str) -> sqlite3.Connection:
     def add(table: str, *row: Any) -> None:
         database.execute(f"INSERT INTO INFORMATION_SCHEMA.{table} VALUES ('', '', {', '.join('?' * len(row))})", row)
 
+    # Of PostgreSQL: cloud.google.com/spanner/docs/information-schema-pg
+    schema, everything = ("public", "NO") if dialect == _POSTGRESQL else ("", False)
     add("DATABASE_OPTIONS", "database_dialect", "STRING", dialect)
     for stream in history.streams.values():
-        add("CHANGE_STREAMS", stream.name, False)
+        add("CHANGE_STREAMS", stream.name, everything)
         options = {"retention_period": f"{stream.retention // SECOND // 3600}h", "value_capture_type": stream.capture}
         if stream.partition_mode != "IMMUTABLE_KEY_RANGE":
             options["partition_mode"] = stream.partition_mode
         for option, value in options.items():
             add("CHANGE_STREAM_OPTIONS", stream.name, option, "STRING", value)
         for table in stream.tables.values():
-            add("CHANGE_STREAM_TABLES", stream.name, "", "", table.name, True)
+            add("CHANGE_STREAM_TABLES", stream.name, "", schema, table.name, True)
             add("TABLES", table.name, "BASE TABLE")
             for i, column in enumerate(table.columns, 1):
                 add("COLUMNS", table.name, column.name, i, column.type)

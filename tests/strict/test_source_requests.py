@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import grpc
 import pytest
 
 from contract import timestamps
+from contract.dialects import POSTGRESQL
 from pipeline.clients import spanner_channel
 from pipeline.jobs import checks
 from pipeline.jobs.settings import parse
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
 from tests.shipped import REQUIRED_OPTIONS
+from tests.strict.history import PartitionMode, RandomHistory, product_tables
 from tests.strict.spanner import StrictSpanner
 from tests.strict.test_source_strict import DATABASE, STREAM, history
 
@@ -62,6 +65,26 @@ def test_a_query_carries_what_the_stream_is_read_with(setting: dict[str, Any], i
 def test_a_stream_is_read_by_another_function_than_the_one_of_its_name() -> None:
     found = asked({"name": "Payments", "function": f"READ_{STREAM}"})
     assert f"FROM READ_{STREAM}(" in found["sql"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "function"),
+    [("IMMUTABLE_KEY_RANGE", f"read_json_{STREAM}"), ("MUTABLE_KEY_RANGE", f"read_proto_bytes_{STREAM}")],
+)
+def test_in_postgresql_each_partition_mode_has_its_function_and_a_launch_finds_the_mode(
+    mode: PartitionMode, function: str
+) -> None:
+    made = RandomHistory(7, created=time.time_ns(), partition_mode=mode, tables=product_tables())
+    with StrictSpanner(made, dialect=POSTGRESQL) as service:
+        described = ChangeStream(name=STREAM, database=DATABASE, endpoint=service.endpoint)
+        assert ChangeStreamQuery(described, spanner_channel(service.endpoint)).roots(timestamps.now())
+        sql = service.counts()["last_query"]["sql"]
+        options = REQUIRED_OPTIONS | {"spannerChangeStreamNames": STREAM, "spannerEndpoint": service.endpoint}
+        settings, _ = parse([f"--{name}={value}" for name, value in options.items()])
+        findings = list(checks._change_streams(settings))
+    assert sql == f'SELECT * FROM spanner."{function}"($1, $2, $3, $4, NULL)'
+    assert findings[0].checked == f"change stream {STREAM}: NEW_ROW_AND_OLD_VALUES, {mode}"
+    assert not [f.problem for f in findings if f.problem]
 
 
 def test_directed_reads_are_refused_by_an_instance_of_one_region() -> None:

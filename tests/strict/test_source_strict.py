@@ -18,7 +18,7 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP
 
 from contract import timestamps
 from contract.changes import Coordinates
-from contract.dialects import POSTGRESQL
+from contract.dialects import GOOGLE_SQL, POSTGRESQL
 from contract.timestamps import from_nanos
 from pipeline.clients import spanner_channel
 from pipeline.jobs import stream as stream_job
@@ -29,7 +29,7 @@ from pipeline.source.lookup import read_again
 from pipeline.source.partition_threads import QueryRefused, Reading
 from pipeline.source.partitions import PartitionSet, Share
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
-from pipeline.source.records import DataChange, Mod, ReadPosition, UnreadableStream
+from pipeline.source.records import DataChange, Mod, ReadPosition
 from tests.shipped import REQUIRED_OPTIONS
 from tests.strict.history import (
     SECOND,
@@ -425,7 +425,10 @@ def test_a_partition_whose_retention_is_over_while_it_is_read_fails_with_the_rem
             collected.until(reader, lambda: False)
 
 
-def test_the_same_history_gives_the_same_records_in_both_partition_modes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dialect", [GOOGLE_SQL, POSTGRESQL])
+def test_the_same_history_gives_the_same_records_in_both_partition_modes(
+    monkeypatch: pytest.MonkeyPatch, dialect: str
+) -> None:
     """Also over several queries, one after the other: those of mutable key ranges have an end."""
     monkeypatch.setattr("pipeline.source.query._MOST_NANOS", 3 * SECOND)
     begun = time.time_ns() - 40 * SECOND
@@ -434,7 +437,7 @@ def test_the_same_history_gives_the_same_records_in_both_partition_modes(monkeyp
         made = RandomHistory(
             5, rate=30, churn=4, created=begun, partition_mode=partition_mode, tables={STREAM: product_tables()[STREAM]}
         ).play(30)
-        with StrictSpanner(made) as spanner:
+        with StrictSpanner(made, dialect=dialect) as spanner:
             query = ChangeStreamQuery(stream_at(spanner), spanner_channel(spanner.endpoint))
             assert query.mutable is (partition_mode == "MUTABLE_KEY_RANGE")
             partitions, found = PartitionSet(from_nanos(begun)), list[DataChange]()
@@ -481,14 +484,6 @@ def test_a_stream_has_as_many_readers_as_are_set_or_one_for_ten_partitions(
             [f"--{name}={value}" for name, value in values.items()] + [f"--spannerEndpoint={spanner.endpoint}"]
         )
         assert stream_job.readers_of(settings) == readers
-
-
-def test_mutable_key_ranges_of_a_postgresql_database_are_refused_with_the_remedy() -> None:
-    made = RandomHistory(7, created=time.time_ns(), partition_mode="MUTABLE_KEY_RANGE", tables=product_tables())
-    with StrictSpanner(made, dialect=POSTGRESQL) as spanner:
-        query = ChangeStreamQuery(stream_at(spanner), spanner_channel(spanner.endpoint))
-        with pytest.raises(UnreadableStream, match="must have partition_mode IMMUTABLE_KEY_RANGE in PostgreSQL"):
-            query.roots(timestamps.now())
 
 
 def test_the_first_of_several_readers_reads_a_stream_of_mutable_key_ranges() -> None:

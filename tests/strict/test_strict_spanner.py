@@ -19,6 +19,7 @@ from typing import Any
 import grpc
 import pytest
 from google.cloud.spanner_v1.types import change_stream
+from google.cloud.spanner_v1.types import type as types
 from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2, status_pb2
 
@@ -43,6 +44,7 @@ from tests.strict.history import (
     ColumnSpec,
     History,
     Partition,
+    PartitionMode,
     RandomHistory,
     SchemaChange,
     StreamHistory,
@@ -337,6 +339,33 @@ def test_a_postgresql_database_answers_its_own_read_function_alone_with_json_tex
         assert (change.commit_timestamp, change.mods[0].keys, change.columns[1].type) == (at, '{"K":"k"}', "INT64")
         with pytest.raises(grpc.RpcError):
             list(PlainQuery(stream, to).run(at, token="root", end=at))
+
+
+@pytest.mark.parametrize(
+    ("mode", "other", "kind"),
+    [("IMMUTABLE_KEY_RANGE", "proto_bytes", types.TypeCode.JSON), ("MUTABLE_KEY_RANGE", "json", types.TypeCode.BYTES)],
+)
+def test_a_stream_of_a_postgresql_database_has_the_read_function_of_its_mode_alone(
+    channel: Any, mode: PartitionMode, other: str, kind: types.TypeCode
+) -> None:
+    history = RandomHistory(4, created=ago(5), partition_mode=mode, tables={"S": (TABLE,)}).play(2)
+    with StrictSpanner(history, dialect="POSTGRESQL") as spanner:
+        query = query_of(spanner, channel(spanner), "S")
+        request = query.request(timestamps.now(), None, timestamps.now())
+        values = [request.params.fields[name] for name in ("start", "end", "token", "heartbeat")]
+        for place, value in enumerate(values, 1):
+            request.params.fields[f"p{place}"].CopyFrom(value)
+
+        def first(form: str) -> Any:
+            request.sql = f'SELECT * FROM spanner."read_{form}_S"($1, $2, $3, $4, NULL)'
+            return next(iter(query.execute(request)))
+
+        assert refusal(lambda: first(other))[0] == "INVALID_ARGUMENT"
+        answer = first("json" if other == "proto_bytes" else "proto_bytes")
+        assert answer.metadata.row_type.fields[0].type_.code == kind
+        request.sql = "SELECT `OPTION_VALUE` FROM INFORMATION_SCHEMA.CHANGE_STREAM_OPTIONS"
+        request.params.Clear()
+        assert refusal(lambda: list(query.execute(request)))[0] == "INVALID_ARGUMENT"
 
 
 @pytest.mark.parametrize("partitions", [130, 5000])

@@ -114,6 +114,14 @@ def test_a_statement_for_the_owners_is_in_their_dialect() -> None:
         assert GOOGLE.ddl(written) == written
 
 
+def test_a_change_stream_of_mutable_key_ranges_has_another_read_function_in_postgresql() -> None:
+    grant = "GRANT EXECUTE ON TABLE FUNCTION `READ_S`, `READ_T` TO ROLE r"
+    both = 'spanner."read_json_S", spanner."read_proto_bytes_T"'
+    assert PG.ddl(grant, {"T"}) == f"GRANT EXECUTE ON FUNCTION {both} TO r"
+    assert GOOGLE.ddl(grant, {"T"}) == grant
+    assert [each.read_function("T", mutable=True) for each in (GOOGLE, PG)] == ["READ_T", "read_proto_bytes_T"]
+
+
 def test_the_seeks_of_an_index_s_shards_are_one_query() -> None:
     parts = ("SELECT `S` AS s FROM `t`", "`S` = @p ORDER BY `S`", "Shard", 4, 100)
     assert GOOGLE.first_of_shards(*parts) == (

@@ -43,7 +43,7 @@ def test_what_owners_run_is_all_that_is_needed() -> None:
     [
         (_CAPTURED, "ledger", "does not watch ledger_steps"),
         (f"{_CAPTURED}, exclude_delete = true", "ledger, ledger_steps", "exclude_delete"),
-        (f"{_CAPTURED}, partition_mode = 'MUTABLE_KEY_RANGE'", "ledger, ledger_steps", "partition_mode"),
+        (f"{_CAPTURED}, partition_mode = 'A_MODE_OF_TOMORROW'", "ledger, ledger_steps", "partition_mode"),
     ],
 )
 def test_a_stream_of_theirs_that_would_lose_changes_is_different(options: str, tables: str, detail: str) -> None:
@@ -52,9 +52,10 @@ def test_a_stream_of_theirs_that_would_lose_changes_is_different(options: str, t
     assert detail in " ".join(details)
 
 
+@pytest.mark.parametrize("mode", ["", ", partition_mode = 'MUTABLE_KEY_RANGE'"])
 @pytest.mark.parametrize("tables", ["ledger, ledger_steps", "ledger, ledger_steps, branches", "ALL"])
-def test_a_stream_of_theirs_that_has_it_all_is_used_as_it_is(tables: str) -> None:
-    more = f"CREATE CHANGE STREAM ledger_changes FOR {tables} OPTIONS (retention_period = '3d', {_CAPTURED})"
+def test_a_stream_of_theirs_that_has_it_all_is_used_as_it_is(tables: str, mode: str) -> None:
+    more = f"CREATE CHANGE STREAM ledger_changes FOR {tables} OPTIONS (retention_period = '3d', {_CAPTURED}{mode})"
     assert stream_of(more) == ("there", [])
 
 
@@ -99,6 +100,17 @@ def test_a_described_column_that_changed_is_named() -> None:
     assert [(each.what, each.state) for each in different] == [
         ("column ledger.stage", "different"), ("column ledger.weight", "missing"),
     ]  # fmt: skip
+
+
+def test_a_read_function_has_one_name_in_both_dialects_and_partition_modes() -> None:
+    grants = (
+        "GRANT EXECUTE ON TABLE FUNCTION READ_S TO ROLE r",
+        'CREATE TABLE t (id bigint PRIMARY KEY); GRANT EXECUTE ON FUNCTION spanner."read_json_S" TO r',
+        'CREATE TABLE t (id bigint PRIMARY KEY); GRANT EXECUTE ON FUNCTION spanner."read_proto_bytes_S" TO r',
+    )
+    for grant in grants:
+        [privilege] = schema.read(schema.split(grant)).privileges
+        assert (privilege.kind, privilege.name) == ("TABLE FUNCTION", "READ_S")
 
 
 def test_statements_about_other_things_do_not_matter() -> None:

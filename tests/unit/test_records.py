@@ -1,17 +1,20 @@
 """Change records from Spanner's wire messages."""
 
+import base64
 import json
 from typing import Any
 
 import pytest
-from google.cloud.spanner_v1.types import result_set
+from google.cloud.spanner_v1.types import change_stream, result_set
 from google.cloud.spanner_v1.types import type as types
 
 from contract.changes import Column
 from pipeline.source import wire
+from pipeline.source.proto_records import ProtoReader
 from pipeline.source.records import ChildPartitions, DataChange, Heartbeat, RecordReader, UnreadableStream
 
 PartialResultSet = result_set.PartialResultSet.pb()
+ChangeStreamRecord = change_stream.ChangeStreamRecord.pb()
 
 
 def put(value: Any, content: Any) -> None:
@@ -377,3 +380,62 @@ def test_json_records_of_another_partition_mode_are_refused_and_one_without_its_
         list(RecordReader("S").records(written({"partition_start_record": {"start_timestamp": "x"}})))
     with pytest.raises(ValueError, match="must have its commit_timestamp"):
         list(RecordReader("S").records(written({"data_change_record": {"table_name": "t"}})))
+
+
+# ---------------------------------------------------------------------- MUTABLE_KEY_RANGE: a record is a PROTO
+
+
+def in_bytes(record: Any, code: int = types.TypeCode.BYTES, name: str = "") -> Any:
+    """A response with one record; a PROTO has a name, BYTES are PostgreSQL's."""
+    response = PartialResultSet()
+    kind = response.metadata.row_type.fields.add(name="read_proto_bytes_S").type_
+    kind.code, kind.proto_type_fqn = code, name
+    put(response.values.add(), base64.b64encode(record.SerializeToString()).decode())
+    return wire.Response.FromString(response.SerializeToString())
+
+
+def test_types_of_a_record_in_bytes_are_read_by_their_annotations() -> None:
+    record = ChangeStreamRecord()
+    data = record.data_change_record
+    data.mods.add()
+    values = ["NaN", '{"a": 1.10}', ["1.2345678901", None], "4294967295"]
+    for name, code, annotation, value in (
+        ("n", types.TypeCode.NUMERIC, types.TypeAnnotationCode.PG_NUMERIC, values[0]),
+        ("j", types.TypeCode.JSON, types.TypeAnnotationCode.PG_JSONB, values[1]),
+        ("a", types.TypeCode.NUMERIC, types.TypeAnnotationCode.PG_NUMERIC, values[2]),
+        ("o", types.TypeCode.INT64, types.TypeAnnotationCode.PG_OID, values[3]),
+    ):
+        kind = data.column_metadata.add(name=name).type_
+        if isinstance(value, list):
+            kind.code = types.TypeCode.ARRAY
+            kind = kind.array_element_type
+        kind.code, kind.type_annotation = code, annotation
+        added = data.mods[0].new_values.add(column_metadata_index=len(data.column_metadata) - 1).value
+        if isinstance(value, list):
+            put(added, value[:1])
+            added.list_value.values.add().null_value = 0
+        else:
+            put(added, value)
+    (found,) = ProtoReader("S").records([in_bytes(record)])
+    assert isinstance(found, DataChange)
+    assert [column.type for column in found.columns] == ["PG_NUMERIC", "PG_JSONB", "ARRAY<PG_NUMERIC>", "INT64"]
+    assert json.loads(found.mods[0].new_values) == dict(zip("njao", values, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        (types.TypeCode.PROTO, "google.spanner.v2.ChangeStreamRecord"),
+        (types.TypeCode.STRING, ""),
+        (types.TypeCode.JSON, ""),
+    ],
+)
+def test_a_form_that_is_neither_the_proto_nor_its_bytes_is_refused_with_the_remedy(code: int, name: str) -> None:
+    record = ChangeStreamRecord()
+    record.heartbeat_record.timestamp.seconds = 1_780_000_000
+    with pytest.raises(UnreadableStream, match="create a second stream"):
+        list(ProtoReader("S").records([in_bytes(record, code, name)]))
+    for known in (in_bytes(record), in_bytes(record, types.TypeCode.PROTO, "google.spanner.v1.ChangeStreamRecord")):
+        assert list(ProtoReader("S").records([known])) == [Heartbeat("2026-05-28T20:26:40.000000000Z")]
+    with pytest.raises(UnreadableStream):
+        list(ProtoReader("S").records([wire.Response()]))

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from contract.changes import CAPTURE_TYPES
-from contract.dialects import POSTGRESQL
 from pipeline.jobs.checks import change_stream, unreadable, watched_twice
 from tests.shipped import WATCHED
 
@@ -26,12 +25,6 @@ def test_a_partition_mode_that_cannot_be_read_is_refused_at_launch_with_the_reme
 )
 def test_the_partition_mode_that_can_be_read_passes_set_or_not(mode: dict[str, str]) -> None:
     assert change_stream("db", "S", "", {"S": CAPTURE | mode}).problem == ""
-
-
-def test_mutable_key_ranges_of_a_postgresql_database_are_refused_at_launch() -> None:
-    problem = change_stream("db", "S", "", {"S": CAPTURE | {"partition_mode": "MUTABLE_KEY_RANGE"}}, POSTGRESQL).problem
-    assert "must have partition_mode IMMUTABLE_KEY_RANGE, has 'MUTABLE_KEY_RANGE'" in problem
-    assert change_stream("db", "S", "", {"S": CAPTURE}, POSTGRESQL).problem == ""
 
 
 @pytest.mark.parametrize("options", [{}, {"retention_period": "7d"}, {None: None}])
