@@ -1,10 +1,9 @@
 """`AppendRows`: encoded rows → BigQuery, exactly once.
 
-After a quiet time rows of a shard go at once. What comes less than `batch_millis` behind the end of an append gathers in
-keyed state, and so does what came during it; then one append takes all of it, with the next that comes or when a timer
-fires. The batch is not frozen before the
-append: a retried bundle may bring more rows, and `Shard` is right for any rows at any time, because after a refused
-offset it asks the table and not the offset.
+After a quiet time rows of a shard go at once. What comes less than `batch_millis` behind the end of an append gathers
+in keyed state, and so does what came during it; then one append takes all of it, with the next that comes or when a
+timer fires. The batch is not frozen before the append: a retried bundle may bring more rows, and `Shard` is right for
+any rows at any time, because after a refused offset it asks the table and not the offset.
 """
 
 from __future__ import annotations
