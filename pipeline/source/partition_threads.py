@@ -169,7 +169,7 @@ class Turns:
         A reader that gathers, with changes already, waits a moment longer: only changes of the same bundle end that.
         """
         others = (each for each in self.readers if each is not reader and each.has_just_rested)
-        return any(each.has_put_out or (not gathers and each.has_items) for each in others)
+        return any(each.has_put_out or (not gathers and each.has_news) for each in others)
 
 
 class _Queue:
@@ -180,6 +180,8 @@ class _Queue:
     ) -> None:
         self._items: deque[tuple[str, Item, int]] = deque()
         self._bytes = 0
+        # Of the items those that say more than how far a quiet partition is.
+        self._news = 0
         self._most_bytes = most_bytes
         self._most_items = most_items
         turns = turns or Turns()
@@ -198,6 +200,7 @@ class _Queue:
                 return False
             self._items.append((token, item, weight))
             self._bytes += weight
+            self._news += not isinstance(item, ReadThrough)
             self._filled.notify_all()
             return True
 
@@ -206,8 +209,9 @@ class _Queue:
         return self._bytes
 
     @property
-    def is_empty(self) -> bool:
-        return not self._items
+    def has_news(self) -> bool:
+        """Whether there is more than how far quiet partitions are, which nobody waits for."""
+        return self._news > 0
 
     def get(self, wait: float, or_until: Callable[[], bool] = lambda: False) -> tuple[str, Item] | None:
         """The oldest item, or None when nothing comes within `wait` seconds or until something else is so."""
@@ -218,6 +222,7 @@ class _Queue:
                 return None
             token, item, weight = self._items.popleft()
             self._bytes -= weight
+            self._news -= not isinstance(item, ReadThrough)
             self._emptied.notify()
             return token, item
 
@@ -225,7 +230,7 @@ class _Queue:
         with self._lock:
             self.closed = True
             self._items.clear()
-            self._bytes = 0
+            self._bytes = self._news = 0
             self._filled.notify_all()
             self._emptied.notify_all()
 
@@ -307,8 +312,8 @@ class PartitionReaders:
         return since is not None and self._clock() - since <= _TURN_SECONDS
 
     @property
-    def has_items(self) -> bool:
-        return not self._queue.is_empty
+    def has_news(self) -> bool:
+        return self._queue.has_news
 
     def close(self) -> None:
         """Ends the queries. What was read and not taken is dropped: it is after the positions."""

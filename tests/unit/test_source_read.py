@@ -19,7 +19,7 @@ from pipeline.source import beam_source as read
 from pipeline.source import partition_threads as reading
 from pipeline.source import unbounded
 from pipeline.source.beam_source import ChangeStreamReader, ChangeStreamSource, PartitionSetMark
-from pipeline.source.partition_threads import Ended, Failed, PartitionReaders, Reading, pause
+from pipeline.source.partition_threads import Ended, Failed, PartitionReaders, Reading, ReadThrough, pause
 from pipeline.source.partitions import PartitionSet, Share
 from pipeline.source.query import ChangeStream
 from pipeline.source.records import Child, ChildPartitions, DataChange, Heartbeat, Mod, ReadPosition
@@ -322,30 +322,36 @@ def readers_in_turn(spanner: FakeSpanner, clock: list[float], of: int) -> list[P
 @pytest.mark.parametrize(
     ("rests", "put_out", "items", "ends_first", "ends_gathering"),
     [
-        (0.0, False, False, False, False),
-        (0.0, True, False, True, True),
-        (0.0, False, True, True, False),
-        (2.0, True, True, False, False),
-        (None, True, True, False, False),
+        (0.0, False, [], False, False),
+        (0.0, True, [], True, True),
+        (0.0, False, [change(1)], True, False),
+        (0.0, False, [Ended(())], True, False),
+        (0.0, False, [ReadThrough(at(1))], False, False),
+        (2.0, True, [change(1)], False, False),
+        (None, True, [change(1)], False, False),
     ],
-    ids=["has nothing", "has put out", "has items", "rested long ago", "is in a bundle"],
+    ids=["nothing", "has put out", "a change", "an end", "a position", "rested long ago", "is in a bundle"],
 )
 def test_a_reader_s_wait_ends_by_what_another_has(
-    spanner: FakeSpanner, rests: float | None, put_out: bool, items: bool, ends_first: bool, ends_gathering: bool
+    spanner: FakeSpanner, rests: float | None, put_out: bool, items: list[Any], ends_first: bool, ends_gathering: bool
 ) -> None:
     """One thread reads with one after the other: what the first has put out waits until the last is through."""
     clock = [100.0]
     waiting, other = readers_in_turn(spanner, clock, 2)
     other.rest(has_put_out=put_out)
-    if items:
-        other._queue.put("x", change(1))
     if rests is None:
         other.next()
-        other._queue.put("x", change(1))
     else:
         clock[0] += rests
+    for item in items:
+        other._queue.put("x", item)
     turns = waiting._turns
     found = turns.ends_wait(waiting, False), turns.ends_wait(waiting, True)
+    # What was taken is there no more.
+    other._rests_since, other.has_put_out = clock[0], False
+    for _ in items:
+        other._queue.get(0)
+    assert not turns.ends_wait(waiting, False)
     for each in (waiting, other):
         each.close()
     assert found == (ends_first, ends_gathering)
