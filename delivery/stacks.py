@@ -25,6 +25,8 @@ from graph.google import TAKEN_OVER, import_id
 
 PROJECT: Final = "payment-audit"
 GUARDRAILS: Final = "guardrails"
+# The key by which Pulumi marks what is no plain object.
+_SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 
 
 class DeliveryError(AuditError):
@@ -128,18 +130,19 @@ def adopting(place: Place, name: str) -> Iterator[str]:
         yield file.name
 
 
-def recover(stack: automation.Stack, project: str, report: Callable[[str, str], None]) -> None:
+def recover(stack: automation.Stack, project: str, report: Callable[[str, str], None]) -> dict[str, Any]:
     """Finds out what became of what a run was doing that was ended by force, and takes it into the state.
 
     Pulumi has only noted that it began. What Google Cloud knows by the name that we gave it goes into the state as if
     it had been made, and a refresh takes out again what is not there. `report` gets what was done to which resource.
-    Raises DeliveryError.
+    Returns the stack's outputs, without its secrets. Raises DeliveryError.
     """
     state = stack.export_stack()
     deployment: dict[str, Any] = dict(state.deployment or {})
     pending = deployment.pop("pending_operations", None) or []
+    outputs = _outputs(deployment)
     if not pending:
-        return
+        return outputs
     for operation in pending:
         made, what = operation["resource"], operation["type"]
         report(what, made["urn"].split("::", 3)[3])
@@ -152,6 +155,18 @@ def recover(stack: automation.Stack, project: str, report: Callable[[str, str], 
         stack.refresh()
     except errors.CommandError as error:
         raise DeliveryError(reason(error, stack.name)) from error
+    return outputs
+
+
+def _outputs(deployment: Mapping[str, Any]) -> dict[str, Any]:
+    """The stack's outputs in its state, where a secret is an object that says so."""
+    made = [each for each in deployment.get("resources") or [] if each["type"] == "pulumi:pulumi:Stack"]
+    return {
+        name: value
+        for each in made
+        for name, value in (each.get("outputs") or {}).items()
+        if not (isinstance(value, dict) and _SIGNATURE in value)
+    }
 
 
 def reason(error: errors.CommandError, stack: str) -> str:
