@@ -13,14 +13,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import grpc
 import psutil
+import pulumi
 import yaml
 
 from components.config import ROOT
@@ -28,7 +31,7 @@ from delivery import deploy
 from graph.resources import CONSOLE_IMAGE, IMAGE
 from guardrails.iam import STACKS
 from local.machine import installed
-from tests.infra import plugin
+from tests.infra import plugin, transit
 from tests.infra.cloud import Cloud
 from tests.infra.graphs import graph_of
 
@@ -65,9 +68,13 @@ class Clone:
     """`folder` is the clone, `cloud` what its stacks make. Nothing of it is outside the folder above.
 
     With `as_shipped` the stacks' files are the repository's; else they have the one value that delivery adds, an image.
+    What `deploy` makes has its secrets from a key service (`tests/infra/transit.py`), or by a passphrase.
     """
 
-    def __init__(self, above: Path, backend: str = "state", *, as_shipped: bool = False) -> None:
+    def __init__(
+        self, above: Path, backend: str = "state", *, as_shipped: bool = False, passphrase: bool = False
+    ) -> None:
+        self._secrets_provider = "" if passphrase else transit.PROVIDER
         self.folder = above / "clone"
         self.cloud = Cloud(above / "cloud" / "cloud.json")
         self.state = above / backend
@@ -122,36 +129,43 @@ class Clone:
     @cached_property
     def _attached(self) -> tuple[grpc.Server, int]:
         """The plugin in this process, which the CLI attaches to: it has imported what the plugin needs."""
-        server, _, port = plugin.serve(self.cloud.file)
-        return server, port
+        return plugin.serve(self.cloud.file)
 
     @cached_property
     def environment(self) -> Mapping[str, str]:
         """Nothing of the user's own Pulumi is used: neither home nor login."""
-        program = plugin.install(self._above / "plugin")
-        path = [installed.pulumi() / "bin", program.parent, os.environ["PATH"]]
+        home = self._above / "pulumi"
+        home.mkdir(exist_ok=True)
+        # A file where the CLI makes its folder of logs: else it logs each property, a fifth of a run's CPU.
+        (home / "logs").touch()
+        path = [installed.pulumi() / "bin", os.environ["PATH"]]
         return {
             **_AT_THE_END,
+            **transit.environment(),
+            "PULUMI_SECRETS_PROVIDER": self._secrets_provider,
             "PATH": os.pathsep.join(map(str, path)),
             "HOME": os.environ["HOME"],
-            "PULUMI_HOME": str(self._above / "pulumi"),
+            "PULUMI_HOME": str(home),
             "PULUMI_BACKEND_URL": f"file://{self.state}",
             "PULUMI_CONFIG_PASSPHRASE": "correct horse",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             # Its memory is collected when there is much of it, not each time that it has doubled.
             "GOGC": "off",
             "GOMEMLIMIT": "500MiB",
-            "AUDIT_PLUGIN_CLOUD": str(self.cloud.file),
             "PULUMI_DEBUG_PROVIDERS": f"gcp:{self._attached[1]}",
         }
 
     def deploy(self, *args: str, as_json: bool = True) -> Done:
         """`python -m delivery.deploy`, in this process: what it imports is there already."""
+        return self._deploy(self.environment, *args, as_json=as_json)
+
+    def _deploy(self, environment: Mapping[str, str], *args: str, as_json: bool = True) -> Done:
         out, err = io.StringIO(), io.StringIO()
         options = ["--json"] if as_json else []
         # The cloud of these tests is a file, and answers no question.
         options += ["--no-preflight"] if args[0] == "up" else []
-        with _environment(self.environment), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        captured = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+        with _environment(environment), _without_debug_lines(), captured[0], captured[1]:
             code = deploy.run([*args, *options, "--folder", str(self.folder)])
         return Done(code=code, out=out.getvalue(), err=err.getvalue())
 
@@ -178,36 +192,30 @@ class Clone:
     def interrupt(self, *args: str, at: str, with_signal: signal.Signals) -> Done:
         """Starts a deployment, waits until it makes a resource (`before NAME`, `after NAME`), and signals its CLI."""
         self.cloud.holding.write_text(at)
-        command = [sys.executable, "-m", "delivery.deploy", *args, "--json", "--no-preflight"]
-        # What it had made must be in the state: it is all that the next run knows. Its plugin is a process that ends.
-        left_out = {*_AT_THE_END, "PULUMI_DEBUG_PROVIDERS"}
-        environment = {key: value for key, value in self.environment.items() if key not in left_out}
-        process = subprocess.Popen(
-            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        deadline = time.monotonic() + _LONGEST
-        while not self.cloud.held.exists():
-            assert process.poll() is None, process.stdout.read() if process.stdout else ""
-            assert time.monotonic() < deadline, f"nobody waits {at}"
-            time.sleep(0.05)
-        [cli] = [child for child in _children(process.pid) if child.name() == "pulumi"]
-        plugins = _children(cli.pid)
-        if with_signal == signal.SIGKILL:
-            self._stop_between_writes(cli)
-        cli.send_signal(with_signal)
-        if with_signal == signal.SIGINT:
-            # It ends what it has begun, and begins nothing more.
-            time.sleep(1)
-        else:
-            cli.wait(_LONGEST)
-            # It leaves them behind: its provider would make what it was held up at.
-            for plugin_left in plugins:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    plugin_left.kill()
-        self.cloud.holding.unlink()
-        out, _ = process.communicate(timeout=_LONGEST)
-        self.cloud.held.unlink()
-        return Done(code=process.returncode, out=out, err=out)
+        # What it had made must be in the state: it is all that the next run knows.
+        environment = {key: value for key, value in self.environment.items() if key != "PULUMI_SKIP_CHECKPOINTS"}
+        with ThreadPoolExecutor() as threads:
+            run = threads.submit(self._deploy, environment, *args)
+            try:
+                _wait(lambda: run.done() or self.cloud.held.exists())
+                assert not run.done(), f"nobody waits {at}: {run.result()}"
+                [cli] = [child for child in _children(os.getpid()) if child.name() == "pulumi"]
+                packs = _children(cli.pid)
+                if with_signal == signal.SIGKILL:
+                    self._stop_between_writes(cli)
+                cli.send_signal(with_signal)
+                if with_signal == signal.SIGINT:
+                    # It ends what it has begun, and begins nothing more.
+                    time.sleep(1)
+                else:
+                    # It leaves its policy pack behind. The plugin gives up what it was held up at.
+                    for pack in packs:
+                        with contextlib.suppress(psutil.NoSuchProcess):
+                            pack.kill()
+                    _wait(lambda: not self.cloud.held.exists())
+            finally:
+                self.cloud.holding.unlink()
+            return run.result()
 
     def _stop_between_writes(self, cli: psutil.Process) -> None:
         """Stops it where all that `file://` keeps is whole: it writes the attributes of a checkpoint in place."""
@@ -313,6 +321,13 @@ def wanted(stack: str) -> set[tuple[str, str]]:
 
 
 @contextlib.contextmanager
+def _without_debug_lines() -> Iterator[None]:
+    """The SDK calls the engine for each line that only `--debug` shows: two thousand in a run, a tenth of its CPU."""
+    with mock.patch.object(pulumi.log, "debug", lambda *_, **__: None):
+        yield
+
+
+@contextlib.contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
     kept = dict(os.environ)
     os.environ.clear()
@@ -322,6 +337,13 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(kept)
+
+
+def _wait(until: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _LONGEST
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _children(pid: int) -> list[Any]:

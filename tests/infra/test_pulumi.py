@@ -169,7 +169,8 @@ def test_a_store_without_protection_goes_only_when_it_is_named(made_dev: MadeDev
     assert (refused.code, set(refused.report["refused"])) == (1, stores)
 
 
-def test_a_secret_is_not_in_the_state_in_plain_text_and_a_fresh_checkout_keeps_it_so(clone: Clone) -> None:
+def test_a_secret_is_not_in_the_state_in_plain_text_and_a_fresh_checkout_keeps_it_so(tmp_path: Path) -> None:
+    clone = Clone(tmp_path, passphrase=True)
     secret = "a-token-that-nobody-must-read"
     with clone.program(f'import pulumi\npulumi.export("token", pulumi.Output.secret("{secret}"))\n'):
         made = clone.deploy("up", "-s", "dev")
