@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from graph.google import TAKEN_OVER, import_id
 
 PROJECT: Final = "payment-audit"
 GUARDRAILS: Final = "guardrails"
-# The key by which Pulumi marks what is no plain object.
+# The key by which Pulumi marks a secret, an asset or a reference among plain values.
 _SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 
 
@@ -68,6 +69,7 @@ def open_stack(place: Place, name: str, *, make: bool, without_job: bool = False
         work_dir=str(place.folder),
         env_vars={key: value for key, value in environment.items() if value},
         secrets_provider=place.secrets_provider or None,
+        pulumi_command=_cli(),
     )
     run = program(place.folder, without_job=without_job, paused=paused)
     opened = automation.create_or_select_stack if make else automation.select_stack
@@ -79,6 +81,12 @@ def open_stack(place: Place, name: str, *, make: bool, without_job: bool = False
         ) from error
     except errors.CommandError as error:
         raise DeliveryError(reason(error, name)) from error
+
+
+@cache
+def _cli() -> automation.PulumiCommand:
+    """The CLI on PATH, which says its version once."""
+    return automation.PulumiCommand()
 
 
 def program(folder: Path, *, without_job: bool = False, paused: str = "") -> Callable[[], Any]:
