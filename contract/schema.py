@@ -139,7 +139,7 @@ def change_retention_hours(changelog: Path = AUDIT_DB, streams: Collection[str] 
 
     SchemaError for a stream without one in a changelog; in a database that others own it has Spanner's default, a day.
     """
-    found = _catalog(changelog).streams()
+    found = catalog(changelog).streams()
     default = "1d" if is_dump(changelog) else ""
     # A stream that is still to be made is made with the retention that `delivery.schema owners` writes.
     named = [found.get(name) for name in streams] if streams is not None else list(found.values())
@@ -193,8 +193,13 @@ def _included(changelog: Path) -> list[str]:
     return found
 
 
-def _read(name: str, text: str) -> Iterator[Changeset]:
-    """The changesets of a file."""
+@cache
+def _read(name: str, text: str) -> tuple[Changeset, ...]:
+    """The changesets of a file. Kept: a run of the program comes here hundreds of times."""
+    return tuple(_changesets(name, text))
+
+
+def _changesets(name: str, text: str) -> Iterator[Changeset]:
     begin: re.Match[str] | None = None
     body = ""
     for line in [*text.splitlines(), None]:

@@ -350,12 +350,12 @@ def _brought_up(
     job: Job, stack: automation.Stack, command: str, refresh: bool, without_job: bool, allow_loss: tuple[str, ...]
 ) -> int:
     """Previews, refuses what would lose data, and makes the stack what its program says. The exit code."""
-    _recover(job, stack)
+    outputs = _recover(job, stack)
     planned = _preview(job, stack, refresh, without_job)
     if planned.errors or (refused := _refusal(job, planned, allow_loss)):
         return _report(job, command, planned, refused=[] if planned.errors else refused)
     how = _how(job, refresh, without_job)
-    with lock.held(_outputs(stack.outputs()), job.say):
+    with lock.held(outputs, job.say):
         run = _up(job, stack, how)
         run = _adopt(job, stack, how, run) if run.kept else run
     return _report(job, command, run)
@@ -403,7 +403,8 @@ def _up(job: Job, stack: automation.Stack, how: dict[str, Any]) -> Run:
     """Runs it, and again where Google refuses only what needs a change that it has not carried out yet."""
     before: dict[str, Change] = {}
     for pause in (*_PAUSES, None):
-        run = _heard(job, lambda hear: stack.up(on_event=hear, **how))
+        # Of the summary at its end nothing is read, so no secret of the config is decrypted for it.
+        run = _heard(job, lambda hear: stack.up(on_event=hear, show_secrets=False, **how))
         run.changes = before = before | run.changes
         causes = [error for error in run.errors if error != "update failed"]
         if pause is None or not causes or not all(NOT_YET.search(error) for error in causes):
@@ -417,7 +418,7 @@ def _adopt(job: Job, stack: automation.Stack, how: dict[str, Any], stopped: Run)
     """Continues where names were taken by what Google kept of a stack that was destroyed: takes it into the state."""
     job.say(f"Google kept {', '.join(stopped.kept)} of a stack that was destroyed: taking it over.")
     with stacks.adopting(job.place, job.stack) as config_file:
-        run = _heard(job, lambda hear: stack.up(on_event=hear, config_file=config_file, **how))
+        run = _heard(job, lambda hear: stack.up(on_event=hear, show_secrets=False, config_file=config_file, **how))
     run.changes = stopped.changes | run.changes
     return run
 
@@ -428,13 +429,16 @@ def _refusal(job: Job, run: Run, allowed: tuple[str, ...]) -> list[Change]:
     return [change for change in run.found() if change.loses_data and change.name not in free]
 
 
-def _recover(job: Job, stack: automation.Stack) -> None:
-    """A run that was ended by force may have made what its state does not have: making it again would be a 409."""
+def _recover(job: Job, stack: automation.Stack) -> dict[str, Any]:
+    """A run that was ended by force may have made what its state does not have: making it again would be a 409.
+
+    Returns the stack's outputs.
+    """
 
     def report(what: str, name: str) -> None:
         job.say(f"The last run was ended by force while {what} {name}: checking whether it was done.")
 
-    stacks.recover(stack, stacks.project_of(job.place, job.stack), report)
+    return stacks.recover(stack, stacks.project_of(job.place, job.stack), report)
 
 
 def _outputs(there: automation.OutputMap, *, show_secrets: bool = False) -> dict[str, Any]:

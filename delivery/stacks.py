@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,8 @@ from graph.google import TAKEN_OVER, import_id
 
 PROJECT: Final = "payment-audit"
 GUARDRAILS: Final = "guardrails"
+# The key by which Pulumi marks a secret, an asset or a reference among plain values.
+_SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 
 
 class DeliveryError(AuditError):
@@ -66,6 +69,7 @@ def open_stack(place: Place, name: str, *, make: bool, without_job: bool = False
         work_dir=str(place.folder),
         env_vars={key: value for key, value in environment.items() if value},
         secrets_provider=place.secrets_provider or None,
+        pulumi_command=_cli(),
     )
     run = program(place.folder, without_job=without_job, paused=paused)
     opened = automation.create_or_select_stack if make else automation.select_stack
@@ -77,6 +81,12 @@ def open_stack(place: Place, name: str, *, make: bool, without_job: bool = False
         ) from error
     except errors.CommandError as error:
         raise DeliveryError(reason(error, name)) from error
+
+
+@cache
+def _cli() -> automation.PulumiCommand:
+    """The CLI on PATH, which says its version once."""
+    return automation.PulumiCommand()
 
 
 def program(folder: Path, *, without_job: bool = False, paused: str = "") -> Callable[[], Any]:
@@ -128,18 +138,19 @@ def adopting(place: Place, name: str) -> Iterator[str]:
         yield file.name
 
 
-def recover(stack: automation.Stack, project: str, report: Callable[[str, str], None]) -> None:
+def recover(stack: automation.Stack, project: str, report: Callable[[str, str], None]) -> dict[str, Any]:
     """Finds out what became of what a run was doing that was ended by force, and takes it into the state.
 
     Pulumi has only noted that it began. What Google Cloud knows by the name that we gave it goes into the state as if
     it had been made, and a refresh takes out again what is not there. `report` gets what was done to which resource.
-    Raises DeliveryError.
+    Returns the stack's outputs, without its secrets. Raises DeliveryError.
     """
     state = stack.export_stack()
     deployment: dict[str, Any] = dict(state.deployment or {})
     pending = deployment.pop("pending_operations", None) or []
+    outputs = _outputs(deployment)
     if not pending:
-        return
+        return outputs
     for operation in pending:
         made, what = operation["resource"], operation["type"]
         report(what, made["urn"].split("::", 3)[3])
@@ -152,6 +163,18 @@ def recover(stack: automation.Stack, project: str, report: Callable[[str, str], 
         stack.refresh()
     except errors.CommandError as error:
         raise DeliveryError(reason(error, stack.name)) from error
+    return outputs
+
+
+def _outputs(deployment: Mapping[str, Any]) -> dict[str, Any]:
+    """The stack's outputs in its state, where a secret is an object that says so."""
+    made = [each for each in deployment.get("resources") or [] if each["type"] == "pulumi:pulumi:Stack"]
+    return {
+        name: value
+        for each in made
+        for name, value in (each.get("outputs") or {}).items()
+        if not (isinstance(value, dict) and _SIGNATURE in value)
+    }
 
 
 def reason(error: errors.CommandError, stack: str) -> str:

@@ -230,7 +230,7 @@ def everything_is_where_the_stack_is(graph: Graph) -> Iterator[str]:
     named = {
         place
         for key, value in graph.config.items()
-        if re.search(r"(regions?|location)$", key, re.I)
+        if key.lower().endswith(("region", "regions", "location"))
         for place in (value if isinstance(value, list) else [str(value)])
     }
     # Cloud KMS writes US as us, and EU as europe.
@@ -238,7 +238,8 @@ def everything_is_where_the_stack_is(graph: Graph) -> Iterator[str]:
     named |= {"europe"} if "eu" in named else set()
     region = graph.config.get("region")
     # An image repository may be in another region, and in another project: config names it with the image.
-    registries = set(re.findall(r"([a-z0-9-]+)-docker\.pkg\.dev/", str(graph.config)))
+    images = [text for text in map(str, graph.config.values()) if "-docker.pkg.dev/" in text]
+    registries = {region for text in images for region in re.findall(r"([a-z0-9-]+)-docker\.pkg\.dev/", text)}
     # So may a log bucket of others.
     log_buckets = set(re.findall(r"/locations/([a-z0-9-]+)/", str(graph.config.get("logBucket"))))
     elsewhere = {"gcp:artifactregistry": registries, "gcp:logging": log_buckets}

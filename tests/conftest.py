@@ -32,7 +32,7 @@ settings.register_profile("explore", max_examples=5000, deadline=None, database=
 settings.load_profile("house")
 
 # Minutes each, in a test or two: what came last would be waited for alone.
-LONGEST = ("test_service.py", "test_pulumi.py", "test_pulumi_stacks.py")
+LONGEST = ("test_service.py", "test_pulumi.py", "test_pulumi_stacks.py", "test_first_up.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

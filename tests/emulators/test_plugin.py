@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,21 +24,13 @@ PROJECT = f"audit-{uuid.uuid4().hex[:8]}"
 
 @pytest.fixture
 def provider(spanner_emulator: str, bigquery_emulator: BigQueryEmulator, tmp_path: Path) -> Iterator[Any]:
-    """The plugin as its own process, as the CLI starts it, and the engine's side of the connection."""
-    environment = {
-        **os.environ,
-        "AUDIT_PLUGIN_CLOUD": str(tmp_path / "cloud.json"),
-        "AUDIT_PLUGIN_SPANNER": spanner_emulator,
-        "AUDIT_PLUGIN_BIGQUERY": bigquery_emulator.rest,
-    }
-    program = plugin.install(tmp_path)
-    with subprocess.Popen([program, "127.0.0.1:1"], env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        with grpc.insecure_channel(f"127.0.0.1:{int(process.stdout.readline())}") as channel:
-            stub = provider_pb2_grpc.ResourceProviderStub(channel)
-            stub.Configure(provider_pb2.ConfigureRequest(args=_struct({"project": PROJECT})))
-            yield stub
-        process.terminate()
+    """The plugin, and the engine's side of the connection."""
+    server, port = plugin.serve(tmp_path / "cloud.json", spanner_emulator, bigquery_emulator.rest)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = provider_pb2_grpc.ResourceProviderStub(channel)
+        stub.Configure(provider_pb2.ConfigureRequest(args=_struct({"project": PROJECT})))
+        yield stub
+    server.stop(None).wait()
 
 
 def _struct(values: dict[str, Any]) -> Any:

@@ -13,22 +13,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import grpc
 import psutil
+import pulumi
 import yaml
 
 from components.config import ROOT
-from delivery import deploy
+from delivery import deploy, pin
 from graph.resources import CONSOLE_IMAGE, IMAGE
 from guardrails.iam import STACKS
 from local.machine import installed
-from tests.infra import plugin
+from tests.infra import plugin, transit
 from tests.infra.cloud import Cloud
 from tests.infra.graphs import graph_of
 
@@ -65,9 +68,13 @@ class Clone:
     """`folder` is the clone, `cloud` what its stacks make. Nothing of it is outside the folder above.
 
     With `as_shipped` the stacks' files are the repository's; else they have the one value that delivery adds, an image.
+    What `deploy` makes has its secrets from a key service (`tests/infra/transit.py`), or by a passphrase.
     """
 
-    def __init__(self, above: Path, backend: str = "state", *, as_shipped: bool = False) -> None:
+    def __init__(
+        self, above: Path, backend: str = "state", *, as_shipped: bool = False, passphrase: bool = False
+    ) -> None:
+        self._secrets_provider = "" if passphrase else transit.PROVIDER
         self.folder = above / "clone"
         self.cloud = Cloud(above / "cloud" / "cloud.json")
         self.state = above / backend
@@ -122,36 +129,43 @@ class Clone:
     @cached_property
     def _attached(self) -> tuple[grpc.Server, int]:
         """The plugin in this process, which the CLI attaches to: it has imported what the plugin needs."""
-        server, _, port = plugin.serve(self.cloud.file)
-        return server, port
+        return plugin.serve(self.cloud.file)
 
     @cached_property
     def environment(self) -> Mapping[str, str]:
         """Nothing of the user's own Pulumi is used: neither home nor login."""
-        program = plugin.install(self._above / "plugin")
-        path = [installed.pulumi() / "bin", program.parent, os.environ["PATH"]]
+        home = self._above / "pulumi"
+        home.mkdir(exist_ok=True)
+        # A file where the CLI makes its folder of logs: else it logs each property, a fifth of a run's CPU.
+        (home / "logs").touch()
+        path = [installed.pulumi() / "bin", os.environ["PATH"]]
         return {
             **_AT_THE_END,
+            **transit.environment(),
+            "PULUMI_SECRETS_PROVIDER": self._secrets_provider,
             "PATH": os.pathsep.join(map(str, path)),
             "HOME": os.environ["HOME"],
-            "PULUMI_HOME": str(self._above / "pulumi"),
+            "PULUMI_HOME": str(home),
             "PULUMI_BACKEND_URL": f"file://{self.state}",
             "PULUMI_CONFIG_PASSPHRASE": "correct horse",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             # Its memory is collected when there is much of it, not each time that it has doubled.
             "GOGC": "off",
             "GOMEMLIMIT": "500MiB",
-            "AUDIT_PLUGIN_CLOUD": str(self.cloud.file),
             "PULUMI_DEBUG_PROVIDERS": f"gcp:{self._attached[1]}",
         }
 
     def deploy(self, *args: str, as_json: bool = True) -> Done:
         """`python -m delivery.deploy`, in this process: what it imports is there already."""
+        return self._deploy(self.environment, *args, as_json=as_json)
+
+    def _deploy(self, environment: Mapping[str, str], *args: str, as_json: bool = True) -> Done:
         out, err = io.StringIO(), io.StringIO()
         options = ["--json"] if as_json else []
         # The cloud of these tests is a file, and answers no question.
         options += ["--no-preflight"] if args[0] == "up" else []
-        with _environment(self.environment), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        captured = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+        with _environment(environment), _sparing(), captured[0], captured[1]:
             code = deploy.run([*args, *options, "--folder", str(self.folder)])
         return Done(code=code, out=out.getvalue(), err=err.getvalue())
 
@@ -178,36 +192,30 @@ class Clone:
     def interrupt(self, *args: str, at: str, with_signal: signal.Signals) -> Done:
         """Starts a deployment, waits until it makes a resource (`before NAME`, `after NAME`), and signals its CLI."""
         self.cloud.holding.write_text(at)
-        command = [sys.executable, "-m", "delivery.deploy", *args, "--json", "--no-preflight"]
-        # What it had made must be in the state: it is all that the next run knows. Its plugin is a process that ends.
-        left_out = {*_AT_THE_END, "PULUMI_DEBUG_PROVIDERS"}
-        environment = {key: value for key, value in self.environment.items() if key not in left_out}
-        process = subprocess.Popen(
-            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        deadline = time.monotonic() + _LONGEST
-        while not self.cloud.held.exists():
-            assert process.poll() is None, process.stdout.read() if process.stdout else ""
-            assert time.monotonic() < deadline, f"nobody waits {at}"
-            time.sleep(0.05)
-        [cli] = [child for child in _children(process.pid) if child.name() == "pulumi"]
-        plugins = _children(cli.pid)
-        if with_signal == signal.SIGKILL:
-            self._stop_between_writes(cli)
-        cli.send_signal(with_signal)
-        if with_signal == signal.SIGINT:
-            # It ends what it has begun, and begins nothing more.
-            time.sleep(1)
-        else:
-            cli.wait(_LONGEST)
-            # It leaves them behind: its provider would make what it was held up at.
-            for plugin_left in plugins:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    plugin_left.kill()
-        self.cloud.holding.unlink()
-        out, _ = process.communicate(timeout=_LONGEST)
-        self.cloud.held.unlink()
-        return Done(code=process.returncode, out=out, err=out)
+        # What it had made must be in the state: it is all that the next run knows.
+        environment = {key: value for key, value in self.environment.items() if key != "PULUMI_SKIP_CHECKPOINTS"}
+        with ThreadPoolExecutor() as threads:
+            run = threads.submit(self._deploy, environment, *args)
+            try:
+                _wait(lambda: run.done() or self.cloud.held.exists())
+                assert not run.done(), f"nobody waits {at}: {run.result()}"
+                [cli] = [child for child in _children(os.getpid()) if child.name() == "pulumi"]
+                packs = _children(cli.pid)
+                if with_signal == signal.SIGKILL:
+                    self._stop_between_writes(cli)
+                cli.send_signal(with_signal)
+                if with_signal == signal.SIGINT:
+                    # It ends what it has begun, and begins nothing more.
+                    time.sleep(1)
+                else:
+                    # It leaves its policy pack behind. The plugin gives up what it was held up at.
+                    for pack in packs:
+                        with contextlib.suppress(psutil.NoSuchProcess):
+                            pack.kill()
+                    _wait(lambda: not self.cloud.held.exists())
+            finally:
+                self.cloud.holding.unlink()
+            return run.result()
 
     def _stop_between_writes(self, cli: psutil.Process) -> None:
         """Stops it where all that `file://` keeps is whole: it writes the attributes of a checkpoint in place."""
@@ -222,6 +230,18 @@ class Clone:
             cli.resume()
             time.sleep(0.05)
         raise AssertionError("the CLI was never between two writes")
+
+    def pin(self, stack: str) -> None:
+        """Brings the images, by the documented command; its gcloud knows the digest of every tag."""
+        gcloud = self._above / "bin" / "gcloud"
+        gcloud.parent.mkdir()
+        gcloud.write_text(f"#!/bin/sh\necho sha256:{'7' * 64}\n")
+        gcloud.chmod(0o755)
+        name = f"us-central1-docker.pkg.dev/payment-audit-{stack}/audit-images/job"
+        for setting, image in (("image", name), ("consoleImage", f"{name}-console")):
+            command = ["image", "-s", stack, "--name", image, "--tag", "first", "--setting", setting]
+            with _environment({**os.environ, "PATH": f"{gcloud.parent}{os.pathsep}{os.environ['PATH']}"}):
+                assert pin.run([*command, "--folder", str(self.folder)]) == 0
 
     def configure(self, stack: str, **values: Any) -> None:
         """Changes a stack's file, as a person would. None takes a value out."""
@@ -279,37 +299,58 @@ class Clone:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MadeDev:
-    """dev as its first `up` leaves it, and what that said. A test that continues from there takes a copy."""
+class Made:
+    """A stack with its file as shipped, as the order of docs/deployment.md leaves it, and what each command said.
+
+    A test that continues from there takes a copy.
+    """
 
     above: Path
-    said: Done
+    # Without an image: previews without the job and with it, and the `up` of all but the job.
+    foundation_preview: Done
+    preview: Done
+    foundation: Done
+    # With the images.
+    up: Done
 
     @classmethod
-    def at(cls, above: Path) -> MadeDev:
+    def at(cls, above: Path, stack: str) -> Made:
         """It is made by the first that comes; the others wait for it."""
         kept = above / "said.json"
         with above.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not kept.exists():
-                clone = Clone(above / "stack")
-                # A preview makes nothing.
-                preview = clone.deploy("preview", "-s", "dev")
-                assert preview.code == 2, preview.err + preview.out
-                assert preview.report["counts"].keys() == {"create"}
-                assert clone.cloud.journal == []
-                done = clone.deploy("up", "-s", "dev")
-                assert done.code == 2, done.err + done.out
-                kept.write_text(json.dumps(asdict(done)))
-        return cls(above=above, said=Done(**json.loads(kept.read_text())))
+                kept.write_text(json.dumps({key: asdict(said) for key, said in _made(above, stack).items()}))
+        return cls(above=above, **{key: Done(**said) for key, said in json.loads(kept.read_text()).items()})
 
     def copy(self, above: Path) -> Clone:
         return Clone(self.above / "stack").copy(above)
 
 
+def _made(above: Path, stack: str) -> dict[str, Done]:
+    clone = Clone(above / "stack", as_shipped=True)
+    said = {"foundation_preview": clone.deploy("preview", "-s", stack, "--without-job")}
+    said["preview"] = clone.deploy("preview", "-s", stack)
+    assert clone.cloud.journal == [], "a preview makes nothing"
+    said["foundation"] = clone.deploy("up", "-s", stack, "--without-job")
+    clone.pin(stack)
+    said["up"] = clone.deploy("up", "-s", stack)
+    assert said["up"].code == 2, said["up"].err + said["up"].out
+    return said
+
+
 def wanted(stack: str) -> set[tuple[str, str]]:
     """(type, name) of what the program asks for, by its graph under mocks."""
     return {(node.type, node.name) for node in graph_of(stack).nodes}
+
+
+@contextlib.contextmanager
+def _sparing() -> Iterator[None]:
+    """What the SDK does for nobody here. It calls the engine for each line that only `--debug` shows, two thousand
+    times in a run, a tenth of its CPU; and it reads Pulumi.yaml, whose values it then forgets, with PyYAML alone."""
+    read = partial(yaml.load, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    with mock.patch.object(pulumi.log, "debug", lambda *_, **__: None), mock.patch.object(yaml, "safe_load", read):
+        yield
 
 
 @contextlib.contextmanager
@@ -322,6 +363,13 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(kept)
+
+
+def _wait(until: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _LONGEST
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _children(pid: int) -> list[Any]:

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -117,10 +117,17 @@ class Cloud:
         """There once somebody waits."""
         return self.file.with_suffix(".held")
 
-    def wait_if_held(self, name: str) -> None:
-        while self.holding.exists() and self.holding.read_text() == name:
-            self.held.touch()
+    def wait_if_held(self, name: str, still: Callable[[], bool]) -> None:
+        """Waits while it is held up and `still` somebody waits for the answer."""
+        if not self._holds(name):
+            return
+        self.held.touch()
+        while still() and self._holds(name):
             time.sleep(_WAITING_SECONDS)
+        self.held.unlink()
+
+    def _holds(self, name: str) -> bool:
+        return self.holding.exists() and self.holding.read_text() == name
 
     # ------------------------------------------------------------------ the file
 

@@ -1,21 +1,15 @@
-"""A provider plugin for the real Pulumi CLI, in place of Google's own: the program `pulumi-resource-gcp` on PATH.
+"""A provider plugin for the real Pulumi CLI, in place of Google's own: a server that the CLI attaches to.
 
 What it makes is kept in a file (`tests/infra/cloud.py`); what has an emulator is also made there, by the handlers that
 the local stack uses (`local/provision/provider.py`), where the endpoints of one are given. It is strict: it refuses
 inputs that the SDK does not have (`sdk_schema.py`) or that break a known rule of the provider (`provider_rules.py`),
 and reads a resource as Google gives it back (`given_back.py`). tests/infra/README.md lists what it does not know.
-
-    AUDIT_PLUGIN_CLOUD=FILE [AUDIT_PLUGIN_SPANNER=HOST:PORT AUDIT_PLUGIN_BIGQUERY=URL] pulumi-resource-gcp
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from concurrent import futures
 from pathlib import Path
@@ -30,11 +24,9 @@ from tests.infra import given_back, provider_rules, sdk_schema
 from tests.infra.cloud import Cloud, Refused, replacing
 from tests.infra.sdk_schema import UNKNOWN
 
-NAME: Final = "pulumi-resource-gcp"
 _VERSION: Final = "10.2.0"
 _TABLE: Final = "gcp:bigquery/table:Table"
 _GET_TABLE: Final = "gcp:bigquery/getTable:getTable"
-_IDLE_SECONDS: Final = 0.5
 _LARGE: Final = [("grpc.max_receive_message_length", 400 << 20)]
 
 
@@ -106,11 +98,11 @@ class Google(provider_pb2_grpc.ResourceProviderServicer):
         if request.preview:
             unknown = {key: UNKNOWN for key in made if key not in inputs and key != "id"}
             return provider_pb2.CreateResponse(properties=_struct({**inputs, **unknown}))
-        self._cloud.wait_if_held(f"before {name}")
+        self._hold_up(f"before {name}", context)
         with _refusals(context):
             there = self._cloud.create(self._project, kind, made["id"], inputs)
         self._emulators.make(self._project, kind, name, inputs)
-        self._cloud.wait_if_held(f"after {name}")
+        self._hold_up(f"after {name}", context)
         state = self._state(kind, name, there)
         return provider_pb2.CreateResponse(id=made["id"], properties=_struct(state))
 
@@ -143,12 +135,17 @@ class Google(provider_pb2_grpc.ResourceProviderServicer):
     def Delete(self, request: Any, context: Any) -> Any:
         kind, name = _kind(request.urn), _name(request.urn)
         inputs = self._cloud.read(self._project, kind, request.id)
-        self._cloud.wait_if_held(f"deleting {name}")
+        self._hold_up(f"deleting {name}", context)
         with _refusals(context):
             self._cloud.delete(self._project, kind, request.id)
         if inputs is not None:
             self._emulators.take_away(self._project, kind, name, inputs)
         return empty_pb2.Empty()
+
+    def _hold_up(self, name: str, context: Any) -> None:
+        self._cloud.wait_if_held(name, context.is_active)
+        if not context.is_active():
+            context.abort(grpc.StatusCode.CANCELLED, "the CLI was killed: as Google's plugin, this one ends with it")
 
     def _made(self, kind: str, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return server_made(self._project, kind, name, inputs)
@@ -251,64 +248,11 @@ def _struct(values: Mapping[str, Any]) -> Any:
     return struct
 
 
-def install(folder: Path, *, python: str = sys.executable) -> Path:
-    """Puts the plugin's program into a folder, for PATH."""
-    folder.mkdir(parents=True, exist_ok=True)
-    program = folder / NAME
-    program.write_text(f'#!/bin/sh\nexec "{python}" -m tests.infra.plugin "$@"\n')
-    program.chmod(0o755)
-    return program
-
-
-class _Calls(futures.ThreadPoolExecutor):
-    """The calls that are answered, each in a thread."""
-
-    _last: futures.Future[Any] | None = None
-
-    def submit(self, *args: Any, **more: Any) -> futures.Future[Any]:
-        self._last = super().submit(*args, **more)
-        return self._last
-
-    def wait_until_idle(self) -> None:
-        """Returns when the last call is answered and none came for a while."""
-        seen: Any = self
-        while seen is not self._last:
-            seen = self._last
-            if seen:
-                futures.wait([seen])
-            time.sleep(_IDLE_SECONDS)
-
-
-def _end_with(parent: int) -> None:
-    """A CLI that is killed says nothing: its plugin must not stay."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
-
-
-def serve(file: Path, spanner: str = "", bigquery: str = "") -> tuple[grpc.Server, _Calls, int]:
-    """The plugin of a cloud's file in this process: its server, the calls that it answers, and its port."""
+def serve(file: Path, spanner: str = "", bigquery: str = "") -> tuple[grpc.Server, int]:
+    """The plugin of a cloud's file in this process: its server, and its port."""
     emulators = Emulators(file.parent / "machine", spanner, bigquery)
-    calls = _Calls(max_workers=16)
-    server = grpc.server(calls, options=_LARGE)
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=16), options=_LARGE)
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(Google(Cloud(file), emulators), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    return server, calls, port
-
-
-def main() -> None:
-    spanner, bigquery = os.environ.get("AUDIT_PLUGIN_SPANNER", ""), os.environ.get("AUDIT_PLUGIN_BIGQUERY", "")
-    server, calls, port = serve(Path(os.environ["AUDIT_PLUGIN_CLOUD"]), spanner, bigquery)
-    print(port, flush=True)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    # How the CLI ends a plugin. An `up --refresh` has two, and ends the first while it is still asked.
-    ended = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: ended.set())
-    ended.wait()
-    calls.wait_until_idle()
-    server.stop(None).wait()
-
-
-if __name__ == "__main__":
-    main()
+    return server, port

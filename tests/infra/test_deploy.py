@@ -132,7 +132,8 @@ def test_an_up_that_google_is_not_ready_for_is_tried_again(
     left = list(runs)
 
     class Stack:
-        def up(self, on_event: Callable[[Any], None]) -> None:
+        def up(self, on_event: Callable[[Any], None], show_secrets: bool) -> None:
+            assert not show_secrets
             on_event(_step("create", BUCKET, f"bucket {len(left)}"))
             for message in left.pop(0):
                 on_event(_failure(message))
@@ -279,6 +280,17 @@ def test_what_the_provider_takes_over_is_not_imported_after_a_kill() -> None:
     stack: Any = Interrupted(bucket={"name": "b"}, log_bucket={"location": "us-central1", "bucketId": "audit-logs"})
     stacks.recover(stack, "p", lambda what, name: None)
     assert [resource["id"] for resource in stack.state.deployment["resources"]] == ["b"]
+
+
+def test_the_outputs_in_the_state_are_those_that_are_no_secret() -> None:
+    """A deployment reads them there to know who launches the job."""
+    secret = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270", "plaintext": '"x"'}
+    outputs = {"pipelineOwner": "composer", "connection": {"project": "p"}, "token": secret}
+    made = {"urn": "urn:pulumi:dev::payment-audit::pulumi:pulumi:Stack::s", "type": "pulumi:pulumi:Stack"}
+    stack: Any = Interrupted()
+    stack.state.deployment = {"resources": [{**made, "outputs": outputs}, Interrupted._resource("bucket", {})]}
+    read = stacks.recover(stack, "p", lambda what, name: None)
+    assert read == {"pipelineOwner": "composer", "connection": {"project": "p"}}
 
 
 JOB = drain.KIND

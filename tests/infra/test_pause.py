@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from graph import resources
 from graph.resources import Graph, Node
 from guardrails.rules import RULES
 from guardrails.stores import STORES
-from tests.infra.clone import Done, MadeDev
+from tests.infra.clone import Clone, Done
 from tests.infra.graphs import graph_of
 
 SINCE = datetime(2026, 11, 30, 9, tzinfo=UTC)
@@ -119,24 +118,23 @@ def test_the_command_refuses_prod_before_it_opens_anything(capsys: pytest.Captur
 
 
 @pytest.mark.timeout(900)
-def test_a_pause_under_the_real_cli_takes_the_job_and_resume_brings_it_back(made_dev: MadeDev, tmp_path: Path) -> None:
-    clone = made_dev.copy(tmp_path)
-    assert "not paused" in clone.deploy("resume", "-s", "dev").err
+def test_a_pause_under_the_real_cli_takes_the_job_and_resume_brings_it_back(dev: Clone) -> None:
+    assert "not paused" in dev.deploy("resume", "-s", "dev").err
 
-    done = clone.deploy("pause", "-s", "dev")
+    done = dev.deploy("pause", "-s", "dev")
     _changed(done)
     assert done.names("delete") == {JOB} and not done.names("replace")
     outputs = done.report["outputs"]
     since, until = (datetime.fromisoformat(outputs[name]) for name in ("pausedSince", "pausedUntil"))
     assert until - since == timedelta(days=7)
     assert f"until {outputs['pausedUntil']}" in done.err
-    again = clone.deploy("pause", "-s", "dev")
+    again = dev.deploy("pause", "-s", "dev")
     assert (again.code, again.report["changes"]) == (0, []), "a pause does not begin anew"
 
-    back = clone.deploy("resume", "-s", "dev")
+    back = dev.deploy("resume", "-s", "dev")
     _changed(back)
     assert back.names("create") == {JOB}
-    last = clone.deploy("preview", "-s", "dev")
+    last = dev.deploy("preview", "-s", "dev")
     assert (last.code, last.report["changes"]) == (0, []), last.out
 
 

@@ -9,7 +9,7 @@ there.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 
 from graph.google import TAKEN_OVER
 from guardrails.stores import RETAINED, holds_data
-from tests.infra.clone import BREAKS_A_RULE, EMPTY, Clone, MadeDev, wanted
+from tests.infra.clone import BREAKS_A_RULE, EMPTY, Clone, Made, wanted
 from tests.infra.graphs import graph_of
 
 TABLE = "gcp:bigquery/table:Table"
@@ -36,9 +36,9 @@ def _project(stack: str) -> str:
     return f"payment-audit-{stack}"
 
 
-def test_dev_is_made_changed_mended_destroyed_and_made_again(made_dev: MadeDev, tmp_path: Path) -> None:
+def test_dev_is_made_changed_mended_destroyed_and_made_again(made: Callable[[str], Made], tmp_path: Path) -> None:
     # Up makes what the program says: what the graph under mocks has, no more and no less.
-    clone, first = made_dev.copy(tmp_path), made_dev.said
+    clone, first = made("dev").copy(tmp_path), made("dev").up
     assert clone.made("dev") == wanted("dev")
     assert first.report["outputs"]["project"] == _project("dev")
     assert clone.deploy("outputs", "-s", "dev").report == first.report["outputs"]
@@ -137,39 +137,39 @@ def _of_google(state: dict[str, Any]) -> list[dict[str, Any]]:
     return [r for r in state["resources"] if r["custom"] and r["type"].startswith("gcp:")]
 
 
-def test_a_store_without_protection_goes_only_when_it_is_named(made_dev: MadeDev, tmp_path: Path) -> None:
+def test_a_store_without_protection_goes_only_when_it_is_named(dev: Clone) -> None:
     """In dev the engine would replace it without a word: deploy.py is what refuses."""
-    clone = made_dev.copy(tmp_path)
-    done = clone.cloud.journal
-    clone.configure("dev", warehouseLocation="US")
-    refused = clone.deploy("up", "-s", "dev")
+    done = dev.cloud.journal
+    dev.configure("dev", warehouseLocation="US")
+    refused = dev.deploy("up", "-s", "dev")
     assert (refused.code, refused.report["result"]) == (1, "refused")
     assert {"payment_audit", "audit_service_dataset"} <= set(refused.report["refused"])
-    assert clone.cloud.journal == done
-    told = clone.deploy("preview", "-s", "dev", as_json=False)
+    assert dev.cloud.journal == done
+    told = dev.deploy("preview", "-s", "dev", as_json=False)
     assert told.code == 1
     assert "Dataset payment_audit (location)  ← its data is lost" in told.out
     allowed = [option for name in refused.report["refused"] for option in ("--allow-loss", name)]
-    assert clone.deploy("preview", "-s", "dev", *allowed[:2]).code == 1, "the others are still refused"
-    assert clone.deploy("preview", "-s", "dev", *allowed).report["result"] == "changed"
+    assert dev.deploy("preview", "-s", "dev", *allowed[:2]).code == 1, "the others are still refused"
+    assert dev.deploy("preview", "-s", "dev", *allowed).report["result"] == "changed"
 
     # Named, they go; and only then come those with the same name, which would be a 409 while the old ones are there.
-    replaced = clone.deploy("up", "-s", "dev", *allowed)
+    replaced = dev.deploy("up", "-s", "dev", *allowed)
     assert replaced.code == 2, replaced.err + replaced.out
-    [dataset] = [id for id in clone.cloud.ids(_project("dev"), DATASET) if id.endswith("/payment_audit")]
-    assert _read(clone, DATASET, dataset)["location"] == "US"
-    assert [verb for verb, _, id in clone.cloud.journal[len(done) :] if id == dataset] == ["delete", "create"]
-    assert clone.deploy("preview", "-s", "dev").code == 0
+    [dataset] = [id for id in dev.cloud.ids(_project("dev"), DATASET) if id.endswith("/payment_audit")]
+    assert _read(dev, DATASET, dataset)["location"] == "US"
+    assert [verb for verb, _, id in dev.cloud.journal[len(done) :] if id == dataset] == ["delete", "create"]
+    assert dev.deploy("preview", "-s", "dev").code == 0
 
     # What the program no longer has would be deleted: refused by the same rule, scratch space and views excepted.
-    with clone.program(EMPTY):
-        refused = clone.deploy("preview", "-s", "dev")
+    with dev.program(EMPTY):
+        refused = dev.deploy("preview", "-s", "dev")
     graph = graph_of("dev", {"warehouseLocation": "US"})
     stores = {node.name for node in graph.nodes if holds_data(node.type, node.name, node.inputs)}
     assert (refused.code, set(refused.report["refused"])) == (1, stores)
 
 
-def test_a_secret_is_not_in_the_state_in_plain_text_and_a_fresh_checkout_keeps_it_so(clone: Clone) -> None:
+def test_a_secret_is_not_in_the_state_in_plain_text_and_a_fresh_checkout_keeps_it_so(tmp_path: Path) -> None:
+    clone = Clone(tmp_path, passphrase=True)
     secret = "a-token-that-nobody-must-read"
     with clone.program(f'import pulumi\npulumi.export("token", pulumi.Output.secret("{secret}"))\n'):
         made = clone.deploy("up", "-s", "dev")
