@@ -47,6 +47,7 @@ class _Held:
     """In the place of the partitions' threads: what they have read."""
 
     closed = False
+    in_turn = 1
 
     def __init__(self) -> None:
         self.items: deque[tuple[str, Item]] = deque()

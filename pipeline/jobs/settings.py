@@ -28,7 +28,7 @@ Example, on one machine:
 """
 
 
-# A bundle of the source is over after a second at most; behind it rows are gathered on.
+# A bundle of the source is over after a second at most; what is gathered for longer waits before its append.
 _MOST_GATHER_MILLIS = 1000
 _JOB_NAME = r"[a-z]([-a-z0-9]{0,126}[a-z0-9])?"
 

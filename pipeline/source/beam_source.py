@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 import apache_beam as beam
@@ -53,8 +53,6 @@ _LOG = logging.getLogger(__name__)
 # A bundle that has nothing yet waits for its first change. To end it and begin another costs a runner far more than to
 # wait, and the change would wait for the next bundle.
 _WAIT_SECONDS = 1.0
-# The share of a reader's wait where there are several; workers that have one each do not poll more often than this.
-_MOST_IN_TURN = 4
 _POLL_SECONDS = 0.01
 _MAX_RECORDS_PER_BUNDLE = 2000
 _MAX_BYTES_PER_BUNDLE = 16_000_000
@@ -80,7 +78,7 @@ class ReadChanges(beam.PTransform):
     ) -> None:
         super().__init__()
         several = [streams] if isinstance(streams, ChangeStream) else streams
-        group = Group(uuid4().hex, len(several) * readers)
+        group = uuid4().hex
         self._sources = [ChangeStreamSource(stream, start, reading, readers, group) for stream in several]
 
     def expand(self, pipeline: Any) -> Any:
@@ -110,28 +108,20 @@ class _MarkCoder(coders.Coder):
         return True
 
 
-class Group(NamedTuple):
-    """The readers of one transform: an id, which no transform of another job in the process has, and their number."""
-
-    id: str
-    readers: int
-
-
 class ChangeStreamSource(SourceWithBacklog):
     """One change stream, which splits into one part for each of its readers; or one of these parts."""
 
-    def __init__(
-        self, stream: ChangeStream, start: Start, reading: Reading, readers: int = 1, group: Group | None = None
-    ) -> None:
+    def __init__(self, stream: ChangeStream, start: Start, reading: Reading, readers: int = 1, group: str = "") -> None:
+        """`group`: the transform that reads it; sources without one are each in a group of one."""
         self._stream = stream
         self._start = start
         self._reading = reading
         self._readers = readers
-        self._group = group or Group(uuid4().hex, readers)
+        self._group = group or uuid4().hex
         # Before the split, and where Beam gives it up after an error, it reads the whole stream.
         self._share = WHOLE
         # Kept when the source is pickled: readers of one source know each other, those of two jobs in a process do not.
-        self._id = f"{stream.database}/{stream.name}/{self._group.id}"
+        self._id = f"{stream.database}/{stream.name}/{self._group}"
 
     # Beam pickles the source with every bundle, unless it is equal to one that it has pickled: three milliseconds.
     def __eq__(self, other: object) -> bool:
@@ -197,7 +187,7 @@ class ChangeStreamReader(UnboundedReader):
         partitions: PartitionSet,
         *,
         source: str = "",
-        group: Group | None = None,
+        group: str = "",
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -208,16 +198,15 @@ class ChangeStreamReader(UnboundedReader):
         self._stream = stream.name
         self._clock = clock
         self._sleep = sleep
-        # A runner on one machine asks the readers of a transform in turn, in one bundle: they share the wait.
-        self._wait_seconds = _WAIT_SECONDS / (min(group.readers, _MOST_IN_TURN) if group else 1)
-        self._turns = _turns(group.id) if group else Turns()
+        self._turns = _turns(group) if group else Turns()
         self._voice = Voice(clock)
         self._current: DataChange | ReadPosition | None = None
         self._announced = ""
         quiet = reading.window_millis / 1000 if reading.mode == "windows" else stream.heartbeat_millis / 1000
         self._backlog = Backlog(quiet)
-        # The bundle that is read for: since when, None between two, and what it has.
+        # The bundle that is read for: since when, None between two, how long it waits, and what it has.
         self._bundle_since: float | None = None
+        self._bundle_wait = 0.0
         self._bundle_has_changes = False
         self._bundle_bytes = 0
         self._tries = 0
@@ -330,12 +319,14 @@ class ChangeStreamReader(UnboundedReader):
             readers.read({token: self._partitions.ask_from(token) for token in readable if token not in readers})
 
     def _next_change(self) -> bool:
+        readers = self._readers
         if self._bundle_since is None:
             self._bundle_since = self._clock()
-        readers = self._readers
+            # A runner on one machine reads with the readers of a transform in turn, in one bundle.
+            self._bundle_wait = _WAIT_SECONDS / (readers.in_turn if readers else 1)
         # Positions alone, which nobody waits for, do not end a bundle; the last one does.
         gathers = self._bundle_has_changes
-        wait = self._reading.gather_millis / 1000 if gathers else self._wait_seconds
+        wait = self._reading.gather_millis / 1000 if gathers else self._bundle_wait
         ends = self._bundle_since + (0.0 if self._partitions.finished else wait)
         while readers and (delivered := readers.next(max(0.0, ends - self._clock()), gathers=gathers)) is not None:
             token, item = delivered

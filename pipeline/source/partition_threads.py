@@ -43,8 +43,8 @@ _SILENT_SECONDS: Final = 30.0
 # Between two bundles a runner asks at once, or when it has brought the last one through a busy stage.
 _IDLE_SECONDS: Final = 15.0
 _WATCH_SECONDS: Final = 1.0
-# A reader that has rested for longer is read with by another thread or process, or not at all.
-_TURN_SECONDS: Final = 1.0
+# A reader that has rested for longer is read with in another process, or not at all.
+_TURN_SECONDS: Final = 5.0
 
 _REMEDIES: Final = {
     grpc.StatusCode.OUT_OF_RANGE: (
@@ -162,6 +162,11 @@ class Turns:
         self.lock = threading.Lock()
         self.filled = threading.Condition(self.lock)
         self.readers: set[PartitionReaders] = set()
+
+    def taken_by(self, reader: PartitionReaders) -> int:
+        """How many readers are read with in turn, this one included. Those that other threads read with do not rest."""
+        with self.lock:
+            return 1 + sum(each.has_just_rested for each in self.readers if each is not reader)
 
     def ends_wait(self, reader: PartitionReaders, gathers: bool) -> bool:
         """Whether another reader has what should not wait for this one. The caller holds the lock.
@@ -306,8 +311,13 @@ class PartitionReaders:
         self._rests_since, self.has_put_out = self._clock(), has_put_out
 
     @property
+    def in_turn(self) -> int:
+        """How many readers share a bundle with this one, itself included: they share its wait too."""
+        return self._turns.taken_by(self)
+
+    @property
     def has_just_rested(self) -> bool:
-        """Whether it was in the bundle that is read for, or in the one before, and is in none now."""
+        """Whether it was in the bundle that is read for, or in the one before, and is not read with now."""
         since = self._rests_since
         return since is not None and self._clock() - since <= _TURN_SECONDS
 

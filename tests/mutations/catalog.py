@@ -105,8 +105,8 @@ _SOURCE: Final = (
     _broken(
         "a bundle with changes waits as long as one without",
         _READ,
-        "wait = self._reading.gather_millis / 1000 if gathers else self._wait_seconds",
-        "wait = self._wait_seconds",
+        "wait = self._reading.gather_millis / 1000 if gathers else self._bundle_wait",
+        "wait = self._bundle_wait",
         "tests/unit/test_source_read.py::test_a_bundle_with_changes_gathers_those_that_come_in_its_time",
     ),
     _broken(
@@ -131,11 +131,11 @@ _SOURCE: Final = (
         "tests/unit/test_source_read.py::test_what_comes_for_one_reader_ends_the_wait_of_the_others",
     ),
     _broken(
-        "each of several streams has its own wait",
+        "readers that are read with in turn wait one after the other",
         _READ,
-        "        group = Group(uuid4().hex, len(several) * readers)\n",
-        "        group = Group(uuid4().hex, 1)\n",
-        "tests/unit/test_source_read.py::test_the_readers_of_a_transform_know_each_other_and_those_of_another_do_not",
+        "_WAIT_SECONDS / (readers.in_turn if readers else 1)",
+        "_WAIT_SECONDS",
+        "tests/unit/test_source_read.py::test_readers_in_one_bundle_share_its_wait",
     ),
     _broken(
         "a child waits for one of its parents only",
