@@ -409,7 +409,7 @@ _SOURCE: Final = (
     _broken(
         "a launch lets every partition mode pass but the one that is known to be unreadable",
         _CHECKS,
-        "if mode not in modes:",
+        "if mode not in PARTITION_MODES:",
         'if mode == "A_MODE_OF_TOMORROW":',
         "tests/unit/test_source_checks.py::"
         "test_a_partition_mode_that_cannot_be_read_is_refused_at_launch_with_the_remedy",
