@@ -5,13 +5,13 @@ They run it, if they agree. What is there already is used as it is, their change
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from contract import schema
-from contract.changes import PARTIAL_CAPTURE_TYPES
-from contract.ddl import Catalog
+from contract.changes import MUTABLE, PARTIAL_CAPTURE_TYPES
+from contract.ddl import Catalog, Stream
 from contract.drift import Drift, columns, unmet
 from contract.watched import WatchedTable, WatchedTables
 
@@ -22,8 +22,6 @@ CAPTURE_TYPE: Final = "NEW_ROW_AND_OLD_VALUES"
 RETENTION: Final = "7d"
 # Spanner's, of a stream that does not say.
 _DEFAULT_CAPTURE: Final = "OLD_AND_NEW_VALUES"
-# The partition mode that the job reads beside the default one.
-_MUTABLE: Final = "MUTABLE_KEY_RANGE"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,26 +55,23 @@ def needs(watched: WatchedTables, *, roles: bool, there: Catalog | None = None) 
     the job reads the rows.
     """
     dialect = schema.dialect_of(watched.source_changelog)
-    mutable = _mutable(there)
-    for need in _needs(watched, roles=roles, there=there):
+    streams = there.streams() if there else {}
+    mutable = {name for name, stream in streams.items() if stream.options.get("partition_mode") == MUTABLE}
+    for need in _needs(watched, roles=roles, streams=streams, mutable=mutable):
         yield replace(need, statement=dialect.ddl(need.statement, mutable))
 
 
-def _mutable(there: Catalog | None) -> frozenset[str]:
-    streams = there.streams() if there else {}
-    return frozenset(name for name, stream in streams.items() if stream.options.get("partition_mode") == _MUTABLE)
-
-
-def _needs(watched: WatchedTables, *, roles: bool, there: Catalog | None) -> Iterator[Need]:
-    """In GoogleSQL."""
-    streams, mutable = there.streams() if there else {}, _mutable(there)
+def _needs(
+    watched: WatchedTables, *, roles: bool, streams: Mapping[str, Stream], mutable: Collection[str]
+) -> Iterator[Need]:
+    """In GoogleSQL. `streams` are there, of which some are `mutable`."""
     capture_types = {
         name: streams[name].options.get("value_capture_type", _DEFAULT_CAPTURE) if name in streams else CAPTURE_TYPE
         for name in watched.change_streams
     }
     for stream in watched.change_streams:
         tables = ", ".join(f"`{table.name}`" for table in watched.tables if table.change_stream == stream)
-        mode = f", partition_mode = '{_MUTABLE}'" if stream in mutable else ""
+        mode = f", partition_mode = '{MUTABLE}'" if stream in mutable else ""
         yield Need(
             statement=f"CREATE CHANGE STREAM `{stream}` FOR {tables} "
             f"OPTIONS (retention_period = '{RETENTION}', value_capture_type = '{capture_types[stream]}'{mode})",

@@ -17,6 +17,10 @@ Row = dict[str, Any]
 PARTIAL_CAPTURE_TYPES: Final = ("NEW_VALUES", "OLD_AND_NEW_VALUES")
 # Those that carry no old values: what a row was before a change is not known.
 WITHOUT_OLD_VALUES: Final = ("NEW_VALUES", "NEW_ROW")
+# What a change stream that does not say has, and the other one.
+PARTITION_MODE: Final = "IMMUTABLE_KEY_RANGE"
+MUTABLE: Final = "MUTABLE_KEY_RANGE"
+PARTITION_MODES: Final = (PARTITION_MODE, MUTABLE)
 CAPTURE_TYPES: Final = ("NEW_ROW_AND_OLD_VALUES", "NEW_ROW", "OLD_AND_NEW_VALUES", "NEW_VALUES")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from contract.changes import PARTITION_MODE
 from contract.ddl import Catalog, Index, Privilege, Stream, Table
 
 State = Literal["missing", "different", "unexpected"]
@@ -103,8 +104,8 @@ def _stream(wanted: Stream, there: Stream | None) -> Iterator[Drift]:
     if capture != wanted.options.get("value_capture_type", capture):
         detail = f"it captures {capture}, not {wanted.options['value_capture_type']}"
         yield Drift(what=what, state="different", detail=detail)
-    mode = there.options.get("partition_mode", "IMMUTABLE_KEY_RANGE")
-    if mode != (expected := wanted.options.get("partition_mode", "IMMUTABLE_KEY_RANGE")):
+    mode = there.options.get("partition_mode", PARTITION_MODE)
+    if mode != (expected := wanted.options.get("partition_mode", PARTITION_MODE)):
         yield Drift(what=what, state="different", detail=f"its partition_mode is {mode}, not {expected}")
     for option in _EXCLUDE:
         if there.options.get(option, "false").lower() == "true" and wanted.options.get(option) != "true":

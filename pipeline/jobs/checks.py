@@ -17,7 +17,13 @@ from google.auth.exceptions import GoogleAuthError
 
 from contract import timestamps
 from contract.attached import CAPTURE_TYPE
-from contract.changes import CAPTURE_TYPES, PARTIAL_CAPTURE_TYPES, WITHOUT_OLD_VALUES
+from contract.changes import (
+    CAPTURE_TYPES,
+    PARTIAL_CAPTURE_TYPES,
+    PARTITION_MODE,
+    PARTITION_MODES,
+    WITHOUT_OLD_VALUES,
+)
 from contract.endpoints import on_this_machine
 from contract.errors import AuditError
 from contract.watched import WatchedTables, type_problem
@@ -28,7 +34,6 @@ from pipeline.sink.dead_letters import DeadLetterQueue
 from pipeline.sink.generations import ADDED_TO_JOBS
 from pipeline.source.dialect import dialect_of
 from pipeline.source.query import ChangeStreamQuery
-from pipeline.source.records import PARTITION_MODE, PARTITION_MODES
 from pipeline.transforms.keys import MaskingKeys
 
 # Spanner's, of a stream that does not say.

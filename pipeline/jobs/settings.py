@@ -82,6 +82,15 @@ class StreamSettings:
             end=timestamps.normalise(end) if end else None,
         )
 
+    @property
+    def append_millis(self) -> int:
+        """How long rows gather before an append, behind what a bundle of the source has gathered.
+
+        Not at all would take apart what several readers bring at a time.
+        """
+        batch = int(self["batchMillis"])
+        return max(batch - self.reading.gather_millis, batch // 10)
+
     @cached_property
     def watched(self) -> WatchedTables:
         return WatchedTables.from_json(self["watchedTables"])

@@ -60,11 +60,7 @@ def build(
     records = pipeline | "Read" >> ReadChanges(settings.streams, start, settings.reading, readers)
     to_rows = ToRows(settings.transforms, encode, settings.streams[0], settings.ignored_records)
     rows, positions, clock = records | to_rows.failures_to(failures)
-    # What one bundle of the source has gathered goes at once; what several bring at a time, of several readers or
-    # during an append, goes together.
-    batch_millis = int(settings["batchMillis"])
-    gathers = max(batch_millis - settings.reading.gather_millis, batch_millis // 10)
-    appended = rows | AppendRows(sink, gathers).failures_to(failures)
+    appended = rows | AppendRows(sink, settings.append_millis).failures_to(failures)
     written = failures.all() | "WriteDeadLetters" >> beam.ParDo(WriteDeadLetters(settings["deadLetterQueueDirectory"]))
     (positions, appended, written) | TrackPositions(sink, settings.stream_names)
     if settings["disableDlqRetries"] == "false":

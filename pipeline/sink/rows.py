@@ -133,7 +133,7 @@ def exact_values(change: Change, table: WatchedTable) -> Row | None:
 
 def old_values(change: Change, table: WatchedTable) -> Row | None:
     """The values before a change, for a JSON column: their numbers are texts. None where there is none."""
-    return values.without_numbers(change.old, _types(change.columns, table)) if change.old else None
+    return _old_values(change, _types(change.columns, table))
 
 
 def _exact_values(change: Change, inexact: tuple[tuple[str, bool, values.Exact], ...]) -> Row | None:
@@ -143,6 +143,10 @@ def _exact_values(change: Change, inexact: tuple[tuple[str, bool, values.Exact],
         if value is not None and (whole := exact(value)) is not None:
             found[name] = whole
     return found or None
+
+
+def _old_values(change: Change, types: Mapping[str, str]) -> Row | None:
+    return values.without_numbers(change.old, types) if change.old else None
 
 
 @lru_cache(maxsize=256)
@@ -180,9 +184,7 @@ def _metadata_arrays(changes: Sequence[Change], table: WatchedTable) -> dict[str
         tables.NUMBER_OF_RECORDS: pa.array([c.number_of_records_in_transaction for c in changes], int64),
         tables.NUMBER_OF_PARTITIONS: pa.array([c.number_of_partitions_in_transaction for c in changes], int64),
         tables.CHANGE_ID: pa.array([c.change_id for c in changes], strings),
-        tables.OLD_VALUES: pa.array(
-            [_json(values.without_numbers(c.old, types)) if c.old else None for c in changes], strings
-        ),
+        tables.OLD_VALUES: pa.array([_json(_old_values(c, types)) for c in changes], strings),
         tables.EXACT_VALUES: pa.array([_json(_exact_values(c, inexact)) for c in changes], strings),
         tables.IS_INCOMPLETE: pa.array([c.is_incomplete or None for c in changes], pa.bool_()),
         tables.CARD_TOKENS: pa.array([c.card_tokens for c in changes], pa.list_(strings)),

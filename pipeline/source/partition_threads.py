@@ -163,11 +163,6 @@ class Turns:
         self.filled = threading.Condition(self.lock)
         self.readers: set[PartitionReaders] = set()
 
-    def taken_by(self, reader: PartitionReaders) -> int:
-        """How many readers are read with in turn, this one included. Those that other threads read with do not rest."""
-        with self.lock:
-            return 1 + sum(each.has_just_rested for each in self.readers if each is not reader)
-
     def ends_wait(self, reader: PartitionReaders, gathers: bool) -> bool:
         """Whether another reader has what should not wait for this one. The caller holds the lock.
 
@@ -312,8 +307,10 @@ class PartitionReaders:
 
     @property
     def in_turn(self) -> int:
-        """How many readers share a bundle with this one, itself included: they share its wait too."""
-        return self._turns.taken_by(self)
+        """How many readers share a bundle with this one, itself included. Those that other threads read with do not
+        rest."""
+        with self._turns.lock:
+            return 1 + sum(each.has_just_rested for each in self._turns.readers if each is not self)
 
     @property
     def has_just_rested(self) -> bool:

@@ -12,12 +12,12 @@ from google.cloud.spanner_v1.types import result_set, spanner
 from google.cloud.spanner_v1.types import type as types
 
 from contract import dialects, timestamps
+from contract.changes import MUTABLE
 from contract.dialects import Dialect
 from pipeline.channels import StreamingCall, StreamingChannels
 from pipeline.source import wire
 from pipeline.source.proto_records import ProtoReader
 from pipeline.source.records import (
-    MUTABLE,
     Child,
     ChildPartitions,
     DataChange,

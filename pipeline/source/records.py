@@ -22,7 +22,7 @@ from google.cloud.spanner_v1.types import type as types
 from google.protobuf import struct_pb2
 
 from contract import spanner_types
-from contract.changes import Column
+from contract.changes import PARTITION_MODES, Column
 from contract.errors import AuditError
 from contract.timestamps import normalise
 from pipeline.source import wire
@@ -31,10 +31,6 @@ _Metadata = result_set.ResultSetMetadata.pb()
 
 _COLUMNS_REMEMBERED = 1000
 _RECORD_BYTES = 1000
-
-PARTITION_MODE: Final = "IMMUTABLE_KEY_RANGE"
-MUTABLE: Final = "MUTABLE_KEY_RANGE"
-PARTITION_MODES: Final = (PARTITION_MODE, MUTABLE)
 
 
 class Mod(NamedTuple):

@@ -472,13 +472,15 @@ def test_a_stream_has_as_many_readers_as_are_set_or_one_for_ten_partitions(
         "spannerProjectId": project,
         "spannerInstanceId": instance,
         "spannerDatabase": database,
-        "spannerChangeStreamNames": STREAM,
+        "spannerChangeStreamNames": f"{STREAM},Other",
     }
     made = history() if partition_mode == "IMMUTABLE_KEY_RANGE" else History(created=time.time_ns())
     if partition_mode == "MUTABLE_KEY_RANGE":
         made.stream(STREAM, product_tables()[STREAM], partition_mode=partition_mode)
     for i in range(partitions):
         made.streams[STREAM].root(low=(1 << 32) * i // partitions, high=(1 << 32) * (i + 1) // partitions)
+    # The largest stream counts.
+    made.stream("Other", product_tables()[STREAM])
     with StrictSpanner(made) as spanner:
         settings, _ = parse(
             [f"--{name}={value}" for name, value in values.items()] + [f"--spannerEndpoint={spanner.endpoint}"]

@@ -247,16 +247,34 @@ def test_what_comes_during_an_append_goes_together_in_the_next(monkeypatch: pyte
     assert set(step.twin.there()) == {f"p{i}" for i in range(5)}
 
 
+def test_the_appends_of_a_shard_are_to_one_stream_and_a_timer_without_rows_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = Step(monkeypatch)
+    step.put(change("p1"))
+    first = _Kept(*step.shard.value)
+    step.twin.now += 10
+    step.fire()
+    assert _Kept(*step.shard.value) == first
+    step.put(change("p2"))
+    second = _Kept(*step.shard.value)
+    assert first.stream and second.stream and first.stream[0] == second.stream[0]
+    assert [stream[1] for stream in (first.stream, second.stream)] == [1, 2]
+    assert step.twin.counts["create_write_stream"] == 1
+
+
 def test_rows_that_are_due_go_with_the_next_that_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner fires a timer between two bundles of its key, and behind a backlog there is no time between them."""
     step = Step(monkeypatch, batch_millis=200)
+    sent: list[str] = []
+    step.twin.before_append = lambda arrow: sent.extend(arrow["PUID"].to_pylist())
     step.gather(change("p1"))
     step.twin.now += 0.1
     step.put(change("p2"))
     assert not step.twin.tables
     step.twin.now += 0.15
     step.put(change("p3"))
-    assert set(step.twin.there()) == {"p1", "p2", "p3"}
+    assert sent == ["p1", "p2", "p3"]
     # The timer finds nothing, and what comes afterwards gathers as ever.
     step.fire()
     step.twin.now += 0.05

@@ -276,10 +276,32 @@ def test_a_bundle_with_changes_gathers_those_that_come_in_its_time(spanner: Fake
     for now, wait in ((10.0, 50.0), (61.0, 0.0)):
         clock[0] = now
         assert waits_for(reader) == [wait]
-    # The next bundle begins with nothing.
-    reader.get_checkpoint_mark()
-    assert waits_for(reader) == [1.0]
+    # The next bundle begins with nothing, and what this one has put out does not wait for other readers.
+    assert reader._readers is not None
+    for wait, put_out in ((1.0, True), (1.0, False)):
+        reader.get_checkpoint_mark()
+        assert reader._readers.has_put_out is put_out
+        assert waits_for(reader) == [wait]
     reader.close()
+
+
+def test_a_reader_says_whether_it_gathers(spanner: FakeSpanner) -> None:
+    spanner.partitions = {"a": [change(0.5, "first")]}
+    reader = ChangeStreamReader(STREAM, Reading(), PartitionSet(START), clock=lambda: 0.0)
+    said: list[bool] = []
+    real = PartitionReaders.next
+
+    def next_(self: PartitionReaders, wait: float = 0.0, *, gathers: bool = False) -> Any:
+        said.append(gathers)
+        return real(self, wait, gathers=gathers)
+
+    with pytest.MonkeyPatch.context() as monkey:
+        monkey.setattr(PartitionReaders, "next", next_)
+        while not isinstance(reader._current, DataChange):
+            assert reader.advance()
+        assert not reader.advance()
+    reader.close()
+    assert said[-2:] == [False, True]
 
 
 def test_a_change_after_a_quiet_time_does_not_wait_for_others(spanner: FakeSpanner) -> None:
