@@ -1,7 +1,8 @@
 """The speed table: each aim, what was measured, and why it is missed where it is: python -m bench.aims
 
 It reads what the other programs have kept in bench/results and writes docs/speed.md; `python -m bench` ends with it. An
-aim without a result is in the table as not measured.
+aim without a result here keeps the row that the page has of it, with its machine and date; without such a row it is in
+the table as not measured.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ _GIB_A_CPU: Final = 4
 _HEAD: Final = """# Speed
 
 Written by `python -m bench.aims`, with which `make bench` ends, from the results that it has kept. Latency is from the
-commit in Spanner to the moment at which a query on BigQuery sees the row. What each program runs, and earlier figures:
-[benchmarks](benchmarks.md).
+commit in Spanner to the moment at which a query on BigQuery sees the row. A row stays until it is measured again: its
+last column says when that was, and where. What each program runs, and earlier figures: [benchmarks](benchmarks.md).
 
 | what | aim | measured | | reason | machine, load, date |
 |---|---|---|---|---|---|
@@ -306,20 +307,29 @@ AIMS: Final = (
 )
 
 
-def table(results: Callable[[str], Result | None] = kept) -> str:
-    """A row for each aim. `results` gives a result by its name."""
-    return "".join(f"| {' | '.join(_row(aim, results(aim.name)))} |\n" for aim in AIMS)
+def table(results: Callable[[str], Result | None] = kept, before: str = "") -> str:
+    """A row for each aim. `results` gives a result by its name; `before` is the page as it was."""
+    earlier = {tuple(row[:2]): row for row in map(_cells, before.splitlines())}
+    rows = (_row(aim, results(aim.name)) or earlier.get((aim.what, aim.aim)) or _not_measured(aim) for aim in AIMS)
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _row(aim: Aim, result: Result | None) -> tuple[str, ...]:
-    command = f"`python -m bench.{' '.join(aim.run)}`"
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
+def _not_measured(aim: Aim) -> list[str]:
+    return [aim.what, aim.aim, "–", "not measured", f"`python -m bench.{' '.join(aim.run)}`", ""]
+
+
+def _row(aim: Aim, result: Result | None) -> list[str] | None:
     if result is None:
-        return aim.what, aim.aim, "–", "not measured", command, ""
+        return None
     figure = aim.figure(result)
     verdict = figure.verdict
     reason = aim.because if verdict == "missed" else ""
     shown = "**missed**" if verdict == "missed" else verdict
-    return aim.what, aim.aim, figure.text, shown, "; ".join(filter(None, [figure.short, reason])), _machine(result)
+    return [aim.what, aim.aim, figure.text, shown, "; ".join(filter(None, [figure.short, reason])), _machine(result)]
 
 
 def _machine(result: Result) -> str:
@@ -341,7 +351,7 @@ def _rounds(result: Result) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
-    rows = table()
+    rows = table(before=PAGE.read_text())
     PAGE.write_text(_HEAD + rows)
     print(rows)
     print(f"Written to docs/{PAGE.name}")

@@ -60,6 +60,9 @@ def _strict(**changed: Any) -> dict[str, Any]:
     } | changed
 
 
+_START = {"machine": _MACHINE, "start_seconds": 4.4, "resume_seconds": 4.2, "starts": [4.4, 4.4, 4.4]}
+
+
 def _readers(rates: dict[str, int], linear: dict[str, float]) -> dict[str, Any]:
     return {
         "machine": _MACHINE,
@@ -74,6 +77,22 @@ def _row(name: str, what: str, result: dict[str, Any]) -> list[str]:
     rows = table({name: result}.get).splitlines()
     [row] = [row for row in rows if re.search(what, row.split(" | ")[0])]
     return row.removeprefix("| ").removesuffix(" |").split(" | ")
+
+
+def test_a_row_stays_until_it_is_measured_again() -> None:
+    measured = table({"live-5": _live(5), "start": _START}.get)
+    page = f"# Speed\n\n| what | aim |\n|---|---|\n{measured}"
+    assert table(lambda name: None, page) == measured
+    changed = table({"live-5": _live(5, latency_ms=_LATENCY | {"p99": 599})}.get, page)
+    different = [(a, b) for a, b in zip(measured.splitlines(), changed.splitlines(), strict=True) if a != b]
+    [(before, after)] = different
+    assert "300/500/590 ms" in before
+    assert "300/500/599 ms" in after
+
+
+def test_a_row_of_another_aim_does_not_stay() -> None:
+    measured = table({"live-5": _live(5)}.get)
+    assert table(lambda name: None, measured.replace("p99 < 600 ms", "p99 < 700 ms")) == table(lambda name: None)
 
 
 @pytest.mark.parametrize("what", WHATS)
