@@ -109,13 +109,16 @@ def worker(share: Share, partitions: int, responses: dict[str, list[bytes]]) -> 
 
 
 def measure(partitions: int, rounds: int) -> dict[str, Any]:
-    """For each number of readers the median, over readers and rounds, of the records a CPU second of one."""
+    """For each number of readers the median, over readers and rounds, of the records a CPU second of one.
+
+    In each round all numbers have their turn: what else the machine does changes within seconds, and is nobody's alone.
+    """
     responses = recording()
     worker(Share(0, 1), partitions, responses)
-    found = {
-        readers: [worker(Share(i, readers), partitions, responses) for i in range(readers) for _ in range(rounds)]
-        for readers in READERS
-    }
+    found: dict[int, list[float]] = {readers: [] for readers in READERS}
+    for _ in range(rounds):
+        for readers, of in found.items():
+            of += [worker(Share(i, readers), partitions, responses) for i in range(readers)]
     rates = {readers: statistics.median(each) for readers, each in found.items()}
     return {
         "machine": machine(),
