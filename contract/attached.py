@@ -12,6 +12,7 @@ from typing import Final
 from contract import schema
 from contract.changes import MUTABLE, PARTIAL_CAPTURE_TYPES
 from contract.ddl import Catalog, Stream
+from contract.dialects import beside, quoted, schema_of
 from contract.drift import Drift, columns, unmet
 from contract.watched import WatchedTable, WatchedTables
 
@@ -70,7 +71,7 @@ def _needs(
         for name in watched.change_streams
     }
     for stream in watched.change_streams:
-        tables = ", ".join(f"`{table.name}`" for table in watched.tables if table.change_stream == stream)
+        tables = ", ".join(quoted(table.name) for table in watched.tables if table.change_stream == stream)
         mode = f", partition_mode = '{MUTABLE}'" if stream in mutable else ""
         yield Need(
             statement=f"CREATE CHANGE STREAM `{stream}` FOR {tables} "
@@ -83,43 +84,52 @@ def _needs(
             f"`{payments.column(meaning)}`" for meaning in ("status", "changed") if payments.column(meaning)
         )
         yield Need(
-            statement=f"CREATE INDEX `{index.name}` ON `{payments.name}` ({key})",
+            statement=f"CREATE INDEX {quoted(beside(payments.name, index.name))} ON {quoted(payments.name)} ({key})",
             why="stuck payments are sought in it once a minute, instead of in the whole table",
         )
     if roles:
         yield from _roles(watched)
         read = [t.name for t in watched.tables if capture_types[t.change_stream] in PARTIAL_CAPTURE_TYPES]
         if read:
-            tables = ", ".join(f"`{name}`" for name in read)
-            yield Need(
-                statement=f"GRANT SELECT ON TABLE {tables} TO ROLE {schema.READER_ROLE}",
-                why="their change stream leaves out of an UPDATE what it did not touch: the job reads that there",
-            )
+            why = "their change stream leaves out of an UPDATE what it did not touch: the job reads that there"
+            yield from _select(read, schema.READER_ROLE, why)
 
 
 def _roles(watched: WatchedTables) -> Iterator[Need]:
     streams = ", ".join(f"`{stream}`" for stream in watched.change_streams)
     functions = ", ".join(f"`READ_{stream}`" for stream in watched.change_streams)
-    tables = ", ".join(f"`{table.name}`" for table in watched.tables)
-    seen = ", ".join(f"`{column}`" for column in _of_stuck(watched.payments))
-    for role, what, more in (
-        (schema.READER_ROLE, "the job reads as this role: the change streams, and no table", ""),
+    seen = f" ({', '.join(f'`{column}`' for column in _of_stuck(watched.payments))})"
+    for role, what, read, columns in (
+        (schema.READER_ROLE, "the job reads as this role: the change streams, and no table", [], ""),
         (
             schema.PROBE_ROLE,
             "the probe counts changes, and payments that are stuck",
-            f"GRANT SELECT ({seen}) ON TABLE `{watched.payments.name}`",
+            [watched.payments.name],
+            seen,
         ),
         (
             schema.VALIDATION_ROLE,
             "validation, replay and backfill compare and read the rows",
-            f"GRANT SELECT ON TABLE {tables}",
+            [table.name for table in watched.tables],
+            "",
         ),
     ):
         yield Need(statement=f"CREATE ROLE {role}", why=what)
         yield Need(statement=f"GRANT SELECT ON CHANGE STREAM {streams} TO ROLE {role}", why=what)
         yield Need(statement=f"GRANT EXECUTE ON TABLE FUNCTION {functions} TO ROLE {role}", why=what)
-        if more:
-            yield Need(statement=f"{more} TO ROLE {role}", why=what)
+        if read:
+            yield from _select(read, role, what, columns)
+
+
+def _select(tables: Collection[str], role: str, why: str, columns: str = "") -> Iterator[Need]:
+    """What lets a role read tables. In a named schema it takes USAGE of that too.
+
+    https://cloud.google.com/spanner/docs/named-schemas
+    """
+    if schemas := ", ".join(f"`{name}`" for name in sorted({*map(schema_of, tables)} - {""})):
+        yield Need(statement=f"GRANT USAGE ON SCHEMA {schemas} TO ROLE {role}", why=why)
+    names = ", ".join(map(quoted, tables))
+    yield Need(statement=f"GRANT SELECT{columns} ON TABLE {names} TO ROLE {role}", why=why)
 
 
 def _of_stuck(payments: WatchedTable) -> list[str]:

@@ -116,7 +116,7 @@ _SCALARS: Final = "BOOL|INT64|FLOAT32|FLOAT64|NUMERIC|STRING|BYTES|DATE|TIMESTAM
 _PASSED: Final = re.compile(
     r"(CREATE|ALTER|DROP) ((SEARCH |VECTOR )INDEX|SEQUENCE|VIEW|MODEL|STATISTICS"
     r"|LOCALITY GROUP|PLACEMENT|PROPERTY GRAPH|FUNCTION|PROTO BUNDLE)\b|ALTER DATABASE\b|ALTER INDEX\b"
-    r"|CREATE OR REPLACE (VIEW|MODEL|PROPERTY GRAPH|FUNCTION)\b|CREATE SCHEMA\b|ANALYZE$"
+    r"|CREATE OR REPLACE (VIEW|MODEL|PROPERTY GRAPH|FUNCTION)\b|ANALYZE$"
 )
 
 
@@ -151,6 +151,7 @@ class Catalog:
 
     def __init__(self, dialect: Dialect | None = None) -> None:
         self._dialect = dialect
+        self.schemas: set[str] = set()
         self.indexes: dict[str, Index] = {}
         self.roles: set[str] = set()
         self.privileges: set[Privilege] = set()
@@ -185,11 +186,22 @@ class Catalog:
         return {stream.name: stream for stream in self._streams.values()}
 
     def _statement(self, words: _Words) -> None:
-        if not (self._of_table(words) or self._of_stream(words) or self._of_access(words)):
+        if not (self._of_schema(words) or self._of_table(words) or self._of_stream(words) or self._of_access(words)):
             if _PASSED.match(words.rest()):
                 return
             words.refuse("a statement that is known here")
         words.end()
+
+    def _of_schema(self, words: _Words) -> bool:
+        if words.take("CREATE", "SCHEMA"):
+            words.take("IF", "NOT", "EXISTS")
+            self.schemas.add(words.name())
+        elif words.take("DROP", "SCHEMA"):
+            words.take("IF", "EXISTS")
+            self.schemas.discard(words.name())
+        else:
+            return False
+        return True
 
     def _of_table(self, words: _Words) -> bool:
         if words.take("CREATE", "TABLE"):
@@ -204,9 +216,6 @@ class Catalog:
             self._rename(words.path(), words.to())
             while words.take(","):
                 self._rename(words.path(), words.to())
-        elif words.take("DROP", "SCHEMA"):
-            words.take("IF", "EXISTS")
-            words.path()
         elif words.take("DROP", "INDEX"):
             words.take("IF", "EXISTS")
             self.indexes.pop(words.path(), None)
@@ -245,6 +254,8 @@ class Catalog:
     def _create_table(self, words: _Words) -> None:
         there = words.take("IF", "NOT", "EXISTS")
         table = _Table(words.path())
+        # The database's own DDL may leave its schemas out: one that is not known is as it is written here.
+        _known(dialects.schema_of(table.name), self.schemas)
         words.need("(")
         while not words.take(")"):
             if not _constraint(words, table):
@@ -372,6 +383,9 @@ def _index(words: _Words) -> Index | None:
     name = words.path()
     words.need("ON")
     table, key = words.path(), words.names()
+    if words.postgresql:
+        # It is in its table's schema, which no statement of this dialect names.
+        name = dialects.beside(table, name)
     storing = words.names() if words.take("STORING") or words.take("INCLUDE") else ()
     # A WHERE, an interleaving, options.
     words.skip()
@@ -400,7 +414,7 @@ _READ: Final = re.compile(r"^spanner\.read_(json|proto_bytes)_")
 
 
 def _privileges(words: _Words, whose: str) -> Iterator[Privilege]:
-    """What follows GRANT, or REVOKE with FROM. What is given on all tables of a schema is of the object `*`."""
+    """What follows GRANT, or REVOKE with FROM. What is given on all tables of a schema is of the object `*` there."""
     if words.take("ROLE"):
         members = words.paths()
         actions: list[tuple[str, tuple[str, ...]]] = [("MEMBER", ())]
@@ -413,8 +427,9 @@ def _privileges(words: _Words, whose: str) -> Iterator[Privilege]:
         words.need("ON")
         if words.take("ALL"):
             kind = words.rest().partition(" IN ")[0].removesuffix("S")
-            words.skip_to(whose)
-            members = ["*"]
+            words.skip_to("SCHEMA")
+            words.need("SCHEMA")
+            members = ["*" if name.lower() in dialects.DEFAULT_SCHEMAS else f"{name}.*" for name in words.paths()]
         else:
             taken = next((kind for kind in _KINDS if words.take(*kind)), None)
             if taken is None:

@@ -8,7 +8,7 @@ https://cloud.google.com/spanner/docs/reference/postgresql/overview
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from contract.errors import AuditError
@@ -23,6 +23,8 @@ TYPED: Final[Mapping[str, str]] = {"googlesql": GOOGLE_SQL, "postgresql": POSTGR
 WHICH: Final = "SELECT option_value FROM information_schema.database_options WHERE option_name = 'database_dialect'"
 # The database's own time, in both.
 NOW: Final = "SELECT CURRENT_TIMESTAMP"
+# What a statement calls the schema of what is in none of a name; no schema can be made that is called so.
+DEFAULT_SCHEMAS: Final = ("default", "public")
 
 
 class UnknownDialect(AuditError):
@@ -37,6 +39,25 @@ class ReadFunction(NamedTuple):
     end: str
     token: str
     heartbeat: str
+
+
+def quoted(name: str) -> str:
+    """The name of a table or index as SQL has it; of one in a named schema each part: `sales`.`orders`."""
+    return ".".join(f"`{part}`" for part in name.split("."))
+
+
+def schema_of(table: str) -> str:
+    """The named schema of a table; empty of one in the default schema."""
+    return table.rpartition(".")[0]
+
+
+def beside(table: str, name: str) -> str:
+    """The whole name of what is in the schema of a table, as its indexes are.
+
+    https://cloud.google.com/spanner/docs/named-schemas
+    """
+    schema = schema_of(table)
+    return f"{schema}.{name}" if schema else name
 
 
 class Dialect:
@@ -67,12 +88,20 @@ class Dialect:
         """A query as the client library's `execute_sql` takes it, by names."""
         return {"sql": sql, "params": dict(values or {}) or None, "param_types": dict(types or {}) or None}
 
-    def columns(self) -> str:
-        """The query of every table's columns that is in no named schema: table, column, type as `type` takes it."""
+    def columns(self, tables: Iterable[str]) -> str:
+        """The query of all columns in the schemas of these tables; `by_table` takes its rows."""
+        schemas = ", ".join(f"'{schema}'" for schema in sorted({self.of_table(table)[0] for table in tables}))
         return (
-            "SELECT TABLE_NAME, COLUMN_NAME, SPANNER_TYPE FROM INFORMATION_SCHEMA.COLUMNS "
-            f"WHERE TABLE_SCHEMA = '{self.default_schema}'"
+            "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, SPANNER_TYPE FROM INFORMATION_SCHEMA.COLUMNS "
+            f"WHERE TABLE_SCHEMA IN ({schemas})"
         )
+
+    def by_table(self, rows: Iterable[Sequence[str]]) -> dict[str, dict[str, str]]:
+        """Table → column → Spanner type, from the rows of `columns`."""
+        found: dict[str, dict[str, str]] = {}
+        for schema, table, column, kind in rows:
+            found.setdefault(self.table(schema, table), {})[column] = self.type(kind)
+        return found
 
     def ddl(self, statement: str, mutable: Collection[str] = ()) -> str:
         """A statement of `contract.attached` in this dialect; `mutable`: the change streams of MUTABLE_KEY_RANGE."""
@@ -88,8 +117,7 @@ class Dialect:
 
     def of_table(self, table: str) -> tuple[str, str]:
         """What INFORMATION_SCHEMA calls a table: its schema and its name."""
-        schema, _, name = table.rpartition(".")
-        return schema or self.default_schema, name
+        return schema_of(table) or self.default_schema, table.rpartition(".")[2]
 
     def first_of_shards(self, rows: str, condition: str, shard: str, shards: int, most: int) -> str:
         """The first rows of an index that begins with a shard, if it has one: `rows` before the WHERE, `condition` with
@@ -107,7 +135,7 @@ _IN_POSTGRESQL: Final = re.compile(
     r"""
       (?P<string> '(?:[^'\\]|\\.)*' )
     | IN\ UNNEST\(@(?P<any>\w+)\)
-    | @\{FORCE_INDEX=`(?P<index>\w+)`\}
+    | @\{FORCE_INDEX=`(?P<index>[\w.]+)`\}
     | `(?P<quoted>\w+)`
     | @(?P<parameter>\w+)
     """,
@@ -194,6 +222,8 @@ class _PostgreSql(Dialect):
             (r"\bTO ROLE ", "TO "),
             # Of tables alone, SELECT (columns) is given of the table.
             (r"\bON TABLE FUNCTION ", "ON FUNCTION "),
+            # An index takes its table's schema, and no other name before its own.
+            (r"\bCREATE INDEX `\w+`\.", "CREATE INDEX "),
             (r"`(\w+)`", r'"\1"'),
         ):
             statement = re.sub(found, written, statement)

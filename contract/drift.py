@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from contract.changes import PARTITION_MODE
 from contract.ddl import Catalog, Index, Privilege, Stream, Table
+from contract.dialects import beside
 
 State = Literal["missing", "different", "unexpected"]
 
@@ -124,7 +125,7 @@ def _index(wanted: Index, there: Index | None) -> Iterator[Drift]:
 def _covered(wanted: Privilege, there: Collection[Privilege]) -> bool:
     """A privilege on all of an object is one on each of its columns; one on all tables of a schema is one on each."""
     wide = wanted._replace(column="")
-    return bool({wanted, wide, wide._replace(name="*")} & set(there))
+    return bool({wanted, wide, wide._replace(name=beside(wanted.name, "*"))} & set(there))
 
 
 def spelled(privilege: Privilege) -> str:

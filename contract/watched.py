@@ -122,7 +122,8 @@ class WatchedColumn:
 
 @dataclass(frozen=True, kw_only=True)
 class StatusIndex:
-    """A Spanner index of the payments by status and time of change. `shard` is its first column, with values from 0."""
+    """A Spanner index of the payments by status and time of change, in the schema of their table. `shard` is its first
+    column, with values from 0."""
 
     name: str
     shard: str = ""
@@ -131,7 +132,8 @@ class StatusIndex:
 
 @dataclass(frozen=True, kw_only=True)
 class WatchedTable:
-    """A Spanner table that a change stream watches, and its changelog: `dataset` and `table` in BigQuery."""
+    """A Spanner table that a change stream watches, and its changelog: `dataset` and `table` in BigQuery. `name` is as
+    change records have it: of a table in a named schema `schema.table`."""
 
     name: str
     kind: Kind = "other"
@@ -445,13 +447,17 @@ class _Read:
             self._refuse(f"{what}.table", f"not be one of {', '.join(sorted(_OWN_TABLES))} there", table.table)
 
     def _table(self, name: str, values: Any) -> WatchedTable:
-        what = f"tables.{name}"
-        if not schema.is_name(name):
-            self._refuse(what, "be a table of the default schema: one in a named schema cannot be described yet", name)
+        what, keys = f"tables.{name}", [f.name for f in fields(WatchedTable) if f.name != "name"]
+        self._table_name(name, what)
         if not isinstance(values, dict):
             self._refuse(what, "be a table, as [tables.NAME]", values)
             return WatchedTable(name=name)
-        self._known(values, [f.name for f in fields(WatchedTable) if f.name != "name"], what)
+        if inner := [key for key, value in values.items() if key not in keys and isinstance(value, dict)]:
+            # TOML reads a dot without quotes as a table in a table.
+            remedy = f'Of the schema {name} write [tables."{name}.{inner[0]}"].'
+            self._refuse(what, "have the name of its schema before its own in quotes", f"[{what}.{inner[0]}]", remedy)
+            return WatchedTable(name=name)
+        self._known(values, keys, what)
         table = WatchedTable(
             name=name,
             kind=self._one_of(values, what, "kind", get_args(Kind), "other"),
@@ -465,6 +471,14 @@ class _Read:
         )
         self._meanings(table, what)
         return table
+
+    def _table_name(self, name: str, what: str) -> None:
+        of_schema, _, table = name.rpartition(".")
+        if of_schema.lower() in dialects.DEFAULT_SCHEMAS:
+            self._refuse(what, "have no schema before its name in the default one", name, f'Write [tables."{table}"].')
+        elif not all(map(schema.is_name, name.split(".", 1))):
+            rule = "be a name: A-Z, a-z, 0-9 and underscores, that of its schema and a dot before it"
+            self._refuse(what, rule, name, 'A table of a named schema is [tables."sales.orders"].')
 
     def _columns(self, values: Any, what: str) -> dict[str, WatchedColumn]:
         if not isinstance(values, dict) or not values:
@@ -538,6 +552,8 @@ class _Read:
             self._refuse(f"{what}.shards", "be a whole number from 1 to 1000", shards)
             shards = 1
         shard = self._named(values, what, "shard") if "shard" in values else ""
+        if "." in str(values.get("name")):
+            self._refuse(f"{what}.name", "have no schema before it: an index is in that of its table", values["name"])
         return StatusIndex(name=self._named(values, what, "name"), shard=shard, shards=shards)
 
     # ------------------------------------------------------------------ values
@@ -603,7 +619,7 @@ class _Read:
 
     def _status_index(self, table: WatchedTable, changelog: Path) -> None:
         index = table.status_index
-        made = schema.catalog(changelog).indexes.get(index.name) if index else None
+        made = schema.catalog(changelog).indexes.get(dialects.beside(table.name, index.name)) if index else None
         if index and self._attached and made is None and not index.shard:
             # As for a change stream. Not where it is sharded: that takes a column, which its owners would have to fill.
             return

@@ -65,15 +65,16 @@ def _table(table: Table, kind: str, payments: str, of: Table, stream: str, datas
             f"{', '.join(table.primary_key)}. Name the table whose rows are the payments."
         )
     [key] = of.primary_key
-    yield f"[tables.{table.name}]"
+    yield f"[tables.{_name(table.name)}]"
     yield f'kind = "{kind}"'
     yield f'change_stream = "{stream}"'
     yield f'dataset = "{dataset}"'
-    yield f'table = "{table.name}_log"'
+    # BigQuery's names have no dot.
+    yield f'table = "{table.name.replace(".", "_")}_log"'
     if key in {column.name for column in table.columns}:
         yield f'cluster_by = ["{key}"]'
     yield ""
-    yield f"[tables.{table.name}.columns]"
+    yield f"[tables.{_name(table.name)}.columns]"
     meanings = _meanings(table, key)
     for column in table.columns:
         yield f"{_name(column.name)} = {_described(column, meanings.get(column.name))}"

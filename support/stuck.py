@@ -14,7 +14,7 @@ from itertools import chain, islice, pairwise, zip_longest
 from typing import Any, Final
 
 from contract import payments, queries, tables
-from contract.dialects import Dialect
+from contract.dialects import Dialect, beside, quoted
 from contract.watched import WatchedTable
 from pipeline.source.dialect import dialect_of
 from pipeline.transforms.cards import hide_cards, holds_card
@@ -80,7 +80,7 @@ class _Query:
         changed = f"`{table.column('changed')}`"
         rows = (
             f"SELECT {self.status} AS status, `{table.column('payment')}` AS payment, {changed} AS since "
-            f"FROM `{table.name}`{f'@{{FORCE_INDEX=`{index.name}`}}' if index else ''}"
+            f"FROM {quoted(table.name)}{f'@{{FORCE_INDEX=`{beside(table.name, index.name)}`}}' if index else ''}"
         )
         condition += f" AND {changed} < @{self.name(limit)} ORDER BY {self.status}, {changed}"
         shard, shards = (index.shard, index.shards) if index else ("", 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -21,8 +21,9 @@ def columns(target: Target) -> Iterator[Finding]:
     """Each described column is in its table, with a type that can mean what is said; as the job checks at its start."""
     config = dict(target.graph.config)
     database, existing = place_of(config), config["schemaOwner"] == EXISTING
+    watched = WatchedTables.from_json(str(target.graph.outputs["watchedTables"]))
     try:
-        found = database_columns(target.google, database)
+        found = database_columns(target.google, database, [table.name for table in watched.tables])
     except NotSeen as error:
         if not existing:
             raise
@@ -30,7 +31,7 @@ def columns(target: Target) -> Iterator[Finding]:
         yield replace(not_seen("columns", database, error), repair=repair, who=OWNERS)
         return
     if found is not None:
-        yield from described(WatchedTables.from_json(str(target.graph.outputs["watchedTables"])), found)
+        yield from described(watched, found)
     elif existing:
         why = "there is no such database to attach to"
         repair = "correct spannerProject, spannerInstance and spannerDatabase in the stack's file"
@@ -56,9 +57,11 @@ def described(watched: WatchedTables, found: dict[str, dict[str, str]]) -> Itera
             yield Finding(check="columns", what=unfit.checked)
 
 
-def database_columns(google: Google, database: str, role: str = "") -> dict[str, dict[str, str]] | None:
-    """The tables of a database with their columns and types, as its information_schema shows them to the database
-    role; None where there is no such database. Raises NotSeen.
+def database_columns(
+    google: Google, database: str, tables: Iterable[str], role: str = ""
+) -> dict[str, dict[str, str]] | None:
+    """The tables in the schemas of `tables` with their columns and types, as the database's information_schema shows
+    them to the database role; None where there is no such database. Raises NotSeen.
 
     `database` is its full name, projects/P/instances/I/databases/D. Source:
     cloud.google.com/spanner/docs/reference/rest/v1/projects.instances.databases.sessions/executeSql.
@@ -75,10 +78,6 @@ def database_columns(google: Google, database: str, role: str = "") -> dict[str,
 
     try:
         dialect = dialects.answered(rows(dialects.WHICH))
-        columns_there = rows(dialect.columns())
+        return dialect.by_table(rows(dialect.columns(tables)))
     finally:
         google.delete(held)
-    found: dict[str, dict[str, str]] = {}
-    for table, column, kind in columns_there:
-        found.setdefault(table, {})[column] = dialect.type(kind)
-    return found

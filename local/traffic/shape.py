@@ -69,20 +69,20 @@ Columns = Mapping[str, tuple[TargetColumn, ...]]
 def columns_of(database: Any, watched: WatchedTables) -> Columns:
     """The columns of the watched tables that can be written, as Spanner has them."""
     dialect = dialect_of(database)
-    names = ", ".join(f"'{table.name}'" for table in watched.tables)
+    places = [dialect.of_table(table.name) for table in watched.tables]
+    wanted = " OR ".join(f"c.TABLE_SCHEMA = '{schema}' AND c.TABLE_NAME = '{table}'" for schema, table in places)
     sql = (
-        "SELECT c.TABLE_NAME, c.COLUMN_NAME, c.SPANNER_TYPE, c.IS_NULLABLE = 'NO' AND c.COLUMN_DEFAULT IS NULL, "
+        "SELECT c.TABLE_SCHEMA, c.TABLE_NAME, c.COLUMN_NAME, c.SPANNER_TYPE, c.IS_NULLABLE = 'NO' AND c.COLUMN_DEFAULT IS NULL, "
         "COALESCE(o.OPTION_VALUE, '') = 'TRUE' FROM INFORMATION_SCHEMA.COLUMNS AS c "
         "LEFT JOIN INFORMATION_SCHEMA.COLUMN_OPTIONS AS o ON o.TABLE_SCHEMA = c.TABLE_SCHEMA "
         "AND o.TABLE_NAME = c.TABLE_NAME AND o.COLUMN_NAME = c.COLUMN_NAME "
         "AND o.OPTION_NAME = 'allow_commit_timestamp' "
-        f"WHERE c.TABLE_SCHEMA = '{dialect.default_schema}' AND c.TABLE_NAME IN ({names}) AND c.IS_GENERATED = 'NEVER' "
-        "ORDER BY c.TABLE_NAME, c.ORDINAL_POSITION"
+        f"WHERE ({wanted}) AND c.IS_GENERATED = 'NEVER' ORDER BY c.ORDINAL_POSITION"
     )
     found: dict[str, list[TargetColumn]] = {}
     with database.snapshot() as snapshot:
-        for table, name, kind, required, stamped in snapshot.execute_sql(sql):
-            found.setdefault(table, []).append(
+        for schema, table, name, kind, required, stamped in snapshot.execute_sql(sql):
+            found.setdefault(dialect.table(schema, table), []).append(
                 TargetColumn(
                     name=name,
                     type=dialect.type(kind),

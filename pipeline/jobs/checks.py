@@ -24,6 +24,7 @@ from contract.changes import (
     PARTITION_MODES,
     WITHOUT_OLD_VALUES,
 )
+from contract.dialects import schema_of
 from contract.endpoints import on_this_machine
 from contract.errors import AuditError
 from contract.watched import WatchedTables, type_problem
@@ -204,11 +205,13 @@ def unreadable(
     """Described tables whose rows must be read, and that the role does not see. `capture_types` by change stream."""
     for table in described.tables:
         if capture_types.get(table.change_stream) in PARTIAL_CAPTURE_TYPES and table.name not in readable:
+            schema = schema_of(table.name)
+            usage = f"GRANT USAGE ON SCHEMA {schema} TO ROLE {role} and " if schema else ""
             yield Finding(
                 table.name,
                 f"{table.name} must be read by the database role {role}: its change stream captures "
                 f"{capture_types[table.change_stream]}, and what that leaves out is read from the table. Its owners "
-                f"run GRANT SELECT ON TABLE {table.name} TO ROLE {role}, or have the stream capture {CAPTURE_TYPE}.",
+                f"run {usage}GRANT SELECT ON TABLE {table.name} TO ROLE {role}, or have the stream capture {CAPTURE_TYPE}.",
             )
 
 
@@ -230,10 +233,8 @@ def _columns(settings: StreamSettings) -> Iterator[Finding]:
     database = _database(settings)
     dialect = dialect_of(database)
     with database.snapshot() as snapshot:
-        rows = snapshot.execute_sql(dialect.columns())
-        found: dict[str, dict[str, str]] = {}
-        for table, column, kind in rows:
-            found.setdefault(table, {})[column] = dialect.type(kind)
+        columns = dialect.columns(table.name for table in settings.watched.tables)
+        found = dialect.by_table(snapshot.execute_sql(columns))
     unfit = list(unfit_columns(settings.watched, found))
     if not any(f.problem for f in unfit) or settings.sink.generations().position() is None:
         yield from unfit

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from contract import spanner_types
 from contract.changes import Column, Row
-from contract.dialects import Dialect
+from contract.dialects import Dialect, quoted
 from pipeline.source.dialect import dialect_of
 
 # The payments' services come first.
@@ -100,7 +100,7 @@ class TableAt:
 
     def count(self) -> int:
         """How many rows there are."""
-        [(rows,)] = self._query(f"SELECT COUNT(*) FROM {_quoted(self._table)} WHERE {self._where.sql}", self._where)
+        [(rows,)] = self._query(f"SELECT COUNT(*) FROM {quoted(self._table)} WHERE {self._where.sql}", self._where)
         return int(_plain(rows))
 
     def cut(self, most: int, after: str | None = None) -> Iterator[KeyRange]:
@@ -110,7 +110,7 @@ class TableAt:
         while True:
             where = self._where & self._range(after, None)
             sql = (
-                f"SELECT {names} FROM {_quoted(self._table)} WHERE {where.sql} ORDER BY {names} "
+                f"SELECT {names} FROM {quoted(self._table)} WHERE {where.sql} ORDER BY {names} "
                 f"LIMIT 1 OFFSET {most - 1}"
             )
             ends = [json.dumps([_plain(value) for value in row]) for row in self._query(sql, where)]
@@ -118,7 +118,7 @@ class TableAt:
                 break
             yield KeyRange(after=after, last=ends[0], total=most)
             after = ends[0]
-        [(left,)] = self._query(f"SELECT COUNT(*) FROM {_quoted(self._table)} WHERE {where.sql}", where)
+        [(left,)] = self._query(f"SELECT COUNT(*) FROM {quoted(self._table)} WHERE {where.sql}", where)
         if rest := int(_plain(left)):
             yield KeyRange(after=after, last=None, total=rest)
 
@@ -126,7 +126,7 @@ class TableAt:
         """The rows of a range, by column name, in any order."""
         names = [column.name for column in self.columns]
         where = self._where & self._range(within.after, within.last)
-        sql = f"SELECT {', '.join(f'`{name}`' for name in names)} FROM {_quoted(self._table)} WHERE {where.sql}"
+        sql = f"SELECT {', '.join(f'`{name}`' for name in names)} FROM {quoted(self._table)} WHERE {where.sql}"
         for row in self._partitions(sql, where) if self._data_boost else self._query(sql, where):
             yield dict(zip(names, map(_plain, row), strict=True))
 
@@ -213,11 +213,6 @@ def watched_columns(database: Any, stream: str, table: str, moment: datetime) ->
     with database.snapshot(read_timestamp=moment) as snapshot:
         rows = snapshot.execute_sql(**query)
         return frozenset(column for (column,) in rows)
-
-
-def _quoted(table: str) -> str:
-    """A table's name in SQL; of one in a named schema, both parts."""
-    return ".".join(f"`{part}`" for part in table.split("."))
 
 
 def _parameters(where: Where) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -192,8 +192,12 @@ class Project:
         if body["sql"] == dialects.WHICH:
             return {"rows": [[self.dialect]]}
         assert body["sql"] == dialects.named(self.dialect).columns()
-        tables = self.tables or {}
-        return {"rows": [[table, column, kind] for table, has in tables.items() for column, kind in has.items()]}
+        dialect = dialects.named(self.dialect)
+        asked = re.findall(r"'(\w*)'", body["sql"])
+        assert body["sql"] == dialect.columns(dialect.table(schema, "t") for schema in asked)
+        places = ((dialect.of_table(table), has) for table, has in (self.tables or {}).items())
+        rows = [[*place, column, kind] for place, has in places for column, kind in has.items() if place[0] in asked]
+        return {"rows": rows}
 
     def nothing(self, found: re.Match[str], query: Query, body: Answer) -> Answer:
         return {}
