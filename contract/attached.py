@@ -98,38 +98,33 @@ def _needs(
 def _roles(watched: WatchedTables) -> Iterator[Need]:
     streams = ", ".join(f"`{stream}`" for stream in watched.change_streams)
     functions = ", ".join(f"`READ_{stream}`" for stream in watched.change_streams)
-    seen = f" ({', '.join(f'`{column}`' for column in _of_stuck(watched.payments))})"
-    for role, what, read, columns in (
-        (schema.READER_ROLE, "the job reads as this role: the change streams, and no table", [], ""),
+    payments, every = watched.payments, [table.name for table in watched.tables]
+    for role, what, read, of in (
+        (schema.READER_ROLE, "the job reads as this role: the change streams, and no table", [], []),
         (
             schema.PROBE_ROLE,
             "the probe counts changes, and payments that are stuck",
-            [watched.payments.name],
-            seen,
+            [payments.name],
+            _of_stuck(payments),
         ),
-        (
-            schema.VALIDATION_ROLE,
-            "validation, replay and backfill compare and read the rows",
-            [table.name for table in watched.tables],
-            "",
-        ),
+        (schema.VALIDATION_ROLE, "validation, replay and backfill compare and read the rows", every, []),
     ):
         yield Need(statement=f"CREATE ROLE {role}", why=what)
         yield Need(statement=f"GRANT SELECT ON CHANGE STREAM {streams} TO ROLE {role}", why=what)
         yield Need(statement=f"GRANT EXECUTE ON TABLE FUNCTION {functions} TO ROLE {role}", why=what)
         if read:
-            yield from _select(read, role, what, columns)
+            yield from _select(read, role, what, of)
 
 
-def _select(tables: Collection[str], role: str, why: str, columns: str = "") -> Iterator[Need]:
-    """What lets a role read tables. In a named schema it takes USAGE of that too.
+def _select(tables: Collection[str], role: str, why: str, of: Collection[str] = ()) -> Iterator[Need]:
+    """What lets a role read tables, or some columns `of` them. In a named schema it takes USAGE of that too.
 
     https://cloud.google.com/spanner/docs/named-schemas
     """
     if schemas := ", ".join(f"`{name}`" for name in sorted({*map(schema_of, tables)} - {""})):
         yield Need(statement=f"GRANT USAGE ON SCHEMA {schemas} TO ROLE {role}", why=why)
-    names = ", ".join(map(quoted, tables))
-    yield Need(statement=f"GRANT SELECT{columns} ON TABLE {names} TO ROLE {role}", why=why)
+    names, columns = ", ".join(map(quoted, tables)), ", ".join(map(quoted, of))
+    yield Need(statement=f"GRANT SELECT{f' ({columns})' if of else ''} ON TABLE {names} TO ROLE {role}", why=why)
 
 
 def _of_stuck(payments: WatchedTable) -> list[str]:

@@ -42,7 +42,7 @@ class ReadFunction(NamedTuple):
 
 
 def quoted(name: str) -> str:
-    """The name of a table or index as SQL has it; of one in a named schema each part: `sales`.`orders`."""
+    """A name as SQL has it; of what is in a named schema each part: `sales`.`orders`."""
     return ".".join(f"`{part}`" for part in name.split("."))
 
 

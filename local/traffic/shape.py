@@ -72,8 +72,9 @@ def columns_of(database: Any, watched: WatchedTables) -> Columns:
     places = [dialect.of_table(table.name) for table in watched.tables]
     wanted = " OR ".join(f"c.TABLE_SCHEMA = '{schema}' AND c.TABLE_NAME = '{table}'" for schema, table in places)
     sql = (
-        "SELECT c.TABLE_SCHEMA, c.TABLE_NAME, c.COLUMN_NAME, c.SPANNER_TYPE, c.IS_NULLABLE = 'NO' AND c.COLUMN_DEFAULT IS NULL, "
-        "COALESCE(o.OPTION_VALUE, '') = 'TRUE' FROM INFORMATION_SCHEMA.COLUMNS AS c "
+        "SELECT c.TABLE_SCHEMA, c.TABLE_NAME, c.COLUMN_NAME, c.SPANNER_TYPE, "
+        "c.IS_NULLABLE = 'NO' AND c.COLUMN_DEFAULT IS NULL, COALESCE(o.OPTION_VALUE, '') = 'TRUE' "
+        "FROM INFORMATION_SCHEMA.COLUMNS AS c "
         "LEFT JOIN INFORMATION_SCHEMA.COLUMN_OPTIONS AS o ON o.TABLE_SCHEMA = c.TABLE_SCHEMA "
         "AND o.TABLE_NAME = c.TABLE_NAME AND o.COLUMN_NAME = c.COLUMN_NAME "
         "AND o.OPTION_NAME = 'allow_commit_timestamp' "

@@ -211,7 +211,8 @@ def unreadable(
                 table.name,
                 f"{table.name} must be read by the database role {role}: its change stream captures "
                 f"{capture_types[table.change_stream]}, and what that leaves out is read from the table. Its owners "
-                f"run {usage}GRANT SELECT ON TABLE {table.name} TO ROLE {role}, or have the stream capture {CAPTURE_TYPE}.",
+                f"run {usage}GRANT SELECT ON TABLE {table.name} TO ROLE {role}, or have the stream capture "
+                f"{CAPTURE_TYPE}.",
             )
 
 

@@ -81,12 +81,11 @@ WATCHED_BY_OTHERS = {
 }
 
 
-def _tables(*, without: str = "") -> dict[str, dict[str, str]]:
-    watched = WatchedTables.load()
+def _tables(watched: WatchedTables | None = None, *, without: str = "") -> dict[str, dict[str, str]]:
     kinds = {"STRING": "STRING(MAX)"}
     return {
         table.name: {n: kinds.get(c.type, c.type) for n, c in table.columns.items() if n != without}
-        for table in watched.tables
+        for table in (watched or WatchedTables.load()).tables
     }
 
 
@@ -276,6 +275,24 @@ def test_what_was_taken_away_is_named_with_why_and_the_remedy(missing: Missing) 
     assert result(found) == (COULD_NOT_LOOK if missing.state is State.NOT_SEEN else SOMETHING_TO_DO)
     # Nothing that was not taken away is complained of.
     assert {f.check for f in found if f.state not in (State.OK, State.LATER)} == {missing.check}
+
+
+def test_a_table_of_a_named_schema_is_compared_with_the_one_there() -> None:
+    """And not with the table of that name in the default schema."""
+    shop = "tests/examples/shop/tables.toml"
+    tables = _tables(WatchedTables.load(ROOT / shop), without="pan")
+    found = _looked(Project(DEV, accounts=True, tables=tables), graph_of("dev", {"tables": shop}))
+    assert [(f.what, f.state) for f in found if f.check == "columns"] == [
+        ("sales.payments.pan", State.TO_DO),
+        ("columns of sales.payments", State.OK),
+        ("columns of sales.order", State.OK),
+        ("columns of order", State.OK),
+    ]
+    found = _looked(Project(DEV, accounts=True, tables={"order": tables["order"]}), graph_of("dev", {"tables": shop}))
+    assert [f.what for f in found if f.check == "columns" and f.state is State.TO_DO] == [
+        "sales.payments",
+        "sales.order",
+    ]
 
 
 def test_what_the_stack_made_itself_is_its_own() -> None:

@@ -53,6 +53,7 @@ _MASK: Final = "pipeline/transforms/mask.py"
 _TABLES: Final = "contract/tables.py"
 _DDL: Final = "contract/ddl.py"
 _DIALECTS: Final = "contract/dialects.py"
+_SCHEMAS: Final = "tests/unit/test_named_schemas.py"
 _REPLAY_STORE: Final = "pipeline/replay/store.py"
 _REPLAY_WORK: Final = "pipeline/replay/work.py"
 
@@ -1439,7 +1440,7 @@ _ATTACHED: Final = (
     Mutation(
         name="a privilege on one column is one on each",
         file="contract/drift.py",
-        before='return bool({wanted, wide, wide._replace(name="*")} & set(there))',
+        before='return bool({wanted, wide, wide._replace(name=beside(wanted.name, "*"))} & set(there))',
         after='return any(each._replace(column="") == wide for each in there)',
         tests=(f"{_DRIFT}::test_a_wider_privilege_covers_a_narrow_one",),
     ),
@@ -2197,4 +2198,77 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     *(*_SOURCE, *_MASKING, *_SINK, *_JOBS, *_LETTERS, *_SUPPORT, *_FINDING),
     *(*_BACKUPS, *_ERASURE, *_PREFLIGHT, *_FIRST_CONTACT, *_ATTACHED, *_PAUSED, *_BESIDE),
     *(*_ORCHESTRATION, *_OPERATIONS, *_DAGS, *_TYPES, *_CONNECTOR),
+    Mutation(
+        name="the schema and the name of a table are one name in SQL",
+        file=_DIALECTS,
+        before='return ".".join(f"`{part}`" for part in name.split("."))',
+        after='return f"`{name}`"',
+        tests=(f"{_SCHEMAS}::test_what_owners_run_has_both_parts_of_a_name_in_the_quotes_of_their_dialect",),
+    ),
+    Mutation(
+        name="columns of the default schema alone are asked for",
+        file=_DIALECTS,
+        before="sorted({self.of_table(table)[0] for table in tables}))",
+        after="[self.default_schema])",
+        tests=(
+            "tests/infra/test_preflight.py::test_a_table_of_a_named_schema_is_compared_with_the_one_there",
+            f"{_SCHEMAS}::test_columns_are_sought_in_the_schemas_of_the_described_tables_alone",
+        ),
+    ),
+    Mutation(
+        name="columns of two tables of one name are mixed",
+        file=_DIALECTS,
+        before="found.setdefault(self.table(schema, table), {})[column]",
+        after="found.setdefault(table, {})[column]",
+        tests=(f"{_SCHEMAS}::test_columns_are_sought_in_the_schemas_of_the_described_tables_alone",),
+    ),
+    Mutation(
+        name="an index of a named schema is forced without it",
+        file="support/stuck.py",
+        before="beside(table.name, index.name)",
+        after="index.name",
+        tests=(f"{_SCHEMAS}::test_stuck_payments_are_sought_by_the_whole_name_of_the_index",),
+    ),
+    Mutation(
+        name="PostgreSQL gets a schema before the name of a new index",
+        file=_DIALECTS,
+        before='            (r"\\bCREATE INDEX `\\w+`\\.", "CREATE INDEX "),\n',
+        after="",
+        tests=(f"{_SCHEMAS}::test_what_owners_run_has_both_parts_of_a_name_in_the_quotes_of_their_dialect",),
+    ),
+    Mutation(
+        name="an index of PostgreSQL is in no schema",
+        file=_DDL,
+        before="        name = dialects.beside(table, name)\n",
+        after="        pass\n",
+        tests=(f"{_SCHEMAS}::test_an_index_of_postgresql_is_in_the_schema_of_its_table",),
+    ),
+    Mutation(
+        name="a role reads tables of a schema that it may not use",
+        file="contract/attached.py",
+        before='sorted({*map(schema_of, tables)} - {""})',
+        after="[]",
+        tests=(f"{_SCHEMAS}::test_where_the_stream_leaves_columns_out_the_job_s_role_gets_the_schema_too",),
+    ),
+    Mutation(
+        name="a privilege on all tables of one schema is one on those of each",
+        file=_DDL,
+        before='members = ["*" if name.lower() in dialects.DEFAULT_SCHEMAS else f"{name}.*" for name in words.paths()]',
+        after='members = ["*" for name in words.paths()]',
+        tests=(f"{_SCHEMAS}::test_a_privilege_on_all_tables_of_a_schema_is_of_no_other_schema",),
+    ),
+    Mutation(
+        name="a schema may be written in any case",
+        file=_DDL,
+        before="        _known(dialects.schema_of(table.name), self.schemas)\n",
+        after="",
+        tests=(f"{_SCHEMAS}::test_a_schema_in_another_case_is_refused_as_a_table_is",),
+    ),
+    Mutation(
+        name="a draft has a name with a dot that TOML takes for two",
+        file="delivery/draft.py",
+        before='yield f"[tables.{_name(table.name)}]"',
+        after='yield f"[tables.{table.name}]"',
+        tests=(f"{_SCHEMAS}::test_a_draft_names_a_table_of_a_named_schema_and_fits_its_database",),
+    ),
 )

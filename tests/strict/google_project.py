@@ -191,7 +191,6 @@ class Project:
     def sql(self, found: re.Match[str], query: Query, body: Answer) -> Answer:
         if body["sql"] == dialects.WHICH:
             return {"rows": [[self.dialect]]}
-        assert body["sql"] == dialects.named(self.dialect).columns()
         dialect = dialects.named(self.dialect)
         asked = re.findall(r"'(\w*)'", body["sql"])
         assert body["sql"] == dialect.columns(dialect.table(schema, "t") for schema in asked)
