@@ -78,9 +78,11 @@ class _Query:
         """An arm: a seek of each shard, in the order of the index, so that it sorts nothing and ends at its LIMIT."""
         table, index = self.payments, self.payments.status_index
         changed = f"`{table.column('changed')}`"
+        # The hint has the whole name of an index in one pair of quotes.
+        hint = f"@{{FORCE_INDEX=`{beside(table.name, index.name)}`}}" if index else ""
         rows = (
             f"SELECT {self.status} AS status, `{table.column('payment')}` AS payment, {changed} AS since "
-            f"FROM {quoted(table.name)}{f'@{{FORCE_INDEX=`{beside(table.name, index.name)}`}}' if index else ''}"
+            f"FROM {quoted(table.name)}{hint}"
         )
         condition += f" AND {changed} < @{self.name(limit)} ORDER BY {self.status}, {changed}"
         shard, shards = (index.shard, index.shards) if index else ("", 1)

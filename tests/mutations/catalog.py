@@ -2241,7 +2241,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
         file=_DDL,
         before="        name = dialects.beside(table, name)\n",
         after="        pass\n",
-        tests=(f"{_SCHEMAS}::test_an_index_of_postgresql_is_in_the_schema_of_its_table",),
+        tests=("tests/unit/test_schema.py::test_an_index_is_in_the_schema_of_its_table_in_both_dialects",),
     ),
     Mutation(
         name="a role reads tables of a schema that it may not use",

@@ -8,7 +8,6 @@ import pytest
 
 from contract import attached, dialects, payments, schema
 from contract.dialects import GOOGLE_SQL, POSTGRESQL
-from contract.drift import drift
 from contract.watched import WatchedTables
 from delivery.draft import draft
 from pipeline.jobs.checks import unfit_columns, unreadable
@@ -93,14 +92,6 @@ def test_a_privilege_on_all_tables_of_a_schema_is_of_no_other_schema() -> None:
     assert lacking(default.replace("default", "default, sales")) == set()
 
 
-def test_an_index_of_postgresql_is_in_the_schema_of_its_table() -> None:
-    google, postgresql = (schema.catalog(watched.source_changelog) for watched in BOTH)
-    assert google.indexes == postgresql.indexes and list(google.indexes) == ["sales.payments_by_stage"]
-    gone = schema.read([*schema.statements(BOTH[1].source_changelog), "DROP INDEX sales.payments_by_stage"])
-    assert gone.indexes == {}
-    assert [each.what for each in drift(postgresql, gone)] == ["index sales.payments_by_stage on sales.payments"]
-
-
 def test_a_schema_in_another_case_is_refused_as_a_table_is() -> None:
     made = schema.Catalog()
     made.run("CREATE SCHEMA sales")
@@ -113,7 +104,6 @@ def test_a_schema_in_another_case_is_refused_as_a_table_is() -> None:
 
 
 def test_stuck_payments_are_sought_by_the_whole_name_of_the_index() -> None:
-    """Spanner's hint has it in one pair of quotes."""
     for dialect, expected in (
         (GOOGLE_SQL, "FROM `sales`.`payments`@{FORCE_INDEX=`sales.payments_by_stage`} WHERE"),
         (POSTGRESQL, 'FROM "sales"."payments" /*@ FORCE_INDEX = "sales.payments_by_stage" */ WHERE'),

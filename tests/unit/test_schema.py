@@ -227,6 +227,15 @@ def test_a_table_of_a_named_schema_has_its_whole_name(tmp_path: Path) -> None:
     assert schema.change_streams(tmp_path / "changelog.yaml") == {"S": ("sales.orders",)}
 
 
+def test_an_index_is_in_the_schema_of_its_table_in_both_dialects() -> None:
+    google = ["CREATE TABLE s.t (id INT64, n INT64) PRIMARY KEY (id)", "CREATE INDEX s.i ON s.t (n)"]
+    postgresql = ["CREATE TABLE s.t (id bigint PRIMARY KEY, n bigint)", "CREATE INDEX i ON s.t (n)"]
+    assert schema.read(google).indexes == schema.read(postgresql).indexes
+    assert list(schema.read(google).indexes) == ["s.i"]
+    for statements in (google, postgresql):
+        assert schema.read([*statements, "DROP INDEX s.i"]).indexes == {}
+
+
 @pytest.mark.parametrize(
     "statement",
     [
