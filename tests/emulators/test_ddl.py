@@ -78,6 +78,8 @@ FAMILY: list[list[str]] = [
     ["CREATE TABLE `more`(`Id` INT64)PRIMARY KEY(`Id`)"],
     ["CREATE SCHEMA sales", "CREATE TABLE sales.orders (Id INT64, Last DATE) PRIMARY KEY (Id)"],
     ["CREATE SCHEMA sales", "CREATE TABLE sales.`orders` (Id INT64) PRIMARY KEY (Id)", "DROP TABLE sales.orders"],
+    ["CREATE SCHEMA IF NOT EXISTS sales", "CREATE TABLE Sales.orders (Id INT64) PRIMARY KEY (Id)"],
+    ["CREATE SCHEMA sales", "DROP SCHEMA IF EXISTS sales"],
     [made("A INT64", "SYNONYM (much)")],
     # Alterations
     ["ALTER TABLE things ADD COLUMN Last INT64 NOT NULL DEFAULT (1)"],
@@ -141,6 +143,7 @@ PG_FAMILY: list[list[str]] = [
     ["CREATE TABLE more (a bigint, b date, PRIMARY KEY (a, b)) INTERLEAVE IN PARENT others ON DELETE CASCADE"],
     ["CREATE TABLE more (id bigint PRIMARY KEY, many double precision[], at spanner.commit_timestamp, last real)"],
     ["CREATE SCHEMA sales", 'CREATE TABLE sales."Orders" (id bigint PRIMARY KEY, last date)'],
+    ["CREATE SCHEMA s", "CREATE TABLE s.o (id bigint PRIMARY KEY)", "CREATE INDEX i ON s.o (id)", "DROP INDEX s.i"],
     ["ALTER TABLE things ADD COLUMN last bigint DEFAULT 1 NOT NULL"],
     ["ALTER TABLE things ADD COLUMN IF NOT EXISTS amount bigint"],
     ["ALTER TABLE things DROP COLUMN amount"],
