@@ -22,7 +22,7 @@ from contract.logs import CHANGE_ID, ERROR_CLASS, PAYMENT
 from pipeline.transforms.cards import hide_cards
 
 # Imported by every worker before anything else: Beam's way to get at its handler.
-WORKER_PLUGIN: Final = "pipeline.jobs.worker_logs"
+WORKER_PLUGIN: Final = "pipeline.jobs.worker"
 OURS: Final = "pipeline"
 # Some 15 KB. A longer list continues in the next line at DEBUG, and is cut in a line that reports an error.
 MOST_CHANGES: Final = 100

@@ -20,7 +20,7 @@ from contract import timestamps
 from contract.errors import AuditError
 from contract.logs import ErrorClass
 from contract.options import NO_EXCEPTION_SAMPLING
-from pipeline import logs
+from pipeline import bundles, logs
 from pipeline.clients import spanner_channel
 from pipeline.failures import Failures
 from pipeline.jobs import checks
@@ -121,6 +121,8 @@ def launch(settings: StreamSettings, beam_args: list[str]) -> str:
 
     An older job of the name continues until a worker of this one runs: only then it is taken over from.
     """
+    # For a runner that runs its workers in this process. Others import the plugin of `pipeline.logs`.
+    bundles.end_without_delay()
     start = timestamps.normalise(settings["startTimestamp"]) if settings["startTimestamp"] else timestamps.now()
     options = beam_options(settings, beam_args)
     sink = replace(settings.sink, run_id=settings.sink.generations().new_run(), start=start)

@@ -367,7 +367,7 @@ def test_a_job_s_level_is_that_of_its_workers(level: str) -> None:
     options = stream.beam_options(settings, rest).get_all_options()
     assert options["default_sdk_harness_log_level"] == ("INFO" if level == "DEBUG" else level)
     assert options["sdk_harness_log_level_overrides"] == ({"pipeline": "DEBUG"} if level == "DEBUG" else None)
-    assert options["beam_plugins"] == ["pipeline.jobs.worker_logs"]
+    assert options["beam_plugins"] == ["pipeline.jobs.worker"]
     assert importlib.util.find_spec(logs.WORKER_PLUGIN)
 
 

@@ -1,0 +1,17 @@
+"""How a process runs Beam's bundles."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from apache_beam.runners.worker.statesampler import StateSampler
+
+# At its end a bundle waits for the thread that samples which step runs. Beam lets that thread sleep longer each time: up
+# to a fifth of the time that the bundle has taken, 200 ms at most. Until then nothing of the bundle goes on to the next
+# step; and Prism, which has the outputs already, spins for the bundle's response.
+SAMPLING_MILLIS: Final = 5
+
+
+def end_without_delay() -> None:
+    """Lets the bundles of this process end when they are done. For those whose processors Beam makes from now on."""
+    StateSampler.__init__.__defaults__ = (SAMPLING_MILLIS,)
