@@ -9,18 +9,22 @@ import pytest
 
 from pipeline import bundles
 from pipeline.jobs import stream
+from pipeline.jobs.settings import parse
 from tests.unit.test_stream_settings import given
 
-# As Beam makes one, without operations: with its own arguments for the thread that samples.
+# As Beam makes one: with its own arguments for the thread that samples.
 PROCESSOR = """
+import sys
 from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.worker.bundle_processor import BundleProcessor
 
-print(BundleProcessor(set(), beam_fn_api_pb2.ProcessBundleDescriptor(id="x"), None, None).state_sampler.sampling_period_ms)
+processor = BundleProcessor(set(), beam_fn_api_pb2.ProcessBundleDescriptor(id="x"), None, None)
+print(processor.state_sampler.sampling_period_ms, sys.getswitchinterval())
 """
 
 
-def _sampling_millis(first: str) -> str:
+def _millis_and_seconds(first: str) -> str:
+    """Of the sampling thread and of a thread's turn, in a fresh process."""
     return subprocess.run(
         [sys.executable, "-c", first + PROCESSOR], check=True, capture_output=True, text=True, timeout=120
     ).stdout.strip()
@@ -33,12 +37,12 @@ def _sampling_millis(first: str) -> str:
         pytest.param("from pipeline import bundles; bundles.end_without_delay()", id="the process that launches"),
     ],
 )
-def test_a_bundle_waits_for_its_sampling_thread_for_milliseconds(first: str) -> None:
-    assert _sampling_millis(first) == "5"
+def test_a_bundle_waits_for_milliseconds_at_its_end(first: str) -> None:
+    assert _millis_and_seconds(first) == "5 0.001"
 
 
 def test_without_that_it_would_wait_for_longer() -> None:
-    assert _sampling_millis("") == "200"
+    assert _millis_and_seconds("") == "200 0.005"
 
 
 def test_the_job_does_so_before_it_makes_its_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,4 +55,4 @@ def test_the_job_does_so_before_it_makes_its_pipeline(monkeypatch: pytest.Monkey
     monkeypatch.setattr(bundles, "end_without_delay", lambda: done.append("bundles"))
     monkeypatch.setattr(stream, "beam_options", options)
     with pytest.raises(InterruptedError):
-        stream.launch(*stream.parse(given()))
+        stream.launch(*parse(given()))
