@@ -8,7 +8,7 @@ from typing import Final
 from apache_beam.runners.worker.statesampler import StateSampler
 
 # At its end a bundle waits for the thread that samples which step runs. Beam lets it sleep longer each time: up
-# to a fifth of the time that the bundle has taken, 200 ms at most. Until then nothing of the bundle goes on to the next
+# to a fifth of the time that the bundle has taken, 200 ms at most. Until then no row of the bundle reaches the next
 # step; and Prism, which has the outputs already, spins for the bundle's response.
 SAMPLING_MILLIS: Final = 5
 # While one thread computes, another that has just got a response waits for its turn: Python's 5 ms each time, and a
