@@ -27,6 +27,7 @@ ROWS: Final[Sequence[tuple[str, str, Callable[[Side], Any]]]] = (
     ("CPU seconds per 1,000 changes", ",.1f", lambda side: side["cpu_seconds_per_1000"]),
     ("memory at most, MiB", ",.0f", lambda side: side["memory_mib"]),
     ("idle, cores", ".2f", lambda side: side["idle_cores"]),
+    ("starts until it read", ".0f", lambda side: side["starts"]),
 )
 
 

@@ -6,10 +6,14 @@ import inspect
 import json
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench.peer import __main__ as bench
 from bench.peer import program
 from bench.peer.figures import figures, peer_latencies, product_latencies, table
 from bench.results import percentiles
@@ -51,6 +55,30 @@ def test_a_value_with_a_separator_of_lines_is_within_one_change() -> None:
 def test_the_product_s_latencies_are_those_of_its_rows() -> None:
     lines = [json.dumps({"rows": 2, "latencies_ms": [212, 209]}), json.dumps({"rows": 1, "latencies_ms": [300]})]
     assert product_latencies("\n".join(lines) + '\n{"rows": 1, "late') == [212.0, 209.0, 300.0]
+
+
+def _begins_at(start: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[bench.Reader], dict[str, Any]]:
+    """A side that reads nothing until that start."""
+    starts: list[int] = []
+
+    def measured(_: bench.Reader) -> dict[str, Any]:
+        starts.append(1)
+        if len(starts) < start:
+            raise bench.NotArrived("0 of the first 74 changes arrived.")
+        return {"changes": 7}
+
+    monkeypatch.setattr(bench, "_RUN", {"peer": lambda _: nullcontext()})
+    return measured
+
+
+def test_a_side_that_ends_before_its_first_change_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bench.started("peer", _begins_at(1, monkeypatch)) == {"changes": 7, "starts": 1}
+    assert bench.started("peer", _begins_at(3, monkeypatch)) == {"changes": 7, "starts": 3}
+
+
+def test_a_side_that_never_reads_ends_the_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(bench.NotArrived, match="0 of the first 74"):
+        bench.started("peer", _begins_at(4, monkeypatch))
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
