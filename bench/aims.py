@@ -278,7 +278,8 @@ AIMS: Final = (
         name="backlog",
         run=("backlog",),
         figure=_backlog,
-        because="even the pipeline alone carries less on a core, and Prism and both stand-ins share the two",
+        because="on one machine the job is one process of Python, which computes on one core at a time and has it whole; "
+        "Dataflow has a process for each",
     ),
     Aim(
         what="memory of the job over 30 minutes at 500/s",
