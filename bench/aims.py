@@ -182,8 +182,8 @@ _EMULATORS: Final = (
     "to 96 ms of CPU"
 )
 _IDLE: Final = (
-    "four fifths of it is the job, which asks Spanner's emulator about each partition five times a second, and is asked "
-    "for its progress ten times a second"
+    "four fifths of it is the job, which asks Spanner's emulator about each partition five times a second, and is "
+    "asked for its progress ten times a second"
 )
 _BUNDLES: Final = (
     "two thirds of it is the job's, a third Prism's, and both by bundles more than by changes: fewer of them cost less "
@@ -282,8 +282,8 @@ AIMS: Final = (
         name="backlog",
         run=("backlog",),
         figure=_backlog,
-        because="on one machine the job is one process of Python, which computes on one core at a time and has all of it; "
-        "Dataflow has a process for each",
+        because="on one machine the job is one process of Python, which computes on one core at a time and has all of "
+        "it; Dataflow has a process for each",
     ),
     Aim(
         what="memory of the job over 30 minutes at 500/s",
