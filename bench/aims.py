@@ -182,8 +182,8 @@ _EMULATORS: Final = (
     "to 96 ms of CPU"
 )
 _IDLE: Final = (
-    "four fifths of it is the job, which asks Spanner's emulator about each partition five times a second, and is "
-    "asked for its progress ten times a second"
+    "four fifths of it is the job, which asks Spanner's emulator about each partition five times a second, and "
+    "reports its progress ten times a second"
 )
 _BUNDLES: Final = (
     "two thirds of it is the job's, a third Prism's, and both by bundles more than by changes: fewer of them cost less "
