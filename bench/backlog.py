@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,6 @@ def measure(changes: int, seed: int, chosen: list[str]) -> dict[str, Any]:
     """One run over about this many changes."""
     history = f"--with-history={changes / (_RATE * _CHANGES_A_COMMIT)}"
     options = [f"--{option}" for option in chosen]
-    changelogs = {table.id for table in tables.changelogs(WATCHED).values()}
     before = machine()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -42,20 +42,25 @@ def measure(changes: int, seed: int, chosen: list[str]) -> dict[str, Any]:
         watch.start()
         found = service.finish(_LONGEST_SECONDS)
         watch.stop()
-        lines = map(json.loads, service.arrivals.open())
-        # Not those of the resume position, which is written at times for as long as the job runs.
-        appends = [(line["time_ns"] / 1e9, line["rows"]) for line in lines if line["table"] in changelogs]
-    # What the first append has was read before it.
-    rows = sum(n for _, n in appends[1:])
+        rate = changes_a_second(map(json.loads, service.arrivals.open()))
     return {
         "machine": before | {"load_after": machine()["load"]},
         "asked": {"changes": changes, "seed": seed, "options": chosen},
         "changes": found.committed,
-        "changes_a_second": round(rows / (appends[-1][0] - appends[0][0])),
+        "changes_a_second": round(rate),
         "check": {"ok": found.ok, "text": str(found)},
         "cpu_seconds": watch.cpu_seconds(),
         "memory_mib": {name: watch.memory_mib(name)["most"] for name in ("job", "prism")},
     }
+
+
+def changes_a_second(arrivals: Iterable[Mapping[str, Any]]) -> float:
+    """Of the changes alone: the resume position is written for as long as the job runs."""
+    changelogs = {table.id for table in tables.changelogs(WATCHED).values()}
+    appends = [(line["time_ns"] / 1e9, line["rows"]) for line in arrivals if line["table"] in changelogs]
+    # What the first append has was read before it.
+    rows = sum(n for _, n in appends[1:])
+    return float(rows / (appends[-1][0] - appends[0][0]))
 
 
 def main() -> None:

@@ -116,21 +116,22 @@ def product(folder: Path) -> Iterator[Reader]:
         )
 
 
-_RUN: Final[Mapping[str, Callable[[Path], AbstractContextManager[Reader]]]] = {"peer": peer, "product": product}
+Run = Callable[[Path], AbstractContextManager[Reader]]
+_RUN: Final[Mapping[str, Run]] = {"peer": peer, "product": product}
 
 
-def started(side: str, measured: Callable[[Reader], dict[str, Any]]) -> dict[str, Any]:
+def started(run: Run, measured: Callable[[Reader], dict[str, Any]]) -> dict[str, Any]:
     """What was measured of a side, with the number of `starts` that it took. Raises NotArrived after the last one."""
     start = 0
     while True:
         start += 1
         try:
-            with tempfile.TemporaryDirectory() as folder, _RUN[side](Path(folder)) as reader:
+            with tempfile.TemporaryDirectory() as folder, run(Path(folder)) as reader:
                 return measured(reader) | {"starts": start}
         except NotArrived as error:
             if start == _STARTS:
                 raise
-            print(f"{side}: {error}\nStarted again.", file=sys.stderr, flush=True)
+            print(f"{error}\nStarted again.", file=sys.stderr, flush=True)
 
 
 def measure(reader: Reader, tps: float, duration: float, seed: int, idle: float) -> dict[str, Any]:
@@ -236,7 +237,7 @@ def main() -> None:
             for side in order:
                 print(f"[{number + 1}/{given.rounds}] {side} …", file=sys.stderr, flush=True)
                 found[side] = started(
-                    side, lambda reader: measure(reader, given.tps, given.duration, given.seed, given.idle)
+                    _RUN[side], lambda reader: measure(reader, given.tps, given.duration, given.seed, given.idle)
                 )
             rounds.append(found)
     except AuditError as error:

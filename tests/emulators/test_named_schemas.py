@@ -24,16 +24,13 @@ from contract.changes import Column
 from contract.watched import WatchedTables
 from local.emulators.launch import INSTANCE
 from local.traffic import shape
-from pipeline.source.beam_source import ChangeStreamReader
 from pipeline.source.completion import SpannerRows
 from pipeline.source.dialect import dialect_of
-from pipeline.source.partition_threads import Reading
-from pipeline.source.partitions import PartitionSet
 from pipeline.source.query import ChangeStream
-from pipeline.source.records import DataChange
 from pipeline.source.table_rows import ALL, TableAt, Where, watched_columns
 from pipeline.transforms.decode import decode
 from support import stuck
+from tests.emulators.reading import read
 
 SHOP = Path(__file__).parents[1] / "examples" / "shop" / "tables.toml"
 
@@ -92,7 +89,7 @@ def test_rows_of_two_tables_of_one_name_come_by_the_stream_and_by_reads_of_each(
     since = timestamps.from_datetime(datetime.now(UTC))
     shop.put("order", order_no="o1", paid_with="x")
     moment = shop.put("sales.order", payment_no="p1", action="SHIP", came_at="2026-11-23T09:00:00Z", paid_with="y")
-    came = [decode(record, 0) for record in _read(shop.stream, since, 2)]
+    came = [decode(record, 0) for record in read(shop.stream, since, 2)]
     assert [(each.table, each.keys) for each in came] == [
         ("order", {"order_no": "o1"}),
         ("sales.order", {"payment_no": "p1"}),
@@ -123,16 +120,3 @@ def test_stuck_payments_are_sought_in_the_index_of_their_schema(shop: Shop) -> N
         with suppress(NotFound, InvalidArgument):  # the table itself may be younger
             found = stuck.seek(shop.database, shop.watched.payments, limits, ends, now)
     assert [each.puid for each in found.payments] == ["stuck"]
-
-
-def _read(stream: ChangeStream, since: str, many: int) -> list[DataChange]:
-    """The first records, by the source's own reader."""
-    reader = ChangeStreamReader(stream, Reading(mode="windows"), PartitionSet(since))
-    found: list[DataChange] = []
-    available = reader.start()
-    while len(found) < many:
-        if available and isinstance(current := reader.get_current(), DataChange):
-            found.append(current)
-        available = reader.advance()
-    reader.close()
-    return found

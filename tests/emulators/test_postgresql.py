@@ -24,16 +24,13 @@ from local.emulators.launch import INSTANCE
 from local.traffic import shape
 from pipeline.clients import spanner_channel
 from pipeline.replay.records import Selection
-from pipeline.source.beam_source import ChangeStreamReader
 from pipeline.source.completion import SpannerRows
 from pipeline.source.dialect import dialect_of
-from pipeline.source.partition_threads import Reading
-from pipeline.source.partitions import PartitionSet
 from pipeline.source.query import ChangeStream, ChangeStreamQuery
-from pipeline.source.records import DataChange
 from pipeline.source.table_rows import ALL, TableAt, Where, watched_columns
 from pipeline.transforms.decode import decode
 from support import stuck
+from tests.emulators.reading import read
 
 POSTGRESQL = schema.SQL / "postgresql" / "changelog.yaml"
 WATCHED = WatchedTables.load(SHIPPED, dialects.POSTGRESQL)
@@ -92,19 +89,6 @@ def payment(puid: str, status: str | None, changed: Any = COMMIT_TIMESTAMP, **mo
 
 def stream_of(database: Any, endpoint: str, name: str) -> ChangeStream:
     return ChangeStream(name=name, database=database.name, endpoint=endpoint, heartbeat_millis=300)
-
-
-def read(stream: ChangeStream, since: str, many: int) -> list[DataChange]:
-    """The first records, by the source's own reader."""
-    reader = ChangeStreamReader(stream, Reading(mode="windows"), PartitionSet(since))
-    found: list[DataChange] = []
-    available = reader.start()
-    while len(found) < many:
-        if available and isinstance(current := reader.get_current(), DataChange):
-            found.append(current)
-        available = reader.advance()
-    reader.close()
-    return found
 
 
 def test_the_shipped_changelogs_make_the_same_tables_streams_indexes_roles_and_privileges() -> None:

@@ -91,13 +91,6 @@ def bank(tmp_path: Path) -> Iterator[Bank]:
         yield Bank(emulator.endpoint, client, made)
 
 
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    made = State(tmp_path / "state")
-    yield made
-    run("local", "down", "--state", made.root)
-
-
 def test_a_database_of_others_is_attached_while_it_is_written_to_and_stays_as_it_is(bank: Bank, state: State) -> None:
     theirs = bank.ddl()
     for number in range(_BEFORE):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,6 @@ from tests.stack.commands import audit, run
 TABLES = Path(__file__).parents[1] / "examples" / "shop" / "tables.toml"
 # A whole stack and what is asked of it: minutes, where the machine has other work.
 pytestmark = pytest.mark.timeout(900)
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    made = State(tmp_path / "state")
-    yield made
-    run("local", "down", "--state", made.root)
 
 
 @pytest.mark.parametrize("dialect", ["googlesql", "postgresql"])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,13 +14,6 @@ from tests.stack.commands import audit, run
 
 # A whole stack and what is asked of it: minutes, where the machine has other work.
 pytestmark = pytest.mark.timeout(900)
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
-    made = State(tmp_path / "state")
-    yield made
-    run("local", "down", "--state", made.root)
 
 
 def test_payments_in_postgresql_arrive_and_are_compared_backfilled_and_replayed(state: State) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from bench.__main__ import runs
 from bench.aims import AIMS, Figure, bill, table
+from bench.backlog import changes_a_second
 from bench.breaking import breaks
 from bench.checkpoint import PARTITIONS, checkpoint
 from bench.results import middle
@@ -271,3 +272,12 @@ def test_the_middle_round_is_kept_whole_with_the_figures_of_all() -> None:
     rounds = [{"p99": 5, "who": "a"}, {"p99": 1, "who": "b"}, {"p99": 3, "who": "c"}]
     assert middle(rounds, lambda each: each["p99"]) == {"p99": 3, "who": "c", "rounds": [1, 3, 5]}
     assert middle(rounds[:2], lambda each: each["p99"])["who"] == "b"
+
+
+def test_a_backlog_s_rate_is_that_of_its_changes_from_the_first_append_to_the_last() -> None:
+    def arrived(table: str, second: float, rows: int) -> dict[str, Any]:
+        return {"table": f"payment_audit.{table}", "time_ns": int(second * 1e9), "rows": rows}
+
+    changes = [arrived("payment_audit_trail_bq", 10, 500), arrived("payment_audit_trail_bq", 12, 3000)]
+    position = arrived("resume_positions", 50, 1)
+    assert changes_a_second([*changes, position]) == 1500.0

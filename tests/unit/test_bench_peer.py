@@ -57,28 +57,32 @@ def test_the_product_s_latencies_are_those_of_its_rows() -> None:
     assert product_latencies("\n".join(lines) + '\n{"rows": 1, "late') == [212.0, 209.0, 300.0]
 
 
-def _begins_at(start: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[bench.Reader], dict[str, Any]]:
+def _begins_at(start: int) -> Callable[[bench.Reader | None], dict[str, Any]]:
     """A side that reads nothing until that start."""
     starts: list[int] = []
 
-    def measured(_: bench.Reader) -> dict[str, Any]:
+    def measured(_: bench.Reader | None) -> dict[str, Any]:
         starts.append(1)
         if len(starts) < start:
             raise bench.NotArrived("0 of the first 74 changes arrived.")
         return {"changes": 7}
 
-    monkeypatch.setattr(bench, "_RUN", {"peer": lambda _: nullcontext()})
     return measured
 
 
-def test_a_side_that_ends_before_its_first_change_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert bench.started("peer", _begins_at(1, monkeypatch)) == {"changes": 7, "starts": 1}
-    assert bench.started("peer", _begins_at(3, monkeypatch)) == {"changes": 7, "starts": 3}
+def _nothing(_: Path) -> nullcontext[Any]:
+    """No process: what is measured needs none."""
+    return nullcontext()
 
 
-def test_a_side_that_never_reads_ends_the_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_side_that_ends_before_its_first_change_is_started_again() -> None:
+    assert bench.started(_nothing, _begins_at(1)) == {"changes": 7, "starts": 1}
+    assert bench.started(_nothing, _begins_at(3)) == {"changes": 7, "starts": 3}
+
+
+def test_a_side_that_never_reads_ends_the_bench() -> None:
     with pytest.raises(bench.NotArrived, match="0 of the first 74"):
-        bench.started("peer", _begins_at(4, monkeypatch))
+        bench.started(_nothing, _begins_at(4))
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
