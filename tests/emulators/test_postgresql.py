@@ -214,9 +214,10 @@ def test_a_stream_says_what_it_watches_and_the_traffic_what_it_can_write(databas
     database.update_ddl(
         ['CREATE CHANGE STREAM "Some" FOR payment_audit_trail ("Status") WITH (value_capture_type = \'NEW_VALUES\')']
     ).result(60)
-    now = datetime.now(UTC)
-    assert watched_columns(database, "Some", "payment_audit_trail", now) == {"Status"}
-    assert watched_columns(database, STREAM, "payment_audit_trail", now) == frozenset()
+    # A commit's moment, as the job has it: Spanner's clock may be ahead of the one here.
+    moment = insert(database, "payment_audit_trail", payment("a", "INITIATED"))
+    assert watched_columns(database, "Some", "payment_audit_trail", moment) == {"Status"}
+    assert watched_columns(database, STREAM, "payment_audit_trail", moment) == frozenset()
     columns = {column.name: column for column in shape.columns_of(database, WATCHED)["payment_audit_trail"]}
     assert (columns["UpdatedAt"].stamped, columns["CreatedAt"].stamped) == (True, False)
     assert (columns["PUID"].type, columns["PUID"].required) == ("STRING(36)", True)
