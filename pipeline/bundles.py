@@ -1,7 +1,8 @@
-"""How a process runs Beam's bundles: without Beam's wait at their ends."""
+"""How a process runs Beam's bundles: without Beam's wait at their ends, and without a full garbage collection's."""
 
 from __future__ import annotations
 
+import gc
 from typing import Final
 
 from apache_beam.runners.worker.statesampler import StateSampler
@@ -15,3 +16,10 @@ SAMPLING_MILLIS: Final = 5
 def end_without_delay() -> None:
     """For the bundles of this process whose processors Beam makes from now on."""
     StateSampler.__init__.__defaults__ = (SAMPLING_MILLIS,)
+
+
+def leave_out_of_collections() -> None:
+    """What is loaded by now, for ever: a full collection looks at each of 200,000 objects, and no bundle continues
+    meanwhile, for a tenth of a second on a machine of 2026."""
+    gc.collect()
+    gc.freeze()

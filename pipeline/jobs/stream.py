@@ -123,6 +123,7 @@ def launch(settings: StreamSettings, beam_args: list[str]) -> str:
     """
     # For a runner that runs its workers in this process. Others import the plugin of `pipeline.logs`.
     bundles.end_without_delay()
+    bundles.leave_out_of_collections()
     start = timestamps.normalise(settings["startTimestamp"]) if settings["startTimestamp"] else timestamps.now()
     options = beam_options(settings, beam_args)
     sink = replace(settings.sink, run_id=settings.sink.generations().new_run(), start=start)

@@ -1,5 +1,5 @@
-"""What a worker imports before anything else: from then on it writes its log as `pipeline.logs` says, and its bundles
-end as `pipeline.bundles` says.
+"""What a worker imports before anything else: from then on it writes its log as `pipeline.logs` says, and runs its
+bundles as `pipeline.bundles` says.
 
 Beam makes the handler that sends a worker's log, and imports what its option `beam_plugins` names right after that.
 """
@@ -13,3 +13,4 @@ from pipeline import bundles, logs
 logs.install_json_formatter(logging.getLogger())
 logs.close_side_doors()
 bundles.end_without_delay()
+bundles.leave_out_of_collections()

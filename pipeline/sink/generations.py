@@ -122,13 +122,13 @@ class Generations:
         The first call of a generation counts: what was appended since is the generation's own. Raises Fenced.
         """
 
-        def work(transaction: Any) -> None:
-            if _first(transaction.read("jobs", ["FencedAt"], _keys([self._job])))[0] is None:
+        def work(transaction: Any, fenced_at: Any) -> None:
+            if fenced_at is None:
                 transaction.update(
                     "jobs", ["JobName", "FencedAt", "UpdatedAt"], [[self._job, _COMMIT_TIMESTAMP, _COMMIT_TIMESTAMP]]
                 )
 
-        self._checked(generation, work)
+        self._checked(generation, work, "FencedAt")
         with self._database.snapshot() as snapshot:
             newest, fenced_at = _first(snapshot.read("jobs", ["Generation", "FencedAt"], _keys([self._job])))
         if newest != generation:
@@ -168,14 +168,13 @@ class Generations:
     def advance(self, generation: int, position: str) -> None:
         """Every change committed before `position` is in BigQuery or is a durable dead letter. Raises Fenced."""
 
-        def work(transaction: Any) -> None:
-            row = _first(transaction.read("jobs", ["ResumePosition"], _keys([self._job])))
-            if row[0] is None or _text(row[0]) < position:
+        def work(transaction: Any, before: Any) -> None:
+            if before is None or _text(before) < position:
                 transaction.update(
                     "jobs", ["JobName", "ResumePosition", "UpdatedAt"], [[self._job, position, _COMMIT_TIMESTAMP]]
                 )
 
-        self._checked(generation, work)
+        self._checked(generation, work, "ResumePosition")
 
     def position(self) -> str | None:
         """The resume position: what a running job has behind it. None where no job has run."""
@@ -183,14 +182,15 @@ class Generations:
             row = _first(snapshot.read("jobs", ["ResumePosition"], _keys([self._job])))
         return _text(row[0]) if row and row[0] else None
 
-    def _checked(self, generation: int, work: Callable[[Any], Any]) -> Any:
-        """Runs `work` in a transaction in which this generation is the newest."""
+    def _checked(self, generation: int, work: Callable[..., Any], *columns: str) -> Any:
+        """Runs `work` in a transaction in which this generation is the newest, with those columns of the job's row."""
 
         def guarded(transaction: Any) -> Any:
-            newest = _first(transaction.read("jobs", ["Generation"], _keys([self._job])))[0]
+            row = transaction.read("jobs", ["Generation", *columns], _keys([self._job]))
+            newest, *values = _first(row)
             if newest != generation:
                 raise Fenced(self._job, generation, newest)
-            return work(transaction)
+            return work(transaction, *values)
 
         return self._run(guarded)
 

@@ -26,25 +26,36 @@ from apache_beam.runners.worker.bundle_processor import BundleProcessor
 processor = BundleProcessor(set(), beam_fn_api_pb2.ProcessBundleDescriptor(id="x"), None, None)
 print(processor.state_sampler.sampling_period_ms)
 """
+COLLECTED = """
+import gc
 
-
-def _sampling_millis(first: str) -> str:
-    """In a fresh process."""
-    return subprocess.run(
-        [sys.executable, "-c", first + PROCESSOR], check=True, capture_output=True, text=True, timeout=120
-    ).stdout.strip()
-
-
-@pytest.mark.parametrize(
+print(len(gc.get_objects()) / (len(gc.get_objects()) + gc.get_freeze_count()))
+"""
+PROCESSES = pytest.mark.parametrize(
     "first",
     [
         pytest.param("import pipeline.jobs.worker", id="a worker, by its plugin"),
         pytest.param(LAUNCH, id="the process that launches"),
     ],
 )
+
+
+def _said(program: str) -> float:
+    """By a fresh process."""
+    return float(
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120).stdout
+    )
+
+
+@PROCESSES
 def test_a_bundle_waits_for_milliseconds_at_its_end(first: str) -> None:
-    assert _sampling_millis(first) == "5"
+    assert _said(first + PROCESSOR) == 5
 
 
 def test_without_that_it_would_wait_for_longer() -> None:
-    assert _sampling_millis("") == "200"
+    assert _said(PROCESSOR) == 200
+
+
+@PROCESSES
+def test_a_garbage_collection_does_not_look_at_what_was_loaded_before_the_job(first: str) -> None:
+    assert _said(first + COLLECTED) < 0.1

@@ -185,12 +185,41 @@ def test_many_threads_never_hold_more_than_the_bound_and_one_record_more() -> No
         thread.start()
     most = 0
     for _ in range(100):
-        most = max(most, queue._bytes)
+        most = max(most, queue.waiting_bytes)
         assert queue.get(10) is not None
     for thread in threads:
         thread.join()
     assert most <= 2_000_000 + weight
-    assert queue._bytes == 0
+    assert queue.waiting_bytes == 0
+
+
+@pytest.mark.parametrize("bound", [{"most_bytes": 3 * big(1, 0.3).weight}, {"most_items": 3}], ids=["bytes", "items"])
+def test_what_waits_in_the_queue_counts_until_it_is_returned(bound: dict[str, Any]) -> None:
+    weight = big(1, 0.3).weight
+    queue = reading._Queue(**bound)
+    for number in range(3):
+        queue.put("a", big(number, 0.3))
+    thread = threading.Thread(target=queue.put, args=("a", big(3, 0.3)), daemon=True)
+    thread.start()
+    assert queue.get(0) is not None
+    # The first has made room for one, and two of three are more than half: nobody is woken for one item.
+    thread.join(0.1)
+    assert (queue.waiting_bytes, queue.has_news, thread.is_alive()) == (2 * weight, True, True)
+    assert queue.get(0) is not None
+    thread.join(10)
+    assert (queue.waiting_bytes, queue.has_news) == (2 * weight, True)
+    assert [queue.get(0) is not None for _ in range(3)] == [True, True, False]
+    assert (queue.waiting_bytes, queue.has_news) == (0, False)
+
+
+def test_a_closed_queue_returns_nothing_that_was_taken_before() -> None:
+    queue = reading._Queue()
+    for number in range(3):
+        queue.put("a", big(number, 0.1))
+    assert queue.get(0) is not None
+    queue.close()
+    assert queue.get(0) is None
+    assert (queue.waiting_bytes, queue.has_news, queue.put("a", big(4, 0.1))) == (0, False, False)
 
 
 def test_a_closed_queue_lets_go_of_everybody_who_waits() -> None:
