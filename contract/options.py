@@ -369,12 +369,12 @@ OPTIONS: Final = (
     Option(
         name="batchMillis",
         stack=True,
-        help="How long rows are gathered before an append.",
+        help="How long changes that keep coming are gathered before their rows are appended.",
         default="200",
         regex=_INT,
         rule=_WHOLE,
         low=0,
-        high=60_000,
+        high=1_000,
     ),
     Option(
         name="batchRows",

@@ -19,7 +19,7 @@ def end_without_delay() -> None:
 
 
 def leave_out_of_collections() -> None:
-    """What is loaded by now, for ever: a full collection looks at each of 200,000 objects, and no bundle continues
-    meanwhile, for a tenth of a second on a machine of 2026."""
+    """What is loaded by now: a full collection looks at each of 200,000 objects, and no bundle continues meanwhile, for
+    a tenth of a second on a machine of 2026."""
     gc.collect()
     gc.freeze()

@@ -28,8 +28,6 @@ Example, on one machine:
 """
 
 
-# A bundle of the source is over after a second at most; what is gathered for longer waits before its append.
-_MOST_GATHER_MILLIS = 1000
 _JOB_NAME = r"[a-z]([-a-z0-9]{0,126}[a-z0-9])?"
 
 
@@ -78,18 +76,9 @@ class StreamSettings:
         return Reading(
             mode=self["readMode"],  # type: ignore[arg-type]
             window_millis=int(self["windowMillis"]),
-            gather_millis=min(int(self["batchMillis"]), _MOST_GATHER_MILLIS),
+            gather_millis=int(self["batchMillis"]),
             end=timestamps.normalise(end) if end else None,
         )
-
-    @property
-    def append_millis(self) -> int:
-        """How long rows gather before an append, behind what a bundle of the source has gathered.
-
-        Not at all would take apart what several readers bring at a time.
-        """
-        batch = int(self["batchMillis"])
-        return max(batch - self.reading.gather_millis, batch // 10)
 
     @cached_property
     def watched(self) -> WatchedTables:

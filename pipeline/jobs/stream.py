@@ -60,7 +60,7 @@ def build(
     records = pipeline | "Read" >> ReadChanges(settings.streams, start, settings.reading, readers)
     to_rows = ToRows(settings.transforms, encode, settings.streams[0], settings.ignored_records)
     rows, positions, clock = records | to_rows.failures_to(failures)
-    appended = rows | AppendRows(sink, settings.append_millis).failures_to(failures)
+    appended = rows | AppendRows(sink).failures_to(failures)
     written = failures.all() | "WriteDeadLetters" >> beam.ParDo(WriteDeadLetters(settings["deadLetterQueueDirectory"]))
     (positions, appended, written) | TrackPositions(sink, settings.stream_names)
     if settings["disableDlqRetries"] == "false":

@@ -1,9 +1,8 @@
 """`AppendRows`: encoded rows → BigQuery, exactly once.
 
-After a quiet time rows of a shard go at once. What comes less than `batch_millis` behind the end of an append gathers
-in keyed state, and so does what came during it; then one append takes all of it, with the next that comes or when a
-timer fires. The batch is not frozen before the append: a retried bundle may bring more rows, and `Shard` is right for
-any rows at any time, because after a refused offset it asks the table and not the offset.
+What a bundle brings of a shard goes in one append, at the end of the bundle. What comes during it waits in the runner,
+which has a shard's key in one bundle at a time, and goes together in the next. A retried bundle may bring other rows:
+`Shard` is right for any rows at any time, because after a refused offset it asks the table and not the offset.
 """
 
 from __future__ import annotations
@@ -11,14 +10,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import apache_beam as beam
 from apache_beam.coders import PickleCoder
 from apache_beam.metrics import Metrics
-from apache_beam.transforms.timeutil import TimeDomain
-from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
-from apache_beam.utils.timestamp import Timestamp
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
 from contract import metrics, tables
 from contract.changes import DeadLetter
@@ -33,21 +31,28 @@ from pipeline.sink.shards import Outcome, Rejected, Shard, StreamPosition
 _LOG = logging.getLogger(__name__)
 
 
-# Gathered rows of more bytes than this go at once: what is kept in a runner's state, and what one append takes.
-_MOST_PENDING_BYTES: Final = 8_000_000
+# Rows of a shard of more bytes than this do not wait for the end of the bundle.
+_MOST_BYTES: Final = 8_000_000
+
+
+@dataclass
+class _Gathered:
+    """What a bundle has of a shard: rows that were not appended yet, where they go, and the cell that keeps where."""
+
+    cell: Any
+    position: StreamPosition | None
+    rows: list[EncodedRows] = field(default_factory=list)
+    bytes: int = 0
 
 
 class AppendRows(Step):
-    """Appends the gathered rows of a shard, exactly once. Rejected rows become dead letters."""
+    """Appends the rows of a shard, exactly once. Rejected rows become dead letters."""
 
-    # Each cell that is read or written is a call to the runner: what is small is in one.
-    SHARD = ReadModifyWriteStateSpec("shard", PickleCoder())
-    PENDING = BagStateSpec("pending", PickleCoder())
-    FLUSH = TimerSpec("flush", TimeDomain.REAL_TIME)
+    # The shard's StreamPosition, as a tuple.
+    STREAM = ReadModifyWriteStateSpec("stream", PickleCoder())
 
-    def __init__(self, settings: SinkSettings, batch_millis: int) -> None:
+    def __init__(self, settings: SinkSettings) -> None:
         self._settings = settings
-        self._batch_seconds = batch_millis / 1000
         self._appended = Metrics.counter(metrics.NAMESPACE, metrics.ROWS_APPENDED)
         self._already_there = Metrics.counter(metrics.NAMESPACE, metrics.ROWS_ALREADY_THERE)
         self._millis = Metrics.distribution(metrics.NAMESPACE, metrics.APPEND_MILLIS)
@@ -59,75 +64,51 @@ class AppendRows(Step):
         self._shards: dict[str, Shard] = {}
 
     def start_bundle(self) -> None:
+        self._gathered: dict[str, _Gathered] = {}
         self._notable: dict[str, dict[str, int]] = {}
 
-    def process(
-        self,
-        element: tuple[str, EncodedRows],
-        at: Any = beam.DoFn.TimestampParam,
-        shard: Any = beam.DoFn.StateParam(SHARD),
-        pending: Any = beam.DoFn.StateParam(PENDING),
-        flush: Any = beam.DoFn.TimerParam(FLUSH),
-    ) -> Iterator[Any]:
+    def process(self, element: tuple[str, EncodedRows], stream: Any = beam.DoFn.StateParam(STREAM)) -> Iterator[Any]:
         key, encoded = element
-        kept = _Kept(*(shard.read() or ()))
-        gathered = kept.gathered + len(encoded.data)
-        due = kept.due or kept.flushed + self._batch_seconds
-        if due <= time.time() or gathered > _MOST_PENDING_BYTES:
-            # Without a timer: it waits as long as its key is busy, and Prism spins while one that is due waits. One
-            # that is set still finds nothing, or what came after.
-            yield from self._append(key, kept, encoded, shard, pending)
-            return
-        pending.add(encoded)
-        earliest = at.micros if kept.earliest is None else min(at.micros, kept.earliest)
-        if earliest != kept.earliest:
-            # The timer holds the watermark at the timestamp of the element that set it: the earliest one must.
-            flush.set(Timestamp.of(due))
-        shard.write(tuple(kept._replace(earliest=earliest, due=due, gathered=gathered)))
+        gathered = self._gathered.get(key)
+        if gathered is None:
+            kept = stream.read()
+            # Beam commits state behind `finish_bundle`, so that the cell can be written there. Were it not committed,
+            # the next append would be refused for its offset, and ask the table.
+            gathered = self._gathered[key] = _Gathered(stream, StreamPosition(*kept) if kept else None)
+        gathered.rows.append(encoded)
+        gathered.bytes += len(encoded.data)
+        if gathered.bytes > _MOST_BYTES:
+            yield from self._append(key, gathered)
 
-    @on_timer(FLUSH)
-    def flush(
-        self,
-        key: str = beam.DoFn.KeyParam,
-        shard: Any = beam.DoFn.StateParam(SHARD),
-        pending: Any = beam.DoFn.StateParam(PENDING),
-    ) -> Iterator[Any]:
-        kept = _Kept(*(shard.read() or ()))
-        if kept.due:
-            yield from self._append(key, kept, None, shard, pending)
+    def finish_bundle(self) -> Iterator[Any]:
+        for key, gathered in self._gathered.items():
+            if gathered.rows:
+                yield from self._append(key, gathered)
+        if self._notable:
+            # What was out of the ordinary, in one line.
+            notable = "; ".join(f"{key} {_counted(counts)}" for key, counts in self._notable.items())
+            _LOG.info("Rows took more than one append: %s.", notable, extra=logs.fields(shards=self._notable))
 
-    def _append(self, key: str, kept: _Kept, last: EncodedRows | None, state: Any, pending: Any) -> Iterator[Any]:
-        """Appends what is pending, if anything is, and the last rows, which are not."""
-        encoded: list[EncodedRows] = list(pending.read()) if kept.due else []
-        if kept.due:
-            pending.clear()
-        if last is not None:
-            encoded.append(last)
+    def _append(self, key: str, gathered: _Gathered) -> Iterator[Any]:
+        encoded, gathered.rows, gathered.bytes = gathered.rows, [], 0
         table, _, number = key.partition("|")
         watched = self._clients.destinations.watched.of(table)
         shard = self._shards.get(key)
         if shard is None:
             shard = self._shards[key] = Shard(self._clients, table, number)
-        position = StreamPosition(*kept.stream) if kept.stream else None
         total = Outcome()
         for columns, batch in rows.groups((e.columns, e.data) for e in encoded):
             started = time.monotonic()
-            position, outcome = shard.append(position, batch, columns)
+            gathered.position, outcome = shard.append(gathered.position, batch, columns)
             self._measure(batch, outcome, time.monotonic() - started)
             total.add(outcome)
             if _LOG.isEnabledFor(logging.DEBUG):
                 logs.trace(_LOG, "In BigQuery now:", table, _traced(batch, outcome, watched))
             for rejected in outcome.rejected:
                 yield failed_at_commit(rejected_letter(rejected, watched))
-        state.write(tuple(_Kept(stream=tuple(position) if position else None, flushed=time.time())))
+        gathered.cell.write(tuple(gathered.position) if gathered.position else None)
         if total.notable:
             self._notable[key] = total.counts
-
-    def finish_bundle(self) -> None:
-        """What was out of the ordinary, in one line."""
-        if self._notable:
-            notable = "; ".join(f"{key} {_counted(counts)}" for key, counts in self._notable.items())
-            _LOG.info("Rows took more than one append: %s.", notable, extra=logs.fields(shards=self._notable))
 
     def teardown(self) -> None:
         for shard in self._shards.values():
@@ -140,19 +121,6 @@ class AppendRows(Step):
         self._rows.update(batch.num_rows)
         newest = batch[tables.COMMIT_TIMESTAMP_NANOS][batch.num_rows - 1].as_py()
         self._age.update(max(0, time.time_ns() - newest) // 1_000_000)
-
-
-class _Kept(NamedTuple):
-    """What is kept of a shard: its StreamPosition, the time at which its last append ended, and what is pending.
-
-    Of the latter the earliest timestamp in microseconds, when it is due (0: nothing is pending), and its bytes.
-    """
-
-    stream: tuple[Any, ...] | None = None
-    flushed: float = 0.0
-    earliest: int | None = None
-    due: float = 0.0
-    gathered: int = 0
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -239,7 +239,7 @@ BAD_OPTIONS: dict[str, tuple[Any, ...]] = {
     "writeMode": ("", "twice", "exactly_once"),
     "numStorageWriteApiStreams": (0, "-1", "1.5", "", 1_001),
     "changeStreamReaders": ("-1", "1.5", "", 101),
-    "batchMillis": ("-1", 60_001, "0.2", ""),
+    "batchMillis": ("-1", 1_001, "0.2", ""),
     "batchRows": (0, "-5", "1e3", "", 100_001),
     "dlqRetryMinutes": ("0", "0.0", "-1", "ten", "1e9", "", ".5", "nan", "inf", "525601"),
     "dlqMaxRetries": ("-1", "1.0", 1_001, ""),

@@ -120,8 +120,8 @@ _SOURCE: Final = (
     _broken(
         "how far a quiet partition is ends the waits of all readers",
         _READING,
-        "            self._news += not isinstance(item, ReadThrough)\n",
-        "            self._news += 1\n",
+        "            self._news_put += not isinstance(item, ReadThrough)\n",
+        "            self._news_put += 1\n",
         "tests/unit/test_source_read.py::test_a_reader_s_wait_ends_by_what_another_has",
     ),
     _broken(
@@ -304,8 +304,8 @@ _SOURCE: Final = (
     _broken(
         "the queue is not bounded by bytes",
         _READING,
-        "(self._bytes >= self._most_bytes or len(self._items) >= self._most_items)",
-        "len(self._items) >= self._most_items",
+        "max(items / self._most_items, (self._bytes_put - self._bytes_returned) / self._most_bytes)",
+        "items / self._most_items",
         f"{_READERS}::test_the_queue_is_bounded_by_bytes_and_one_record_of_any_size_passes",
     ),
     _broken(
@@ -578,11 +578,25 @@ _SINK: Final = (
         "test_the_value_and_the_token_both_arrive_where_a_column_is_called_as_the_token_would_be",
     ),
     _broken(
-        "rows that are due wait for their timer",
+        "what a bundle brings of a shard goes one by one",
         _WRITE,
-        "if due <= time.time() or gathered > _MOST_PENDING_BYTES:",
-        "if (not kept.due and due <= time.time()) or gathered > _MOST_PENDING_BYTES:",
-        "tests/unit/test_append_rows.py::test_rows_that_are_due_go_with_the_next_that_come",
+        "if gathered.bytes > _MOST_BYTES:",
+        "if gathered.bytes:",
+        "tests/unit/test_append_rows.py::test_what_a_bundle_brings_of_a_shard_goes_in_one_append",
+    ),
+    _broken(
+        "any number of bytes gathers until the bundle ends",
+        _WRITE,
+        "if gathered.bytes > _MOST_BYTES:",
+        "if not gathered.bytes:",
+        "tests/unit/test_append_rows.py::test_rows_of_many_bytes_do_not_wait_for_the_end_of_the_bundle",
+    ),
+    _broken(
+        "where the rows of a shard go is not kept: each bundle asks the table",
+        _WRITE,
+        "        gathered.cell.write(tuple(gathered.position) if gathered.position else None)\n",
+        "",
+        "tests/unit/test_append_rows.py::test_the_appends_of_a_shard_are_to_one_stream_whose_position_is_kept",
     ),
     _broken(
         "Prism splits bundles that are slow",
@@ -590,34 +604,6 @@ _SINK: Final = (
         'if "dataflow" not in (options',
         'if "" not in (options',
         "tests/emulators/test_prism.py::test_a_slow_bundle_is_not_split_into_two_of_one_key",
-    ),
-    _broken(
-        "the end of an append is not kept: what came during it goes one by one",
-        _WRITE,
-        "flushed=time.time())",
-        "flushed=kept.flushed)",
-        "tests/unit/test_append_rows.py::test_what_comes_during_an_append_goes_together_in_the_next",
-    ),
-    _broken(
-        "after a quiet time rows still wait for the timer",
-        _WRITE,
-        "kept.due or kept.flushed + self._batch_seconds",
-        "kept.due or time.time() + self._batch_seconds",
-        "tests/unit/test_append_rows.py::test_the_first_rows_after_a_quiet_time_go_at_once_and_the_next_gather",
-    ),
-    _broken(
-        "any number of bytes gathers until the timer",
-        _WRITE,
-        "        if due <= time.time() or gathered > _MOST_PENDING_BYTES:\n",
-        "        if due <= time.time():\n",
-        "tests/unit/test_append_rows.py::test_gathered_rows_of_many_bytes_do_not_wait_for_the_timer",
-    ),
-    _broken(
-        "the watermark is held at the first change that came, not at the earliest",
-        _WRITE,
-        "        if earliest != kept.earliest:\n",
-        "        if kept.earliest is None:\n",
-        "tests/unit/test_append_rows.py::test_the_earliest_change_holds_the_watermark_and_does_not_put_off_the_append",
     ),
 )
 
@@ -667,7 +653,7 @@ _JOBS: Final = (
     _broken(
         "each worker of a run moves the fence",
         _GENERATIONS,
-        '            if _first(transaction.read("jobs", ["FencedAt"], _keys([self._job])))[0] is None:\n',
+        "            if fenced_at is None:\n",
         "            if True:\n",
         f"{_STORES}::test_the_first_fence_of_a_generation_counts",
     ),

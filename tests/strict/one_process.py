@@ -1,15 +1,14 @@
 """The job in one process: its own source, steps and sink, with this module in the place of the runner.
 
 What a runner does and may do: bundles with their checkpoint, kept or lost as one; elements that wait before the
-shuffle's other side; keyed state that is lost with a bundle that failed after its append; a job that ends, drained or
-killed, and the next one with another number of readers.
+shuffle's other side until a bundle takes all of a key; keyed state that is lost with a bundle that failed after its
+append; a job that ends, drained or killed, and the next one with another number of readers.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from contract.payments import PAYMENT_STATES
 from pipeline import clients
 from pipeline.clients import Endpoints
 from pipeline.sink import fencing
-from pipeline.sink.append import AppendRows, _Kept
+from pipeline.sink.append import AppendRows
 from pipeline.sink.changelogs import Changelogs, Destinations
 from pipeline.sink.encode import EncodedRows, EncodeRows
 from pipeline.sink.shards import SinkClients
@@ -42,10 +41,9 @@ from tests.erased import nobody
 from tests.strict.bigquery import StrictBigQuery
 from tests.strict.drawn import DATASET, DESCRIBED, IGNORED_TAG, KEY, Drawn, first_columns
 from tests.strict.generations import InMemoryGenerations, Ledger
-from tests.unit.test_append_rows import Bag, Cell, Stamp
+from tests.unit.test_append_rows import Cell
 
 PROJECT: Final = "audit-tests"
-_BATCH_MILLIS: Final = 3_600_000
 
 
 def masking_keys(folder: Path) -> str:
@@ -160,17 +158,8 @@ class _Shuffle:
     """What waits for one key, and its state."""
 
     def __init__(self) -> None:
-        # As if there had just been an append: rows gather, and go when `Job` fires their timer.
-        self.shard, self.pending, self.timer = Cell(tuple(_Kept(flushed=time.time()))), Bag(), Cell()
-
-    @property
-    def state(self) -> tuple[Any, Any]:
-        return self.shard.value, list(self.pending.read())
-
-    @state.setter
-    def state(self, state: tuple[Any, Any]) -> None:
-        self.shard.value, pending = state
-        self.pending.value = list(pending)
+        self.waiting: list[EncodedRows] = []
+        self.cell = Cell()
 
 
 @dataclass
@@ -248,7 +237,7 @@ class Job:
         part.mark = mark
         part.done = reader.get_watermark() == MAX_TIMESTAMP
         for key, encoded in elements:
-            self._gather(key, encoded)
+            self._shuffles[key].waiting.append(encoded)
         for each in read:
             positions[_Reader(each.stream, each.reader, each.readers)] = each.position
 
@@ -273,20 +262,14 @@ class Job:
             clock=house.clock.time,
             sleep=house.clock.sleep,
         )
-        sink = AppendRows(_Settings(connected), _BATCH_MILLIS)  # type: ignore[arg-type]
+        sink = AppendRows(_Settings(connected))  # type: ignore[arg-type]
         sink.setup()
-        sink.start_bundle()
         return sink
 
-    def _gather(self, key: str, encoded: EncodedRows) -> None:
-        shuffle = self._shuffles[key]
-        late = list(self._sinks[0].process((key, encoded), Stamp(0.0), shuffle.shard, shuffle.pending, shuffle.timer))
-        assert not late, "a few rows do not go before their timer"
-
     def _append(self, generation: int, positions: dict[_Reader, str], *, finally_: bool) -> None:
-        """The timers of all keys; then the resume position, if nothing waits before it."""
+        """A bundle of each key that has elements; then the resume position, if nothing waits before it."""
         for key, shuffle in sorted(self._shuffles.items()):
-            if not shuffle.pending.read():
+            if not shuffle.waiting:
                 continue
             fate = next(self._appends, "works")
             if fate == "waits" and not finally_:
@@ -296,19 +279,25 @@ class Job:
                 self._warehouse.bq.lose_answers()
             if fate == "state lost":
                 # The bundle failed after its append: another worker tries it, from the state before.
-                before = shuffle.state
-                self._flush(self._sinks[0], key, shuffle)
-                shuffle.state = before
+                before = shuffle.cell.read()
+                self._sink_bundle(key, shuffle)
+                shuffle.cell.write(before)
                 self._sinks.reverse()
-            self._flush(self._sinks[0], key, shuffle)
-        if not any(shuffle.pending.read() for shuffle in self._shuffles.values()):
+                if not finally_:
+                    # With what comes until then.
+                    continue
+            self._sink_bundle(key, shuffle)
+            shuffle.waiting.clear()
+        if not any(shuffle.waiting for shuffle in self._shuffles.values()):
             position = slowest(positions, (self._stream.name,)) if positions else None
             if position is not None:
                 self._generations.advance(generation, position)
 
-    @staticmethod
-    def _flush(sink: AppendRows, key: str, shuffle: _Shuffle) -> None:
-        letters = list(sink.flush(key, shuffle.shard, shuffle.pending))
+    def _sink_bundle(self, key: str, shuffle: _Shuffle) -> None:
+        sink = self._sinks[0]
+        sink.start_bundle()
+        letters = [each for rows in shuffle.waiting for each in sink.process((key, rows), shuffle.cell)]
+        letters += sink.finish_bundle()
         assert not letters, f"BigQuery refused rows: {letters}"
 
 

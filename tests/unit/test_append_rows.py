@@ -1,7 +1,8 @@
-"""Gathering: rows of a shard by schema and by bytes, when they go, and what holds the watermark."""
+"""Gathering: rows of a shard by schema and by bytes, and when they go."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -9,20 +10,19 @@ from apache_beam.pvalue import TaggedOutput
 
 from contract.changes import Change, Column, DeadLetter, Reason
 from pipeline.sink import rows
-from pipeline.sink.append import AppendRows, _Kept
+from pipeline.sink.append import AppendRows
 from pipeline.sink.encode import EncodedRows, EncodeRows
 from tests.shipped import PAYMENTS, WATCHED
-from tests.unit.sink_twin import COLUMNS, START, TABLE, Refusal, Twin, batch, change
+from tests.unit.sink_twin import COLUMNS, TABLE, Refusal, Twin, batch, change
 
 KEY = f"{TABLE}|0"
 
 
 class Cell:
-    """A state cell or a timer."""
+    """A state cell."""
 
     def __init__(self, value: Any = None) -> None:
         self.value = value
-        self.set_to: list[float] = []
 
     def read(self) -> Any:
         return self.value
@@ -30,47 +30,24 @@ class Cell:
     def write(self, value: Any) -> None:
         self.value = value
 
-    def add(self, value: Any) -> None:
-        self.value = [*(self.value or []), value]
-
-    def clear(self) -> None:
-        self.value = None
-
-    def set(self, at: Any) -> None:
-        self.set_to.append(float(at))
-
-
-class Bag(Cell):
-    def read(self) -> Any:
-        return self.value or []
-
 
 class Step:
     """AppendRows with its state of one shard, and a twin behind it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, batch_millis: int = 200) -> None:
+    def __init__(self) -> None:
         self.twin = Twin()
-        monkeypatch.setattr("pipeline.sink.append.time.time", self.twin.time)
-        self.step = AppendRows(Settings(self.twin), batch_millis)  # type: ignore[arg-type]
+        self.step = AppendRows(Settings(self.twin))  # type: ignore[arg-type]
         self.step.setup()
+        self.cell = Cell()
+
+    def bundle(self, *changes: Change) -> list[DeadLetter]:
+        """A bundle of changes, each an element: its dead letters."""
+        return self.elements(encoded for change in changes for encoded in encode(change))
+
+    def elements(self, elements: Iterable[EncodedRows]) -> list[DeadLetter]:
         self.step.start_bundle()
-        self.shard, self.pending, self.timer = Cell(), Bag(), Cell()
-
-    def put(self, *changes: Change, at: float = START) -> list[DeadLetter]:
-        for encoded in encode(*changes):
-            found = self.step.process((KEY, encoded), Stamp(at), self.shard, self.pending, self.timer)
-            if letters := _letters(found):
-                return letters
-        return []
-
-    def gather(self, *changes: Change) -> None:
-        """Puts them as if there had just been an append: what comes gathers."""
-        self.shard.write(tuple(_Kept(flushed=self.twin.time())))
-        assert self.put(*changes) == []
-        assert len(self.pending.read()) == len(encode(*changes))
-
-    def fire(self) -> list[DeadLetter]:
-        return _letters(self.step.flush(KEY, self.shard, self.pending))
+        letters = [letter for each in elements for letter in _letters(self.step.process((KEY, each), self.cell))]
+        return letters + _letters(self.step.finish_bundle())
 
 
 class Settings:
@@ -79,11 +56,6 @@ class Settings:
 
     def connect(self) -> Any:
         return self._twin.clients()
-
-
-class Stamp:
-    def __init__(self, at: float) -> None:
-        self.micros = int(at * 1_000_000)
 
 
 def _letters(outputs: Any) -> list[DeadLetter]:
@@ -120,8 +92,7 @@ def of(kind: str, name: str = "X") -> tuple[Column, ...]:
     ],
 )
 @pytest.mark.parametrize("turned", [False, True])
-def test_rows_of_before_and_after_a_type_change_both_arrive_from_one_flush(
-    monkeypatch: pytest.MonkeyPatch,
+def test_rows_of_before_and_after_a_type_change_both_arrive_from_one_bundle(
     before: str,
     after: str,
     old: Any,
@@ -130,12 +101,10 @@ def test_rows_of_before_and_after_a_type_change_both_arrive_from_one_flush(
     arrives: tuple[Any, Any],
     turned: bool,
 ) -> None:
-    step = Step(monkeypatch)
-    step.put(change("p0", of(before), X=old))
+    step = Step()
+    step.bundle(change("p0", of(before), X=old))
     pair = [change("old", of(before), X=old), change("new", of(after), X=new)]
-    for each in reversed(pair) if turned else pair:
-        step.put(each)
-    assert step.fire() == []
+    assert step.bundle(*(reversed(pair) if turned else pair)) == []
     values, typed = step.twin.values("X"), step.twin.values(column)
     assert values["old"] == arrives[0]
     # A column that a request does not name is NULL, or empty: BigQuery's ARRAY is never NULL.
@@ -143,159 +112,81 @@ def test_rows_of_before_and_after_a_type_change_both_arrive_from_one_flush(
     assert (values["new"], typed["new"]) == (None, arrives[1])
 
 
-def test_old_text_stays_in_the_old_column_when_the_type_becomes_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Step(monkeypatch)
-    step.gather(change("old", of("STRING"), X="not json"), change("new", of("JSON"), X="{}"))
-    assert step.fire() == []
+def test_old_text_stays_in_the_old_column_when_the_type_becomes_json() -> None:
+    step = Step()
+    assert step.bundle(change("old", of("STRING"), X="not json"), change("new", of("JSON"), X="{}")) == []
     assert step.twin.values("X") == {"old": "not json", "new": None}
 
 
-def test_rows_of_before_a_new_array_are_empty_there_and_not_null(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Step(monkeypatch)
-    step.gather(change("old"), change("new", of("ARRAY<INT64>", "Tags"), Tags=["1"]))
+def test_rows_of_before_a_new_array_are_empty_there_and_not_null() -> None:
+    step = Step()
     sent: list[Any] = []
     step.twin.before_append = sent.append
-    assert step.fire() == []
+    assert step.bundle(change("old"), change("new", of("ARRAY<INT64>", "Tags"), Tags=["1"])) == []
     assert step.twin.values("Tags")["new"] == [1]
     assert ["Tags" in arrow.column_names for arrow in sent] == [False, True]
 
 
-def test_a_column_dropped_in_spanner_stays_and_is_null_from_then_on_and_nothing_restarts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    step = Step(monkeypatch)
-    step.put(change("old", of("STRING"), X="kept"))
-    step.put(change("new"))
-    step.put(change("late", of("STRING"), X="of before the drop"))
-    assert step.fire() == []
+def test_a_column_dropped_in_spanner_stays_and_is_null_from_then_on_and_nothing_restarts() -> None:
+    step = Step()
+    step.bundle(change("old", of("STRING"), X="kept"))
+    late = change("late", of("STRING"), X="of before the drop")
+    assert step.bundle(change("new"), late) == []
     assert step.twin.values("X") == {"old": "kept", "new": None, "late": "of before the drop"}
 
 
-def test_batches_of_one_schema_go_in_one_append(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Step(monkeypatch)
-    step.gather(change("p0"))
-    for i in range(1, 5):
-        step.put(change(f"p{i}"))
-    step.fire()
+def test_what_a_bundle_brings_of_a_shard_goes_in_one_append() -> None:
+    """Of several readers, and what came while an append ran: a runner has it in one bundle."""
+    step = Step()
+    step.bundle(*(change(f"p{i}") for i in range(5)))
     assert set(step.twin.there()) == {f"p{i}" for i in range(5)}
     assert step.twin.counts["request"] == 1
 
 
-def test_a_refused_row_of_one_schema_does_not_hold_up_rows_of_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Step(monkeypatch)
+def test_a_refused_row_of_one_schema_does_not_hold_up_rows_of_the_other() -> None:
+    step = Step()
 
     def before(arrow: Any) -> None:
         if "bad" in arrow["PUID"].to_pylist():
             raise Refusal(3, "invalid", ends=True)
 
     step.twin.before_append = before
-    step.gather(change("bad"), change("p1"), change("p2", of("STRING")))
-    [letter] = step.fire()
+    [letter] = step.elements(encode(change("bad"), change("p1"), change("p2", of("STRING"))))
     assert (letter.reason, set(step.twin.there())) == (Reason.REJECTED, {"p1", "p2"})
 
 
-def test_a_row_that_is_too_large_is_a_dead_letter_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Step(monkeypatch)
-    [letter] = step.put(change("p1", Metadata="x" * 11_000_000))
+def test_a_row_that_is_too_large_is_a_dead_letter_that_says_so() -> None:
+    step = Step()
+    [letter] = step.bundle(change("p1", Metadata="x" * 11_000_000))
     assert letter.reason == Reason.TOO_LARGE == "row_too_large"
     assert "shorten" in letter.message
 
 
-def test_gathered_rows_of_many_bytes_do_not_wait_for_the_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Step(monkeypatch)
-    step.gather(change("p0", Metadata="x" * 2_000_000))
-    for i in range(1, 5):
-        step.put(change(f"p{i}", Metadata="x" * 2_000_000))
-    # The fifth starts gathering again: the other four are eight million bytes and what goes with them.
-    assert set(step.twin.there()) == {"p0", "p1", "p2", "p3"}
-    assert len(step.pending.read()) == 1
-    step.fire()
-    assert set(step.twin.there()) == {f"p{i}" for i in range(5)}
+def test_rows_of_many_bytes_do_not_wait_for_the_end_of_the_bundle() -> None:
+    step = Step()
+    there: list[set[str]] = []
+
+    def elements() -> Iterator[EncodedRows]:
+        for i in range(6):
+            there.append(set(step.twin.there()) if step.twin.tables else set())
+            yield from encode(change(f"p{i}", Metadata="x" * 2_000_000))
+
+    assert step.elements(elements()) == []
+    assert [len(each) for each in there] == [0, 0, 0, 0, 4, 4]
+    assert set(step.twin.there()) == {f"p{i}" for i in range(6)}
 
 
-def test_the_first_rows_after_a_quiet_time_go_at_once_and_the_next_gather(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Step(monkeypatch, batch_millis=200)
-    step.put(change("p1"))
-    assert (set(step.twin.there()), step.timer.set_to) == ({"p1"}, [])
-    step.twin.now += 0.05
-    step.put(change("p2"))
-    assert step.timer.set_to == [pytest.approx(step.twin.now + 0.15, abs=1e-3)]
-    step.put(change("p3"))
-    assert len(step.timer.set_to) == 1
-    assert set(step.twin.there()) == {"p1"}
-    step.fire()
-    assert set(step.twin.there()) == {"p1", "p2", "p3"}
-    step.twin.now += 60
-    step.put(change("p4"))
-    assert set(step.twin.there()) == {"p1", "p2", "p3", "p4"}
-    assert len(step.timer.set_to) == 1
-
-
-def test_what_comes_during_an_append_goes_together_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several readers: they wait in one bundle while a slow append runs."""
-    step = Step(monkeypatch, batch_millis=20)
-
-    def slow(_: Any) -> None:
-        step.twin.now += 0.5
-
-    step.twin.before_append = slow
-    for i in range(5):
-        step.put(change(f"p{i}"))
-    assert set(step.twin.there()) == {"p0"}
-    step.fire()
-    assert step.twin.counts["request"] == 2
-    assert set(step.twin.there()) == {f"p{i}" for i in range(5)}
-
-
-def test_the_appends_of_a_shard_are_to_one_stream_and_a_timer_without_rows_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    step = Step(monkeypatch)
-    step.put(change("p1"))
-    first = _Kept(*step.shard.value)
-    step.twin.now += 10
-    step.fire()
-    assert _Kept(*step.shard.value) == first
-    step.put(change("p2"))
-    second = _Kept(*step.shard.value)
-    assert first.stream and second.stream and first.stream[0] == second.stream[0]
-    assert [stream[1] for stream in (first.stream, second.stream)] == [1, 2]
+def test_the_appends_of_a_shard_are_to_one_stream_whose_position_is_kept() -> None:
+    step = Step()
+    step.bundle(change("p1"))
+    first = step.cell.value
+    step.bundle()
+    assert step.cell.value == first
+    step.bundle(change("p2"), change("p3"))
+    second = step.cell.value
+    assert first[0] == second[0]
+    assert (first[1], second[1]) == (1, 3)
     assert step.twin.counts["create_write_stream"] == 1
-
-
-def test_rows_that_are_due_go_with_the_next_that_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A runner fires a timer between two bundles of its key, and behind a backlog there is no time between them."""
-    step = Step(monkeypatch, batch_millis=200)
-    sent: list[str] = []
-    step.twin.before_append = lambda arrow: sent.extend(arrow["PUID"].to_pylist())
-    step.gather(change("p1"))
-    step.twin.now += 0.1
-    step.put(change("p2"))
-    assert not step.twin.tables
-    step.twin.now += 0.15
-    step.put(change("p3"))
-    assert sent == ["p1", "p2", "p3"]
-    # The timer finds nothing, and what comes afterwards gathers as ever.
-    step.fire()
-    step.twin.now += 0.05
-    step.put(change("p4"))
-    assert set(step.twin.there()) == {"p1", "p2", "p3"}
-    assert step.timer.set_to[-1] == pytest.approx(step.twin.now + 0.15, abs=1e-3)
-
-
-def test_the_earliest_change_holds_the_watermark_and_does_not_put_off_the_append(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The timer holds it at the element that set it last: a later one must not set it again."""
-    step = Step(monkeypatch)
-    step.put(change("p0"))
-    step.put(change("p1"), at=START + 5)
-    step.twin.now += 0.1
-    step.put(change("p2"), at=START + 9)
-    assert len(step.timer.set_to) == 1
-    step.put(change("p3"), at=START)
-    assert len(step.timer.set_to) == 2
-    assert step.timer.set_to[0] == step.timer.set_to[1]
 
 
 def test_rows_that_were_encoded_by_another_version_do_not_meet_those_of_this_one() -> None:

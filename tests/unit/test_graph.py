@@ -16,7 +16,6 @@ from typing import Any
 
 import apache_beam as beam
 import pytest
-from apache_beam.pipeline import PipelineVisitor
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
@@ -25,7 +24,6 @@ from apache_beam.runners.portability.portable_runner import PortableRunner
 
 from pipeline.jobs import stream
 from pipeline.jobs.settings import parse
-from pipeline.sink.append import AppendRows
 from tests.shipped import REQUIRED_OPTIONS
 
 STREAMS = ("PaymentAuditTrailChangeStream", "AuditLogChangeStream")
@@ -72,18 +70,6 @@ def dataflow() -> beam_runner_api_pb2.Pipeline:
     runner = DataflowRunner()
     runner.run_pipeline(pipeline, pipeline.options)
     return runner.proto_pipeline
-
-
-def test_rows_gather_before_an_append_as_the_settings_say() -> None:
-    found: list[float] = []
-
-    class Appends(PipelineVisitor):
-        def visit_transform(self, transform_node: Any) -> None:
-            if isinstance(fn := getattr(transform_node.transform, "fn", None), AppendRows):
-                found.append(fn._batch_seconds)
-
-    built("--batchMillis=500").visit(Appends())
-    assert found == [0.05]
 
 
 TRANSLATIONS = pytest.mark.parametrize("translate", [prism, dataflow])

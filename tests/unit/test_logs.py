@@ -420,14 +420,14 @@ class Answering:
 
 def flushed(*outcomes: shards.Outcome) -> None:
     """One bundle with an append for each outcome, each of its own shard."""
-    step = AppendRows(settings=None, batch_millis=0)  # type: ignore[arg-type]
+    step = AppendRows(settings=None)  # type: ignore[arg-type]
     step._clients = cast(Any, SimpleNamespace(destinations=SimpleNamespace(watched=WATCHED)))
     step.start_bundle()
     [out] = encoded(2)
     step._shards = {f"payment_audit_trail|{i}": Answering(outcome) for i, outcome in enumerate(outcomes)}  # type: ignore[misc]
     for key in step._shards:
-        list(step.process((key, out.value[1]), None, Held(), Held(), None))
-    step.finish_bundle()
+        list(step.process((key, out.value[1]), Held()))
+    list(step.finish_bundle())
 
 
 def test_appends_that_went_well_have_no_line_and_doubtful_ones_of_a_bundle_have_one(lines: Any) -> None:

@@ -20,17 +20,6 @@ def test_required_options_are_enough() -> None:
     assert rest == ["--runner=PrismRunner", "--job_name=audit-stream-job"]
 
 
-@pytest.mark.parametrize(
-    ("batch_millis", "at_the_source", "before_an_append"),
-    [(0, 0, 0), (50, 50, 5), (200, 200, 20), (1000, 1000, 100), (1050, 1000, 105), (60_000, 1000, 59_000)],
-)
-def test_changes_gather_at_the_source_for_a_second_at_most_and_longer_before_an_append(
-    batch_millis: int, at_the_source: int, before_an_append: int
-) -> None:
-    settings, _ = parse(given(batchMillis=str(batch_millis)))
-    assert (settings.reading.gather_millis, settings.append_millis) == (at_the_source, before_an_append)
-
-
 def test_every_problem_is_named_at_once() -> None:
     with pytest.raises(SettingsError) as refused:
         parse(["--writeMode=sometimes", "--startTimestamp=yesterday"])
