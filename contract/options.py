@@ -374,6 +374,7 @@ OPTIONS: Final = (
         regex=_INT,
         rule=_WHOLE,
         low=0,
+        # So long a bundle of the source lasts.
         high=1_000,
     ),
     Option(

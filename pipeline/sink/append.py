@@ -37,12 +37,14 @@ _MOST_BYTES: Final = 8_000_000
 
 @dataclass
 class _Gathered:
-    """What a bundle has of a shard: rows that were not appended yet, where they go, and the cell that keeps where."""
+    """What a bundle has of a shard: rows that were not appended yet, where they go, the cell that keeps where, and
+    what became of the others."""
 
     cell: Any
     position: StreamPosition | None
     rows: list[EncodedRows] = field(default_factory=list)
     bytes: int = 0
+    outcome: Outcome = field(default_factory=Outcome)
 
 
 class AppendRows(Step):
@@ -65,7 +67,6 @@ class AppendRows(Step):
 
     def start_bundle(self) -> None:
         self._gathered: dict[str, _Gathered] = {}
-        self._notable: dict[str, dict[str, int]] = {}
 
     def process(self, element: tuple[str, EncodedRows], stream: Any = beam.DoFn.StateParam(STREAM)) -> Iterator[Any]:
         key, encoded = element
@@ -82,12 +83,12 @@ class AppendRows(Step):
 
     def finish_bundle(self) -> Iterator[Any]:
         for key, gathered in self._gathered.items():
-            if gathered.rows:
-                yield from self._append(key, gathered)
-        if self._notable:
+            yield from self._append(key, gathered)
+        notable = {key: each.outcome.counts for key, each in self._gathered.items() if each.outcome.notable}
+        if notable:
             # What was out of the ordinary, in one line.
-            notable = "; ".join(f"{key} {_counted(counts)}" for key, counts in self._notable.items())
-            _LOG.info("Rows took more than one append: %s.", notable, extra=logs.fields(shards=self._notable))
+            text = "; ".join(f"{key} {_counted(counts)}" for key, counts in notable.items())
+            _LOG.info("Rows took more than one append: %s.", text, extra=logs.fields(shards=notable))
 
     def _append(self, key: str, gathered: _Gathered) -> Iterator[Any]:
         encoded, gathered.rows, gathered.bytes = gathered.rows, [], 0
@@ -96,19 +97,16 @@ class AppendRows(Step):
         shard = self._shards.get(key)
         if shard is None:
             shard = self._shards[key] = Shard(self._clients, table, number)
-        total = Outcome()
         for columns, batch in rows.groups((e.columns, e.data) for e in encoded):
             started = time.monotonic()
             gathered.position, outcome = shard.append(gathered.position, batch, columns)
             self._measure(batch, outcome, time.monotonic() - started)
-            total.add(outcome)
+            gathered.outcome.add(outcome)
             if _LOG.isEnabledFor(logging.DEBUG):
                 logs.trace(_LOG, "In BigQuery now:", table, _traced(batch, outcome, watched))
             for rejected in outcome.rejected:
                 yield failed_at_commit(rejected_letter(rejected, watched))
         gathered.cell.write(tuple(gathered.position) if gathered.position else None)
-        if total.notable:
-            self._notable[key] = total.counts
 
     def teardown(self) -> None:
         for shard in self._shards.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,16 @@ def test_a_run_that_was_replaced_does_not_come_back(store: GenerationStore) -> N
     store.take_over(new, START)
     with pytest.raises(Fenced, match="replaced by generation 2"):
         store.take_over(old, START)
+
+
+def test_a_position_that_somebody_has_cleared_is_written_by_the_job_that_runs(audit_database: Any) -> None:
+    store = Generations(audit_database.metadata_database, "cleared")
+    generation = taken(store)
+    with audit_database.metadata_database.batch() as batch:
+        batch.update("jobs", ["JobName", "ResumePosition"], [["cleared", None]])
+    assert store.position() is None
+    store.advance(generation, START)
+    assert store.position() == START
 
 
 def test_a_fenced_generation_records_nothing(store: GenerationStore) -> None:

@@ -309,6 +309,19 @@ _SOURCE: Final = (
         f"{_READERS}::test_the_queue_is_bounded_by_bytes_and_one_record_of_any_size_passes",
     ),
     _broken(
+        "a producer says that it waits after it has looked",
+        _READING,
+        "            self._producers_waiting += 1\n"
+        "            while not self.closed and self._fullness >= 1:\n"
+        "                self._emptied.wait()\n",
+        "            while not self.closed and self._fullness >= 1:\n"
+        "                self._producers_waiting += 1\n"
+        "                self._emptied.wait()\n"
+        "                self._producers_waiting -= 1\n"
+        "            self._producers_waiting += 1\n",
+        f"{_READERS}::test_a_producer_that_looks_while_the_last_item_is_returned_does_not_wait_for_ever",
+    ),
+    _broken(
         "a query that ends at once is asked again without a pause",
         _READING,
         "                self._cursor,\n            )\n        self._stopped.wait(pause(self._tries))\n",

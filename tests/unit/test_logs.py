@@ -418,15 +418,16 @@ class Answering:
         return position, self.outcome
 
 
-def flushed(*outcomes: shards.Outcome) -> None:
-    """One bundle with an append for each outcome, each of its own shard."""
+def flushed(*outcomes: shards.Outcome, elements: int = 1) -> None:
+    """One bundle with an append for each outcome, each of its own shard, which has so many elements."""
     step = AppendRows(settings=None)  # type: ignore[arg-type]
     step._clients = cast(Any, SimpleNamespace(destinations=SimpleNamespace(watched=WATCHED)))
     step.start_bundle()
     [out] = encoded(2)
     step._shards = {f"payment_audit_trail|{i}": Answering(outcome) for i, outcome in enumerate(outcomes)}  # type: ignore[misc]
     for key in step._shards:
-        list(step.process((key, out.value[1]), Held()))
+        for _ in range(elements):
+            list(step.process((key, out.value[1]), Held()))
     list(step.finish_bundle())
 
 
@@ -438,6 +439,18 @@ def test_appends_that_went_well_have_no_line_and_doubtful_ones_of_a_bundle_have_
     assert line["severity"] == "INFO"
     assert line["shards"].keys() == {"payment_audit_trail|0", "payment_audit_trail|2"}
     assert line["shards"]["payment_audit_trail|0"] == {"appended": 1, "already_there": 1, "rejected": 0, "retries": 0}
+
+
+def test_a_shard_s_doubtful_appends_of_a_bundle_are_counted_together(
+    lines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each element is too many bytes to wait for the bundle's end.
+    monkeypatch.setattr("pipeline.sink.append._MOST_BYTES", 0)
+    flushed(shards.Outcome(appended=2, retries=1), elements=3)
+    [line] = lines()
+    assert line["shards"] == {
+        "payment_audit_trail|0": {"appended": 6, "already_there": 0, "rejected": 0, "retries": 3},
+    }
 
 
 def test_debug_names_what_is_in_bigquery_and_not_what_it_refused(lines: Any) -> None:

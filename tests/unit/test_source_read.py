@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -210,6 +211,32 @@ def test_what_waits_in_the_queue_counts_until_it_is_returned(bound: dict[str, An
     assert (queue.waiting_bytes, queue.has_news) == (2 * weight, True)
     assert [queue.get(0) is not None for _ in range(3)] == [True, True, False]
     assert (queue.waiting_bytes, queue.has_news) == (0, False)
+
+
+def test_a_producer_that_looks_while_the_last_item_is_returned_does_not_wait_for_ever() -> None:
+    """The consumer returns what it has taken without the lock: also between a producer's look and its wait."""
+    consumer = threading.Thread(target=lambda: queue.get(0), daemon=True)
+    producer = threading.Thread(target=lambda: queue.put("a", big(2, 0.1)), daemon=True)
+
+    class Looked(reading._Queue):
+        @property
+        def _fullness(self) -> float:
+            seen = super()._fullness
+            if threading.current_thread() is producer and seen >= 1 and consumer.ident is None:
+                consumer.start()
+                while self.waiting_bytes:
+                    time.sleep(0.001)
+            return seen
+
+    queue = Looked(most_bytes=big(1, 0.3).weight)
+    queue.put("a", big(0, 0.1))
+    queue.put("a", big(1, 0.3))
+    # Both are taken, and what is left is as much as there may be.
+    assert queue.get(0) is not None
+    producer.start()
+    producer.join(10)
+    assert consumer.ident is not None
+    assert not producer.is_alive()
 
 
 def test_a_closed_queue_returns_nothing_that_was_taken_before() -> None:

@@ -15,7 +15,7 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.utils.windowed_value import WindowedValue
 from google.api_core.exceptions import OutOfRange, ServiceUnavailable
 
-from contract import tables
+from contract import tables, timestamps
 from contract.changes import Change, Column, Coordinates, DeadLetter, Reason, StepError
 from contract.payments import PAYMENT_STATES
 from pipeline.failures import dead_letter
@@ -135,6 +135,18 @@ def test_changes_that_leave_columns_out_become_whole_rows_at_their_commit_timest
     assert letter.coordinates.mod_index == 0
     step.start_bundle()
     assert list(step.finish_bundle()) == []
+
+
+@pytest.mark.parametrize(("later", "millis"), [(0, 0), (1_500_000, 1), (2_500_000_000, 2500), (-7_000_000_000, 0)])
+def test_how_old_a_change_is_when_it_is_read_is_in_milliseconds_and_never_negative(
+    step: ToRows, monkeypatch: pytest.MonkeyPatch, later: int, millis: int
+) -> None:
+    committed = record(Mod('{"PUID": "p1"}', "{}", ""))
+    ages: list[int] = []
+    monkeypatch.setattr(step._age, "update", ages.append)
+    monkeypatch.setattr("pipeline.steps.time.time_ns", lambda: timestamps.to_nanos(committed.commit_timestamp) + later)
+    list(step.process(committed))
+    assert ages == [millis]
 
 
 def test_one_unreadable_modification_does_not_stop_the_others(step: ToRows) -> None:

@@ -6,6 +6,7 @@ from apache_beam.options.pipeline_options import DebugOptions
 from contract.options import OPTIONS
 from pipeline.jobs.settings import SettingsError, parse
 from pipeline.jobs.stream import beam_options, main
+from pipeline.source import beam_source
 from tests.shipped import REQUIRED_OPTIONS
 
 
@@ -18,6 +19,15 @@ def test_required_options_are_enough() -> None:
     assert settings["writeMode"] == "exactly-once"
     assert settings.sink.exactly_once
     assert rest == ["--runner=PrismRunner", "--job_name=audit-stream-job"]
+
+
+def test_changes_gather_at_the_source_for_no_longer_than_a_bundle_lasts() -> None:
+    settings, _ = parse(given(batchMillis="50"))
+    assert settings.reading.gather_millis == 50
+    most = int(beam_source._MAX_BUNDLE_SECONDS * 1000)
+    assert parse(given(batchMillis=str(most)))[0].reading.gather_millis == most
+    with pytest.raises(SettingsError, match="--batchMillis must be a whole number from 0 to 1000"):
+        parse(given(batchMillis=str(most + 1)))
 
 
 def test_every_problem_is_named_at_once() -> None:
